@@ -33,7 +33,7 @@ pub fn run(criterion: &mut Criterion) -> Vec<Ratio> {
                 fill(&mut lanes, messages);
                 let mut n_taken = 0;
                 while !lanes.is_empty() {
-                    n_taken += lanes.take(later, |_| PeerReputation::Good).len();
+                    n_taken += lanes.take(later, |_| PeerReputation::Good).messages.len();
                 }
                 assert_eq!(n_taken as u64, n, "nothing is lost");
             },
@@ -61,7 +61,7 @@ pub fn run(criterion: &mut Criterion) -> Vec<Ratio> {
             },
             |(mut lanes, message)| {
                 assert!(lanes.push(message, Triage::Contradiction, PeerReputation::Good).is_none());
-                assert_eq!(lanes.take(later, |_| PeerReputation::Good).len(), 1, "it goes first and alone");
+                assert_eq!(lanes.take(later, |_| PeerReputation::Good).messages.len(), 1, "it goes first and alone");
                 lanes
             },
             BatchSize::LargeInput,

@@ -25,17 +25,17 @@ impl<'a> Problems<'a> {
 
     pub(crate) fn at_least(&mut self, key: &str, value: u64, least: u64) {
         if value < least {
-            self.say(key, format!("{value} is too little; use {least} or more"));
+            self.report(key, format!("{value} is too little; use {least} or more"));
         }
     }
 
     pub(crate) fn between(&mut self, key: &str, value: u64, least: u64, most: u64) {
         if !(least..=most).contains(&value) {
-            self.say(key, format!("{value} is not between {least} and {most}"));
+            self.report(key, format!("{value} is not between {least} and {most}; use a value in this range"));
         }
     }
 
-    pub(crate) fn say(&mut self, key: &str, text: String) {
+    pub(crate) fn report(&mut self, key: &str, text: String) {
         self.found.push((format!("{}.{key}", self.section), text));
     }
 }

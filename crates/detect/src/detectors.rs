@@ -22,7 +22,7 @@ pub mod stale_votes;
 
 use crate::config::{DetectorConfig as _, Problems};
 use crate::monitor::{Details, Detector};
-use crate::watch::keeper;
+use crate::watch::{dormant, flapping, missed_duties, second_signer};
 use evidence::Kind;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -63,8 +63,8 @@ macro_rules! detectors {
         pub fn sentence(kind: &Kind, details: &Map<String, Value>, validators: Option<u64>) -> Option<String> {
             match *kind {
                 Kind::Offence(_) | Kind::Unknown(_) => None,
-                $($(<$section::$details>::KIND => said::<$section::$details>(details, validators),)+)+
-                $(<$elsewhere>::KIND => said::<$elsewhere>(details, validators),)+
+                $($(<$section::$details>::KIND => sentence_of::<$section::$details>(details, validators),)+)+
+                $(<$elsewhere>::KIND => sentence_of::<$elsewhere>(details, validators),)+
             }
         }
     };
@@ -86,13 +86,13 @@ detectors! {
     equivocation: EquivocationConfig finds EquivocationDetails;
     // Kinds of watched keys. Their detector is configured in `[watch]`.
     [
-        keeper::MissedDutiesDetails,
-        keeper::FlappingKeysDetails,
-        keeper::DormantKeySignedDetails,
-        keeper::SecondSignerDetails,
+        missed_duties::MissedDutiesDetails,
+        flapping::FlappingKeysDetails,
+        dormant::DormantKeySignedDetails,
+        second_signer::SecondSignerDetails,
     ]
 }
 
-fn said<D: Details>(details: &Map<String, Value>, validators: Option<u64>) -> Option<String> {
+fn sentence_of<D: Details>(details: &Map<String, Value>, validators: Option<u64>) -> Option<String> {
     D::of_stored(details).map(|details| format!("{}.", details.sentence(validators)))
 }

@@ -7,13 +7,19 @@
 //! chain give the same finding, and the same traffic gives the same incidents.
 //!
 //! A finding is proven twice. First, the index reports that two stored messages contradict each
-//! other. Then [`judge`] applies the specification's own predicate to the very pair that goes into
+//! other. Then [`prove`] applies the specification's own predicate to the very pair that goes into
 //! the exported slashing, and checks both signatures of that slashing again over exactly its
 //! indices. A failure of this second proof is our own mistake and never a validator's. It is
 //! counted as [`Unproven`], and nobody is accused.
 //!
-//! [`Monitor`] reads everything that was proven and reports what it means together ([`monitor`],
-//! [`detectors`]).
+//! | module | what |
+//! |---|---|
+//! | [`offences`] | from a contradiction to a finding: the second proof, the quota, who was punished |
+//! | [`monitor`] | reads everything that was proven, and tracks incidents |
+//! | [`detectors`] | one file for each detector, and the list of them |
+//! | [`watch`] | watched keys: groups, labels, duties, and their detector |
+//! | [`client`], [`PenaltyRules`] | what several detectors need: who runs which client, what a slashing costs |
+//! | [`audit`] | compares an operator's signing record with what was seen |
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
@@ -21,17 +27,15 @@ pub mod audit;
 pub mod client;
 mod config;
 pub mod detectors;
-mod judge;
 pub mod monitor;
+pub mod offences;
 mod penalty;
-mod punish;
+mod validator_set;
 pub mod watch;
 
 pub use detectors::{DetectConfig, sentence};
-pub use judge::{Candidate, Proofs, ProvenConflict, Unproven, accused, judge, judge_operation, merge};
 pub use monitor::{
-    Detector, DetectorOutput, EvidenceSource, LabelSource, Left, Monitor, MonitorInput, NOTES, NoLabels, Offender, PeerFact,
-    PeerNews, Signal,
+    Detector, DetectorOutput, Left, Monitor, MonitorInput, NOTES, Offender, PeerFact, PeerNews, ProofLookup, Signal,
 };
+pub use offences::{Candidate, Proofs, ProvenConflict, Unproven, accused, merge, prove, prove_operation, punishable};
 pub use penalty::{Losses, PenaltyRules};
-pub use punish::punishable;

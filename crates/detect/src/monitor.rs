@@ -27,19 +27,20 @@
 //! and looks up a byte. Detectors then read a few numbers per slot. **Bounds** are stated in
 //! [`facts`]. At most [`MAX_OPEN`] incidents of a kind are open at once.
 
-mod book;
 pub mod facts;
+mod incident_tracker;
 mod signal;
 
-pub use book::{MAX_OPEN, announcement};
 pub use facts::{Arrivals, BlockFact, Facts, SlotFacts, Tally};
+pub use incident_tracker::{MAX_OPEN, announcement};
 pub use signal::{Described, Details, News, Observation, Signal, SingleAnomaly};
 
 use crate::detectors::{DetectConfig, slashing_wave};
-use book::IncidentTracker;
+use crate::watch::Labels;
 use chain::Chain;
-use consensus::{Network, Root, Slot, ValidatorIndex};
+use consensus::{Network, Root, Slot};
 use evidence::{Evidence, Finding, Incident, Included, Kind};
+use incident_tracker::IncidentTracker;
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
@@ -56,30 +57,6 @@ const MAX_CATCH_UP: u64 = 256;
 /// How long after its end a slot is evaluated, in slots. By then its aggregates have arrived, and
 /// so has the block that carries its votes.
 pub const LAG: u64 = 1;
-
-/// Labels of validators, from the operator's files and from public lists.
-pub trait LabelSource {
-    /// The labels of one validator as pairs of key and value, such as `operator` and `acme`. There
-    /// are few of them, and mostly none.
-    fn labels(&self, validator: ValidatorIndex) -> Vec<(String, String)>;
-
-    /// Number of validators that have this label; `None` if that is not known.
-    fn n_labelled(&self, key: &str, value: &str) -> Option<u64>;
-}
-
-/// A [`LabelSource`] without any labels.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct NoLabels;
-
-impl LabelSource for NoLabels {
-    fn labels(&self, _: ValidatorIndex) -> Vec<(String, String)> {
-        Vec::new()
-    }
-
-    fn n_labelled(&self, _: &str, _: &str) -> Option<u64> {
-        None
-    }
-}
 
 /// A slashable finding that was recorded for the first time, with its proof.
 #[derive(Clone, Debug)]
@@ -125,9 +102,9 @@ pub struct MonitorInput<'a> {
     pub reopened: &'a [Finding],
     pub peers: &'a [PeerNews],
     pub chain: &'a Chain,
-    pub labels: &'a dyn LabelSource,
+    pub labels: &'a Arc<Labels>,
     /// Everything that arrived before this moment is in this batch or in an earlier one.
-    pub heard_until: UnixNs,
+    pub received_until: UnixNs,
 }
 
 /// What a detector may look at.
@@ -135,7 +112,7 @@ pub struct MonitorInput<'a> {
 pub struct DetectorView<'a> {
     pub facts: &'a Facts,
     pub chain: &'a Chain,
-    pub labels: &'a dyn LabelSource,
+    pub labels: &'a Arc<Labels>,
 }
 
 impl DetectorView<'_> {
@@ -165,10 +142,10 @@ pub trait Detector: Send {
     /// Called for each offence of the last epochs that an earlier run recorded, in the order of
     /// recording. The detector reports again what may not have been stored; a repeated report is
     /// harmless.
-    fn recall(&mut self, _finding: &Finding, _proofs: &dyn EvidenceSource, _view: &DetectorView<'_>, _out: &mut Vec<Signal>) {}
+    fn recall(&mut self, _finding: &Finding, _proof_of: ProofLookup<'_>, _view: &DetectorView<'_>, _out: &mut Vec<Signal>) {}
 
     /// Whether this detector continues an incident that an earlier run left open.
-    fn tells(&self, _incident: &Incident, _view: &DetectorView<'_>) -> bool {
+    fn continues(&self, _incident: &Incident, _view: &DetectorView<'_>) -> bool {
         false
     }
 
@@ -186,10 +163,9 @@ pub struct Left<'a> {
     pub notes: &'a BTreeMap<String, Vec<u8>>,
 }
 
-/// Gives access to the proofs of recorded findings. One proof may be requested many times in a row.
-pub trait EvidenceSource {
-    fn evidence(&self, id: Root) -> Option<Arc<Evidence>>;
-}
+/// Finds the proof of a recorded finding by its evidence id. One proof may be requested many times in
+/// a row.
+pub type ProofLookup<'a> = &'a dyn Fn(Root) -> Option<Arc<Evidence>>;
 
 /// What the detectors report about a batch or about the slots that ended.
 #[derive(Debug, Default)]
@@ -213,7 +189,7 @@ pub struct DetectorOutput {
 pub struct Monitor {
     facts: Facts,
     detectors: Vec<Box<dyn Detector>>,
-    book: IncidentTracker,
+    incidents: IncidentTracker,
     /// The next slot to evaluate; `None` before the first message.
     next: Option<Slot>,
 }
@@ -224,7 +200,7 @@ impl Monitor {
         Self {
             facts: Facts::new(network.clone(), &config.blocks),
             detectors: config.detectors(),
-            book: IncidentTracker::new(network.clone()),
+            incidents: IncidentTracker::new(network.clone()),
             next: None,
         }
     }
@@ -242,9 +218,9 @@ impl Monitor {
         &mut self,
         left: &Left<'_>,
         findings: &mut dyn Iterator<Item = Finding>,
-        proofs: &dyn EvidenceSource,
+        proof_of: ProofLookup<'_>,
         chain: &Chain,
-        labels: &dyn LabelSource,
+        labels: &Arc<Labels>,
     ) -> DetectorOutput {
         let view = DetectorView { facts: &self.facts, chain, labels };
         let mut signals = Vec::new();
@@ -253,20 +229,21 @@ impl Monitor {
         }
         for finding in findings.filter(|finding| finding.offence().is_some()) {
             for detector in &mut self.detectors {
-                detector.recall(&finding, proofs, &view, &mut signals);
+                detector.recall(&finding, proof_of, &view, &mut signals);
             }
         }
-        self.book.restore(left.incidents);
-        let mut heard = DetectorOutput::default();
-        self.book.take(signals.drain(..), &view, &mut heard);
-        let told_now: HashSet<Root> = heard.incidents.iter().map(|incident| incident.id).collect();
+        self.incidents.restore(left.incidents);
+        let mut output = DetectorOutput::default();
+        self.incidents.take(signals.drain(..), &view, &mut output);
+        let reported_now: HashSet<Root> = output.incidents.iter().map(|incident| incident.id).collect();
         for incident in left.incidents.iter().filter(|incident| incident.state != evidence::IncidentState::Closed) {
-            let goes_on = self.book.tells(incident) || self.detectors.iter().any(|detector| detector.tells(incident, &view));
-            if !goes_on && !told_now.contains(&incident.id) {
-                self.book.close_orphan(incident, &mut heard);
+            let goes_on =
+                self.incidents.continues(incident) || self.detectors.iter().any(|detector| detector.continues(incident, &view));
+            if !goes_on && !reported_now.contains(&incident.id) {
+                self.incidents.close_orphan(incident, &mut output);
             }
         }
-        heard
+        output
     }
 
     /// The facts that all detectors share.
@@ -285,7 +262,7 @@ impl Monitor {
     pub fn go_back(&mut self, now: Slot) {
         self.next = Some(now);
         self.facts.go_back(now);
-        self.book.go_back(now);
+        self.incidents.go_back(now);
         for detector in &mut self.detectors {
             detector.time_went_back();
         }
@@ -293,8 +270,8 @@ impl Monitor {
 
     /// Evaluates the slots that are over by `until`. Call it when messages that arrived at `until`
     /// are about to be looked at, and no earlier message waits.
-    pub fn turn_to(&mut self, until: UnixNs, chain: &Chain, labels: &dyn LabelSource) -> DetectorOutput {
-        let mut heard = DetectorOutput::default();
+    pub fn turn_to(&mut self, until: UnixNs, chain: &Chain, labels: &Arc<Labels>) -> DetectorOutput {
+        let mut output = DetectorOutput::default();
         let mut signals = Vec::new();
         for slot in self.slots_that_ended(chain.network().slot_at(until.0)) {
             self.facts.prepare(slot, chain);
@@ -302,11 +279,11 @@ impl Monitor {
             for detector in &mut self.detectors {
                 detector.slot_ended(slot, &view, &mut signals);
             }
-            self.book.take(signals.drain(..), &view, &mut heard);
-            self.book.slot_ended(slot, &mut heard);
+            self.incidents.take(signals.drain(..), &view, &mut output);
+            self.incidents.slot_ended(slot, &mut output);
             self.facts.forget(slot);
         }
-        heard
+        output
     }
 
     /// Reads one batch, after it was recorded.
@@ -318,23 +295,23 @@ impl Monitor {
         for detector in &mut self.detectors {
             detector.observe(batch, &view, &mut signals);
         }
-        let mut heard = DetectorOutput::default();
-        self.book.take(signals.drain(..), &view, &mut heard);
-        heard
+        let mut output = DetectorOutput::default();
+        self.incidents.take(signals.drain(..), &view, &mut output);
+        output
     }
 
     /// Called when no more batches come. No more slots are evaluated, but changes that were not yet
     /// reported are reported.
-    pub fn finish(&mut self, chain: &Chain, labels: &dyn LabelSource) -> DetectorOutput {
+    pub fn finish(&mut self, chain: &Chain, labels: &Arc<Labels>) -> DetectorOutput {
         let view = DetectorView { facts: &self.facts, chain, labels };
         let mut signals = Vec::new();
         for detector in &mut self.detectors {
             detector.finish(&view, &mut signals);
         }
-        let mut heard = DetectorOutput::default();
-        self.book.take(signals.drain(..), &view, &mut heard);
-        self.book.finish(&mut heard);
-        heard
+        let mut output = DetectorOutput::default();
+        self.incidents.take(signals.drain(..), &view, &mut output);
+        self.incidents.finish(&mut output);
+        output
     }
 
     fn slots_that_ended(&mut self, now: Slot) -> impl Iterator<Item = Slot> + use<> {

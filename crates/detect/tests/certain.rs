@@ -12,7 +12,7 @@ use consensus::{
     IndexedAttestation, ProposerSlashing, Root, SignatureBytes, SignedBeaconBlockHeader, SignedBlock, SingleAttestation, Slot,
     Spec, ValidatorIndex, signing_root,
 };
-use detect::{Proofs, accused, judge_operation};
+use detect::{Proofs, accused, prove_operation};
 use evidence::Punishable;
 use serde_json::{Value, json};
 use simulator::keys::Keyring;
@@ -164,7 +164,7 @@ fn is_proven(verified: &Verified) -> bool {
 fn punishable(stage: &Stage, verified: &Verified) -> Vec<Punishable> {
     let found = verified.slashings.iter().flat_map(|operation| {
         let validators: Vec<ValidatorIndex> = accused(operation, &stage.chain).iter().map(|one| one.validator).collect();
-        judge_operation(operation, &validators, &stage.chain, &mut Proofs::default()).unwrap()
+        prove_operation(operation, &validators, &stage.chain, &mut Proofs::default()).unwrap()
     });
     found.map(|judged| judged.finding.punishable.unwrap()).collect()
 }

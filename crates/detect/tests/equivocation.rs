@@ -7,7 +7,7 @@ mod common;
 
 use chain::Chain;
 use consensus::{BuilderIndex, Gwei, InclusionList, PayloadAttestationData, PayloadBid, Root, Slot, ValidatorIndex};
-use detect::{DetectConfig, Monitor, MonitorInput, NoLabels};
+use detect::{DetectConfig, Monitor, MonitorInput};
 use evidence::{Finding, Kind, Severity};
 use simulator::Scenario;
 use verify::{FirstSeen, Signed, SourceKind, Stated, Statement, UnixNs, Verified};
@@ -32,7 +32,7 @@ impl Listener {
             Signed::for_tests(Stated { statement: *statement, signature: Default::default(), heard: heard.clone() })
         };
         let verified = Verified { statements: statements.iter().map(state).collect(), ..Verified::default() };
-        let mut said = self.monitor.turn_to(at, &self.chain, &NoLabels).anomalies;
+        let mut said = self.monitor.turn_to(at, &self.chain, &std::sync::Arc::default()).anomalies;
         let batch = MonitorInput {
             verified: &verified,
             offenders: &[],
@@ -40,8 +40,8 @@ impl Listener {
             reopened: &[],
             peers: &[],
             chain: &self.chain,
-            labels: &NoLabels,
-            heard_until: at,
+            labels: &std::sync::Arc::default(),
+            received_until: at,
         };
         said.extend(self.monitor.observe(&batch).anomalies);
         said

@@ -8,7 +8,7 @@ use common::{Said, Stage, block};
 use consensus::{Checkpoint, Epoch, Root, Slot, ValidatorIndex};
 use detect::monitor::MAX_OPEN;
 use detect::monitor::{Described, Details, DetectorView, Observation, Signal};
-use detect::{DetectConfig, Detector, Left, Monitor, NoLabels, PeerFact, PeerNews};
+use detect::{DetectConfig, Detector, Left, Monitor, PeerFact, PeerNews};
 use evidence::{Incident, IncidentState, Kind, Severity};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -196,7 +196,7 @@ fn a_closed_incident_stays_closed() {
             stage.monitor = Monitor::new(&DetectConfig::default(), stage.chain.network());
             stage.monitor.add(Box::new(Stubborn));
             let left = Left { incidents: &incidents, notes: &BTreeMap::new() };
-            let heard = stage.monitor.restore(&left, &mut std::iter::empty(), &NoProofs, &stage.chain, &NoLabels);
+            let heard = stage.monitor.restore(&left, &mut std::iter::empty(), &|_| None, &stage.chain, &stage.labels);
             stage.note(heard);
         }
     }
@@ -216,14 +216,6 @@ fn a_closed_incident_stays_closed() {
     );
     let ids: std::collections::BTreeSet<_> = stage.announcements.iter().map(|finding| finding.id).collect();
     assert_eq!(ids.len(), stage.announcements.len());
-}
-
-struct NoProofs;
-
-impl detect::EvidenceSource for NoProofs {
-    fn evidence(&self, _: Root) -> Option<std::sync::Arc<evidence::Evidence>> {
-        None
-    }
 }
 
 /// Opens an incident for each of a thousand keys, then one of another kind.
@@ -261,7 +253,7 @@ fn a_restart_does_not_end_what_lasts() {
             let incidents: Vec<Incident> = stage.incidents.values().cloned().collect();
             stage.monitor = Monitor::new(&DetectConfig::default(), stage.chain.network());
             let left = Left { incidents: &incidents, notes: &BTreeMap::new() };
-            let heard = stage.monitor.restore(&left, &mut std::iter::empty(), &NoProofs, &stage.chain, &NoLabels);
+            let heard = stage.monitor.restore(&left, &mut std::iter::empty(), &|_| None, &stage.chain, &stage.labels);
             stage.note(heard);
         }
         if slot == 115 {

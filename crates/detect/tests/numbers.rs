@@ -83,9 +83,8 @@ fn watching(n_validators: usize, keys: &str) -> Stage {
     let mut stage = Stage::new(n_validators, &DetectConfig::default());
     let mut list = WatchList::default();
     list.add(Some("ours"), keys.parse().unwrap(), &[], Duty::Active).unwrap();
-    let desk = SharedWatchState::default();
-    desk.set_labels(Arc::new(Labels::resolve(&list, stage.chain.registry(), &FeePayers::default())));
-    stage.monitor.add(Box::new(WatchedKeysDetector::new(WatchedKeysConfig::default(), desk)));
+    stage.labels = Arc::new(Labels::resolve(&list, stage.chain.registry(), &FeePayers::default()));
+    stage.monitor.add(Box::new(WatchedKeysDetector::new(WatchedKeysConfig::default(), SharedWatchState::default())));
     stage
 }
 

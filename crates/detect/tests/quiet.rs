@@ -11,9 +11,10 @@ mod common;
 
 use chain::{Chain, Contexts};
 use consensus::{AttestationData, Checkpoint, CommitteeIndex, Epoch, Root, SignatureBytes, Slot, ValidatorIndex, sha256};
-use detect::{DetectConfig, DetectorOutput, Monitor, MonitorInput, NoLabels};
+use detect::{DetectConfig, DetectorOutput, Monitor, MonitorInput};
 use evidence::{Included, Punishable};
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use verify::{Signed, UnixNs, Verified, Vote};
 
 const N_VALIDATORS: usize = 512;
@@ -136,7 +137,7 @@ impl Days {
         self.waiting = later;
         let included: Vec<(Root, Included)> =
             due.into_iter().map(|(_, id)| (id, Included { slot, block_root: head.1 })).collect();
-        let over = self.monitor.turn_to(UnixNs(start), &self.chain, &NoLabels);
+        let over = self.monitor.turn_to(UnixNs(start), &self.chain, &Arc::default());
         self.note(slot, over);
         let heard = self.monitor.observe(&MonitorInput {
             verified: &verified,
@@ -145,8 +146,8 @@ impl Days {
             reopened: &[],
             peers: &[],
             chain: &self.chain,
-            labels: &NoLabels,
-            heard_until: UnixNs(network.slot_start_ns(slot.saturating_add(1)) - 1),
+            labels: &Arc::default(),
+            received_until: UnixNs(network.slot_start_ns(slot.saturating_add(1)) - 1),
         });
         self.note(slot, heard);
         let oldest = epoch.saturating_sub(4);

@@ -6,7 +6,7 @@ mod common;
 
 use common::{Said, Stage, offenders};
 use consensus::{Root, Slot, ValidatorIndex};
-use detect::{DetectConfig, EvidenceSource, Left, Monitor, NoLabels};
+use detect::{DetectConfig, Left, Monitor};
 use evidence::{Evidence, Finding, Incident, IncidentState, Kind, Punishable, Severity};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -88,14 +88,6 @@ fn a_second_wave_is_costed_with_the_first() {
     assert_eq!(waves[1].validators.unwrap().0, 3);
 }
 
-struct Proofs(BTreeMap<Root, Arc<Evidence>>);
-
-impl EvidenceSource for Proofs {
-    fn evidence(&self, id: Root) -> Option<Arc<Evidence>> {
-        self.0.get(&id).cloned()
-    }
-}
-
 /// What a watcher has on disk when it stops.
 #[derive(Default)]
 struct Disk {
@@ -117,8 +109,7 @@ impl Disk {
         let notes = if with_notes { self.notes.clone() } else { BTreeMap::new() };
         let left = Left { incidents: &incidents, notes: &notes };
         let mut findings = self.findings.clone().into_iter();
-        let proofs = Proofs(self.proofs.clone());
-        let heard = stage.monitor.restore(&left, &mut findings, &proofs, &stage.chain, &NoLabels);
+        let heard = stage.monitor.restore(&left, &mut findings, &|id| self.proofs.get(&id).cloned(), &stage.chain, &stage.labels);
         stage.note(heard);
     }
 }

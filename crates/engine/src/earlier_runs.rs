@@ -1,9 +1,10 @@
 //! Hands the stored results of earlier runs to the detectors, without loading all of them at once.
 
-use crate::punished::SlashedByBlock;
 use crate::silence::is_silence;
 use consensus::Root;
-use detect::{EvidenceSource, Left, Monitor, NOTES};
+use detect::offences::SlashedByBlock;
+use detect::watch::Labels;
+use detect::{Left, Monitor, NOTES};
 use evidence::{Evidence, Finding, Incident, IncidentState, Store, StoreError};
 use std::cell::RefCell;
 use std::collections::{BTreeMap, VecDeque};
@@ -50,21 +51,21 @@ impl EarlierRuns {
         punished: &mut SlashedByBlock,
         store: &Store,
         chain: &chain::Chain,
-        labels: &dyn detect::LabelSource,
+        labels: &Arc<Labels>,
     ) -> Result<detect::DetectorOutput, StoreError> {
         // The watcher itself reports a silence. No detector may continue or close such an incident.
         let of_detectors: Vec<Incident> = self.incidents.iter().filter(|incident| !is_silence(incident)).cloned().collect();
         let left = Left { incidents: &of_detectors, notes: &self.notes };
         let mut findings = LastFindings::of(store, chain)?;
         let proofs = CachedProofs { store, kept: RefCell::default() };
-        let mut told = findings.by_ref().inspect(|finding| punished.recall(finding));
-        let mut heard = monitor.restore(&left, &mut told, &proofs, chain, labels);
+        let mut recalled = findings.by_ref().inspect(|finding| punished.recall(finding));
+        let mut output = monitor.restore(&left, &mut recalled, &|id| proofs.find(id), chain, labels);
         if let Some(error) = findings.failed {
             return Err(error);
         }
         // A closed incident stays as it was reported.
-        heard.incidents.retain(|incident| !self.is_closed(incident));
-        Ok(heard)
+        output.incidents.retain(|incident| !self.is_closed(incident));
+        Ok(output)
     }
 }
 
@@ -120,8 +121,8 @@ struct CachedProofs<'a> {
     kept: RefCell<VecDeque<Arc<Evidence>>>,
 }
 
-impl EvidenceSource for CachedProofs<'_> {
-    fn evidence(&self, id: Root) -> Option<Arc<Evidence>> {
+impl CachedProofs<'_> {
+    fn find(&self, id: Root) -> Option<Arc<Evidence>> {
         let mut kept = self.kept.borrow_mut();
         if let Some(known) = kept.iter().find(|evidence| evidence.id == id) {
             return Some(known.clone());

@@ -11,13 +11,9 @@ mod claimed_votes;
 mod earlier_runs;
 #[allow(clippy::module_inception)]
 mod engine;
-mod inclusions;
 mod label_resolver;
 pub mod metrics;
 pub mod priority_queues;
-mod punished;
-mod quota;
-mod settled;
 pub mod silence;
 
 pub use engine::{Engine, EngineError, EngineParts, Processed, Unrecorded, WORTHLESS_KEPT, WatchParts};

@@ -1,51 +1,9 @@
-//! Source and target of every data that a remembered vote refers to, by handle. They are stored in
-//! pages, which are allocated when needed and dropped when no vote refers to them.
+//! Old votes, found by epoch: whole epochs of rows, and which validator voted in which epochs.
 
-use crate::newest::Remembered;
+mod neighbours;
+mod reader;
+mod summary;
 
-/// Stands for "no vote".
-pub(crate) const NO_HANDLE: u32 = u32::MAX >> 1;
-/// Number of handles per page.
-pub(crate) const HANDLES: usize = 1 << 10;
-
-/// Source and target of `HANDLES` data.
-type EpochPage = Box<[(u32, u32); HANDLES]>;
-
-/// The table from handle to source and target.
-#[derive(Default)]
-pub(crate) struct EpochTable(Vec<Option<EpochPage>>);
-
-impl EpochTable {
-    /// The vote with this handle. [`Remembered::NONE`] for [`NO_HANDLE`].
-    #[inline]
-    pub fn remembered(&self, handle: u32) -> Remembered {
-        match self.0.get(handle as usize / HANDLES) {
-            Some(Some(page)) if handle != NO_HANDLE => {
-                let (source, target) = page[handle as usize % HANDLES];
-                Remembered { source, target, handle }
-            }
-            _ => Remembered::NONE,
-        }
-    }
-
-    /// Makes the entry of a vote's handle.
-    #[inline]
-    pub fn note(&mut self, vote: Remembered) {
-        let at = vote.handle as usize / HANDLES;
-        if at >= self.0.len() {
-            self.0.resize_with(at + 1, || None);
-        }
-        let page = self.0[at].get_or_insert_with(|| Box::new([(0, Remembered::NONE.target); HANDLES]));
-        page[vote.handle as usize % HANDLES] = (vote.source, vote.target);
-    }
-
-    /// Drops the pages in which no handle is in `named`. Without this a long-lived process would
-    /// keep every handle that it ever met.
-    pub fn keep_named(&mut self, named: impl Iterator<Item = u32>) {
-        let mut is_named = vec![false; self.0.len()];
-        for handle in named.filter(|handle| *handle != NO_HANDLE) {
-            is_named[handle as usize / HANDLES] = true;
-        }
-        self.0.iter_mut().zip(is_named).filter(|(_, is_named)| !is_named).for_each(|(page, _)| *page = None);
-    }
-}
+pub(crate) use neighbours::{AT_LEAST, EpochNeighbours};
+pub(crate) use reader::{EpochReader, EpochVotes};
+pub(crate) use summary::{VoterSummary, same_block};

@@ -16,7 +16,7 @@
 //! (4,5) with other data: double vote
 //! ```
 //!
-//! A vote that contradicts its chain is not added to the chain but to a list ([`offenders`]). Later
+//! A vote that contradicts its chain is not added to the chain but to a list ([`tables::Offenders`]). Later
 //! votes of that validator are compared with the list and with the chain. So every contradicting
 //! pair is reported, whatever the order of arrival.
 //!
@@ -26,21 +26,15 @@
 //!
 //! # Map
 //!
-//! | module | what |
+//! | folder | what |
 //! |---|---|
-//! | [`stage`], [`judge`], [`walk`] | from a proven vote to conflicts |
-//! | [`heads`], [`newest`], [`epochs`] | the two newest votes per validator, 8 bytes each |
-//! | [`epoch_neighbours`], [`epoch_reader`] | whole epochs of old votes, for example when history is filled |
-//! | [`summary`] | which validator voted in which block of epochs; finds neighbours across gaps |
-//! | [`sums`], [`members`], [`codec`] | one row: the sums over one data |
-//! | [`shufflings`], [`seating`], [`geometry`] | the committees, also of old epochs and branches |
-//! | [`present`], [`active`] | an aggregate's seats; the set of active validators |
-//! | [`data`], [`peers`], [`offenders`], [`proposals`] | the small tables |
-//! | [`allowance`] | limits for messages that a validator can sign in unlimited number |
-//! | [`arrivals`] | when and how each validator's own vote arrived, in memory only |
-//! | [`open`], [`shape`], [`tail`], [`commit`], [`prune`] | writing and opening |
-//! | [`db`], [`keys`] | RocksDB and its keys |
-//! | [`inspect`], [`several`], [`view`] | reading, also while another process owns the index |
+//! | [`index`] | staging, finding conflicts, commits, opening, pruning, reading |
+//! | [`newest_votes`] | the two newest votes per validator, 8 bytes each |
+//! | [`epochs`] | old votes by epoch: whole epochs, and who voted in which block of epochs |
+//! | [`sums`] | one row: the sums over one attestation data |
+//! | [`committees`] | which validator has which seat, also in old epochs and on other branches |
+//! | [`tables`] | attestation data, peers, votes outside their chain, arrivals, limits |
+//! | [`storage`] | RocksDB, keys, and how values are written |
 //!
 //! # Durability
 //!
@@ -48,55 +42,23 @@
 //! atomic and synced batch. A crash loses what was not committed and nothing else; when it is
 //! staged again, it gives the same conflicts. A set of sums that still grows is kept in a log of
 //! additions. It is written as a row once, when nothing was added to it for the number of commits
-//! that [`commit`] defines.
+//! that `index::commit` defines.
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
-mod active;
-mod allowance;
-mod arrivals;
 #[cfg(feature = "bench")]
 pub mod bench;
-mod codec;
-mod commit;
-#[cfg(test)]
-mod crash_tests;
-mod data;
-mod db;
-mod epoch_neighbours;
-mod epoch_reader;
+mod committees;
 mod epochs;
 mod error;
-mod geometry;
-mod heads;
-mod inspect;
-mod judge;
-mod keys;
-mod members;
-mod newest;
-mod offenders;
-mod open;
-mod peers;
-mod present;
-mod proposals;
-mod prune;
-mod seating;
-mod several;
-mod shape;
-mod shufflings;
-mod stage;
-mod summary;
+mod index;
+mod newest_votes;
+mod storage;
 mod sums;
-mod tail;
-mod view;
-mod walk;
+mod tables;
 
 pub use error::IndexError;
-pub use inspect::{Holdings, KnownProposal, KnownVote, Stats, VoteGap, VotesOf};
-pub use open::{Durability, Index};
-pub use several::Walked;
-pub use shape::Shape;
-pub use view::IndexView;
+pub use index::{Durability, Holdings, Index, IndexView, KnownVote, PairRules, Shape, Stats, VoteGap, VotesOf, Walked};
 
 use consensus::{AttestationData, BeaconBlockHeader, Root, SignatureBytes, ValidatorIndex};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -106,7 +68,7 @@ use verify::{Arrival, FirstSeen};
 ///
 /// `arrivals` is the arrival of the earliest message that carried this validator's vote, for each
 /// side in the order of the fields. It covers the messages that were proven by the end of the call.
-/// If this arrival is no longer known ([`arrivals`]), it is the arrival of the sum that proves the
+/// If this arrival is no longer known ([`tables::Arrivals`]), it is the arrival of the sum that proves the
 /// vote.
 #[derive(Clone, Debug)]
 #[expect(clippy::large_enum_variant, reason = "conflicts are few, and two headers are read more easily than two boxes")]

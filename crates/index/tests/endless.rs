@@ -6,7 +6,7 @@ mod common;
 
 use common::{Oracle, Pair, data, open, pairs, proposal, told, vote};
 use consensus::{AttestationData, Epoch, Offence, Root, ValidatorIndex};
-use index::Index;
+use index::{Index, PairRules};
 use proptest::prelude::*;
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -73,6 +73,34 @@ fn a_list_full_of_double_votes_does_not_hide_a_surround() {
     assert_eq!(index.stats().votes_over_cap, PER_VALIDATOR);
     assert!(one(&mut index, &span(80, 100, 1)).contains(&"double 1 at 100".to_owned()));
     assert_eq!(one(&mut index, &span(85, 95, 1)), ["surround 1: 80->100 over 85->95"]);
+}
+
+/// An old fork's version cannot be punished any more. Whoever fills its list with contradictions of
+/// that fork must not hide those of today.
+#[test]
+fn pairs_that_cannot_be_punished_do_not_hide_one_that_can() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut index = open(dir.path());
+    index.set_now(Epoch::new(1_100));
+    let can_be_punished = |_: ValidatorIndex, targets: [Epoch; 2]| targets.iter().all(|target| target.as_u64() >= 1_000);
+    let one = |index: &mut Index, vote: Signed<Vote>| {
+        let rules = PairRules { wants: &mut |_, _, _| true, can_be_punished: &can_be_punished };
+        told(&index.stage_votes_if(&[vote], rules).unwrap()).into_iter().collect::<Vec<_>>()
+    };
+    one(&mut index, span(90, 100, 1));
+    assert_eq!(one(&mut index, span(80, 110, 1)), ["surround 1: 80->110 over 90->100"]);
+    for n in 0..LISTED + 2 * PER_VALIDATOR {
+        one(&mut index, vote(nth(90, 100, n), &[1]));
+    }
+    assert_eq!(index.stats().votes_over_cap, PER_VALIDATOR + 1, "the list is full, and the epoch's share is used up");
+    assert_eq!(one(&mut index, span(1_049, 1_050, 1)), [""; 0]);
+    assert_eq!(one(&mut index, vote(nth(1_049, 1_050, 1), &[1])), ["double 1 at 1050"]);
+    let surrounds = one(&mut index, span(1_040, 1_060, 1));
+    assert_eq!(surrounds, ["surround 1: 1040->1060 over 1049->1050"]);
+    // From now on its further votes are dropped, and so are those of the old fork.
+    assert_eq!(one(&mut index, span(1_041, 1_061, 1)), [""; 0]);
+    assert_eq!(one(&mut index, vote(nth(90, 100, 5_000), &[1])), [""; 0]);
+    assert_eq!(index.stats().votes_over_cap, PER_VALIDATOR + 3);
 }
 
 #[test]

@@ -6,7 +6,7 @@ mod common;
 
 use common::{data, heard, open, proposal, shape, shuffling, signature, told, vote, vote_in};
 use consensus::{CommitteeIndex, Epoch, Offence, Root, Slot, ValidatorIndex};
-use index::{Conflict, Index, IndexView};
+use index::{Conflict, Index, IndexView, PairRules};
 use std::collections::BTreeMap;
 use verify::{Signed, Vote};
 
@@ -324,15 +324,17 @@ fn pairs_that_nobody_wants_are_counted() {
     let stage = |index: &mut Index, vote: Signed<Vote>, mut wanted: usize| {
         let target = vote.get().data.target.epoch;
         let mut n_unwanted = 0;
-        let named = index.stage_votes_naming(&[vote], &mut |validator, offence, [this, other]| {
+        let mut wants = |validator, offence, [this, other]: [Epoch; 2]| {
             assert_eq!((validator, offence), (ValidatorIndex::new(1), Offence::SurroundVote));
             assert!(this == target && other < target, "{this} and {other}");
             let wants = wanted > 0;
             wanted = wanted.saturating_sub(1);
             n_unwanted += u64::from(!wants);
             wants
-        });
-        (named.unwrap().len(), n_unwanted)
+        };
+        let rules = PairRules { wants: &mut wants, can_be_punished: &|_, _| true };
+        let found = index.stage_votes_if(&[vote], rules).unwrap().len();
+        (found, n_unwanted)
     };
     assert_eq!(stage(&mut index, span(0, 20, 1), 0), (1, 9));
     assert_eq!(stage(&mut index, span(0, 19, 1), 0), (0, 10));
@@ -505,7 +507,7 @@ fn who_reads_history_hears_how_far_it_is_whatever_the_far_future_has() {
     index.stage_proposals(&[proposal(39 * 8, 5, 1), proposal(1 << 40, 5, 1)]).unwrap();
     let five = ValidatorIndex::new(5);
     let mut told = Vec::new();
-    let votes = index.votes_of_telling(five, &mut |walked| told.push((walked.done, walked.total))).unwrap().votes;
+    let votes = index.votes_of_with_progress(five, &mut |walked| told.push((walked.done, walked.total))).unwrap().votes;
     assert!(votes.len() == 38 && told.len() > 4 && told.is_sorted(), "{told:?}");
     assert_eq!((told[0].1, told.last()), (37, Some(&(37, 37))));
     told.clear();

@@ -45,17 +45,17 @@ fn a_newer_format_is_refused_and_left_as_it_is() {
     {
         let db = DB::open_cf(&Options::default(), dir.path(), names).unwrap();
         let mut shape = db.get(b"shape").unwrap().unwrap();
-        shape[..4].copy_from_slice(&4u32.to_be_bytes());
+        shape[..4].copy_from_slice(&5u32.to_be_bytes());
         db.put(b"shape", shape).unwrap();
     }
     let message = refusal(dir.path());
     assert!(
-        message.contains("format 4") && message.contains("up to 3") && message.contains("install the newer slashwatch"),
+        message.contains("format 5") && message.contains("up to 4") && message.contains("install the newer slashwatch"),
         "{message}"
     );
     let names = DB::list_cf(&Options::default(), dir.path()).unwrap();
     let db = DB::open_cf_for_read_only(&Options::default(), dir.path(), names, false).unwrap();
-    assert_eq!(db.get(b"shape").unwrap().unwrap()[..4], 4u32.to_be_bytes());
+    assert_eq!(db.get(b"shape").unwrap().unwrap()[..4], 5u32.to_be_bytes());
 }
 
 #[test]

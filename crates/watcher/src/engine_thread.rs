@@ -16,7 +16,7 @@ use crate::inputs::InputReceiver;
 use crate::status::EngineSnapshot;
 use consensus::{Checkpoint, Root, Slot};
 use detect::watch::WatchList;
-use engine::priority_queues::{Dropped, PriorityQueues, QueueLimits};
+use engine::priority_queues::{Batch, PriorityQueues, QueueLimits};
 use engine::silence::{SilenceChange, SilenceTracker};
 use engine::{Engine, EngineError};
 use evidence::Addressee;
@@ -24,7 +24,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc::error::TryRecvError;
 use tokio::sync::{mpsc, watch};
-use verify::{MessageOutcome, Outcome, RawMessage, Ticket, UnixNs, Verdict};
+use verify::{MessageOutcome, RawMessage, Ticket, UnixNs, Verdict};
 
 /// While votes are gathered, the thread checks this often whether a new message contradicts
 /// something. Waking up for each message would cost more than processing the messages.
@@ -36,10 +36,6 @@ const CONTINUE_WITHOUT_WRITES: Duration = Duration::from_secs(600);
 const REFUSED_LOG_INTERVAL: Duration = Duration::from_secs(60);
 /// Largest number of inputs that are sorted before the messages that are due are processed.
 const MAX_SORTED: usize = 8192;
-const OVERLOAD: &str = "shed: more votes than can be judged";
-const LIAR: &str = "shed: more from peers that forge than can be judged";
-const SETTLED: &str = "shed: more from validators that cannot be punished or are on record than can be judged";
-const BYTES: &str = "shed: more bytes than may wait";
 
 /// Input of the engine thread.
 pub enum Input {
@@ -171,14 +167,7 @@ impl EngineLoop<'_> {
                 let triage = self.engine.triage(&message);
                 let repute = self.engine.repute(message.origin.peer.as_ref());
                 if let Some((message, why)) = self.queues.push(message, triage, repute) {
-                    let outcome = match why {
-                        Dropped::Known => Outcome::Duplicate,
-                        Dropped::Overload => Outcome::Refused(OVERLOAD),
-                        Dropped::Liar => Outcome::Refused(LIAR),
-                        Dropped::Settled => Outcome::Refused(SETTLED),
-                        Dropped::Bytes | Dropped::PeerBytes => Outcome::Refused(BYTES),
-                    };
-                    let report = self.engine.turn_away(message, outcome, why);
+                    let report = self.engine.report_dropped(message, why);
                     self.report(&[report]);
                 }
             }
@@ -207,7 +196,11 @@ impl EngineLoop<'_> {
         let now = clock::now();
         let until = if open { now } else { UnixNs(u64::MAX) };
         let engine = &self.engine;
-        let batch = self.queues.take(until, |peer| engine.repute(peer));
+        let Batch { messages: batch, dropped } = self.queues.take(until, |peer| engine.repute(peer));
+        for (message, why) in dropped {
+            let report = self.engine.report_dropped(message, why);
+            self.report(&[report]);
+        }
         if batch.is_empty() && !std::mem::take(&mut self.clock_ticked) {
             return Ok(());
         }

@@ -63,7 +63,7 @@ impl ActiveConfig {
 
     /// Returns the parts that the engine needs. The engine keeps the thresholds from the start.
     pub fn parts(&self, desk: &SharedWatchState) -> WatchParts {
-        WatchParts { list: self.list.clone(), keeper: self.config.keeper, desk: desk.clone() }
+        WatchParts { list: self.list.clone(), config: self.config.keeper, state: desk.clone() }
     }
 }
 

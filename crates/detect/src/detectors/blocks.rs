@@ -105,12 +105,12 @@ pub(crate) struct Blocks {
     head: Option<Root>,
     /// The slot in which competing blocks were last reported. They occur slot after slot in a
     /// split, so they are reported once per epoch.
-    told_competing: Option<Slot>,
+    competing_reported: Option<Slot>,
 }
 
 impl Blocks {
     pub(crate) fn new(config: BlocksConfig) -> Self {
-        Self { config, head: None, told_competing: None }
+        Self { config, head: None, competing_reported: None }
     }
 
     fn competing(&mut self, slot: Slot, view: &DetectorView<'_>) -> Option<SingleAnomaly> {
@@ -119,10 +119,10 @@ impl Blocks {
         let first = backed().next()?;
         let other = backed().find(|block| block.proposer != first.proposer)?;
         let per_epoch = view.network().preset().slots_per_epoch;
-        if self.told_competing.is_some_and(|told| told.saturating_add(per_epoch) > slot) {
+        if self.competing_reported.is_some_and(|last| last.saturating_add(per_epoch) > slot) {
             return None;
         }
-        self.told_competing = Some(slot);
+        self.competing_reported = Some(slot);
         let blocks = backed().map(|block| CompetingBlock {
             root: block.root,
             parent: block.parent,
@@ -131,7 +131,7 @@ impl Blocks {
         });
         let blocks = blocks.collect();
         let details = CompetingBlocksDetails { blocks, parted_after_slot: parted_at(view, first.root, other.root) };
-        Some(oddity(details.into(), slot, view))
+        Some(anomaly(details.into(), slot, view))
     }
 
     fn reorg(&mut self, slot: Slot, view: &DetectorView<'_>) -> Option<SingleAnomaly> {
@@ -163,7 +163,7 @@ impl Blocks {
         }
         let details =
             DeepReorgDetails { depth_slots, given_up: before, given_up_slot: was_at, new_head: first.head, common_slot: common };
-        Some(oddity(details.into(), slot, view))
+        Some(anomaly(details.into(), slot, view))
     }
 }
 
@@ -178,7 +178,7 @@ impl Detector for Blocks {
     }
 }
 
-fn oddity(what: Described, slot: Slot, view: &DetectorView<'_>) -> SingleAnomaly {
+fn anomaly(what: Described, slot: Slot, view: &DetectorView<'_>) -> SingleAnomaly {
     SingleAnomaly {
         what,
         key: String::new(),

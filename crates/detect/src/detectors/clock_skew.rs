@@ -122,7 +122,7 @@ impl ClockSkew {
 fn cohorts(sample: &[ValidatorIndex], percent: u64, view: &DetectorView<'_>) -> Vec<SharedTrait> {
     let mut counts: BTreeMap<(String, String), u64> = BTreeMap::new();
     for validator in sample {
-        let labels = view.labels.labels(*validator).into_iter().map(|(key, value)| (format!("label:{key}"), value));
+        let labels = view.labels.of(*validator).iter().map(|label| (format!("label:{}", label.key), label.value.clone()));
         let credential = view.chain.registry().withdrawal_credentials(*validator);
         let credential = credential.map(|credential| ("withdrawal_credential".to_owned(), credential.to_string()));
         labels.chain(credential).for_each(|one| *counts.entry(one).or_default() += 1);

@@ -3,7 +3,39 @@
 use crate::client::{ByClient, N_CLIENTS, UNKNOWN, client_name};
 use evidence::{Count, SharedTrait};
 use serde_json::{Map, Value};
+use std::collections::VecDeque;
 use std::fmt::Display;
+
+/// The latest rows of something that grows, oldest first.
+#[derive(Debug)]
+pub(super) struct LatestRows<T>(VecDeque<T>);
+
+impl<T> Default for LatestRows<T> {
+    fn default() -> Self {
+        Self(VecDeque::new())
+    }
+}
+
+impl<T> LatestRows<T> {
+    /// Adds a row. If there are more than `most` then, the oldest is dropped.
+    pub(super) fn push(&mut self, row: T, most: usize) {
+        self.0.push_back(row);
+        if self.0.len() > most {
+            self.0.pop_front();
+        }
+    }
+
+    /// Drops the oldest rows for as long as `is_old` holds.
+    pub(super) fn forget_while(&mut self, is_old: impl Fn(&T) -> bool) {
+        while self.0.front().is_some_and(&is_old) {
+            self.0.pop_front();
+        }
+    }
+
+    pub(super) fn iter(&self) -> impl DoubleEndedIterator<Item = &T> {
+        self.0.iter()
+    }
+}
 
 /// A share that is summed over several slots.
 #[derive(Clone, Copy, Debug, Default)]

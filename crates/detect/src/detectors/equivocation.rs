@@ -104,47 +104,47 @@ enum StatementKey {
 
 #[derive(Default)]
 pub(crate) struct Equivocation {
-    said: BTreeMap<(Slot, StatementKey), Vec<(Statement, FirstSeen)>>,
-    n_said: usize,
+    statements: BTreeMap<(Slot, StatementKey), Vec<(Statement, FirstSeen)>>,
+    n_statements: usize,
 }
 
 impl Equivocation {
-    fn hear(&mut self, stated: &Stated, view: &DetectorView<'_>, out: &mut Vec<Signal>) {
+    fn take(&mut self, stated: &Stated, view: &DetectorView<'_>, out: &mut Vec<Signal>) {
         let statement = stated.statement;
         let slot = statement.slot();
         let kept = KEPT_EPOCHS * view.network().preset().slots_per_epoch;
         let now = view.facts.now();
-        if slot.saturating_add(kept) < now || slot > now.saturating_add(kept) || self.n_said >= MAX_REMEMBERED {
+        if slot.saturating_add(kept) < now || slot > now.saturating_add(kept) || self.n_statements >= MAX_REMEMBERED {
             return;
         }
-        let known = self.said.entry((slot, place_of(&statement))).or_default();
+        let known = self.statements.entry((slot, key_of(&statement))).or_default();
         if known.len() >= MAX_EACH || known.iter().any(|(other, _)| other.root() == statement.root()) {
             return;
         }
         for (other, heard) in known.iter() {
-            out.push(Signal::Anomaly(oddity((other, heard), (&statement, &stated.heard))));
+            out.push(Signal::Anomaly(anomaly((other, heard), (&statement, &stated.heard))));
         }
         known.push((statement, stated.heard.clone()));
-        self.n_said += 1;
+        self.n_statements += 1;
     }
 }
 
 impl Detector for Equivocation {
     fn observe(&mut self, batch: &MonitorInput<'_>, view: &DetectorView<'_>, out: &mut Vec<Signal>) {
         for stated in &batch.verified.statements {
-            self.hear(stated.get(), view, out);
+            self.take(stated.get(), view, out);
         }
     }
 
     fn slot_ended(&mut self, slot: Slot, view: &DetectorView<'_>, _out: &mut Vec<Signal>) {
         let oldest = slot.saturating_sub(KEPT_EPOCHS * view.network().preset().slots_per_epoch);
-        let kept = self.said.split_off(&(oldest, StatementKey::PayloadVote(ValidatorIndex::new(0))));
-        let gone = std::mem::replace(&mut self.said, kept);
-        self.n_said -= gone.values().map(Vec::len).sum::<usize>();
+        let kept = self.statements.split_off(&(oldest, StatementKey::PayloadVote(ValidatorIndex::new(0))));
+        let gone = std::mem::replace(&mut self.statements, kept);
+        self.n_statements -= gone.values().map(Vec::len).sum::<usize>();
     }
 }
 
-fn place_of(statement: &Statement) -> StatementKey {
+fn key_of(statement: &Statement) -> StatementKey {
     match statement {
         Statement::PayloadVote { validator, .. } => StatementKey::PayloadVote(*validator),
         Statement::Bid { bid, .. } => StatementKey::Bid(bid.builder_index, bid.parent_block_hash, bid.parent_block_root),
@@ -152,7 +152,7 @@ fn place_of(statement: &Statement) -> StatementKey {
     }
 }
 
-fn oddity(earlier: (&Statement, &FirstSeen), later: (&Statement, &FirstSeen)) -> SingleAnomaly {
+fn anomaly(earlier: (&Statement, &FirstSeen), later: (&Statement, &FirstSeen)) -> SingleAnomaly {
     let (what, validator, builder) = match earlier.0 {
         Statement::PayloadVote { validator, .. } => ("payload_attestation_message", Some(*validator), None),
         Statement::Bid { bid, .. } => ("execution_payload_bid", None, Some(bid.builder_index)),
@@ -165,7 +165,7 @@ fn oddity(earlier: (&Statement, &FirstSeen), later: (&Statement, &FirstSeen)) ->
     let details = EquivocationDetails {
         what: what.into(),
         builder_index: builder,
-        messages: [earlier, later].map(|(statement, _)| told(statement)).to_vec(),
+        messages: [earlier, later].map(|(statement, _)| statement_json(statement)).to_vec(),
         same_branch,
         punished_by: "no rule: it is told and cannot be slashed for".into(),
     };
@@ -183,7 +183,7 @@ fn oddity(earlier: (&Statement, &FirstSeen), later: (&Statement, &FirstSeen)) ->
     }
 }
 
-fn told(statement: &Statement) -> Value {
+fn statement_json(statement: &Statement) -> Value {
     match statement {
         Statement::PayloadVote { data, root, .. } => json!({"root": root, "data": data}),
         Statement::Bid { bid, root } => json!({"root": root, "bid": bid}),

@@ -12,14 +12,13 @@
 //! nodes that we follow cannot supply it, and this must last for `min_slots`. Few votes: a slot
 //! with fewer than `min_votes` does not count as split.
 
-use super::common::{add, by_client, listed, one_client, shared_client};
+use super::common::{LatestRows, add, by_client, listed, one_client, shared_client};
 use crate::client::{ByClient, N_CLIENTS};
 use crate::config::{DetectorConfig, Problems};
 use crate::monitor::{Details, Detector, DetectorView, Observation, Signal, SlotFacts};
 use consensus::{Root, Slot};
 use evidence::{Kind, Severity};
 use serde::{Deserialize, Serialize};
-use std::collections::VecDeque;
 
 /// How far back the fork point is searched, in slots.
 const MAX_DEPTH: u64 = 2_048;
@@ -168,35 +167,34 @@ pub(super) fn parted_at(view: &DetectorView<'_>, one: Root, other: Root) -> Opti
 pub(crate) struct HeadSplit {
     config: HeadSplitConfig,
     /// Slots in which the second side was large enough.
-    seen: VecDeque<Slot>,
+    seen: LatestRows<Slot>,
     since: Option<Slot>,
 }
 
 impl HeadSplit {
     pub(crate) fn new(config: HeadSplitConfig) -> Self {
-        Self { config, seen: VecDeque::new(), since: None }
+        Self { config, seen: LatestRows::default(), since: None }
     }
 }
 
 impl Detector for HeadSplit {
     fn slot_ended(&mut self, slot: Slot, view: &DetectorView<'_>, out: &mut Vec<Signal>) {
-        while self.seen.front().is_some_and(|seen| seen.saturating_add(self.config.window_slots) <= slot) {
-            self.seen.pop_front();
-        }
+        self.seen.forget_while(|seen| seen.saturating_add(self.config.window_slots) <= slot);
         let Some(facts) = view.facts.slot(slot) else { return };
         let all: u64 = facts.tallies.iter().map(|tally| tally.voters).sum();
         let sides = sides(facts, view);
         let second = sides.get(1).map_or(0, |side| side.voters);
         if all >= self.config.min_votes && second * 100 >= all * self.config.min_percent && second >= 2 {
-            self.seen.push_back(slot);
+            self.seen.push(slot, self.config.window_slots as usize);
         }
-        if (self.seen.len() as u64) < self.config.min_slots {
-            if self.seen.is_empty() {
+        let n_seen = self.seen.iter().count() as u64;
+        if n_seen < self.config.min_slots {
+            if n_seen == 0 {
                 self.since = None;
             }
             return;
         }
-        let since = *self.since.get_or_insert(*self.seen.front().unwrap_or(&slot));
+        let since = *self.since.get_or_insert(*self.seen.iter().next().unwrap_or(&slot));
         let (Some(first), Some(second)) = (sides.first(), sides.get(1)) else { return };
         let mut small: ByClient = [0; N_CLIENTS];
         for side in &sides[1..] {
@@ -222,7 +220,7 @@ impl Detector for HeadSplit {
             key: String::new(),
             slot,
             since,
-            until: self.seen.back().copied().unwrap_or(slot),
+            until: self.seen.iter().next_back().copied().unwrap_or(slot),
             severity: if percent >= self.config.critical_percent { Severity::Critical } else { Severity::Warning },
             measure: percent,
             validators: Some((away * per_epoch).min(view.chain.registry().len() as u64)),

@@ -19,7 +19,7 @@
 //! subnets, such as files of blocks: without any single vote nothing is reported. Committees that
 //! did not vote: nothing is reported while participation is below `silent_votes_percent`.
 
-use super::common::{by_client, listed};
+use super::common::{LatestRows, by_client, listed};
 use crate::client::{ByClient, N_CLIENTS, UNKNOWN, client_name};
 use crate::config::{DetectorConfig, Problems};
 use crate::monitor::facts::N_SUBNETS;
@@ -28,7 +28,6 @@ use consensus::{CommitteeIndex, Slot};
 use evidence::{Kind, Severity, Time};
 use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
-use std::collections::VecDeque;
 
 /// `[detect.network]`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -166,7 +165,7 @@ impl Details for SubnetSilentDetails {
 
 pub(crate) struct Network {
     config: NetworkConfig,
-    blocks: VecDeque<usize>,
+    blocks: LatestRows<usize>,
     since: [Option<Slot>; PeerCondition::COUNT],
     /// Subnets that were silent in the last complete epoch.
     silent: Vec<usize>,
@@ -178,14 +177,14 @@ impl Network {
     pub(crate) fn new(config: NetworkConfig) -> Self {
         Self {
             config,
-            blocks: VecDeque::new(),
+            blocks: LatestRows::default(),
             since: [None; PeerCondition::COUNT],
             silent: Vec::new(),
             silent_twice: Vec::new(),
         }
     }
 
-    fn sighting(&mut self, condition: PeerCondition, slot: Slot, seen: Seen, per_epoch: u64) -> Signal {
+    fn observation(&mut self, condition: PeerCondition, slot: Slot, seen: Seen, per_epoch: u64) -> Signal {
         let until = match condition {
             PeerCondition::Proposals | PeerCondition::Nodes | PeerCondition::Storm => slot,
             // Silence is evaluated at the end of an epoch and reported during the whole next one.
@@ -212,8 +211,8 @@ impl Network {
     fn dominance(&self, condition: PeerCondition, by_client: &ByClient, least: u64) -> Option<Seen> {
         let known: u64 = by_client.iter().skip(1).sum();
         let (client, most) = by_client.iter().enumerate().filter(|(client, _)| *client != UNKNOWN).max_by_key(|(_, n)| **n)?;
-        let is_said = self.since[condition as usize].is_some();
-        let from = self.config.dominance_percent - if is_said { self.config.dominance_slack } else { 0 };
+        let is_reported = self.since[condition as usize].is_some();
+        let from = self.config.dominance_percent - if is_reported { self.config.dominance_slack } else { 0 };
         if known < least || most * 100 < known * from {
             return None;
         }
@@ -231,27 +230,31 @@ impl Network {
     fn storm(&self, slot: Slot, view: &DetectorView<'_>) -> Option<Seen> {
         let network = view.network();
         let per_epoch = network.preset().slots_per_epoch;
-        let (mut said, mut behind, mut by_client) = (0, 0, [0; N_CLIENTS]);
+        let (mut n_peers, mut behind, mut by_client) = (0, 0, [0; N_CLIENTS]);
         for peer in view.facts.peers() {
             let Some((head, at)) = peer.head else { continue };
             let at = network.slot_at(at.0);
             if at.saturating_add(self.config.status_epochs * per_epoch) < slot {
                 continue;
             }
-            said += 1;
+            n_peers += 1;
             if head.saturating_add(self.config.behind_slots) < at {
                 behind += 1;
                 by_client[peer.client] += 1;
             }
         }
         let goodbyes = view.facts.goodbyes(slot, per_epoch);
-        let peers = said.max(view.facts.peers().len() as u64);
-        let storm = behind * 100 >= said * self.config.behind_percent || goodbyes * 100 >= peers * self.config.behind_percent;
-        if said < self.config.min_peers || !storm {
+        let peers = n_peers.max(view.facts.peers().len() as u64);
+        let storm = behind * 100 >= n_peers * self.config.behind_percent || goodbyes * 100 >= peers * self.config.behind_percent;
+        if n_peers < self.config.min_peers || !storm {
             return None;
         }
-        let details =
-            SyncStormDetails { peers: said, far_behind: behind, far_behind_by_client: by_client, goodbyes_in_an_epoch: goodbyes };
+        let details = SyncStormDetails {
+            peers: n_peers,
+            far_behind: behind,
+            far_behind_by_client: by_client,
+            goodbyes_in_an_epoch: goodbyes,
+        };
         let measure = behind.max(goodbyes) * 100 / peers.max(1);
         Some(Seen { severity: Severity::Warning, measure, what: details.into() })
     }
@@ -320,10 +323,7 @@ impl Detector for Network {
         if let Some(block) =
             view.facts.slot(slot).and_then(|facts| facts.blocks.iter().find(|block| view.facts.is_backed(slot, block)))
         {
-            self.blocks.push_back(block.client);
-            if self.blocks.len() as u64 > self.config.window_blocks {
-                self.blocks.pop_front();
-            }
+            self.blocks.push(block.client, self.config.window_blocks as usize);
         }
         let mut by_blocks = [0; N_CLIENTS];
         self.blocks.iter().for_each(|client| by_blocks[*client] += 1);
@@ -336,7 +336,7 @@ impl Detector for Network {
         ];
         for (condition, seen) in seen {
             match seen {
-                Some(seen) => out.push(self.sighting(condition, slot, seen, per_epoch)),
+                Some(seen) => out.push(self.observation(condition, slot, seen, per_epoch)),
                 None => self.since[condition as usize] = None,
             }
         }
@@ -350,7 +350,7 @@ impl Detector for Network {
         } else {
             let details = SubnetSilentDetails::Some { subnets: self.silent_twice.clone() };
             let seen = Seen { severity: Severity::Warning, measure: self.silent_twice.len() as u64, what: details.into() };
-            out.push(self.sighting(PeerCondition::Silent, slot, seen, per_epoch));
+            out.push(self.observation(PeerCondition::Silent, slot, seen, per_epoch));
         }
     }
 

@@ -60,7 +60,7 @@ impl DetectorConfig for OwnClockConfig {
         problems.between("nearly_all_percent", self.nearly_all_percent, 51, 100);
         problems.between("closes_after_epochs", self.closes_after_epochs, 1, 1_024);
         if !(100..=190).contains(&self.late_percent) {
-            problems.say("late_percent", format!("{} is not between 100 and 190 percent of a slot", self.late_percent));
+            problems.report("late_percent", format!("{} is not between 100 and 190 percent of a slot", self.late_percent));
         }
     }
 }

@@ -17,14 +17,13 @@
 //! that does not reach us: votes in blocks count too, so this alone is no drop; it is our
 //! connection, see `subnet_silent`. Slots with an unknown number of seats are skipped.
 
-use super::common::{Mean, add, by_client, shared_client};
+use super::common::{LatestRows, Mean, add, by_client, shared_client};
 use crate::client::{ByClient, N_CLIENTS, UNKNOWN};
 use crate::config::{DetectorConfig, Problems};
 use crate::monitor::{Details, Detector, DetectorView, Left, Observation, Signal, SlotFacts};
 use consensus::Slot;
 use evidence::{Incident, IncidentState, Kind, Severity};
 use serde::{Deserialize, Serialize};
-use std::collections::VecDeque;
 
 /// Number of slots that are remembered. It covers the longest window and gap that the configuration
 /// allows, at 32 slots per epoch.
@@ -115,7 +114,7 @@ impl Details for ParticipationDropDetails {
 pub(crate) struct ParticipationDrop {
     config: ParticipationDropConfig,
     /// One row per slot, oldest first.
-    slots: VecDeque<ClientRow>,
+    slots: LatestRows<ClientRow>,
     /// The reference values and the beginning of the drop, fixed while an incident is open.
     low: Option<Low>,
 }
@@ -136,7 +135,7 @@ struct Low {
 
 impl ParticipationDrop {
     pub(crate) fn new(config: ParticipationDropConfig) -> Self {
-        Self { config, slots: VecDeque::new(), low: None }
+        Self { config, slots: LatestRows::default(), low: None }
     }
 
     fn rows(&self, first: Slot, last: Slot) -> impl Iterator<Item = &ClientRow> {
@@ -162,10 +161,7 @@ impl Detector for ParticipationDrop {
     fn slot_ended(&mut self, slot: Slot, view: &DetectorView<'_>, out: &mut Vec<Signal>) {
         let Some(facts) = view.facts.slot(slot).filter(|facts| facts.expected > 0) else { return };
         let &SlotFacts { voters, expected, by_client, .. } = facts;
-        self.slots.push_back(ClientRow { slot, voters, expected, by_client });
-        if self.slots.len() > MAX_SLOTS {
-            self.slots.pop_front();
-        }
+        self.slots.push(ClientRow { slot, voters, expected, by_client }, MAX_SLOTS);
         let per_epoch = view.network().preset().slots_per_epoch;
         let window = (slot.saturating_sub(self.config.window_slots - 1), slot);
         let Some(now) = self

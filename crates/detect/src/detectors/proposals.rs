@@ -19,14 +19,15 @@
 //! files means nothing, so only gossip counts for lateness. If our own clock is ahead, everything
 //! is late: `own_clock` reports that.
 
-use super::common::{by_client, clients_in_words, one_client, shared_client};
+use super::common::{LatestRows, by_client, clients_in_words, one_client, shared_client};
 use crate::client::{ByClient, N_CLIENTS, UNKNOWN};
 use crate::config::{DetectorConfig, Problems};
 use crate::monitor::{Described, Details, Detector, DetectorView, Observation, Signal};
+use crate::watch::Label;
 use consensus::{Slot, ValidatorIndex};
 use evidence::{Count, Kind, Severity, SharedTrait};
 use serde::{Deserialize, Serialize};
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use verify::SourceKind;
 
 /// Number of rows that are kept, for window and reference together.
@@ -141,7 +142,7 @@ struct ProposerRow {
 
 pub(crate) struct ProposalsDetector {
     config: ProposalsConfig,
-    rows: VecDeque<ProposerRow>,
+    rows: LatestRows<ProposerRow>,
     missed_since: Option<Slot>,
     late_since: Option<Slot>,
     /// Blocks by client before the incident began, kept while it lasts.
@@ -150,7 +151,7 @@ pub(crate) struct ProposalsDetector {
 
 impl ProposalsDetector {
     pub(crate) fn new(config: ProposalsConfig) -> Self {
-        Self { config, rows: VecDeque::new(), missed_since: None, late_since: None, reference: None }
+        Self { config, rows: LatestRows::default(), missed_since: None, late_since: None, reference: None }
     }
 
     fn missed(&mut self, slot: Slot, view: &DetectorView<'_>) -> Option<Observation> {
@@ -189,7 +190,7 @@ impl ProposalsDetector {
             proposers_missing: absent.examples(),
             participation_percent: participation,
         };
-        Some(self.sighting(details.into(), slot, [since, until], missed, shared, view))
+        Some(self.observation(details.into(), slot, [since, until], missed, shared, view))
     }
 
     fn late(&mut self, slot: Slot, view: &DetectorView<'_>) -> Option<Observation> {
@@ -208,10 +209,10 @@ impl ProposalsDetector {
         let shared: Vec<SharedTrait> =
             one_client(&by_client, self.config.client_percent).map(shared_client).into_iter().collect();
         let details = LateBlocksDetails { late: n_late, of_blocks: n, late_by_client: by_client };
-        Some(self.sighting(details.into(), slot, [since, until], n_late, shared, view))
+        Some(self.observation(details.into(), slot, [since, until], n_late, shared, view))
     }
 
-    fn sighting(
+    fn observation(
         &self,
         what: Described,
         slot: Slot,
@@ -264,17 +265,22 @@ impl Absent {
     /// Labels that at least `percent` of them have, and that are at most half as frequent among all
     /// validators.
     fn shared_labels(&self, percent: u64, view: &DetectorView<'_>) -> Vec<SharedTrait> {
-        let mut members: BTreeMap<(String, String), u64> = BTreeMap::new();
-        for label in self.proposers.iter().flat_map(|(_, proposer)| view.labels.labels(*proposer)) {
+        let mut members: BTreeMap<&Label, u64> = BTreeMap::new();
+        for label in self.proposers.iter().flat_map(|(_, proposer)| view.labels.of(*proposer)) {
             *members.entry(label).or_default() += 1;
         }
         let (n, of_all) = (self.proposers.len() as u64, view.chain.registry().len() as u64);
-        let is_striking = |key: &str, value: &str, members: u64| {
-            let everywhere = view.labels.n_labelled(key, value).unwrap_or(0);
+        let is_striking = |label: &Label, members: u64| {
+            let everywhere = view.labels.n_labelled(&label.key, &label.value);
             members * 100 >= n * percent && 2 * everywhere * n <= members * of_all
         };
-        let told = members.into_iter().filter(|((key, value), members)| is_striking(key, value, *members));
-        told.map(|((key, value), members)| SharedTrait { what: format!("label:{key}"), value, members: Count(members) }).collect()
+        let striking = members.into_iter().filter(|(label, members)| is_striking(label, *members));
+        let shared = |(label, members): (&Label, u64)| SharedTrait {
+            what: format!("label:{}", label.key),
+            value: label.value.clone(),
+            members: Count(members),
+        };
+        striking.map(shared).collect()
     }
 }
 
@@ -305,14 +311,12 @@ impl Detector for ProposalsDetector {
         let Some(facts) = view.facts.slot(slot).filter(|facts| facts.voters > 0 || !facts.blocks.is_empty()) else { return };
         let due = view.network().spec.attestation_due(slot).as_nanos() as i64;
         let first = facts.blocks.iter().find(|block| view.facts.is_backed(slot, block));
-        self.rows.push_back(ProposerRow {
+        let row = ProposerRow {
             slot,
             client: first.map(|block| block.client),
             is_late: first.filter(|block| block.source == SourceKind::Gossip).map(|block| block.offset_ns > due),
-        });
-        if self.rows.len() > MAX_ROWS {
-            self.rows.pop_front();
-        }
+        };
+        self.rows.push(row, MAX_ROWS);
         out.extend(self.missed(slot, view).map(Signal::Observation));
         out.extend(self.late(slot, view).map(Signal::Observation));
     }

@@ -20,7 +20,7 @@
 
 use super::common::listed;
 use crate::config::{DetectorConfig, Problems};
-use crate::monitor::{Details, Detector, DetectorView, EvidenceSource, MonitorInput, Observation, Signal};
+use crate::monitor::{Details, Detector, DetectorView, MonitorInput, Observation, ProofLookup, Signal};
 use crate::punishable;
 use consensus::{Epoch, Root, Slot, ValidatorIndex};
 use evidence::{Finding, Kind, Punishable, Severity};
@@ -161,7 +161,7 @@ fn punishable_until(waiting: &UnpunishedOffence, view: &DetectorView<'_>) -> Epo
 
 impl Punishment {
     /// Reports the blind spots that were known by the end of `slot`.
-    fn tell_blind_spots(&mut self, slot: Slot, per_epoch: u64, out: &mut Vec<Signal>) {
+    fn report_blind_spots(&mut self, slot: Slot, per_epoch: u64, out: &mut Vec<Signal>) {
         let (seen, later): (Vec<_>, Vec<_>) = std::mem::take(&mut self.blind).into_iter().partition(|(at, ..)| *at <= slot);
         self.blind = later;
         if let Some((_, _, _, why)) = seen.first() {
@@ -225,7 +225,7 @@ impl Detector for Punishment {
 
     fn slot_ended(&mut self, slot: Slot, view: &DetectorView<'_>, out: &mut Vec<Signal>) {
         let per_epoch = view.network().preset().slots_per_epoch;
-        self.tell_blind_spots(slot, per_epoch, out);
+        self.report_blind_spots(slot, per_epoch, out);
         // A validator that has been slashed or is gone in the meantime need not be waited for. This
         // is checked once per epoch.
         if slot.as_u64().is_multiple_of(per_epoch) {
@@ -264,10 +264,10 @@ impl Detector for Punishment {
     }
 
     fn finish(&mut self, view: &DetectorView<'_>, out: &mut Vec<Signal>) {
-        self.tell_blind_spots(view.facts.now(), view.network().preset().slots_per_epoch, out);
+        self.report_blind_spots(view.facts.now(), view.network().preset().slots_per_epoch, out);
     }
 
-    fn recall(&mut self, finding: &Finding, _proofs: &dyn EvidenceSource, view: &DetectorView<'_>, _out: &mut Vec<Signal>) {
+    fn recall(&mut self, finding: &Finding, _proof_of: ProofLookup<'_>, view: &DetectorView<'_>, _out: &mut Vec<Signal>) {
         self.wait_for(finding, view);
         if finding.included.is_none() {
             self.note_unheard(finding, view);

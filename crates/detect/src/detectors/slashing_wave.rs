@@ -45,7 +45,7 @@ mod traits;
 mod wave;
 
 use crate::config::{DetectorConfig, Problems};
-use crate::monitor::{Details, Detector, DetectorView, EvidenceSource, LAG, Left, MonitorInput, News, Signal};
+use crate::monitor::{Details, Detector, DetectorView, LAG, Left, MonitorInput, News, ProofLookup, Signal};
 use cause::Clues;
 use consensus::{Epoch, Gwei, Offence, Root, Slot, ValidatorIndex};
 use evidence::{Evidence, Finding, Incident, IncidentState, Kind, Punishable, Time};
@@ -300,7 +300,7 @@ impl SlashingWave {
         let mut wave = Wave::of(first, at, chance, &self.config, &self.past, view);
         suspects.for_each(|suspect| wave.join(suspect, &self.config, &self.past, view));
         wave.opens();
-        let incident = wave.tell(&self.config, &self.past, view);
+        let incident = wave.incident(&self.config, &self.past, view);
         out.push(Signal::Announcement(Box::new(incident.clone()), News::Opened));
         out.push(Signal::Incident(Box::new(incident)));
         self.wave = Some(wave);
@@ -320,7 +320,7 @@ impl SlashingWave {
     fn close(&mut self, view: &DetectorView<'_>, out: &mut Vec<Signal>) {
         let Some(mut wave) = self.wave.take() else { return };
         wave.state = IncidentState::Closed;
-        let mut incident = wave.tell(&self.config, &self.past, view);
+        let mut incident = wave.incident(&self.config, &self.past, view);
         let network = view.network();
         let end = wave.last_joined.saturating_add(self.config.closes_after_epochs).start_slot(network.preset());
         incident.closed_at = Some(Time::from_unix_ns(network.slot_start_ns(end.saturating_add(1 + LAG))));
@@ -342,9 +342,9 @@ impl SlashingWave {
         out.push(Signal::Note { name: NOTE, bytes });
     }
 
-    fn tell(&mut self, view: &DetectorView<'_>, out: &mut Vec<Signal>) {
+    fn report(&mut self, view: &DetectorView<'_>, out: &mut Vec<Signal>) {
         if let Some(wave) = &mut self.wave {
-            out.push(Signal::Incident(Box::new(wave.tell(&self.config, &self.past, view))));
+            out.push(Signal::Incident(Box::new(wave.incident(&self.config, &self.past, view))));
         }
         self.save(out);
     }
@@ -398,13 +398,13 @@ impl Detector for SlashingWave {
         };
         if state != wave.state || wave.dirty {
             wave.state = state;
-            self.tell(view, out);
+            self.report(view, out);
         }
     }
 
     fn finish(&mut self, view: &DetectorView<'_>, out: &mut Vec<Signal>) {
         if self.is_unsaved || self.wave.as_ref().is_some_and(|wave| wave.dirty) {
-            self.tell(view, out);
+            self.report(view, out);
         }
     }
 
@@ -424,12 +424,12 @@ impl Detector for SlashingWave {
         }
     }
 
-    fn recall(&mut self, finding: &Finding, proofs: &dyn EvidenceSource, view: &DetectorView<'_>, out: &mut Vec<Signal>) {
+    fn recall(&mut self, finding: &Finding, proof_of: ProofLookup<'_>, view: &DetectorView<'_>, out: &mut Vec<Signal>) {
         if self.left.until.is_some_and(|until| finding.recorded_at <= until) {
             return;
         }
         self.until = self.until.max(finding.recorded_at);
-        let evidence = finding.evidence.as_ref().and_then(|reference| proofs.evidence(reference.id));
+        let evidence = finding.evidence.as_ref().and_then(|reference| proof_of(reference.id));
         let Some(case) = Self::case(finding, evidence.as_deref(), view) else { return };
         if self.left.closed.iter().any(|(first, last)| (*first..=*last).contains(&case.slot)) {
             let gwei = if self.past.knows(case.validator) { 0 } else { case.balance.as_u64() };
@@ -447,7 +447,7 @@ impl Detector for SlashingWave {
         self.save_if_due(out);
     }
 
-    fn tells(&self, incident: &Incident, view: &DetectorView<'_>) -> bool {
+    fn continues(&self, incident: &Incident, view: &DetectorView<'_>) -> bool {
         self.wave.as_ref().is_some_and(|wave| wave.id(view.network().genesis_validators_root) == incident.id)
     }
 }

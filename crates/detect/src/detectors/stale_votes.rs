@@ -22,14 +22,14 @@
 //! before the start of the epoch. A split: its other side is not an ancestor, and is reported by
 //! `head_split`.
 
-use super::common::{add, by_client, one_client, shared_client};
+use super::common::{LatestRows, add, by_client, one_client, shared_client};
 use crate::client::{ByClient, N_CLIENTS};
 use crate::config::{DetectorConfig, Problems};
 use crate::monitor::{Details, Detector, DetectorView, Observation, Signal, SlotFacts};
 use consensus::{Checkpoint, Slot};
 use evidence::{Kind, Severity};
 use serde::{Deserialize, Serialize};
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 
 /// `[detect.stale_votes]`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -116,13 +116,13 @@ struct StaleRow {
 
 pub(crate) struct StaleVotes {
     config: StaleVotesConfig,
-    rows: VecDeque<StaleRow>,
+    rows: LatestRows<StaleRow>,
     since: Option<Slot>,
 }
 
 impl StaleVotes {
     pub(crate) fn new(config: StaleVotesConfig) -> Self {
-        Self { config, rows: VecDeque::new(), since: None }
+        Self { config, rows: LatestRows::default(), since: None }
     }
 
     fn row(&self, slot: Slot, facts: &SlotFacts, view: &DetectorView<'_>) -> StaleRow {
@@ -172,10 +172,8 @@ impl Detector for StaleVotes {
     fn slot_ended(&mut self, slot: Slot, view: &DetectorView<'_>, out: &mut Vec<Signal>) {
         let Some(facts) = view.facts.slot(slot) else { return };
         let row = self.row(slot, facts, view);
-        self.rows.push_back(row);
-        while self.rows.front().is_some_and(|row| row.slot.saturating_add(self.config.window_slots) <= slot) {
-            self.rows.pop_front();
-        }
+        self.rows.push(row, self.config.window_slots as usize);
+        self.rows.forget_while(|row| row.slot.saturating_add(self.config.window_slots) <= slot);
         let sum = |of: &dyn Fn(&StaleRow) -> u64| self.rows.iter().map(of).sum::<u64>();
         let (votes, odd) = (sum(&|row| row.votes), sum(&|row| row.odd) + sum(&|row| row.old_epochs));
         if odd < self.config.min_votes || odd * 100 < votes * self.config.min_percent {
@@ -187,7 +185,7 @@ impl Detector for StaleVotes {
         // The window still shows for a while a condition that is over.
         let until = self.rows.iter().rev().find(|row| row.odd + row.old_epochs > 0).map_or(slot, |row| row.slot);
         let mut by_client = [0; N_CLIENTS];
-        for row in &self.rows {
+        for row in self.rows.iter() {
             add(&mut by_client, &row.by_client);
         }
         let shared = one_client(&by_client, self.config.client_percent).map(shared_client);

@@ -148,7 +148,7 @@ impl Facts {
     /// Whether a validator's vote for a slot of this epoch was received; `None` if votes of that
     /// epoch are not remembered.
     pub fn voted(&self, epoch: Epoch, validator: ValidatorIndex) -> Option<bool> {
-        self.voted.contains(epoch, SetKind::Heard, validator)
+        self.voted.contains(epoch, SetKind::Received, validator)
     }
 
     /// The expected proposer of an evaluated slot. `None` unless the backed blocks of its epoch
@@ -186,7 +186,7 @@ impl Facts {
     }
 
     pub(super) fn take(&mut self, batch: &MonitorInput<'_>) {
-        self.now = self.now.max(self.network.slot_at(batch.heard_until.0));
+        self.now = self.now.max(self.network.slot_at(batch.received_until.0));
         for block in &batch.verified.blocks {
             self.block(block, batch.chain);
         }
@@ -203,7 +203,7 @@ impl Facts {
             }
         }
         for news in batch.peers {
-            self.peers.hear(news, self.network.slot_at(news.at.0));
+            self.peers.take(news, self.network.slot_at(news.at.0));
         }
     }
 
@@ -281,7 +281,7 @@ impl Facts {
         let in_block = vote.heard.source == SourceKind::Block;
         let epoch = data.slot.epoch(self.network.preset());
         let fresh =
-            if far { self.ahead_for_the_first_time(vote, chain) } else { self.first_of(epoch, SetKind::Heard, vote, chain) };
+            if far { self.ahead_for_the_first_time(vote, chain) } else { self.first_of(epoch, SetKind::Received, vote, chain) };
         let newly_in_blocks =
             if in_block && !far { self.first_of(epoch, SetKind::InBlocks, vote, chain).len() as u64 } else { 0 };
         if fresh.is_empty() && newly_in_blocks == 0 {

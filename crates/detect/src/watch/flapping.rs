@@ -1,4 +1,4 @@
-//! `flapping_keys`: many keys of one label miss duties together and come back together. A validator
+//! `flapping_keys`, warning: many keys of one label miss duties together and come back together. A validator
 //! client that restarts looks like this. Keys were slashed after such restarts on 2 February 2021.
 //!
 //! **The idea.** The duties of a label's keys are put in the order of their slots. A slot is *down*
@@ -16,10 +16,122 @@
 //! happen by chance. A bad slot of the whole network. Keys that stay away: this is an outage,
 //! reported as `missed_duties`; a stretch of more than `flapping_longest_epochs` is no flap.
 
+use super::{Label, Labels, WatchedKeysConfig};
+use crate::monitor::{Details, DetectorView, Observation};
 use consensus::{Slot, ValidatorIndex};
+use evidence::{Kind, Severity};
+use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 /// Number of keys listed as examples.
 const EXAMPLES: usize = 16;
+
+#[derive(Serialize, Deserialize)]
+pub(crate) struct FlappingKeysDetails {
+    /// The one label. Alert routes with labels select by it.
+    labels: Vec<String>,
+    down_from_slot: Slot,
+    down_to_slot: Slot,
+    duties_missed: u64,
+    /// Some of the keys.
+    validators: Vec<ValidatorIndex>,
+}
+
+impl Details for FlappingKeysDetails {
+    const KIND: Kind = Kind::FlappingKeys;
+
+    fn sentence(&self, _validators: Option<u64>) -> String {
+        let Self { down_from_slot, down_to_slot, duties_missed, .. } = self;
+        let label = self.labels.join(", ");
+        format!(
+            "Keys of {label} missed {duties_missed} duties together, from slot {down_from_slot} to {down_to_slot}, and came back"
+        )
+    }
+}
+
+/// The duties of watched keys in an epoch: for each slot, which key was due and whether it voted.
+pub(super) type DutiesBySlot = BTreeMap<Slot, Vec<(ValidatorIndex, bool)>>;
+
+/// The current stretch of each label.
+#[derive(Default)]
+pub(super) struct FlappingLabels(HashMap<Label, Stretch>);
+
+impl FlappingLabels {
+    pub fn clear(&mut self) {
+        self.0.clear();
+    }
+
+    /// Takes in the duties of an epoch. Returns the flaps that end in it.
+    pub fn evaluate(
+        &mut self,
+        slots: &[Slot],
+        duties: &DutiesBySlot,
+        labels: &Labels,
+        config: &WatchedKeysConfig,
+        view: &DetectorView<'_>,
+    ) -> Vec<Observation> {
+        let per_epoch = view.network().preset().slots_per_epoch;
+        let mut flaps = Vec::new();
+        for (label, by_slot) in by_label(slots, duties, labels, config, view) {
+            let stretch = self.0.entry(label.clone()).or_default();
+            for (slot, duties) in by_slot {
+                let longest = config.flapping_longest_epochs * per_epoch;
+                let Some(flap) = stretch.next(slot, &duties, config.flapping_keys, config.flapping_percent, longest) else {
+                    continue;
+                };
+                let details = FlappingKeysDetails {
+                    labels: vec![label.to_string()],
+                    down_from_slot: flap.first,
+                    down_to_slot: flap.last,
+                    duties_missed: flap.n_missed,
+                    validators: flap.examples,
+                };
+                flaps.push(Observation {
+                    what: details.into(),
+                    key: label.to_string(),
+                    slot,
+                    since: flap.first,
+                    until: flap.last,
+                    severity: Severity::Warning,
+                    measure: flap.n_missed,
+                    validators: Some(flap.n_missed),
+                    shared: Vec::new(),
+                    closes_after: config.flapping_closes_after_epochs * per_epoch,
+                });
+            }
+        }
+        let still_used: HashSet<&Label> = labels.watched().flat_map(|(_, set)| set.labels.iter()).collect();
+        self.0.retain(|label, _| still_used.contains(label));
+        flaps
+    }
+}
+
+/// The duties of each label's keys, without the slots in which the whole network did badly.
+fn by_label<'a>(
+    slots: &[Slot],
+    duties: &DutiesBySlot,
+    labels: &'a Labels,
+    config: &WatchedKeysConfig,
+    view: &DetectorView<'_>,
+) -> BTreeMap<&'a Label, BTreeMap<Slot, SlotDuties>> {
+    let mut by_label: BTreeMap<&Label, BTreeMap<Slot, SlotDuties>> = BTreeMap::new();
+    for slot in slots {
+        let received = view.facts.slot(*slot).and_then(|facts| facts.participation_percent());
+        if received.is_none_or(|percent| percent < config.network_percent) {
+            continue;
+        }
+        for (validator, voted) in duties.get(slot).into_iter().flatten() {
+            for label in labels.of(*validator) {
+                let duties = by_label.entry(label).or_default().entry(*slot).or_default();
+                duties.due += 1;
+                if !voted {
+                    duties.missed.push(*validator);
+                }
+            }
+        }
+    }
+    by_label
+}
 
 /// The duties of a label's keys in one slot: how many were due, and who missed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -72,7 +184,7 @@ impl Stretch {
 mod tests {
     use super::*;
 
-    /// Runs the detector on rows of (slot, on duty, missed).
+    /// Evaluates rows of (slot, on duty, missed).
     fn flaps(rows: &[(u64, u64, u64)]) -> Vec<(u64, u64, u64)> {
         let mut stretch = Stretch::default();
         let each = rows.iter().filter_map(|(slot, due, missed)| {

@@ -22,7 +22,6 @@
 //! a label with one, are kept too, 52 bytes each, at most [`MAX_KEYS`].
 
 use super::{Duty, FeePayers, Label, Selector, WatchList};
-use crate::LabelSource;
 use chain::Registry;
 use consensus::{PubkeyBytes, Root, ValidatorIndex};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -100,20 +99,6 @@ impl Labels {
         self.keys = wanted.into_iter().filter_map(key).collect();
     }
 
-    /// Makes labels from given pairs, for any validators. Nobody is watched.
-    pub fn of_everybody(labels: impl IntoIterator<Item = (ValidatorIndex, Vec<Label>)>) -> Self {
-        let mut resolved = Self::default();
-        let sorted: BTreeMap<u32, Vec<Label>> =
-            labels.into_iter().filter_map(|(index, labels)| Some((u32::try_from(index.as_u64()).ok()?, labels))).collect();
-        for (index, mut labels) in sorted {
-            labels.sort();
-            resolved.of.push((index, resolved.sets.len() as u32));
-            resolved.sets.push(LabelSet { labels, ..LabelSet::default() });
-            resolved.counts.push(1);
-        }
-        resolved
-    }
-
     /// The labels, groups and duty of a validator; `None` if no entry names it.
     pub fn get(&self, validator: ValidatorIndex) -> Option<&LabelSet> {
         let index = u32::try_from(validator.as_u64()).ok()?;
@@ -124,6 +109,12 @@ impl Labels {
     /// Labels of a validator, ascending; empty if it has none.
     pub fn of(&self, validator: ValidatorIndex) -> &[Label] {
         self.get(validator).map_or(&[], |set| &set.labels)
+    }
+
+    /// Number of validators that have this label.
+    pub fn n_labelled(&self, key: &str, value: &str) -> u64 {
+        let has = |set: &LabelSet| set.labels.iter().any(|label| label.key == key && label.value == value);
+        self.sets.iter().zip(&self.counts).filter(|(set, _)| has(set)).map(|(_, count)| count).sum()
     }
 
     /// Labels in the form that findings have: `key=value`.
@@ -165,6 +156,12 @@ impl Labels {
         self.groups.get(usize::from(id.0))
     }
 
+    /// Names of the groups that watch a validator.
+    pub fn group_names(&self, validator: ValidatorIndex) -> Vec<String> {
+        let groups = self.get(validator).map_or(&[][..], |set| &set.groups);
+        groups.iter().filter_map(|group| self.group(*group)).map(|group| group.name.to_string()).collect()
+    }
+
     pub fn group_by_name(&self, name: &str) -> Option<&Members> {
         self.groups.iter().find(|group| &*group.name == name)
     }
@@ -192,17 +189,6 @@ impl Labels {
 
     pub fn is_empty(&self) -> bool {
         self.of.is_empty() && self.groups.is_empty()
-    }
-}
-
-impl LabelSource for Labels {
-    fn labels(&self, validator: ValidatorIndex) -> Vec<(String, String)> {
-        self.of(validator).iter().map(|label| (label.key.clone(), label.value.clone())).collect()
-    }
-
-    fn n_labelled(&self, key: &str, value: &str) -> Option<u64> {
-        let has = |set: &LabelSet| set.labels.iter().any(|label| label.key == key && label.value == value);
-        Some(self.sets.iter().zip(&self.counts).filter(|(set, _)| has(set)).map(|(_, count)| count).sum())
     }
 }
 
@@ -305,7 +291,7 @@ impl<'a> Resolver<'a> {
             let mut number = match by_entries.get(&entries) {
                 Some(number) => *number,
                 None => {
-                    let set = said(list, &entries, &ids);
+                    let set = combined(list, &entries, &ids);
                     let number = intern(&mut labels.sets, &mut by_set, set);
                     by_entries.insert(entries, number);
                     number
@@ -341,7 +327,7 @@ fn intern(sets: &mut Vec<LabelSet>, known: &mut HashMap<LabelSet, u32>, set: Lab
 }
 
 /// The labels, groups and duty that several entries give together.
-fn said(list: &WatchList, entries: &[u32], ids: &HashMap<Arc<str>, GroupId>) -> LabelSet {
+fn combined(list: &WatchList, entries: &[u32], ids: &HashMap<Arc<str>, GroupId>) -> LabelSet {
     let mut set = LabelSet::default();
     let mut own: BTreeSet<Label> = BTreeSet::new();
     let mut others: BTreeSet<Label> = BTreeSet::new();

@@ -1,4 +1,5 @@
-//! What happened when a watched key was to propose.
+//! `missed_duties`, warning: a watched key was to propose, but there was no block, or nobody voted
+//! for the block or built on it.
 //!
 //! This is judged together with the votes of its epoch, and only in slots for which
 //! `slot_heard_percent` of the votes or more were received. Votes name the block that they are for.
@@ -10,7 +11,7 @@
 //! epoch agree. A key that was slashed may not propose. A block that came and lost, by a
 //! reorganisation or because it was too late for anyone to vote for it, is reported as such.
 
-use super::keeper::MissedDutiesDetails;
+use super::missed_duties::MissedDutiesDetails;
 use crate::monitor::{DetectorView, SingleAnomaly};
 use consensus::{Root, Slot, ValidatorIndex};
 use evidence::Severity;
@@ -18,7 +19,7 @@ use verify::{SourceKind, UnixNs};
 
 /// The outcome of a slot in which a key was to propose.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Turn {
+pub(super) enum ProposalOutcome {
     Made,
     /// A block was received, but nobody voted for it or built on it. `offset_ns` is its arrival in
     /// nanoseconds after the start of the slot.
@@ -30,7 +31,7 @@ pub(super) enum Turn {
     Missed,
 }
 
-impl Turn {
+impl ProposalOutcome {
     /// The outcome; `None` if it is not known. That is so if the proposer was slashed or is not
     /// active, or if the head that most others voted for is not known here.
     pub(super) fn of(proposer: ValidatorIndex, slot: Slot, view: &DetectorView<'_>) -> Option<Self> {
@@ -48,7 +49,7 @@ impl Turn {
     }
 
     /// The report about a missing or lost block; `None` for a block that was made.
-    pub(super) fn told(
+    pub(super) fn anomaly(
         self,
         proposer: ValidatorIndex,
         slot: Slot,

@@ -4,8 +4,8 @@
 //! The last 64 judged epochs are counted, as bits. Nothing is kept over a restart: the vote index
 //! has the votes, but not what the network looked like at that time.
 
-use chain::Record;
-use consensus::{Epoch, Gwei, PubkeyBytes, Slot, ValidatorIndex};
+use super::Proposals;
+use consensus::{PubkeyBytes, Slot};
 
 /// `TIMELY_SOURCE_WEIGHT`, `TIMELY_TARGET_WEIGHT` and `TIMELY_HEAD_WEIGHT` of
 /// altair/beacon-chain.md.
@@ -15,7 +15,7 @@ const HEAD_WEIGHT: u32 = 14;
 
 /// How a duty was done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Done {
+pub(super) enum DutyOutcome {
     /// No vote for that epoch was received.
     Missed,
     Voted {
@@ -43,10 +43,10 @@ impl KeyRecord {
     }
 
     /// Records an epoch in which the key was on duty.
-    pub fn judged(&mut self, done: Done) {
-        let (voted, right_target, right_head) = match done {
-            Done::Missed => (false, false, false),
-            Done::Voted { right_target, right_head } => (true, right_target, right_head),
+    pub fn judged(&mut self, outcome: DutyOutcome) {
+        let (voted, right_target, right_head) = match outcome {
+            DutyOutcome::Missed => (false, false, false),
+            DutyOutcome::Voted { right_target, right_head } => (true, right_target, right_head),
         };
         self.missed_in_a_row = if voted { 0 } else { self.missed_in_a_row.saturating_add(1) };
         for (bits, is) in [
@@ -61,7 +61,7 @@ impl KeyRecord {
 
     /// A vote for an epoch that was judged as missed has arrived: it was late, but the key is in
     /// use.
-    pub fn alive(&mut self) {
+    pub fn late_vote(&mut self) {
         self.missed_in_a_row = 0;
     }
 
@@ -86,79 +86,6 @@ impl KeyRecord {
     }
 }
 
-/// A key's proposals since the start, those that could be judged.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Proposals {
-    pub due: u32,
-    /// Those whose block others voted for or built on.
-    pub made: u32,
-}
-
-/// The state of a validator on the chain, in the terms of the beacon API.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ChainState {
-    Pending,
-    ActiveOngoing,
-    ActiveExiting,
-    ActiveSlashed,
-    ExitedUnslashed,
-    ExitedSlashed,
-    WithdrawalPossible,
-    /// The validator is not in our registry.
-    Unknown,
-}
-
-impl ChainState {
-    /// The state in epoch `now` according to the registry.
-    pub fn of(record: Option<&Record>, now: Epoch) -> Self {
-        let Some(record) = record else { return Self::Unknown };
-        if now < record.activation_epoch {
-            Self::Pending
-        } else if now >= record.withdrawable_epoch {
-            Self::WithdrawalPossible
-        } else {
-            match (record.slashed, now >= record.exit_epoch) {
-                (true, false) => Self::ActiveSlashed,
-                (true, true) => Self::ExitedSlashed,
-                (false, true) => Self::ExitedUnslashed,
-                (false, false) if record.exit_epoch == Epoch::FAR_FUTURE => Self::ActiveOngoing,
-                (false, false) => Self::ActiveExiting,
-            }
-        }
-    }
-
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Pending => "pending",
-            Self::ActiveOngoing => "active_ongoing",
-            Self::ActiveExiting => "active_exiting",
-            Self::ActiveSlashed => "active_slashed",
-            Self::ExitedUnslashed => "exited_unslashed",
-            Self::ExitedSlashed => "exited_slashed",
-            Self::WithdrawalPossible => "withdrawal_possible",
-            Self::Unknown => "unknown",
-        }
-    }
-}
-
-/// What is published about one key.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct KeyStatus {
-    pub validator: ValidatorIndex,
-    pub pubkey: PubkeyBytes,
-    pub state: ChainState,
-    pub effective_balance: Gwei,
-    /// Slot of its newest vote that was received since the start.
-    pub last_vote: Option<Slot>,
-    pub missed_in_a_row: u32,
-    /// Number of judged epochs in which it was on duty; the last 64 are counted.
-    pub due: u32,
-    /// Number of those epochs in which it voted.
-    pub voted: u32,
-    pub proposals: Proposals,
-    pub effectiveness_permille: Option<u32>,
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -167,38 +94,17 @@ mod tests {
     fn effectiveness_is_what_the_weights_say() {
         let mut record = KeyRecord::default();
         assert_eq!(record.effectiveness_permille(), None);
-        record.judged(Done::Voted { right_target: true, right_head: true });
+        record.judged(DutyOutcome::Voted { right_target: true, right_head: true });
         assert_eq!(record.effectiveness_permille(), Some(1000));
-        record.judged(Done::Missed);
-        record.judged(Done::Missed);
+        record.judged(DutyOutcome::Missed);
+        record.judged(DutyOutcome::Missed);
         assert_eq!((record.missed_in_a_row, record.due(), record.voted()), (2, 3, 1));
-        record.judged(Done::Voted { right_target: false, right_head: false });
+        record.judged(DutyOutcome::Voted { right_target: false, right_head: false });
         // It earned 54 + 0 + 0 + 14 of 4 * 54.
         assert_eq!((record.missed_in_a_row, record.effectiveness_permille()), (0, Some(314)));
         for _ in 0..64 {
-            record.judged(Done::Voted { right_target: true, right_head: true });
+            record.judged(DutyOutcome::Voted { right_target: true, right_head: true });
         }
         assert_eq!((record.due(), record.effectiveness_permille()), (64, Some(1000)), "what is older is forgotten");
-    }
-
-    #[test]
-    fn states_are_the_beacon_apis() {
-        let epoch = Epoch::new;
-        let never = Epoch::FAR_FUTURE;
-        let record = |exit, withdrawable, slashed| Record {
-            activation_epoch: epoch(5),
-            exit_epoch: exit,
-            withdrawable_epoch: withdrawable,
-            slashed,
-            effective_balance: Gwei::new(0),
-        };
-        let at = |record: Record, now| ChainState::of(Some(&record), epoch(now)).as_str();
-        assert_eq!(at(record(never, never, false), 4), "pending");
-        assert_eq!(at(record(never, never, false), 5), "active_ongoing");
-        assert_eq!(at(record(epoch(9), epoch(20), false), 8), "active_exiting");
-        assert_eq!(at(record(epoch(9), epoch(20), true), 8), "active_slashed");
-        assert_eq!(at(record(epoch(9), epoch(20), false), 9), "exited_unslashed");
-        assert_eq!(at(record(epoch(9), epoch(20), true), 19), "exited_slashed");
-        assert_eq!(at(record(epoch(9), epoch(20), true), 20), "withdrawal_possible");
     }
 }

@@ -87,7 +87,7 @@ fn every_kind_of_entry_finds_its_validators() {
         (0..64).map(index).filter(|v| registry.withdrawal_credentials(*v) == Some(credentials)).collect();
     assert_eq!(labels.group_by_name("creds").unwrap().validators, with_credentials);
     assert_eq!(labels.watched().count(), labels.n_watched());
-    assert_eq!(crate::LabelSource::n_labelled(&labels, "operator", "acme"), Some(4));
+    assert_eq!(labels.n_labelled("operator", "acme"), 4);
 }
 
 #[test]

@@ -9,7 +9,8 @@ use consensus::{
     SignatureBytes, SignedBeaconBlockHeader, SignedBlock, Slot, ValidatorIndex, sha256,
 };
 use detect::monitor::MAX_STEP_BACK;
-use detect::{DetectConfig, DetectorOutput, Monitor, MonitorInput, NoLabels, Offender, PeerNews};
+use detect::watch::Labels;
+use detect::{DetectConfig, DetectorOutput, Monitor, MonitorInput, Offender, PeerNews};
 use evidence::{Evidence, EvidenceKind, Finding, Incident, Included, Kind, Punishable, Slashable, Time};
 use simulator::{Scenario, record};
 use std::collections::BTreeMap;
@@ -134,6 +135,7 @@ pub struct Said {
 pub struct Stage {
     pub chain: Chain,
     pub monitor: Monitor,
+    pub labels: Arc<Labels>,
     pub anomalies: Vec<Finding>,
     pub announcements: Vec<Finding>,
     /// The last state of each incident, by id.
@@ -150,6 +152,7 @@ impl Stage {
         Self {
             chain,
             monitor,
+            labels: Arc::default(),
             anomalies: Vec::new(),
             announcements: Vec::new(),
             incidents: BTreeMap::new(),
@@ -208,7 +211,7 @@ impl Stage {
             self.monitor.go_back(Slot::new(slot));
         }
         self.until = until;
-        let over = self.monitor.turn_to(UnixNs(until), &self.chain, &NoLabels);
+        let over = self.monitor.turn_to(UnixNs(until), &self.chain, &self.labels);
         self.note(over);
         for block in &said.blocks {
             extend(&mut self.chain, block);
@@ -222,8 +225,8 @@ impl Stage {
             reopened: &said.reopened,
             peers: &said.peers,
             chain: &self.chain,
-            labels: &NoLabels,
-            heard_until: UnixNs(until),
+            labels: &self.labels,
+            received_until: UnixNs(until),
         });
         self.note(heard);
     }

@@ -1,5 +1,6 @@
 use super::*;
-use consensus::Spec;
+use crate::silence::SilenceChange;
+use consensus::{Slot, Spec};
 use sources::capture::{CaptureFile, Entry};
 use sources::intake::MessageConverter;
 use std::collections::BTreeSet;
@@ -61,12 +62,25 @@ fn groups_are_shown_from_the_start_and_their_keys_from_the_first_batch_on() {
     let mut list = detect::watch::WatchList::default();
     list.add(Some("acme"), "1-3".parse().unwrap(), &[], detect::watch::Duty::Active).unwrap();
     engine.set_watch(Arc::new(list));
-    let labels = engine.desk.labels();
+    let labels = engine.watch_state.labels();
     let groups: Vec<(&str, usize)> = labels.groups().iter().map(|group| (&*group.name, group.validators.len())).collect();
     assert_eq!(groups, [("acme", 3)]);
     let now = UnixNs(engine.chain().network().slot_start_ns(Slot::new(1)));
     engine.process(Vec::new(), now).unwrap();
-    assert_eq!(engine.desk.report().keys.len(), 3, "before the first slot has ended");
+    assert_eq!(engine.watch_state.report().keys.len(), 3, "before the first slot has ended");
+}
+
+#[test]
+fn waiting_messages_are_shown_under_the_name_of_their_queues() {
+    let path = tempfile::tempdir().unwrap();
+    let engine = engine(path.path(), 4_096);
+    engine.show_waiting(3);
+    let mut text = Vec::new();
+    let metrics = engine.metrics.registry.gather();
+    prometheus::Encoder::encode(&prometheus::TextEncoder::new(), &metrics, &mut text).unwrap();
+    let text = String::from_utf8(text).unwrap();
+    let shown: Vec<&str> = text.lines().filter(|line| line.starts_with("slashwatch_queue_messages{")).collect();
+    assert_eq!(shown, ["slashwatch_queue_messages{queue=\"priority\"} 3"]);
 }
 
 /// A silence begins, the process restarts, and then messages come again.

@@ -40,8 +40,8 @@ struct AmongAll {
 impl Traits {
     pub(super) fn add(&mut self, validator: ValidatorIndex, clues: &Clues, view: &DetectorView<'_>) {
         let registry = view.chain.registry();
-        for (key, value) in view.labels.labels(validator) {
-            self.count(format!("label:{key}"), value);
+        for label in view.labels.of(validator) {
+            self.count(format!("label:{}", label.key), label.value.clone());
         }
         if let Some(credential) = registry.withdrawal_credentials(validator) {
             let value = credential.to_string();
@@ -85,7 +85,7 @@ impl Traits {
     /// them as among all validators. Traits with most members come first, a few per sort.
     pub(super) fn shared(&mut self, n_members: u64, config: &SlashingWaveConfig, view: &DetectorView<'_>) -> Vec<SharedTrait> {
         let among_all = self.among_all.get_or_insert_with(|| AmongAll::of(view));
-        let mut told: Vec<SharedTrait> = Vec::new();
+        let mut reported: Vec<SharedTrait> = Vec::new();
         let each =
             self.counts.iter().flat_map(|(what, values)| values.iter().map(move |(value, members)| (what, value, members)));
         for (what, value, members) in each {
@@ -99,7 +99,7 @@ impl Traits {
                 }
                 ACTIVATION => value.parse().ok().and_then(|epoch| among_all.by_activation.get(&epoch).copied()),
                 CLIENT | FORK_SIDE => None,
-                label => label.strip_prefix("label:").and_then(|key| view.labels.n_labelled(key, value)),
+                label => label.strip_prefix("label:").map(|key| view.labels.n_labelled(key, value)),
             };
             let usual = all.is_some_and(|all| {
                 // The trait is usual if members / n_members < times * all / validators.
@@ -107,12 +107,12 @@ impl Traits {
                     < u128::from(config.shared_times_usual) * u128::from(all) * u128::from(n_members)
             });
             if !usual {
-                told.push(SharedTrait { what: what.clone(), value: value.clone(), members: Count(*members) });
+                reported.push(SharedTrait { what: what.clone(), value: value.clone(), members: Count(*members) });
             }
         }
-        told.sort_by(|a, b| (&a.what, b.members, &a.value).cmp(&(&b.what, a.members, &b.value)));
+        reported.sort_by(|a, b| (&a.what, b.members, &a.value).cmp(&(&b.what, a.members, &b.value)));
         let mut of_this = ("", 0);
-        let keep: Vec<bool> = told
+        let keep: Vec<bool> = reported
             .iter()
             .map(|one| {
                 of_this = if of_this.0 == one.what { (of_this.0, of_this.1 + 1) } else { (one.what.as_str(), 1) };
@@ -120,8 +120,8 @@ impl Traits {
             })
             .collect();
         let mut keep = keep.into_iter();
-        told.retain(|_| keep.next().unwrap_or(false));
-        told
+        reported.retain(|_| keep.next().unwrap_or(false));
+        reported
     }
 }
 

@@ -148,7 +148,7 @@ impl Wave {
     }
 
     /// The incident in its current state.
-    pub(super) fn tell(&mut self, config: &SlashingWaveConfig, past: &Past, view: &DetectorView<'_>) -> Incident {
+    pub(super) fn incident(&mut self, config: &SlashingWaveConfig, past: &Past, view: &DetectorView<'_>) -> Incident {
         self.dirty = false;
         let network = view.network();
         let n = self.n_members();

@@ -45,7 +45,7 @@ impl PeerHistory {
     }
 
     /// Takes in one event. `slot` is the slot in which it happened.
-    pub(super) fn hear(&mut self, news: &PeerNews, slot: Slot) {
+    pub(super) fn take(&mut self, news: &PeerNews, slot: Slot) {
         match &news.what {
             PeerFact::Disconnected => {
                 self.connected.remove(&news.peer);

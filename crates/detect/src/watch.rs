@@ -1,0 +1,32 @@
+//! Watched keys: groups and labels, and what is done with them.
+//!
+//! - [`Selector`], [`WatchList`]: what an operator writes down.
+//! - [`Labels`]: the same, resolved to validator indices.
+//! - [`FeePayers`]: which validators propose for which fee recipient, learned from blocks.
+//! - [`WatchedKeysDetector`]: the detector that follows the duties of watched keys.
+//!   [`SharedWatchState`]: what it shares with the rest of the program.
+
+mod detector;
+pub(crate) mod dormant;
+mod epoch_duties;
+mod fee_payers;
+pub(crate) mod flapping;
+mod labels;
+mod list;
+pub(crate) mod missed_duties;
+mod proposing;
+mod record;
+mod report;
+pub(crate) mod second_signer;
+mod selector;
+#[cfg(test)]
+mod tests;
+mod thresholds;
+
+pub use detector::WatchedKeysDetector;
+pub use fee_payers::FeePayers;
+pub use labels::{GroupId, LabelSet, Labels, MAX_KEYS, MAX_WATCHED, Members};
+pub use list::{Duty, Entry, Label, LabelError, ListError, MAX_ENTRIES, MAX_GROUPS, WatchList};
+pub use report::{ChainState, KeyStatus, Proposals, SharedWatchState, WatchReport};
+pub use selector::{Selector, SelectorError};
+pub use thresholds::WatchedKeysConfig;
