@@ -394,7 +394,7 @@ fn everything_at_once_neither_fools_nor_floods_nor_deafens() {
     let checked_keys = {
         let load = Load::new(plan, unix_ns() / 1_000_000_000).expect("the plan can be played");
         let stage = set_up(&load, &script, "/ip4/127.0.0.1/tcp/9", hook);
-        let running = Running::start(&stage.config);
+        let running = Running::start(slashwatch(), &stage.config);
         running.wait_for("watching");
         assert_eq!(running.terminate(), Some(0));
         std::fs::read(stage.dir.path().join("data/pubkeys")).expect("the checked keys are kept")
