@@ -380,5 +380,5 @@ fn a_directory_that_a_watcher_uses_or_that_is_none_is_refused() {
     let told = refused(&dir.path().join("data"));
     assert!(told.contains("in use by another slashwatch process"), "{told}");
     let told = refused(dir.path());
-    assert!(told.contains("no slashwatch data directory"), "{told}");
+    assert!(told.contains("not a slashwatch data directory"), "{told}");
 }

@@ -275,12 +275,12 @@ fn what_cannot_be_understood_is_told_with_the_right_exit_code() {
     std::fs::write(&list, "# ours\n5, 6-7\n\n0xab\n").expect("writable");
     let with_file = format!("1,@{}", list.display());
     for (list, code, word) in [
-        ("", 64, "names nobody"),
+        ("", 64, "names no validator"),
         ("64", 64, "is not known"),
         ("5-64", 64, "is not known"),
         ("9-5", 64, "ends before it begins"),
         (&format!("0x{}", "ab".repeat(48)), 64, "no validator with public key"),
-        (&format!("0x{}", "ab".repeat(20)), 64, "no single key"),
+        (&format!("0x{}", "ab".repeat(20)), 64, "not a single key"),
         ("@/nowhere/at/all", 65, "/nowhere/at/all"),
         (&with_file, 65, "line 4"),
     ] {
