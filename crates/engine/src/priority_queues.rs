@@ -633,16 +633,17 @@ fn single_name(message: &RawMessage) -> Option<ValidatorIndex> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use verify::{Origin, SourceKind};
+    use verify::{MessageParts, Origin, SourceKind};
 
     fn message(number: u64, peer: u8) -> RawMessage {
-        RawMessage {
+        let parts = MessageParts {
             origin: Origin { source: SourceKind::Gossip, peer: Some(PeerBytes::from([peer])), fork: None },
             kind: MessageKind::Attestation { subnet: 0 },
             received_at: UnixNs(number),
             bytes: Vec::new(),
             ticket: None,
-        }
+        };
+        RawMessage::new(parts).unwrap()
     }
 
     fn lanes(messages: usize, batch: usize) -> PriorityQueues {
@@ -686,7 +687,7 @@ mod tests {
         bytes[8..16].copy_from_slice(&validator.to_le_bytes());
         bytes[16 + 88..16 + 96].copy_from_slice(&target.to_le_bytes());
         bytes[40] = said;
-        RawMessage { bytes, ..message(number, 1) }
+        message(number, 1).changed(|parts| parts.bytes = bytes)
     }
 
     #[test]
@@ -715,9 +716,7 @@ mod tests {
         let mut lanes = lanes(100, 50);
         let mut push = |vote| assert!(lanes.push(vote, Triage::Ordinary, PeerReputation::Good).is_none());
         let from = |source: u64, vote: RawMessage| {
-            let mut bytes = vote.bytes;
-            bytes[16 + 48..16 + 56].copy_from_slice(&source.to_le_bytes());
-            RawMessage { bytes, ..vote }
+            vote.changed(|parts| parts.bytes[16 + 48..16 + 56].copy_from_slice(&source.to_le_bytes()))
         };
         push(from(4, vote(0, 3, 9, 0)));
         push(from(5, vote(1, 3, 8, 0))); // surrounded by the vote before
@@ -900,7 +899,9 @@ mod tests {
     /// A message may have 10 MiB.
     #[test]
     fn bytes_are_bounded_in_total_and_by_peer_and_no_contradiction_is_shed_for_them() {
-        let large = |number, peer| RawMessage { bytes: vec![0; 10 << 10], ..message(number, peer) };
+        let large = |number, peer| {
+            message(number, peer).changed(|parts| (parts.kind, parts.bytes) = (MessageKind::Aggregate, vec![0; 10 << 10]))
+        };
         let limits =
             QueueLimits { messages: 10_000, bytes: 200 << 10, bytes_per_peer: 50 << 10, batch: 9, gather: Duration::ZERO };
         let mut lanes = PriorityQueues::new(limits);

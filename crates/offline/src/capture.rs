@@ -6,14 +6,15 @@
 
 use crate::lineage::MissingParents;
 use chain::node::{BlockId, NodeSet};
-use consensus::{Network, Root};
+use consensus::{ForkDigests, Network, Root};
 use fs4::fs_std::FileExt;
 use futures::StreamExt as _;
+use futures::future::select_all;
 use futures::stream::FuturesUnordered;
-use sources::api_stream::{StreamConfig, StreamEvent, StreamHandle};
-use sources::capture::{CaptureWriter, WriteError};
-use sources::gossip::{GossipEvent, GossipHandle, GossipMessage, Identity};
+use sources::capture::{CaptureWriter, Entry, WriteError};
+use sources::gossip::Identity;
 use sources::metrics::SourceMetrics;
+use sources::source::{Source, SourceEvent, SourceMessage};
 use std::collections::VecDeque;
 use std::fmt;
 use std::fs::{File, OpenOptions};
@@ -25,6 +26,7 @@ use std::time::Duration;
 use verify::{RawMessage, Verdict};
 use watcher::WatcherError;
 use watcher::config::Config;
+use watcher::listen::RunningSources;
 use watcher::{bootstrap, clock, listen, run};
 
 /// Missing blocks that are fetched at the same time.
@@ -75,6 +77,7 @@ async fn record(
         writer: CaptureWriter::create(out).map_err(|error| failed(out, error))?,
         out: out.into(),
         network: network.clone(),
+        digests: network.fork_digests(),
         lineage: MissingParents::new(&start.chain),
         summary: CaptureSummary::default(),
     };
@@ -84,13 +87,7 @@ async fn record(
     // fetched. Until then their messages wait in their queues.
     let metrics = SourceMetrics::unregistered();
     let (identity, _lock) = identity(&config);
-    let gossip = listen::start_gossip(&config, identity, &network, metrics.clone())?;
-    let streams = match &nodes {
-        Some(nodes) if config.event_stream.enabled => {
-            Some(sources::api_stream::start(nodes, StreamConfig::default(), network.clone(), metrics)?)
-        }
-        _ => None,
-    };
+    let sources = listen::start_sources(&config, identity, nodes.as_deref(), &network, &metrics)?;
     if let Some(nodes) = &nodes {
         for block in bootstrap::blocks_since(nodes, &network, start.chain.head().slot, clock::now()).await {
             file.block(&block)?;
@@ -98,7 +95,7 @@ async fn record(
     }
     file.flush()?;
     tracing::info!(out = %out.display(), "recording");
-    let outcome = file.follow(gossip, streams, nodes.as_ref(), stop).await;
+    let outcome = file.follow(sources, nodes.as_ref(), stop).await;
     file.writer.sync().map_err(|error| failed(out, error))?;
     file.summary.bytes = file.writer.n_bytes();
     outcome.map(|()| file.summary)
@@ -131,6 +128,7 @@ struct CaptureOutput {
     writer: CaptureWriter<BufWriter<File>>,
     out: PathBuf,
     network: Arc<Network>,
+    digests: ForkDigests,
     lineage: MissingParents,
     summary: CaptureSummary,
 }
@@ -139,8 +137,7 @@ impl CaptureOutput {
     /// Records until `stop` resolves or a source has ended.
     async fn follow(
         &mut self,
-        mut gossip: Option<GossipHandle>,
-        mut streams: Option<StreamHandle>,
+        mut sources: RunningSources,
         nodes: Option<&Arc<NodeSet>>,
         stop: impl Future<Output = ()>,
     ) -> Result<(), WatcherError> {
@@ -177,44 +174,29 @@ impl CaptureOutput {
                         None
                     }
                 },
-                event = next_gossip(&mut gossip) => match event {
-                    Some(GossipEvent::Message(message)) => {
-                        let missing = self.gossip(&message)?;
-                        if let (Some(gossip), Some(ticket)) = (&gossip, message.raw.ticket) {
-                            gossip.report(ticket, Verdict::Ignore);
+                event = next_event(&mut sources.all) => {
+                    let Some(event) = event else { break };
+                    listen::log_event(&event);
+                    match event {
+                        SourceEvent::Message(message) => {
+                            if let (Some(gossip), Some(ticket)) = (&sources.gossip, message.raw.ticket) {
+                                gossip.report(ticket, Verdict::Ignore);
+                            }
+                            self.message(&message)?
                         }
-                        missing
+                        SourceEvent::Peer(event) => {
+                            self.writer.peer_event(&event.capture_entry()).map_err(|error| failed(&self.out, error))?;
+                            self.summary.peer_events += 1;
+                            None
+                        }
+                        SourceEvent::ListeningOn(_) | SourceEvent::Connection { .. } => None,
                     }
-                    Some(GossipEvent::Peer(event)) => {
-                        listen::log_peer(&event);
-                        self.writer.peer_event(&event.capture_entry()).map_err(|error| failed(&self.out, error))?;
-                        self.summary.peer_events += 1;
-                        None
-                    }
-                    Some(GossipEvent::ListeningOn(address)) => {
-                        tracing::info!(%address, "gossip listens");
-                        None
-                    }
-                    None => break,
-                },
-                event = next_event(&mut streams) => match event {
-                    Some(StreamEvent::Message { raw, entry: Some(entry) }) => {
-                        self.writer.api_event(&entry).map_err(|error| failed(&self.out, error))?;
-                        self.summary.messages += 1;
-                        self.missing_parent(&raw)
-                    }
-                    Some(StreamEvent::Message { raw, entry: None }) => self.block(&raw)?,
-                    Some(StreamEvent::Connection { node, up, problem }) => {
-                        tracing::info!(node, up, problem, "event stream");
-                        None
-                    }
-                    None => break,
                 },
             };
             wanted.extend(missing);
         }
-        if let Some(gossip) = gossip {
-            gossip.shutdown().await;
+        for source in sources.all {
+            source.shutdown().await;
         }
         Ok(())
     }
@@ -227,9 +209,16 @@ impl CaptureOutput {
         Ok(self.missing_parent(block))
     }
 
-    fn gossip(&mut self, message: &GossipMessage) -> Result<Option<Root>, WatcherError> {
-        self.writer.gossip(&message.capture_entry()).map_err(|error| failed(&self.out, error))?;
-        self.summary.messages += 1;
+    /// Writes a message as it was received. Returns its parent if it is a block whose parent is
+    /// missing.
+    fn message(&mut self, message: &SourceMessage) -> Result<Option<Root>, WatcherError> {
+        let Some(entry) = message.capture_entry(&self.digests) else {
+            tracing::debug!(kind = message.raw.kind.label(), "a capture has no form for this message; it is left out");
+            return Ok(None);
+        };
+        self.writer.entry(&entry).map_err(|error| failed(&self.out, error))?;
+        let n_written = if let Entry::Block(_) = entry { &mut self.summary.blocks } else { &mut self.summary.messages };
+        *n_written += 1;
         Ok(self.missing_parent(&message.raw))
     }
 
@@ -243,18 +232,13 @@ impl CaptureOutput {
     }
 }
 
-/// Returns the next event of a source. A source that does not exist has no events, so this waits
-/// for ever.
-async fn next_gossip(gossip: &mut Option<GossipHandle>) -> Option<GossipEvent> {
-    match gossip {
-        Some(gossip) => gossip.events.recv().await,
-        None => std::future::pending().await,
+/// Returns the next event of any source, or `None` if one of them has ended. Without sources this
+/// waits for ever.
+async fn next_event(sources: &mut [Box<dyn Source>]) -> Option<SourceEvent> {
+    if sources.is_empty() {
+        return std::future::pending().await;
     }
-}
-
-async fn next_event(streams: &mut Option<StreamHandle>) -> Option<StreamEvent> {
-    match streams {
-        Some(streams) => streams.events.recv().await,
-        None => std::future::pending().await,
-    }
+    // The first one is asked first, so each source has its turn to be the first.
+    sources.rotate_left(1);
+    select_all(sources.iter_mut().map(|source| Box::pin(source.events().recv()))).await.0
 }

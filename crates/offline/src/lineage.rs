@@ -75,7 +75,7 @@ impl MissingParents {
 mod tests {
     use super::*;
     use sources::capture::{CaptureFile, Entry};
-    use sources::intake::MessageConverter;
+    use sources::convert::MessageConverter;
     use std::path::Path;
     use std::sync::Arc;
 
@@ -86,12 +86,12 @@ mod tests {
         let spec = consensus::Spec::from_yaml(&file.first_config().unwrap().unwrap()).unwrap();
         let state = file.first_state().unwrap().unwrap();
         let chain = Chain::from_state(spec, &state, &mut chain::PubkeyCache::in_memory(), &mut |_| ()).unwrap();
-        let intake = MessageConverter::new(Arc::clone(chain.network()));
+        let converter = MessageConverter::new(Arc::clone(chain.network()));
         let blocks = file
             .entries()
             .unwrap()
             .filter_map(|entry| match entry.unwrap().entry {
-                Entry::Gossip(entry) => intake.gossip(&entry).ok().filter(|raw| raw.kind == MessageKind::Block),
+                Entry::Gossip(entry) => converter.gossip(&entry).ok().filter(|raw| raw.kind == MessageKind::Block),
                 _ => None,
             })
             .collect();

@@ -35,7 +35,6 @@ use engine::priority_queues::QueueLimits;
 use engine::silence::SilenceTracker;
 use engine::{Engine, EngineError, EngineParts};
 use evidence::{Store, Time};
-use sources::api_stream::StreamConfig;
 use sources::gossip::{GossipControl, Identity};
 use sources::metrics::SourceMetrics;
 use std::future::Future;
@@ -159,16 +158,19 @@ impl Watcher {
 
         let source_metrics = SourceMetrics::register(&metrics.registry)
             .map_err(|error| WatcherError::Internal(format!("metrics of the sources: {error}")))?;
-        let gossip = listen::start_gossip(&config, Identity::File(dir.node_key_path()), &network, source_metrics.clone())?;
-        let control = gossip.as_ref().map(|gossip| gossip.control());
+        let identity = Identity::File(dir.node_key_path());
+        let sources = listen::start_sources(&config, identity, nodes.as_deref(), &network, &source_metrics)?;
+        let control = sources.gossip;
 
         let effects = Effects { verdicts, wanted_blocks, wants_state, snapshot };
         let (fail, failed) = oneshot::channel();
         let engine_thread = spawn_engine(engine, watch_kept, silence, inputs, effects, lane_limits(&config), fail)?;
         let mut tasks: Vec<NamedTask> =
             vec![("clock", tokio::spawn(tick(queue.clone(), control.clone(), network.clone(), metrics.clone(), cancel.clone())))];
-        if let (Some(gossip), Some(control)) = (gossip, control.clone()) {
-            tasks.push(("gossip", tokio::spawn(listen::pump(gossip, queue.clone(), cancel.clone()))));
+        for source in sources.all {
+            tasks.push((source.name(), tokio::spawn(listen::pump(source, queue.clone(), cancel.clone()))));
+        }
+        if let Some(control) = control.clone() {
             tasks.push(("verdicts", tokio::spawn(listen::report(control, verdicts_out))));
         }
         let (away, node_away) = watch::channel(start.node_away.then(|| "no node answered at the start".to_owned()));
@@ -187,11 +189,6 @@ impl Watcher {
             if config.submission.enabled {
                 let submitter = Submitter::new(store.clone(), nodes.clone(), network.clone(), metrics.clone(), now)?;
                 tasks.push(("submissions", tokio::spawn(submitter.run(cancel.clone()))));
-            }
-            if config.event_stream.enabled {
-                let streams =
-                    sources::api_stream::start(nodes, StreamConfig::default(), network.clone(), source_metrics.clone())?;
-                tasks.push(("event streams", tokio::spawn(listen::pump_streams(streams, queue.clone(), cancel.clone()))));
             }
         }
         let switch_context = SwitchContext { network: network.clone(), watched: desk.clone(), dir: dir.path().to_owned(), now };
