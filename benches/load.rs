@@ -4,7 +4,7 @@
 use chain::{Chain, PubkeyCache};
 use simulator::load::{Load, LoadMessage, LoadPlan};
 use sources::capture::GossipEntry;
-use sources::intake::MessageConverter;
+use sources::convert::MessageConverter;
 use std::sync::Arc;
 use verify::{RawMessage, UnixNs};
 
@@ -18,10 +18,10 @@ pub struct Votes {
 
 pub fn votes() -> Votes {
     let load = Load::new(LoadPlan::quiet(N_VALIDATORS, 1), 0).unwrap();
-    let intake = MessageConverter::new(Arc::new(load.network().clone()));
+    let converter = MessageConverter::new(Arc::new(load.network().clone()));
     let message = |vote: LoadMessage| {
         let LoadMessage { at_ns, topic, payload, .. } = vote;
-        intake.gossip(&GossipEntry { received_at: UnixNs(at_ns), peer: Vec::new(), topic, payload }).unwrap()
+        converter.gossip(&GossipEntry { received_at: UnixNs(at_ns), peer: Vec::new(), topic, payload }).unwrap()
     };
     let messages = load.votes(1).into_iter().map(message).collect();
     let dir = tempfile::tempdir().unwrap();

@@ -16,9 +16,7 @@ pub fn run(criterion: &mut Criterion) -> Vec<Ratio> {
     let mut messages = Vec::new();
     for message in votes().messages {
         for peer in 0..COPIES {
-            let mut copy = message.clone();
-            copy.origin.peer = Some(PeerBytes::from([peer]));
-            messages.push(copy);
+            messages.push(message.changed(|parts| parts.origin.peer = Some(PeerBytes::from([peer]))));
         }
     }
     let n = messages.len() as u64;

@@ -6,9 +6,10 @@ use consensus::{SingleAttestation, Slot, ValidatorIndex};
 use offline::bench::peak_rss_bytes;
 use simulator::load::{Load, LoadMessage, LoadPlan};
 use sources::capture::GossipEntry;
-use sources::gossip::{GossipConfig, GossipEvent, GossipHandle, GossipService, StatusView};
-use sources::intake::MessageConverter;
+use sources::convert::MessageConverter;
+use sources::gossip::{GossipConfig, GossipHandle, GossipService, StatusView};
 use sources::metrics::SourceMetrics;
+use sources::source::SourceEvent;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
@@ -33,7 +34,7 @@ fn as_stranger(message: &RawMessage, n_registered: u64) -> Option<RawMessage> {
     let MessageKind::Attestation { .. } = message.kind else { return None };
     let single = SingleAttestation::from_ssz(&message.bytes).ok()?;
     let bytes = SingleAttestation { attester_index: ValidatorIndex::new(n_registered), ..single }.to_ssz();
-    Some(RawMessage { bytes, ..message.clone() })
+    Some(message.changed(|parts| parts.bytes = bytes))
 }
 
 /// As many invalid messages as honest votes, half as many forgeries, three copies of everything,
@@ -58,7 +59,7 @@ async fn junk_and_forgeries_end_in_outcomes_and_hide_nothing() {
     let watcher = Watcher::start(options).await.expect("it starts");
     let before = peak_rss_bytes();
 
-    let intake = MessageConverter::new(Arc::new(load.network().clone()));
+    let converter = MessageConverter::new(Arc::new(load.network().clone()));
     let mut wanted = BTreeSet::new();
     let (mut offered, mut refused) = (0u64, BTreeMap::<&str, u64>::new());
     let feed = watcher.feed().expect("it runs");
@@ -67,7 +68,7 @@ async fn junk_and_forgeries_end_in_outcomes_and_hide_nothing() {
         for LoadMessage { at_ns, sender, topic, payload, crime } in load.play(slot) {
             wanted.extend(crime.map(|crime| crime.finding_id));
             let received_at = verify::UnixNs(load.network().genesis_time * 1_000_000_000 + at_ns);
-            match intake.gossip(&GossipEntry { received_at, peer: sender.into_bytes(), topic, payload }) {
+            match converter.gossip(&GossipEntry { received_at, peer: sender.into_bytes(), topic, payload }) {
                 Ok(message) => {
                     stranger = stranger.or_else(|| as_stranger(&message, n_registered));
                     assert!(feed.send(message).await, "the watcher ended");
@@ -125,8 +126,8 @@ async fn node(network: &Arc<consensus::Network>, change: impl FnOnce(&mut Gossip
     let address = tokio::time::timeout(PATIENCE, async {
         loop {
             match handle.events.recv().await {
-                Some(GossipEvent::ListeningOn(address)) => return address.to_string(),
-                Some(GossipEvent::Message(_) | GossipEvent::Peer(_)) => {}
+                Some(SourceEvent::ListeningOn(address)) => return address.to_string(),
+                Some(SourceEvent::Message(_) | SourceEvent::Peer(_) | SourceEvent::Connection { .. }) => {}
                 None => panic!("the node ended"),
             }
         }
@@ -150,7 +151,7 @@ async fn is_heard(listener: &mut GossipHandle, speaker: &GossipHandle, topic: &s
             peers.changed().await.expect("the speaker runs");
             n += 1;
         }
-        while !matches!(listener.events.recv().await.expect("the listener runs"), GossipEvent::Message(_)) {}
+        while !matches!(listener.events.recv().await.expect("the listener runs"), SourceEvent::Message(_)) {}
     });
     heard.await.expect("a message of an honest peer arrives");
 }

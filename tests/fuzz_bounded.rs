@@ -117,7 +117,7 @@ fn seeds_for(target: &str) -> Vec<Vec<u8>> {
             // Every fourth message of every capture is tried as each kind of a fork. Most fail at
             // once, and the right kind is decoded to its end.
             let payloads = entries.filter_map(|entry| match entry {
-                Entry::Gossip(gossip) => limits::unpack(&gossip.payload, limits::MAX_PAYLOAD_SIZE).ok(),
+                Entry::Gossip(gossip) => limits::unpack(&gossip.payload, consensus::MAX_PAYLOAD_SIZE).ok(),
                 _ => None,
             });
             for (nth, ssz) in payloads.step_by(4).enumerate() {

@@ -29,10 +29,9 @@ use serde_json::Value;
 use simulator::Crime;
 use simulator::load::hostile::{ATTACKS, Arsenal, Moment};
 use simulator::load::{Load, LoadPlan};
-use sources::gossip::{
-    GossipConfig, GossipControl, GossipEvent, GossipService, Identity, PeerAddress, PeerEventKind, StatusView,
-};
+use sources::gossip::{GossipConfig, GossipControl, GossipService, Identity, PeerAddress, PeerEventKind, StatusView};
 use sources::metrics::SourceMetrics;
+use sources::source::{ReceivedAs, SourceEvent};
 use sources::topic::Topic;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex};
@@ -214,7 +213,7 @@ async fn start(
     };
     let mut handle = GossipService::start(config, network, status, SourceMetrics::unregistered()).expect("it starts");
     let address = loop {
-        if let Some(GossipEvent::ListeningOn(address)) = handle.events.recv().await {
+        if let Some(SourceEvent::ListeningOn(address)) = handle.events.recv().await {
             break address.to_string();
         }
     };
@@ -229,15 +228,19 @@ async fn start(
             let Some(heard) = &heard else { continue };
             let mut heard = heard.lock().expect("nobody panics with it");
             match event {
-                GossipEvent::Message(message) => heard.messages.push((unix_ns(), Arc::from(message.payload))),
-                GossipEvent::Peer(event) => match event.what {
+                SourceEvent::Message(message) => {
+                    if let ReceivedAs::Gossip { payload, .. } = message.received_as {
+                        heard.messages.push((unix_ns(), Arc::from(payload)));
+                    }
+                }
+                SourceEvent::Peer(event) => match event.what {
                     PeerEventKind::Goodbye { sent: false, code, reason } => {
                         heard.sent_away.push(format!("{name}: goodbye {code} ({reason})"));
                     }
                     PeerEventKind::Disconnected { reason } => heard.sent_away.push(format!("{name}: disconnected ({reason})")),
                     _ => {}
                 },
-                GossipEvent::ListeningOn(_) => {}
+                SourceEvent::ListeningOn(_) | SourceEvent::Connection { .. } => {}
             }
         }
         handle.shutdown().await;

@@ -6,8 +6,8 @@ mod common;
 
 use consensus::{
     AttestationData, AttesterSlashing, BeaconBlockHeader, Checkpoint, CommitteeIndex, DomainType, Epoch, ForkName,
-    IndexedAttestation, Network, ProposerSlashing, Root, SignatureBytes, SignedBeaconBlockHeader, SingleAttestation, Slot, Spec,
-    ValidatorIndex, signing_root,
+    IndexedAttestation, MessageKind, Network, ProposerSlashing, Root, SignatureBytes, SignedBeaconBlockHeader, SingleAttestation,
+    Slot, Spec, ValidatorIndex, signing_root,
 };
 use evidence::{Finding, Severity};
 use offline::bench::cpu_seconds;
@@ -15,11 +15,11 @@ use serde_json::Value;
 use simulator::keys::Keyring;
 use simulator::load::{Load, LoadPlan};
 use sources::capture::{CaptureWriter, GossipEntry};
-use sources::topic::{Topic, TopicName};
+use sources::topic::Topic;
 use std::collections::BTreeMap;
 use std::sync::Mutex;
 use std::time::Duration;
-use verify::{MessageKind, Origin, PeerBytes, RawMessage, SourceKind, UnixNs};
+use verify::{MessageParts, Origin, PeerBytes, RawMessage, SourceKind, UnixNs};
 use watcher::config::{Config, GossipSection, NetworkSection};
 use watcher::run::Watcher;
 
@@ -88,7 +88,8 @@ impl Keys {
     fn message(&self, kind: MessageKind, peer: &str, bytes: Vec<u8>) -> RawMessage {
         let origin =
             Origin { source: SourceKind::Gossip, peer: Some(PeerBytes::from(peer.as_bytes())), fork: Some(ForkName::Fulu) };
-        RawMessage { origin, kind, received_at: UnixNs(0), bytes, ticket: None }
+        let received_at = UnixNs(0);
+        RawMessage::new(MessageParts { origin, kind, received_at, bytes, ticket: None }).expect("short enough for its kind")
     }
 
     fn vote(&self, validator: ValidatorIndex, peer: &str, source: u64, target: u64, head: u8) -> RawMessage {
@@ -169,7 +170,7 @@ impl Stage {
         let feed = self.watcher.feed().expect("it runs");
         let victims: Vec<ValidatorIndex> = self.keys.active.iter().copied().take(VICTIMS).collect();
         let send = async |message: RawMessage| {
-            assert!(feed.send(RawMessage { received_at: UnixNs::now(), ..message }).await, "the watcher ended");
+            assert!(feed.send(message.arrived_at(UnixNs::now())).await, "the watcher ended");
         };
         for victim in &victims {
             send(self.keys.vote(*victim, "honest", 0, 0, 1)).await;
@@ -290,17 +291,12 @@ impl Recorded {
         writer.config(config).expect("writable");
         writer.state(state).expect("writable");
         for (nth, (slot, message)) in (0..).zip(messages) {
-            let name = match message.kind {
-                MessageKind::ProposerSlashing => TopicName::ProposerSlashing,
-                MessageKind::AttesterSlashing => TopicName::AttesterSlashing,
-                _ => TopicName::Attestation(0),
-            };
             let digest = network.fork_digest_at(slot.epoch(network.preset()));
             let payload = snap::raw::Encoder::new().compress_vec(&message.bytes).expect("short");
             let entry = GossipEntry {
                 received_at: UnixNs(network.slot_start_ns(slot) + nth),
                 peer: b"flooder".to_vec(),
-                topic: Topic { digest, name }.to_string(),
+                topic: Topic { digest, kind: message.kind }.to_string(),
                 payload,
             };
             writer.gossip(&entry).expect("writable");

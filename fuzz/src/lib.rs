@@ -13,7 +13,7 @@ use consensus::{
     SingleAttestation, Spec, block_prefix, sidecar_header,
 };
 use sources::capture::{CaptureReader, CaptureWriter, Entry};
-use sources::intake::MessageConverter;
+use sources::convert::MessageConverter;
 use sources::limits;
 use sources::topic::Topic;
 use std::sync::{Arc, LazyLock};

@@ -305,9 +305,8 @@ fn is_wanted(finding: &Finding) -> bool {
     finding.offence().is_some() && finding.punishable == Some(Punishable::Yes) && finding.included.is_none()
 }
 
-/// Returns whether a validator can be slashed. Source: phase0/beacon-chain.md,
-/// `is_slashable_validator`.
+/// Returns whether a validator can be slashed.
 fn can_be_slashed(status: &ValidatorStatus, now: Epoch) -> bool {
     let record = &status.validator;
-    !record.slashed && record.activation_epoch <= now && now < record.withdrawable_epoch
+    consensus::is_slashable_validator(record.slashed, record.activation_epoch, record.withdrawable_epoch, now)
 }

@@ -14,7 +14,7 @@ use crate::exits::Forecast;
 use crate::pubkeys::{CheckedKey, Progress, PubkeyCache};
 use crate::relations;
 use blst::min_pk::PublicKey;
-use consensus::{BuilderIndex, Epoch, Gwei, PubkeyBytes, Root, Slot, Validator, ValidatorIndex};
+use consensus::{BuilderIndex, Epoch, Gwei, PubkeyBytes, Root, Slot, Validator, ValidatorIndex, is_active_validator};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use tracing::warn;
@@ -49,7 +49,7 @@ pub struct Record {
 impl Record {
     /// `is_active_validator` of the specification.
     pub fn is_active(&self, epoch: Epoch) -> bool {
-        self.activation_epoch <= epoch && epoch < self.exit_epoch
+        is_active_validator(self.activation_epoch, self.exit_epoch, epoch)
     }
 }
 
@@ -481,14 +481,14 @@ impl Registry {
     /// Returns the indices of the validators that are active in `epoch`, ascending.
     pub(crate) fn active_at(&self, epoch: Epoch, version: VersionNumber) -> Arc<Vec<u32>> {
         let epoch = narrow(epoch);
-        let is_active = |record: &Compact| record.activation <= epoch && epoch < record.exit;
+        let is_active = |record: &Compact| is_active_validator(record.activation, record.exit, epoch);
         let mut active = Vec::with_capacity(self.len());
         match version.checked_sub(1).and_then(|nth| self.other_versions().nth(nth)) {
             None => active.extend((0u32..).zip(&self.records).filter(|(_, record)| is_active(record)).map(|(index, _)| index)),
             Some(version) => {
                 for (index, record) in (0u32..).zip(&self.records).take(version.n_validators) {
                     let there = version.overlay.get(&index).copied().unwrap_or((record.activation, record.exit));
-                    if there.0 <= epoch && epoch < there.1 {
+                    if is_active_validator(there.0, there.1, epoch) {
                         active.push(index);
                     }
                 }

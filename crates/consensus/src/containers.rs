@@ -181,13 +181,21 @@ impl Validator {
     /// Length of its SSZ in bytes.
     pub const SSZ_LEN: usize = 121;
 
-    /// `is_active_validator` of the specification.
     pub fn is_active(&self, epoch: Epoch) -> bool {
-        self.activation_epoch <= epoch && epoch < self.exit_epoch
+        is_active_validator(self.activation_epoch, self.exit_epoch, epoch)
     }
 
-    /// `is_slashable_validator` of the specification.
     pub fn is_slashable(&self, epoch: Epoch) -> bool {
-        !self.slashed && self.activation_epoch <= epoch && epoch < self.withdrawable_epoch
+        is_slashable_validator(self.slashed, self.activation_epoch, self.withdrawable_epoch, epoch)
     }
+}
+
+/// `is_active_validator` of the specification. The epochs may be stored in any width.
+pub fn is_active_validator<E: PartialOrd>(activation: E, exit: E, epoch: E) -> bool {
+    activation <= epoch && epoch < exit
+}
+
+/// `is_slashable_validator` of the specification.
+pub fn is_slashable_validator(slashed: bool, activation: Epoch, withdrawable: Epoch, epoch: Epoch) -> bool {
+    !slashed && activation <= epoch && epoch < withdrawable
 }

@@ -34,6 +34,13 @@ pub struct BlockPrefix {
     pub signature: SignatureBytes,
 }
 
+impl AttestationData {
+    /// Decodes the fixed number of bytes that it has.
+    pub fn from_ssz(bytes: &[u8; Self::SSZ_LEN]) -> Self {
+        Fixed(bytes).attestation_data()
+    }
+}
+
 impl SingleAttestation {
     /// Decodes the 240 bytes of a vote on a subnet, from Electra on.
     pub fn from_ssz(bytes: &[u8]) -> Result<Self, DecodeError> {
@@ -207,8 +214,7 @@ impl AttesterSlashing {
     pub fn data_in_ssz(bytes: &[u8]) -> Option<[AttestationData; 2]> {
         let side = |at: usize| {
             let offset = u32::from_le_bytes(*bytes.get(at..)?.first_chunk()?) as usize;
-            let data = bytes.get(offset..)?.get(4..4 + AttestationData::SSZ_LEN)?;
-            Some(Fixed(data).attestation_data())
+            Some(AttestationData::from_ssz(bytes.get(offset..)?.get(4..)?.first_chunk()?))
         };
         Some([side(0)?, side(4)?])
     }

@@ -17,6 +17,7 @@ mod domain;
 mod error;
 mod inclusion_list;
 pub mod interchange;
+mod message_kind;
 mod networks;
 mod preset;
 mod proposers;
@@ -34,6 +35,10 @@ pub use domain::{DomainType, ForkDigest, compute_domain, signing_root};
 pub use error::DecodeError;
 pub use inclusion_list::{
     InclusionList, MAX_SIGNED_INCLUSION_LIST_SIZE, MAX_TRANSACTIONS_BYTES_PER_INCLUSION_LIST, SignedInclusionList,
+};
+pub use message_kind::{
+    ATTESTATION_SUBNET_COUNT, DATA_COLUMN_SIDECAR_SUBNET_COUNT, DecodedMessage, MAX_PAYLOAD_SIZE,
+    MAXIMUM_GOSSIP_CLOCK_DISPARITY_NS, MessageFields, MessageKind,
 };
 pub use preset::{
     MAX_PROPOSER_SLASHINGS, MAX_SEED_LOOKAHEAD, MAX_VALIDATORS_PER_COMMITTEE, MIN_SEED_LOOKAHEAD, Preset, PresetName,

@@ -268,13 +268,8 @@ impl ForkDigests {
         self.rows.iter().find(|row| row.0 == digest).map(|row| row.2)
     }
 
-    /// Returns the epoch at which the topics with this digest begin.
-    pub fn begins_at(&self, digest: ForkDigest) -> Option<Epoch> {
-        self.rows.iter().find(|row| row.0 == digest).map(|row| row.1)
-    }
-
-    /// Lists digest, first epoch and fork, ascending by epoch.
-    pub fn rows(&self) -> &[(ForkDigest, Epoch, ForkName)] {
-        &self.rows
+    /// Returns the first digest of a fork.
+    pub fn digest_of(&self, fork: ForkName) -> Option<ForkDigest> {
+        self.rows.iter().find(|row| row.2 == fork).map(|row| row.0)
     }
 }

@@ -20,8 +20,8 @@ use simulator::{Scenario, record};
 use sources::capture::{CaptureReader, Entry};
 use sources::limits::unpack;
 use verify::{
-    MessageKind, Origin, Outcome, PeerBytes, PeerReputation, RawMessage, SourceKind, UnixNs, Verdict, Verified, Verifier,
-    VerifyConfig,
+    MessageKind, MessageParts, Origin, Outcome, PeerBytes, PeerReputation, RawMessage, SourceKind, UnixNs, Verdict, Verified,
+    Verifier, VerifyConfig,
 };
 
 const PER_EPOCH: u64 = 8;
@@ -86,7 +86,8 @@ impl Stage {
         self.chain.tick(Slot::new(slot));
         let fork = network.spec.fork_name_at(Slot::new(slot).epoch(network.preset()));
         let origin = Origin { source: SourceKind::Gossip, peer: Some(peer()), fork: Some(fork) };
-        self.verifier.process(&mut self.chain, vec![RawMessage { origin, kind, received_at: now, bytes, ticket: None }], now)
+        let message = RawMessage::new(MessageParts { origin, kind, received_at: now, bytes, ticket: None }).unwrap();
+        self.verifier.process(&mut self.chain, vec![message], now)
     }
 
     /// A slashing with two headers for one slot.
@@ -190,7 +191,7 @@ fn operations_that_no_chain_can_include_are_not_passed_on() {
         let verified = stage.hear(MessageKind::ProposerSlashing, bytes, now);
         assert_eq!(verdict(&verified), Verdict::Accept, "previous and current version");
     }
-    assert_ne!(stage.verifier.repute(Some(&peer())), PeerReputation::Bad);
+    assert_ne!(stage.verifier.peer_reputation(Some(&peer())), PeerReputation::Bad);
 }
 
 /// This is the chain's own rule: before a fork, `get_domain` of a state gives today's version for
@@ -229,7 +230,7 @@ fn before_a_fork_both_versions_are_tried_and_nobody_is_blamed() {
         let verified = stage.hear(MessageKind::Attestation { subnet: 0 }, bytes, now);
         assert_eq!(verdict(&verified), Verdict::Ignore);
     }
-    assert_ne!(stage.verifier.repute(Some(&peer())), PeerReputation::Bad);
+    assert_ne!(stage.verifier.peer_reputation(Some(&peer())), PeerReputation::Bad);
     // After the fork only its own version counts.
     let bytes = stage.single(6, 6, 1, today);
     let verified = stage.hear(MessageKind::Attestation { subnet: 0 }, bytes, 6 * PER_EPOCH);

@@ -355,13 +355,13 @@ impl Engine {
 
     /// Returns how far the messages of this peer are trusted.
     pub fn repute(&self, peer: Option<&PeerBytes>) -> PeerReputation {
-        self.verifier.repute(peer)
+        self.verifier.peer_reputation(peer)
     }
 
     /// Counts a message that is dropped before verification, and returns its report.
     pub fn report_dropped(&mut self, message: RawMessage, why: Dropped) -> MessageOutcome {
         self.metrics.shed.with_label_values(&[why.label()]).inc();
-        let report = (message.ticket, message.origin.peer, message.kind, why.outcome());
+        let report = (message.ticket, message.origin.peer.clone(), message.kind, why.outcome());
         self.metrics.messages.with_label_values(&[report.2.label(), report.3.label()]).inc();
         report
     }

@@ -6,15 +6,15 @@
 
 use crate::missing_parents::MissingParents;
 use chain::node::{BlockId, NodeSet};
-use consensus::{Network, Root};
+use consensus::{ForkDigests, Network, Root};
 use fs4::fs_std::FileExt;
 use futures::StreamExt as _;
+use futures::future::select_all;
 use futures::stream::FuturesUnordered;
-use sources::api_stream::{StreamConfig, StreamEvent};
-use sources::capture::{CaptureWriter, WriteError};
-use sources::gossip::{GossipControl, GossipEvent, Identity};
+use sources::capture::{CaptureWriter, Entry, WriteError};
+use sources::gossip::{GossipControl, Identity};
 use sources::metrics::SourceMetrics;
-use sources::queue::QueueReceiver;
+use sources::source::{Source, SourceEvent, SourceMessage};
 use std::collections::VecDeque;
 use std::fmt;
 use std::fs::{File, OpenOptions};
@@ -26,6 +26,7 @@ use std::time::Duration;
 use verify::{RawMessage, Verdict};
 use watcher::WatcherError;
 use watcher::config::Config;
+use watcher::listen::RunningSources;
 use watcher::{bootstrap, clock, listen, run};
 
 /// Missing blocks that are fetched at the same time.
@@ -76,6 +77,7 @@ async fn record(
         writer: CaptureWriter::create(out).map_err(|error| failed(out, error))?,
         out: out.into(),
         network: network.clone(),
+        digests: network.fork_digests(),
         parents: MissingParents::new(&start.chain),
         summary: CaptureSummary::default(),
     };
@@ -85,13 +87,7 @@ async fn record(
     // fetched. Until then their messages wait in their queues.
     let metrics = SourceMetrics::unregistered();
     let (identity, _lock) = identity(&config);
-    let mut gossip = listen::start_gossip(&config, identity, &network, metrics.clone())?;
-    let mut streams = match &nodes {
-        Some(nodes) if config.event_stream.enabled => {
-            Some(sources::api_stream::start(nodes, StreamConfig::default(), network.clone(), metrics)?)
-        }
-        _ => None,
-    };
+    let sources = listen::start_sources(&config, identity, nodes.as_deref(), &network, &metrics)?;
     if let Some(nodes) = &nodes {
         for block in bootstrap::blocks_since(nodes, &network, start.chain.head().slot, clock::now()).await {
             file.block(&block)?;
@@ -99,16 +95,7 @@ async fn record(
     }
     file.flush()?;
     tracing::info!(out = %out.display(), "recording");
-    let control = gossip.as_ref().map(|gossip| gossip.control());
-    let events = SourceEvents {
-        gossip: gossip.as_mut().map(|gossip| &mut gossip.events),
-        streams: streams.as_mut().map(|streams| &mut streams.events),
-        ended: Vec::new(),
-    };
-    let outcome = file.follow(events, control.as_ref(), nodes.as_ref(), stop).await;
-    if let Some(gossip) = gossip {
-        gossip.shutdown().await;
-    }
+    let outcome = file.follow(sources, nodes.as_ref(), stop).await;
     file.writer.sync().map_err(|error| failed(out, error))?;
     file.summary.bytes = file.writer.n_bytes();
     outcome.map(|()| file.summary)
@@ -141,6 +128,7 @@ struct CaptureOutput {
     writer: CaptureWriter<BufWriter<File>>,
     out: PathBuf,
     network: Arc<Network>,
+    digests: ForkDigests,
     parents: MissingParents,
     summary: CaptureSummary,
 }
@@ -152,8 +140,7 @@ impl CaptureOutput {
     /// The file cannot be written, or a source ended before `stop` resolved.
     async fn follow(
         &mut self,
-        mut events: SourceEvents<'_>,
-        control: Option<&GossipControl>,
+        mut sources: RunningSources,
         nodes: Option<&Arc<NodeSet>>,
         stop: impl Future<Output = ()>,
     ) -> Result<(), WatcherError> {
@@ -165,8 +152,9 @@ impl CaptureOutput {
         };
         let mut wanted: VecDeque<Root> = VecDeque::new();
         let mut fetches = FuturesUnordered::new();
+        let mut ended = Vec::new();
         tokio::pin!(stop);
-        while events.is_any_open() {
+        while !sources.all.is_empty() {
             while let Some(nodes) = nodes
                 && fetches.len() < MAX_FETCHES
                 && let Some(root) = wanted.pop_front()
@@ -190,34 +178,49 @@ impl CaptureOutput {
                         None
                     }
                 },
-                event = next(&mut events.gossip) => match event {
-                    Some(event) => self.gossip_event(event, control)?,
+                (nth, event) = next_event(&mut sources.all) => match event {
+                    Some(event) => self.event(event, sources.gossip.as_ref())?,
                     None => {
-                        events.gossip = None;
-                        events.note_end("gossip");
-                        None
-                    }
-                },
-                event = next(&mut events.streams) => match event {
-                    Some(event) => self.stream_event(event)?,
-                    None => {
-                        events.streams = None;
-                        events.note_end("the event stream");
+                        let source = sources.all.swap_remove(nth).name();
+                        tracing::error!(source, "a source ended; the capture continues with the others and fails at its end");
+                        ended.push(source);
                         None
                     }
                 },
             };
             wanted.extend(missing);
         }
-        if events.ended.is_empty() {
+        for source in sources.all {
+            source.shutdown().await;
+        }
+        if ended.is_empty() {
             return Ok(());
         }
         Err(WatcherError::Failed(format!(
             "{} ended before the capture was stopped, and {} lacks what came from there afterwards. The log gives the reason; start \
              another capture",
-            events.ended.join(" and "),
+            ended.join(" and "),
             self.out.display()
         )))
+    }
+
+    /// Writes an event. Returns the parent of a block if that is missing.
+    fn event(&mut self, event: SourceEvent, gossip: Option<&GossipControl>) -> Result<Option<Root>, WatcherError> {
+        listen::log_event(&event);
+        match event {
+            SourceEvent::Message(message) => {
+                if let (Some(gossip), Some(ticket)) = (gossip, message.raw.ticket) {
+                    gossip.report(ticket, Verdict::Ignore);
+                }
+                return self.message(&message);
+            }
+            SourceEvent::Peer(event) => {
+                self.writer.peer_event(&event.capture_entry()).map_err(|error| failed(&self.out, error))?;
+                self.summary.peer_events += 1;
+            }
+            SourceEvent::ListeningOn(_) | SourceEvent::Connection { .. } => {}
+        }
+        Ok(None)
     }
 
     /// Writes a block that was fetched and has no arrival time of its own. Returns its parent if
@@ -228,41 +231,17 @@ impl CaptureOutput {
         Ok(self.missing_parent(block))
     }
 
-    /// Writes an event. Returns the parent of a block if that is missing.
-    fn gossip_event(&mut self, event: GossipEvent, control: Option<&GossipControl>) -> Result<Option<Root>, WatcherError> {
-        match event {
-            GossipEvent::Message(message) => {
-                self.writer.gossip(&message.capture_entry()).map_err(|error| failed(&self.out, error))?;
-                self.summary.messages += 1;
-                if let (Some(control), Some(ticket)) = (control, message.raw.ticket) {
-                    control.report(ticket, Verdict::Ignore);
-                }
-                return Ok(self.missing_parent(&message.raw));
-            }
-            GossipEvent::Peer(event) => {
-                listen::log_peer(&event);
-                self.writer.peer_event(&event.capture_entry()).map_err(|error| failed(&self.out, error))?;
-                self.summary.peer_events += 1;
-            }
-            GossipEvent::ListeningOn(address) => tracing::info!(%address, "gossip listens"),
-        }
-        Ok(None)
-    }
-
-    /// Writes an event. Returns the parent of a block if that is missing.
-    fn stream_event(&mut self, event: StreamEvent) -> Result<Option<Root>, WatcherError> {
-        match event {
-            StreamEvent::Message { raw, entry: Some(entry) } => {
-                self.writer.api_event(&entry).map_err(|error| failed(&self.out, error))?;
-                self.summary.messages += 1;
-                Ok(self.missing_parent(&raw))
-            }
-            StreamEvent::Message { raw, entry: None } => self.block(&raw),
-            StreamEvent::Connection { node, up, problem } => {
-                tracing::info!(node, up, problem, "event stream");
-                Ok(None)
-            }
-        }
+    /// Writes a message as it was received. Returns its parent if it is a block whose parent is
+    /// missing.
+    fn message(&mut self, message: &SourceMessage) -> Result<Option<Root>, WatcherError> {
+        let Some(entry) = message.capture_entry(&self.digests) else {
+            tracing::debug!(kind = message.raw.kind.label(), "a capture has no form for this message; it is left out");
+            return Ok(None);
+        };
+        self.writer.entry(&entry).map_err(|error| failed(&self.out, error))?;
+        let n_written = if let Entry::Block(_) = entry { &mut self.summary.blocks } else { &mut self.summary.messages };
+        *n_written += 1;
+        Ok(self.missing_parent(&message.raw))
     }
 
     fn missing_parent(&mut self, message: &RawMessage) -> Option<Root> {
@@ -275,39 +254,43 @@ impl CaptureOutput {
     }
 }
 
-/// The events of the sources that are in use and have not ended.
-struct SourceEvents<'a> {
-    gossip: Option<&'a mut QueueReceiver<GossipEvent>>,
-    streams: Option<&'a mut QueueReceiver<StreamEvent>>,
-    /// Names of the sources that ended.
-    ended: Vec<&'static str>,
-}
-
-impl SourceEvents<'_> {
-    fn is_any_open(&self) -> bool {
-        self.gossip.is_some() || self.streams.is_some()
-    }
-
-    fn note_end(&mut self, source: &'static str) {
-        tracing::error!(source, "a source ended; the capture continues with the others and fails at its end");
-        self.ended.push(source);
-    }
-}
-
-/// Returns the next event of a source. A source that is not in use has no events, so this waits for
-/// ever.
-async fn next<T>(events: &mut Option<&mut QueueReceiver<T>>) -> Option<T> {
-    match events {
-        Some(events) => events.recv().await,
-        None => std::future::pending().await,
-    }
+/// Returns the next event of any source, and the place of the source. The event is `None` if that
+/// source has ended.
+async fn next_event(sources: &mut [Box<dyn Source>]) -> (usize, Option<SourceEvent>) {
+    // The first one is asked first, so each source has its turn to be the first.
+    sources.rotate_left(1);
+    let (event, nth, _) = select_all(sources.iter_mut().map(|source| Box::pin(source.events().recv()))).await;
+    (nth, event)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::missing_parents::small_capture;
-    use sources::queue::{QueueBytes, queue};
+    use futures::future::BoxFuture;
+    use sources::queue::{QueueBytes, QueueReceiver, QueueSender, queue};
+    use sources::source::ReceivedAs;
+
+    struct TestSource(&'static str, QueueReceiver<SourceEvent>);
+
+    impl Source for TestSource {
+        fn name(&self) -> &'static str {
+            self.0
+        }
+
+        fn events(&mut self) -> &mut QueueReceiver<SourceEvent> {
+            &mut self.1
+        }
+
+        fn shutdown(self: Box<Self>) -> BoxFuture<'static, ()> {
+            Box::pin(std::future::ready(()))
+        }
+    }
+
+    fn source(name: &'static str) -> (QueueSender<SourceEvent>, Box<dyn Source>) {
+        let (sender, events) = queue(8, QueueBytes::DEFAULT);
+        (sender, Box::new(TestSource(name, events)))
+    }
 
     /// Gossip ends first. The block that the event stream brings afterwards is recorded, and the
     /// capture does not end with success.
@@ -320,26 +303,28 @@ mod tests {
             writer: CaptureWriter::create(&out).unwrap(),
             out: out.clone(),
             network: chain.network().clone(),
+            digests: chain.network().fork_digests(),
             parents: MissingParents::new(&chain),
             summary: CaptureSummary::default(),
         };
-        let (gossip_sender, mut gossip) = queue::<GossipEvent>(8, QueueBytes::DEFAULT);
-        let (stream_sender, mut streams) = queue::<StreamEvent>(8, QueueBytes::DEFAULT);
+        let (gossip_sender, gossip) = source("gossip");
+        let (stream_sender, streams) = source("event streams");
         drop(gossip_sender);
-        let events = SourceEvents { gossip: Some(&mut gossip), streams: Some(&mut streams), ended: Vec::new() };
+        let sources = RunningSources { all: vec![gossip, streams], gossip: None };
         let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
         let stream = async {
             // The end of gossip is noticed before the block comes.
             for _ in 0..16 {
                 tokio::task::yield_now().await;
             }
-            let raw = Box::new(blocks.into_iter().next().unwrap());
-            stream_sender.try_send_note(StreamEvent::Message { raw, entry: None }).unwrap();
+            let raw = blocks.into_iter().next().unwrap();
+            let message = SourceMessage { raw, received_as: ReceivedAs::Ssz };
+            stream_sender.try_send_note(SourceEvent::Message(Box::new(message))).unwrap();
             drop(stream_sender);
         };
-        let (outcome, ()) = tokio::join!(file.follow(events, None, None, async { stopped.await.unwrap() }), stream);
+        let (outcome, ()) = tokio::join!(file.follow(sources, None, async { stopped.await.unwrap() }), stream);
         let error = outcome.unwrap_err().to_string();
-        assert!(error.contains("gossip and the event stream ended before the capture was stopped"), "{error}");
+        assert!(error.contains("gossip and event streams ended before the capture was stopped"), "{error}");
         assert_eq!(file.summary.blocks, 1);
         drop(stop);
     }

@@ -79,7 +79,7 @@ pub(crate) fn small_capture() -> (Chain, Vec<RawMessage>) {
     let spec = consensus::Spec::from_yaml(&file.first_config().unwrap().unwrap()).unwrap();
     let state = file.first_state().unwrap().unwrap();
     let chain = Chain::from_state(spec, &state, &mut chain::PubkeyCache::in_memory(), &mut |_| ()).unwrap();
-    let converter = sources::intake::MessageConverter::new(chain.network().clone());
+    let converter = sources::convert::MessageConverter::new(chain.network().clone());
     let blocks = file
         .entries()
         .unwrap()

@@ -21,7 +21,7 @@ use evidence::Store;
 use late_validators::LateValidators;
 use session::{Session, Unusable};
 use sources::capture::{CaptureError, CaptureFile, Entry, EntryType, Located};
-use sources::intake::{ApiContent, MessageConverter, Refusal};
+use sources::convert::{ApiContent, MessageConverter, Refusal};
 use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -340,9 +340,9 @@ impl Replay {
             Entry::Config(text) => {
                 return Ok(Spec::from_yaml(&text).err().map(|error| at_offset(path, offset, error.to_string())));
             }
-            Entry::Gossip(entry) => session.intake.gossip(&entry),
-            Entry::Block(ssz) => session.intake.block(ssz),
-            Entry::ApiEvent(event) => match session.intake.api_event(&event) {
+            Entry::Gossip(entry) => session.converter.gossip(&entry),
+            Entry::Block(ssz) => session.converter.block(ssz),
+            Entry::ApiEvent(event) => match session.converter.api_event(&event) {
                 Ok(ApiContent::Message(message)) => Ok(message),
                 // The block itself is elsewhere in the capture, or it is missing.
                 Ok(ApiContent::BlockAnnounced { .. }) => return Ok(None),
@@ -444,7 +444,7 @@ impl Replay {
         let epoch_ns = network.spec.slot_duration.as_nanos() as u64 * network.preset().slots_per_epoch;
         let mut session = Session {
             engine,
-            intake: MessageConverter::new(network.clone()),
+            converter: MessageConverter::new(network.clone()),
             network,
             clock: ReplayClock::new(epoch_ns),
             late_validators: LateValidators::default(),

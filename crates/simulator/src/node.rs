@@ -3,8 +3,9 @@
 
 use crate::error::SimError;
 use consensus::Network;
-use sources::gossip::{GossipConfig, GossipControl, GossipEvent, GossipHandle, GossipService, Identity, StatusView};
+use sources::gossip::{GossipConfig, GossipControl, GossipHandle, GossipService, Identity, StatusView};
 use sources::metrics::SourceMetrics;
+use sources::source::SourceEvent;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
@@ -52,7 +53,7 @@ impl Node {
             .map_err(|error| failed(Box::new(error)))?;
         let listening = tokio::time::timeout(LISTEN_TIMEOUT, async {
             while let Some(event) = handle.events.recv().await {
-                if let GossipEvent::ListeningOn(address) = event {
+                if let SourceEvent::ListeningOn(address) = event {
                     return Some(address.to_string());
                 }
             }

@@ -7,8 +7,9 @@ use crate::message::{Nature, Sent, moment};
 use crate::pool::Place;
 use crate::proposing::graffiti;
 use crate::world::{MAIN, World};
-use consensus::{AttestationData, CommitteeIndex, ForkName, Root, SignatureBytes, SignedBeaconBlockHeader, Slot, ValidatorIndex};
-use sources::topic::TopicName;
+use consensus::{
+    AttestationData, CommitteeIndex, ForkName, MessageKind, Root, SignatureBytes, SignedBeaconBlockHeader, Slot, ValidatorIndex,
+};
 
 /// Junk messages are shorter than this, in bytes.
 const MAX_JUNK: u64 = 600;
@@ -54,16 +55,16 @@ impl World {
         // The key of the next validator gives a valid signature, but of another validator.
         let other = ValidatorIndex::new((victim.as_u64() + 1) % self.scenario.n_validators as u64);
         let elsewhere = Root::from(dice.hash("forged head", &about));
-        let sent = |name, ssz| Sent {
+        let sent = |kind, ssz| Sent {
             at_ns: 0,
             node: 0,
-            topic: self.topic(slot, name),
+            topic: self.topic(slot, kind),
             ssz,
             nature: Nature::Forged,
             claims: Vec::new(),
         };
         if n % 3 == 2 {
-            return Some(sent(TopicName::BeaconBlock, self.forged_block(slot, &self.keys)));
+            return Some(sent(MessageKind::Block, self.forged_block(slot, &self.keys)));
         }
         let data = AttestationData { beacon_block_root: elsewhere, ..self.honest_data(slot, committee) };
         let signature = if n.is_multiple_of(3) {
@@ -91,31 +92,31 @@ impl World {
     fn junk(&self, slot: Slot, n: u64) -> Sent {
         let dice = self.scenario.dice();
         let about = [slot.as_u64(), n];
-        let names = [
-            TopicName::BeaconBlock,
-            TopicName::AggregateAndProof,
-            TopicName::Attestation(dice.below(64, "junk subnet", &about)),
-            TopicName::AttesterSlashing,
-            TopicName::ProposerSlashing,
+        let kinds = [
+            MessageKind::Block,
+            MessageKind::Aggregate,
+            MessageKind::Attestation { subnet: dice.below(64, "junk subnet", &about) },
+            MessageKind::AttesterSlashing,
+            MessageKind::ProposerSlashing,
         ];
-        let name = names[dice.below(names.len() as u64, "junk topic", &about) as usize];
+        let kind = kinds[dice.below(kinds.len() as u64, "junk topic", &about) as usize];
         let length = dice.below(MAX_JUNK, "junk length", &about) as usize;
         let ssz = dice.bytes(length, "junk", &about);
-        Sent { at_ns: 0, node: 0, topic: self.topic(slot, name), ssz, nature: Nature::Junk, claims: Vec::new() }
+        Sent { at_ns: 0, node: 0, topic: self.topic(slot, kind), ssz, nature: Nature::Junk, claims: Vec::new() }
     }
 }
 
 /// Whether a message can be repeated. Votes and aggregates are, both honest ones and second ones.
 fn repeatable(message: &Sent) -> bool {
-    message.nature == Nature::Signed && matches!(message.topic.name, TopicName::Attestation(_) | TopicName::AggregateAndProof)
+    message.nature == Nature::Signed && matches!(message.topic.kind, MessageKind::Attestation { .. } | MessageKind::Aggregate)
 }
 
 /// Changes a field that the voters do not sign: the committee of a single vote, or the aggregator
 /// of an aggregate. A vote before Electra has no such field.
 fn alter(fork: ForkName, mut message: Sent) -> Option<Sent> {
-    let at = match message.topic.name {
-        TopicName::Attestation(_) if fork.has_single_attestations() => 0,
-        TopicName::AggregateAndProof => AGGREGATOR_AT,
+    let at = match message.topic.kind {
+        MessageKind::Attestation { .. } if fork.has_single_attestations() => 0,
+        MessageKind::Aggregate => AGGREGATOR_AT,
         _ => return None,
     };
     *message.ssz.get_mut(at)? ^= 1;

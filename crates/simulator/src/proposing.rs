@@ -8,8 +8,9 @@ use crate::message::{Nature, Sent, moment};
 use crate::scenario::Deed;
 use crate::slasher::{Charge, Operations};
 use crate::world::{MAIN, World};
-use consensus::{BeaconBlockHeader, DomainType, ForkName, Root, SignatureBytes, SignedBeaconBlockHeader, Slot, ValidatorIndex};
-use sources::topic::TopicName;
+use consensus::{
+    BeaconBlockHeader, DomainType, ForkName, MessageKind, Root, SignatureBytes, SignedBeaconBlockHeader, Slot, ValidatorIndex,
+};
 
 /// The text that clients write into blocks if the operator sets none.
 const GRAFFITI: [(&str, &str); 6] = [
@@ -159,7 +160,7 @@ impl World {
         Sent {
             at_ns: self.at(slot, moment),
             node,
-            topic: self.topic(slot, TopicName::BeaconBlock),
+            topic: self.topic(slot, MessageKind::Block),
             ssz: body.signed_block(self.fork(slot), &self.preset, block).to_ssz(),
             nature: Nature::Signed,
             claims: std::iter::once(Claim::Proposal(block.message)).chain(votes).chain(body.slashings.claims()).collect(),
@@ -175,16 +176,18 @@ impl World {
         second_body: &BlockBody,
     ) -> Sent {
         let node = self.scenario.second_node();
-        let (name, value) = match deed {
-            Deed::DoubleProposalInColumn => (TopicName::DataColumnSidecar(COLUMN), data_column_sidecar(COLUMN, second)),
-            Deed::DoubleProposalInOperation => (TopicName::ProposerSlashing, proposer_slashing(first, second)),
+        let (kind, value) = match deed {
+            Deed::DoubleProposalInColumn => {
+                (MessageKind::DataColumnSidecar { index: COLUMN }, data_column_sidecar(COLUMN, second))
+            }
+            Deed::DoubleProposalInOperation => (MessageKind::ProposerSlashing, proposer_slashing(first, second)),
             _ => return self.block_message(slot, second, second_body, moment::SECOND_BLOCK, node),
         };
         let sides = [first, second].into_iter().skip(usize::from(deed == Deed::DoubleProposalInColumn));
         Sent {
             at_ns: self.at(slot, moment::SECOND_BLOCK),
             node,
-            topic: self.topic(slot, name),
+            topic: self.topic(slot, kind),
             ssz: value.to_ssz(),
             nature: Nature::Signed,
             claims: sides.map(|block| Claim::Proposal(block.message)).collect(),

@@ -8,12 +8,11 @@ use crate::world::World;
 use crate::{keys, record};
 use consensus::state::{StateView, fork_of_state};
 use consensus::{
-    Attestation, AttesterSlashing, DomainType, Epoch, ForkName, IndexedAttestation, Network, Offence, Preset, PresetName,
-    ProposerSlashing, PubkeyBytes, Root, Shuffling, SidecarKind, SignedAggregate, SignedBeaconBlockHeader, SignedBlock,
-    SingleAttestation, Slot, Spec, ValidatorIndex, compute_seed, is_slashable_attestation_data, sha256, sidecar_header,
-    signing_root,
+    Attestation, AttesterSlashing, DomainType, Epoch, ForkName, IndexedAttestation, MessageKind, Network, Offence, Preset,
+    PresetName, ProposerSlashing, PubkeyBytes, Root, Shuffling, SidecarKind, SignedAggregate, SignedBeaconBlockHeader,
+    SignedBlock, SingleAttestation, Slot, Spec, ValidatorIndex, compute_seed, is_slashable_attestation_data, sha256,
+    sidecar_header, signing_root,
 };
-use sources::topic::TopicName;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
@@ -42,7 +41,8 @@ fn a_chain_starts_from_the_state() {
 /// in the ledger.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn over_sockets_a_listener_hears_every_crime() {
-    use sources::gossip::{GossipConfig, GossipEvent, GossipService, StatusView};
+    use sources::gossip::{GossipConfig, GossipService, StatusView};
+    use sources::source::{ReceivedAs, SourceEvent};
     let scenario = Scenario {
         slots: 10,
         slot_duration: Duration::from_millis(250),
@@ -67,15 +67,9 @@ async fn over_sockets_a_listener_hears_every_crime() {
     let mut heard = BTreeSet::new();
     while heard != truth.pairs() {
         let event = tokio::time::timeout(Duration::from_secs(60), watcher.events.recv()).await.expect("everything is on its way");
-        let Some(GossipEvent::Message(message)) = event else { continue };
-        let sent = Sent {
-            at_ns: 0,
-            node: 0,
-            topic: message.topic,
-            ssz: message.raw.bytes.clone(),
-            nature: Nature::Signed,
-            claims: Vec::new(),
-        };
+        let Some(SourceEvent::Message(message)) = event else { continue };
+        let ReceivedAs::Gossip { topic, .. } = message.received_as else { continue };
+        let sent = Sent { at_ns: 0, node: 0, topic, ssz: message.raw.bytes.clone(), nature: Nature::Signed, claims: Vec::new() };
         let claims = outsider.read(&sent).unwrap_or_default();
         heard.extend(ledger.enter(&claims, 0).into_iter().map(|crime| (crime.kind, crime.validator)));
     }
@@ -207,8 +201,8 @@ impl Outsider {
         let fork = self.network.fork_of_digest(message.topic.digest).expect("a digest of this network");
         let preset = &self.network.preset().clone();
         let bytes = &message.ssz;
-        Some(match message.topic.name {
-            TopicName::BeaconBlock => {
+        Some(match message.topic.kind {
+            MessageKind::Block => {
                 let block = SignedBlock::from_ssz(fork, preset, bytes).ok()?;
                 let mut claims = vec![self.header(&block.signed_header)?];
                 let header = block.signed_header.message;
@@ -244,7 +238,7 @@ impl Outsider {
                 }
                 claims
             }
-            TopicName::Attestation(_) if fork.has_single_attestations() => {
+            MessageKind::Attestation { .. } if fork.has_single_attestations() => {
                 let vote = SingleAttestation::from_ssz(bytes).ok()?;
                 let signers = vec![vote.attester_index];
                 let (data, by) = (vote.data, &vote.signature);
@@ -253,8 +247,8 @@ impl Outsider {
                 }
                 vec![Claim::Vote { data, signers }]
             }
-            TopicName::Attestation(_) => vec![self.vote(&Attestation::from_ssz(fork, preset, bytes).ok()?)?],
-            TopicName::AggregateAndProof => {
+            MessageKind::Attestation { .. } => vec![self.vote(&Attestation::from_ssz(fork, preset, bytes).ok()?)?],
+            MessageKind::Aggregate => {
                 let aggregate = SignedAggregate::from_ssz(fork, preset, bytes).ok()?;
                 let claim = self.vote(&aggregate.aggregate)?;
                 let epoch = aggregate.aggregate.data.slot.epoch(preset);
@@ -269,18 +263,23 @@ impl Outsider {
                 }
                 vec![claim]
             }
-            TopicName::AttesterSlashing => {
+            MessageKind::AttesterSlashing => {
                 let slashing = AttesterSlashing::from_ssz(fork, preset, bytes).ok()?;
                 vec![self.indexed(&slashing.attestation_1)?, self.indexed(&slashing.attestation_2)?]
             }
-            TopicName::ProposerSlashing => {
+            MessageKind::ProposerSlashing => {
                 let slashing = ProposerSlashing::from_ssz(bytes).ok()?;
                 vec![self.header(&slashing.signed_header_1)?, self.header(&slashing.signed_header_2)?]
             }
-            TopicName::DataColumnSidecar(_) => {
+            MessageKind::DataColumnSidecar { .. } => {
                 vec![self.header(&sidecar_header(fork, preset, SidecarKind::DataColumn, bytes).ok()?)?]
             }
-            TopicName::BlobSidecar(_) | TopicName::PayloadAttestation | TopicName::PayloadBid | TopicName::InclusionList => {
+            MessageKind::AttestationByBits
+            | MessageKind::Header
+            | MessageKind::BlobSidecar { .. }
+            | MessageKind::PayloadAttestation
+            | MessageKind::PayloadBid
+            | MessageKind::InclusionList => {
                 return None;
             }
         })
@@ -301,12 +300,12 @@ fn check_messages(scenario: &Scenario) {
     let mut topics = BTreeSet::new();
     for message in &messages {
         let read = outsider.read(message);
-        let about = format!("{} {:?} {:?}", scenario.fork, message.topic.name, message.nature);
+        let about = format!("{} {:?} {:?}", scenario.fork, message.topic.kind, message.nature);
         match message.nature {
             Nature::Signed => assert_eq!(read.as_ref(), Some(&message.claims), "{about}"),
             Nature::Forged | Nature::Junk => assert_eq!((read, message.claims.len()), (None, 0), "{about}"),
         }
-        topics.insert(message.topic.name.to_string().trim_end_matches(|c: char| c.is_ascii_digit()).to_owned());
+        topics.insert(message.topic.kind.topic_name().unwrap().trim_end_matches(|c: char| c.is_ascii_digit()).to_owned());
     }
     assert!(topics.len() >= 5, "blocks, votes, aggregates and both slashings: {topics:?}");
     assert!(messages.is_sorted_by_key(|message| message.at_ns));
@@ -425,7 +424,7 @@ fn slashings_are_included_and_a_later_state_knows() {
         let scenario = Scenario { fork, acts, slots: 24, slashings_after: Some(3), ..Scenario::quiet(64) };
         let (world, messages) = play_all(&scenario);
         let mut included = Vec::new();
-        for message in messages.iter().filter(|message| message.topic.name == TopicName::BeaconBlock) {
+        for message in messages.iter().filter(|message| message.topic.kind == MessageKind::Block) {
             let block = SignedBlock::from_ssz(fork, &world.preset, &message.ssz).unwrap();
             let limit = if fork.has_single_attestations() { 1 } else { 2 };
             assert!(block.attester_slashings.len() <= limit);

@@ -8,8 +8,9 @@ use crate::message::{Nature, Sent, moment};
 use crate::pool::{Place, one_committee};
 use crate::scenario::Deed;
 use crate::world::{MAIN, Withheld, World};
-use consensus::{AttestationData, Checkpoint, CommitteeIndex, DomainType, Root, SignatureBytes, Slot, ValidatorIndex, sha256};
-use sources::topic::TopicName;
+use consensus::{
+    AttestationData, Checkpoint, CommitteeIndex, DomainType, MessageKind, Root, SignatureBytes, Slot, ValidatorIndex, sha256,
+};
 
 /// `TARGET_AGGREGATORS_PER_COMMITTEE`.
 const TARGET_AGGREGATORS: u64 = 16;
@@ -263,7 +264,7 @@ impl World {
         Some(Sent {
             at_ns: self.at(slot, moment),
             node,
-            topic: self.topic(slot, TopicName::AggregateAndProof),
+            topic: self.topic(slot, MessageKind::Aggregate),
             ssz: signed(message, &self.keys.sign(aggregator, over_it)).to_ssz(),
             nature: Nature::Signed,
             claims: vec![Claim::Vote { data: votes.data, signers: votes.signers }],
@@ -292,7 +293,7 @@ impl World {
         Sent {
             at_ns: self.at(slot, moment::OPERATIONS),
             node: self.scenario.honest_node(member.as_u64()),
-            topic: self.topic(slot, TopicName::AttesterSlashing),
+            topic: self.topic(slot, MessageKind::AttesterSlashing),
             ssz: attester_slashing(self.fork(slot), &self.preset, &sides[0], &sides[1]).to_ssz(),
             nature: Nature::Signed,
             claims: sides.into_iter().map(|side| Claim::Vote { data: side.data, signers: side.signers }).collect(),

@@ -19,9 +19,10 @@ use crate::slasher::{EXIT_QUEUE_EPOCHS, Slasher};
 use crate::ssz::SszValue;
 use crate::wire;
 use consensus::{
-    AttestationData, Checkpoint, CommitteeIndex, DomainType, Epoch, ForkName, Network, Preset, Root, Slot, ValidatorIndex,
+    AttestationData, Checkpoint, CommitteeIndex, DomainType, Epoch, ForkName, MessageKind, Network, Preset, Root, Slot,
+    ValidatorIndex,
 };
-use sources::topic::{Topic, TopicName};
+use sources::topic::Topic;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -214,11 +215,11 @@ impl World {
     }
 
     /// A topic with the fork digest of `slot`.
-    pub(crate) fn topic(&self, slot: Slot, name: TopicName) -> Topic {
-        wire::topic(&self.network, slot, name)
+    pub(crate) fn topic(&self, slot: Slot, kind: MessageKind) -> Topic {
+        wire::topic(&self.network, slot, kind)
     }
 
-    pub(crate) fn subnet(&self, slot: Slot, committee: CommitteeIndex) -> TopicName {
+    pub(crate) fn subnet(&self, slot: Slot, committee: CommitteeIndex) -> MessageKind {
         wire::subnet(&self.network, self.branches[MAIN].shuffling().committees_per_slot(), slot, committee)
     }
 

@@ -13,10 +13,11 @@
 
 use chain::node::{NodeConfig, NodeSet, StateId};
 use consensus::{Network, Root};
-use sources::api_stream::{self, StreamConfig, StreamEvent};
+use sources::api_stream::{self, StreamConfig};
 use sources::capture::CaptureWriter;
-use sources::gossip::{GossipConfig, GossipEvent, GossipService, PeerAddress, StatusView};
+use sources::gossip::{GossipConfig, GossipService, PeerAddress, StatusView};
 use sources::metrics::SourceMetrics;
+use sources::source::SourceEvent;
 use std::collections::BTreeMap;
 use std::error::Error;
 use std::sync::Arc;
@@ -59,49 +60,45 @@ async fn listen() -> Result<(), Box<dyn Error>> {
         }
         None => None,
     };
+    let digests = network.fork_digests();
     let verdict = if std::env::var_os("ACCEPT").is_some() { Verdict::Accept } else { Verdict::Ignore };
     let (began, mut counts, mut drops) = (Instant::now(), BTreeMap::<String, u64>::new(), 0u64);
     let mut every = tokio::time::interval(Duration::from_secs(30));
     while began.elapsed() < Duration::from_secs(seconds) {
-        tokio::select! {
-            event = gossip.events.recv() => match event.ok_or("the listener ended")? {
-                GossipEvent::Message(message) => {
-                    let kind = message.raw.kind.label();
-                    let peer = message.raw.origin.peer.as_deref().map(sources::intake::peer_text).unwrap_or_default();
-                    let short = peer.get(peer.len().saturating_sub(6)..).unwrap_or_default().to_owned();
-                    *counts.entry(format!("{kind} from {short}")).or_default() += 1;
-                    if let Some(ticket) = message.raw.ticket {
-                        gossip.report(ticket, verdict);
-                    }
-                    if let Some(writer) = &mut writer {
-                        writer.gossip(&message.capture_entry())?;
-                    }
-                }
-                GossipEvent::Peer(event) => {
-                    println!("{:6.1} s  {} {:?}", began.elapsed().as_secs_f64(), event.peer, event.what);
-                    drops += u64::from(event.what.label() == "disconnected");
-                    if let Some(writer) = &mut writer {
-                        writer.peer_event(&event.capture_entry())?;
-                    }
-                }
-                GossipEvent::ListeningOn(address) => println!("listening on {address}"),
-            },
-            event = stream.events.recv() => match event.ok_or("the streams ended")? {
-                StreamEvent::Message { raw, entry } => {
-                    *counts.entry(format!("{} by REST", raw.kind.label())).or_default() += 1;
-                    if let (Some(writer), Some(entry)) = (&mut writer, entry) {
-                        writer.api_event(&entry)?;
-                    }
-                }
-                StreamEvent::Connection { node, up, problem } => println!("stream of {node}: up {up} {problem:?}"),
-            },
+        let event = tokio::select! {
+            event = gossip.events.recv() => event.ok_or("the listener ended")?,
+            event = stream.events.recv() => event.ok_or("the streams ended")?,
             _ = every.tick() => {
                 println!("{:6.1} s  {drops} disconnections  {counts:?}", began.elapsed().as_secs_f64());
                 for peer in gossip.control.peers().iter() {
                     println!("          {} connected {} score {:.1} topics {} messages {} head {:?} {:?}",
                         peer.peer, peer.connected, peer.score, peer.topics, peer.messages, peer.head_slot, peer.last_problem);
                 }
+                continue;
             }
+        };
+        match event {
+            SourceEvent::Message(message) => {
+                let kind = message.raw.kind.label();
+                let sender = message.raw.origin.peer.as_deref().map(sources::convert::peer_text).unwrap_or_default();
+                let short = sender.get(sender.len().saturating_sub(6)..).unwrap_or_default().to_owned();
+                *counts.entry(format!("{kind} from {short}")).or_default() += 1;
+                if let Some(ticket) = message.raw.ticket {
+                    gossip.report(ticket, verdict);
+                }
+                if let (Some(writer), Some(entry)) = (&mut writer, message.capture_entry(&digests)) {
+                    writer.entry(&entry)?;
+                }
+            }
+            SourceEvent::Peer(event) => {
+                println!("{:6.1} s  {} {:?}", began.elapsed().as_secs_f64(), event.peer, event.what);
+                drops += u64::from(event.what.label() == "disconnected");
+                if let Some(writer) = &mut writer {
+                    writer.peer_event(&event.capture_entry())?;
+                }
+            }
+            SourceEvent::ListeningOn(address) => println!("listening on {address}"),
+            SourceEvent::Connection { node, up, problem } => println!("stream of {node}: up {up} {problem:?}"),
         }
     }
     if let Some(writer) = &mut writer {

@@ -22,15 +22,16 @@
 //! Source: beacon-APIs, `apis/eventstream/index.yaml`.
 
 use crate::capture::{ApiEventEntry, MAX_API_EVENT_LEN};
+use crate::convert::{ApiContent, MessageConverter, Refusal, fetched_block};
 use crate::gossip::Clock;
-use crate::intake::{ApiContent, MessageConverter, fetched_block};
 use crate::metrics::SourceMetrics;
 use crate::queue::{QueueBytes, QueueReceiver, QueueSender, queue};
+use crate::source::{ReceivedAs, Source, SourceEvent, SourceMessage};
 use base::{Backoff, BoundedSet, http};
 use chain::node::{BlockId, NodeConfig, NodeError, NodeSet};
 use consensus::{Network, Root};
 use eventsource_stream::Eventsource;
-use futures::future::{LocalBoxFuture, join_all};
+use futures::future::{BoxFuture, LocalBoxFuture, join_all};
 use futures::stream::FuturesUnordered;
 use futures::{Stream, StreamExt};
 use std::io;
@@ -89,21 +90,25 @@ impl Default for StreamConfig {
     }
 }
 
-/// An event that the streams report.
-#[derive(Clone, Debug)]
-pub enum StreamEvent {
-    /// A message for the verifier. `entry` is the event that carried it, for the capture writer; a
-    /// fetched block has none.
-    Message { raw: Box<RawMessage>, entry: Option<Box<ApiEventEntry>> },
-    /// The stream of a node's first group was opened or has ended.
-    Connection { node: String, up: bool, problem: Option<String> },
-}
-
 /// Handle of running streams. Dropping it ends them.
 #[derive(Debug)]
 pub struct StreamHandle {
-    pub events: QueueReceiver<StreamEvent>,
+    pub events: QueueReceiver<SourceEvent>,
     _stop: DropGuard,
+}
+
+impl Source for StreamHandle {
+    fn name(&self) -> &'static str {
+        "event streams"
+    }
+
+    fn events(&mut self) -> &mut QueueReceiver<SourceEvent> {
+        &mut self.events
+    }
+
+    fn shutdown(self: Box<Self>) -> BoxFuture<'static, ()> {
+        Box::pin(async { drop(self) })
+    }
 }
 
 /// Opens the streams to each node of `nodes`, in a dedicated thread.
@@ -115,8 +120,8 @@ pub fn start(
 ) -> Result<StreamHandle, NodeError> {
     let (sender, events) = queue(config.queue_events, config.queue_bytes);
     let stop = CancellationToken::new();
-    let intake = Arc::new(MessageConverter::new(network));
-    let slot = intake.network().spec.slot_duration;
+    let converter = Arc::new(MessageConverter::new(network));
+    let slot = converter.network().spec.slot_duration;
     let mut tasks = Vec::new();
     for (nth, url) in nodes.urls().iter().enumerate() {
         let node = Arc::new(NodeSet::new(&[url.to_string()], config.node.clone())?);
@@ -134,7 +139,7 @@ pub fn start(
         };
         let reader = EventReader {
             node,
-            intake: intake.clone(),
+            converter: converter.clone(),
             clock: config.clock.clone(),
             announced: BoundedSet::new(REMEMBERED_ROOTS),
             out: opener.out.clone(),
@@ -187,22 +192,24 @@ struct Out {
     label: String,
     /// The sender whose share of the queue is used.
     peer: PeerBytes,
-    events: QueueSender<StreamEvent>,
+    events: QueueSender<SourceEvent>,
     metrics: SourceMetrics,
 }
 
 impl Out {
     fn connection(&self, up: bool, problem: Option<String>) {
-        let event = StreamEvent::Connection { node: self.label.clone(), up, problem };
+        let event = SourceEvent::Connection { node: self.label.clone(), up, problem };
         if self.events.try_send_note(event).is_err() {
             self.metrics.shed.with_label_values(&["connection"]).inc();
         }
     }
 
-    fn message(&self, raw: RawMessage, entry: Option<Box<ApiEventEntry>>) {
+    /// `entry` is the event that carried the message. A fetched block has none.
+    fn message(&self, raw: RawMessage, entry: Option<ApiEventEntry>) {
         self.metrics.received.with_label_values(&[raw.kind.label()]).inc();
         let room = self.events.room(&self.peer, raw.bytes.len() + entry.as_ref().map_or(0, |entry| entry.json.len()));
-        let event = StreamEvent::Message { raw: Box::new(raw), entry };
+        let received_as = entry.map_or(ReceivedAs::Ssz, ReceivedAs::ApiEvent);
+        let event = SourceEvent::Message(Box::new(SourceMessage { raw, received_as }));
         if let Err(full) = room.and_then(|room| self.events.try_send(event, room)) {
             self.metrics.shed.with_label_values(&[full.label()]).inc();
         }
@@ -281,7 +288,7 @@ impl Opener {
 /// Turns the events of one node into messages.
 struct EventReader {
     node: Arc<NodeSet>,
-    intake: Arc<MessageConverter>,
+    converter: Arc<MessageConverter>,
     clock: Clock,
     announced: BoundedSet<Root>,
     out: Out,
@@ -294,7 +301,7 @@ impl EventReader {
             tokio::select! {
                 event = events.recv(), if fetches.len() < MAX_FETCHES => match event {
                     Some(event) => if let Some(root) = self.on_event(event) {
-                        fetches.push(Box::pin(fetch(self.node.clone(), self.intake.clone(), root)));
+                        fetches.push(Box::pin(fetch(self.node.clone(), self.converter.clone(), root)));
                     },
                     None => return,
                 },
@@ -307,25 +314,31 @@ impl EventReader {
     fn on_event(&mut self, event: eventsource_stream::Event) -> Option<Root> {
         let at = self.clock.now();
         let entry = ApiEventEntry { at, node: self.out.label.clone(), topic: event.event, json: event.data };
-        match self.intake.api_event(&entry) {
+        match self.converter.api_event(&entry) {
             Ok(ApiContent::Message(raw)) => {
-                self.out.message(raw, Some(Box::new(entry)));
+                self.out.message(raw, Some(entry));
                 None
             }
             Ok(ApiContent::BlockAnnounced { root, .. }) => self.announced.insert(root).then_some(root),
             Err(refusal) => {
-                debug!(node = %self.out.label, %refusal, "an event is no message");
-                self.out.metrics.refused.with_label_values(&[refusal.label()]).inc();
+                self.refuse(&refusal);
                 None
             }
         }
     }
 
+    fn refuse(&self, refusal: &Refusal) {
+        debug!(node = %self.out.label, %refusal, "an event is no message");
+        self.out.metrics.refused.with_label_values(&[refusal.label()]).inc();
+    }
+
     fn on_fetched(&mut self, fetched: Fetched) {
         self.out.metrics.fetched_blocks.with_label_values(&[fetched.label()]).inc();
         if let Fetched::Block(fork, ssz) = fetched {
-            let raw = fetched_block(ssz, fork, Some(&self.out.label), self.clock.now());
-            self.out.message(raw, None);
+            match fetched_block(ssz, fork, Some(&self.out.label), self.clock.now()) {
+                Ok(raw) => self.out.message(raw, None),
+                Err(refusal) => self.refuse(&refusal),
+            }
         }
     }
 }
@@ -349,12 +362,12 @@ impl Fetched {
 
 /// Fetches a block. `block_gossip` is sent before the node has imported the block, so there is a
 /// second attempt.
-async fn fetch(node: Arc<NodeSet>, intake: Arc<MessageConverter>, root: Root) -> Fetched {
+async fn fetch(node: Arc<NodeSet>, converter: Arc<MessageConverter>, root: Root) -> Fetched {
     for attempt in 0..2 {
         if attempt > 0 {
             tokio::time::sleep(FETCH_AGAIN_AFTER).await;
         }
-        match node.block_ssz(BlockId::Root(root), &intake.network().spec).await {
+        match node.block_ssz(BlockId::Root(root), &converter.network().spec).await {
             Ok(Some(block)) => return Fetched::Block(block.fork, block.ssz),
             Ok(None) => {}
             Err(error) => {

@@ -11,10 +11,11 @@
 //! |---|---|
 //! | [`topic`] | names of gossip topics, and the fork that a digest stands for |
 //! | [`limits`] | the greatest size of each kind of message; bounded snappy decompression |
-//! | [`intake`] | capture entries and API events become raw messages or an [`intake::Refusal`] |
+//! | [`convert`] | capture entries and API events become raw messages or an [`convert::Refusal`] |
 //! | [`capture`] | the `.e2s` file: reader (for ERA files too) and writer |
 //! | [`gossip`] | a listener in the p2p network |
 //! | [`api_stream`] | a beacon node's server-sent events |
+//! | [`source`] | what live sources have in common: the trait [`source::Source`] and its events |
 //! | [`queue`] | the queue behind a source: bounded in messages and bytes |
 //! | [`metrics`] | all counters of this crate |
 
@@ -22,9 +23,10 @@
 
 pub mod api_stream;
 pub mod capture;
+pub mod convert;
 pub mod gossip;
-pub mod intake;
 pub mod limits;
 pub mod metrics;
 pub mod queue;
+pub mod source;
 pub mod topic;

@@ -1,65 +1,16 @@
-//! The greatest size of each kind of message, and decompression that checks the size first.
+//! Snappy compression, and decompression that checks the size first.
 //!
 //! A snappy block begins with its decompressed length, as its sender claims it. That number is
-//! compared with the limit of the message's kind before anything is allocated. A decompression bomb
-//! (10 kB that claim to be 4 GB) therefore costs only the bytes that arrived. The limits follow
-//! from the containers. A `SingleAttestation` always has 240 bytes, and a container with lists gets
-//! its greatest length. Source: consensus-specs, phase0/p2p-interface.md (`MAX_PAYLOAD_SIZE`,
-//! "Encoding strategies").
+//! compared with the limit of the message's kind ([`consensus::MessageKind::max_ssz_len`]) before
+//! anything is allocated. A decompression bomb (10 kB that claim to be 4 GB) therefore costs only
+//! the bytes that arrived. Source: consensus-specs, phase0/p2p-interface.md ("Encoding strategies").
 
-use consensus::{ForkName, MAX_SIGNED_INCLUSION_LIST_SIZE, PayloadAttestationMessage, SingleAttestation};
+use consensus::MAX_PAYLOAD_SIZE;
 use std::io::Read;
-use verify::MessageKind;
 
-/// `MAX_PAYLOAD_SIZE`: the greatest decompressed size, in bytes, of any gossip message or request.
-pub const MAX_PAYLOAD_SIZE: usize = 10 << 20;
 /// The greatest compressed size, in bytes, of a payload of `MAX_PAYLOAD_SIZE` that compression
 /// makes larger: `32 + n + n / 6`, plus space for the envelope.
 pub const MAX_WIRE_SIZE: usize = 32 + MAX_PAYLOAD_SIZE + MAX_PAYLOAD_SIZE / 6 + 1024;
-
-/// `SignedAggregateAndProof`: one bit for each of a slot's 131 072 committee members takes 16 kB.
-/// The rest takes less than 500 bytes.
-const MAX_AGGREGATE: usize = 20 << 10;
-/// `Attestation` before Electra: 2 048 bits and 228 other bytes.
-const MAX_ATTESTATION_BY_COMMITTEE: usize = 512;
-/// `AttesterSlashing`: two lists of 131 072 indices with 8 bytes each, and the fixed fields.
-const MAX_ATTESTER_SLASHING: usize = (2 << 20) + 1024;
-/// `ProposerSlashing`: two signed headers with 208 bytes each.
-const PROPOSER_SLASHING: usize = 416;
-/// `SignedBeaconBlockHeader`: always 208 bytes.
-const SIGNED_HEADER: usize = 208;
-/// `BlobSidecar`: a blob of 131 072 bytes. Proofs and header take less than 1 kB.
-const MAX_BLOB_SIDECAR: usize = (128 << 10) + 4096;
-/// `DataColumnSidecar`: 2 144 bytes for each blob. This limit allows 480 blobs in a block; the
-/// schedule allows 21.
-const MAX_COLUMN_SIDECAR: usize = 1 << 20;
-
-/// `SignedExecutionPayloadBid`: 48 bytes for each blob commitment, and less than 500 bytes for the
-/// rest. No block will ever have 4 096 blobs.
-const MAX_PAYLOAD_BID: usize = 500 + 48 * 4096;
-
-/// Greatest number of SSZ bytes of a message of this kind. `fork` is `None` if the fork is not
-/// known.
-pub const fn max_ssz_len(kind: MessageKind, fork: Option<ForkName>) -> usize {
-    match kind {
-        MessageKind::Block => MAX_PAYLOAD_SIZE,
-        MessageKind::Aggregate | MessageKind::AttestationByBits => MAX_AGGREGATE,
-        MessageKind::Attestation { .. } => match fork {
-            Some(ForkName::Electra | ForkName::Fulu | ForkName::Gloas | ForkName::Heze) => SingleAttestation::SSZ_LEN,
-            Some(ForkName::Phase0 | ForkName::Altair | ForkName::Bellatrix | ForkName::Capella | ForkName::Deneb) | None => {
-                MAX_ATTESTATION_BY_COMMITTEE
-            }
-        },
-        MessageKind::Header => SIGNED_HEADER,
-        MessageKind::AttesterSlashing => MAX_ATTESTER_SLASHING,
-        MessageKind::ProposerSlashing => PROPOSER_SLASHING,
-        MessageKind::BlobSidecar { .. } => MAX_BLOB_SIDECAR,
-        MessageKind::DataColumnSidecar { .. } => MAX_COLUMN_SIDECAR,
-        MessageKind::PayloadAttestation => PayloadAttestationMessage::SSZ_LEN,
-        MessageKind::PayloadBid => MAX_PAYLOAD_BID,
-        MessageKind::InclusionList => MAX_SIGNED_INCLUSION_LIST_SIZE,
-    }
-}
 
 /// Why a payload was not decompressed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

@@ -4,8 +4,8 @@
 //! Each counter exists with the value 0 for each value of its labels from the start, so that
 //! `increase()` sees the first event.
 
+use crate::convert::Refusal;
 use crate::gossip::PeerEventKind;
-use crate::intake::Refusal;
 use crate::queue::QueueFull;
 use prometheus::{IntCounter, IntCounterVec, IntGauge, Opts, Registry};
 use verify::MessageKind;

@@ -9,8 +9,9 @@ use futures::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, Stre
 use libp2p::request_response::{self, Codec, Message, OutboundFailure, ProtocolSupport};
 use libp2p::swarm::{NetworkBehaviour, SwarmEvent};
 use libp2p::{Multiaddr, PeerId, StreamProtocol, Swarm, SwarmBuilder, identify, noise, tcp, yamux};
-use sources::gossip::{GossipConfig, GossipEvent, GossipHandle, GossipService, Identity, StatusView};
+use sources::gossip::{GossipConfig, GossipHandle, GossipService, Identity, StatusView};
 use sources::metrics::SourceMetrics;
+use sources::source::SourceEvent;
 use std::io::{self, Read as _, Write as _};
 use std::sync::Arc;
 use std::time::Duration;
@@ -220,7 +221,7 @@ async fn listener(config: GossipConfig, network: &Arc<Network>) -> Listener {
     let config = GossipConfig { listen: vec!["/ip4/127.0.0.1/tcp/0".parse().unwrap()], ..config };
     let mut handle = GossipService::start(config, network.clone(), status, SourceMetrics::unregistered()).unwrap();
     loop {
-        if let Some(GossipEvent::ListeningOn(address)) = handle.events.recv().await {
+        if let Some(SourceEvent::ListeningOn(address)) = handle.events.recv().await {
             return Listener { handle, address, _status: status_in };
         }
     }

@@ -3,20 +3,21 @@
 
 #![allow(clippy::unwrap_used)]
 
-use consensus::{BlobParameters, Epoch, Fork, ForkName, Network, Preset, Root, Spec};
+use consensus::{BlobParameters, Epoch, Fork, ForkName, MessageKind, Network, Preset, Root, Spec};
 use libp2p::Multiaddr;
+use sources::convert::MessageConverter;
 use sources::gossip::{
-    Clock, GossipConfig, GossipControl, GossipEvent, GossipHandle, GossipMessage, GossipService, Identity, PeerAddress,
-    PeerEventKind, PeerInfo, StatusView,
+    Clock, GossipConfig, GossipControl, GossipHandle, GossipService, Identity, PeerAddress, PeerEventKind, PeerInfo, StatusView,
 };
 use sources::limits;
 use sources::metrics::SourceMetrics;
-use sources::topic::{Topic, TopicName};
+use sources::source::{ReceivedAs, SourceEvent, SourceMessage};
+use sources::topic::Topic;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::sync::watch;
-use verify::{MessageKind, SourceKind, UnixNs, Verdict};
+use verify::{SourceKind, UnixNs, Verdict};
 
 const PATIENCE: Duration = Duration::from_secs(60);
 const SLOT: u64 = 12;
@@ -45,8 +46,8 @@ fn fulu() -> Arc<Network> {
     network(&[(ForkName::Fulu, 0)], Root::repeat_byte(1))
 }
 
-fn topic(network: &Network, name: TopicName) -> Topic {
-    Topic { digest: network.fork_digest_at(Epoch::new(0)), name }
+fn topic(network: &Network, kind: MessageKind) -> Topic {
+    Topic { digest: network.fork_digest_at(Epoch::new(0)), kind }
 }
 
 struct Post {
@@ -73,7 +74,7 @@ async fn post(config: GossipConfig, network: &Arc<Network>) -> Post {
     let metrics = SourceMetrics::unregistered();
     let mut handle = GossipService::start(config, network.clone(), status, metrics.clone()).unwrap();
     let address = loop {
-        if let GossipEvent::ListeningOn(address) = next_event(&mut handle).await {
+        if let SourceEvent::ListeningOn(address) = next_event(&mut handle).await {
             break address;
         }
     };
@@ -83,14 +84,14 @@ async fn post(config: GossipConfig, network: &Arc<Network>) -> Post {
     Post { handle, control, metrics, address, _status: status_in }
 }
 
-async fn next_event(handle: &mut GossipHandle) -> GossipEvent {
+async fn next_event(handle: &mut GossipHandle) -> SourceEvent {
     tokio::time::timeout(PATIENCE, handle.events.recv()).await.expect("an event comes").expect("the listener runs")
 }
 
 impl Post {
-    async fn next_message(&mut self) -> GossipMessage {
+    async fn next_message(&mut self) -> SourceMessage {
         loop {
-            if let GossipEvent::Message(message) = next_event(&mut self.handle).await {
+            if let SourceEvent::Message(message) = next_event(&mut self.handle).await {
                 return *message;
             }
         }
@@ -98,7 +99,7 @@ impl Post {
 
     async fn next_peer_event(&mut self, wanted: impl Fn(&PeerEventKind) -> bool) -> PeerEventKind {
         loop {
-            if let GossipEvent::Peer(event) = next_event(&mut self.handle).await
+            if let SourceEvent::Peer(event) = next_event(&mut self.handle).await
                 && wanted(&event.what)
             {
                 return event.what;
@@ -145,34 +146,38 @@ async fn messages_go_both_ways_and_arrive_whole() {
     let mut a = post(config(&[]), &network).await;
     let mut b = post(config(&[&a]), &network).await;
     a.meet(&b).await;
-    let names = [
-        (TopicName::BeaconBlock, 5000),
-        (TopicName::AggregateAndProof, 700),
-        (TopicName::Attestation(63), 240),
-        (TopicName::AttesterSlashing, 100_000),
-        (TopicName::ProposerSlashing, 416),
+    let kinds = [
+        (MessageKind::Block, 5000),
+        (MessageKind::Aggregate, 700),
+        (MessageKind::Attestation { subnet: 63 }, 240),
+        (MessageKind::AttesterSlashing, 100_000),
+        (MessageKind::ProposerSlashing, 416),
     ];
-    for (nth, (name, len)) in names.into_iter().enumerate() {
+    for (nth, (kind, len)) in kinds.into_iter().enumerate() {
         let (from, to) = if nth % 2 == 0 { (&a, &mut b) } else { (&b, &mut a) };
-        let (topic, bytes) = (topic(&network, name), ssz(len, nth as u8));
+        let (topic, bytes) = (topic(&network, kind), ssz(len, nth as u8));
         from.control.publish(topic, &bytes).await.unwrap();
         let sender = from.handle.peer_id;
         let message = to.next_message().await;
-        assert_eq!((message.topic, message.raw.kind), (topic, name.kind()));
+        let ReceivedAs::Gossip { topic: received_on, payload } = &message.received_as else { panic!("{message:?}") };
+        assert_eq!((*received_on, message.raw.kind), (topic, kind));
         assert_eq!(message.raw.bytes, bytes);
-        assert_eq!(limits::unpack(&message.payload, len).unwrap(), bytes);
+        assert_eq!(limits::unpack(payload, len).unwrap(), bytes);
         assert_eq!(message.raw.origin.fork, Some(ForkName::Fulu));
         assert_eq!(message.raw.origin.source, SourceKind::Gossip);
         assert_eq!(message.raw.origin.peer.as_deref(), Some(&sender.to_bytes()[..]));
         assert!(message.raw.ticket.is_some());
-        let entry = message.capture_entry();
-        assert_eq!(sources::capture::gossip_to_raw(&entry, &network).unwrap().bytes, bytes, "a capture gives the same message");
+        let Some(sources::capture::Entry::Gossip(entry)) = message.capture_entry(&network.fork_digests()) else {
+            panic!("a message of gossip has an entry of gossip")
+        };
+        let replayed = MessageConverter::new(network.clone()).gossip(&entry).unwrap();
+        assert_eq!(replayed.bytes, bytes, "a capture gives the same message");
         to.handle.report(message.raw.ticket.unwrap(), Verdict::Accept);
     }
     let block = a.metrics.received.with_label_values(&[MessageKind::Block.label()]).get();
     assert_eq!(block + b.metrics.received.with_label_values(&["block"]).get(), 1);
     // The mesh sends nothing back, and the same message cannot be published twice.
-    assert!(a.control.publish(topic(&network, TopicName::BeaconBlock), &ssz(5000, 0)).await.is_err());
+    assert!(a.control.publish(topic(&network, MessageKind::Block), &ssz(5000, 0)).await.is_err());
     a.handle.shutdown().await;
     let goodbye = b.next_peer_event(|what| matches!(what, PeerEventKind::Goodbye { .. })).await;
     assert_eq!(goodbye, PeerEventKind::Goodbye { sent: false, code: 1, reason: "client shutdown".into() });
@@ -188,7 +193,7 @@ async fn peers_say_who_they_are() {
     let kinds = ["connected", "agent", "status", "metadata"];
     let mut seen = Vec::new();
     while seen.len() < kinds.len() {
-        if let GossipEvent::Peer(event) = next_event(&mut a.handle).await {
+        if let SourceEvent::Peer(event) = next_event(&mut a.handle).await {
             match &event.what {
                 PeerEventKind::Agent { agent } => assert_eq!(agent, "test/1", "control characters are dropped"),
                 PeerEventKind::Status { head_slot, fork_digest, .. } => {
@@ -216,14 +221,14 @@ async fn what_does_not_unpack_is_counted_and_held_against_its_sender() {
     let a = post(config(&[]), &network).await;
     let b = post(config(&[&a]), &network).await;
     a.meet(&b).await;
-    let block = topic(&network, TopicName::BeaconBlock);
+    let block = topic(&network, MessageKind::Block);
     b.control.publish_payload(block, b"\x20not snappy at all").await.unwrap();
     a.until(&b, |info| info.score < -5.0).await;
     // It happens more than once if `b`, which is no longer in the mesh, offers the message again.
     assert!(a.refused("bad_snappy") >= 1);
     assert_eq!(a.refused("too_long"), 0);
-    let bomb = limits::pack(&vec![0u8; limits::MAX_PAYLOAD_SIZE + 1]).unwrap();
-    b.control.publish_payload(topic(&network, TopicName::AggregateAndProof), &bomb).await.unwrap();
+    let bomb = limits::pack(&vec![0u8; consensus::MAX_PAYLOAD_SIZE + 1]).unwrap();
+    b.control.publish_payload(topic(&network, MessageKind::Aggregate), &bomb).await.unwrap();
     a.until(&b, |_| a.refused("too_long") >= 1).await;
 }
 
@@ -233,8 +238,8 @@ async fn a_vote_has_240_bytes_and_no_more() {
     let mut a = post(config(&[]), &network).await;
     let b = post(config(&[&a]), &network).await;
     a.meet(&b).await;
-    b.control.publish(topic(&network, TopicName::Attestation(1)), &ssz(241, 0)).await.unwrap();
-    b.control.publish(topic(&network, TopicName::ProposerSlashing), &ssz(416, 0)).await.unwrap();
+    b.control.publish(topic(&network, MessageKind::Attestation { subnet: 1 }), &ssz(241, 0)).await.unwrap();
+    b.control.publish(topic(&network, MessageKind::ProposerSlashing), &ssz(416, 0)).await.unwrap();
     assert_eq!(a.next_message().await.raw.kind, MessageKind::ProposerSlashing);
     assert_eq!(a.refused("too_long"), 1);
 }
@@ -245,7 +250,7 @@ async fn a_liar_is_ignored_and_sent_away() {
     let mut a = post(config(&[]), &network).await;
     let mut b = post(config(&[&a]), &network).await;
     a.meet(&b).await;
-    let block = topic(&network, TopicName::BeaconBlock);
+    let block = topic(&network, MessageKind::Block);
     for n in 0..4 {
         b.control.publish(block, &ssz(1000, n)).await.unwrap();
         let ticket = a.next_message().await.raw.ticket.unwrap();
@@ -268,7 +273,7 @@ async fn only_what_is_accepted_is_forwarded() {
     let mut c = post(config(&[&b]), &network).await;
     a.meet(&b).await;
     b.meet(&c).await;
-    let subnet = topic(&network, TopicName::Attestation(9));
+    let subnet = topic(&network, MessageKind::Attestation { subnet: 9 });
     for (salt, verdict) in [(1, Some(Verdict::Ignore)), (2, Some(Verdict::Reject)), (3, None), (4, Some(Verdict::Accept))] {
         a.control.publish(subnet, &ssz(240, salt)).await.unwrap();
         let message = b.next_message().await;
@@ -306,7 +311,7 @@ async fn two_listeners_with_the_same_nodes_go_on_forwarding() {
             listener.until(peer, |info| info.head_slot.is_some()).await;
         }
     }
-    let subnet = topic(&network, TopicName::Attestation(9));
+    let subnet = topic(&network, MessageKind::Attestation { subnet: 9 });
     for salt in 0..10 {
         node.control.publish(subnet, &ssz(240, salt)).await.unwrap();
         for listener in [&mut one, &mut other] {
@@ -330,7 +335,7 @@ async fn a_peer_on_two_hundred_topics_is_heard_on_all_of_them() {
     a.meet(&b).await;
     assert_eq!(a.until(&b, |info| info.topics > 100).await.topics, 4 + 64 + 128);
     assert_eq!(b.until(&a, |info| info.topics > 0).await.topics, 4 + 64 + 4);
-    b.control.publish(topic(&network, TopicName::Attestation(40)), &ssz(240, 0)).await.unwrap();
+    b.control.publish(topic(&network, MessageKind::Attestation { subnet: 40 }), &ssz(240, 0)).await.unwrap();
     assert_eq!(a.next_message().await.raw.kind, MessageKind::Attestation { subnet: 40 });
 }
 
@@ -358,7 +363,7 @@ async fn a_peer_that_comes_back_is_connected_again() {
     let again = post(GossipConfig { identity: Identity::Secret([9; 32]), listen: vec![address], ..config(&[]) }, &network).await;
     assert_eq!(again.handle.peer_id, peer);
     b.meet(&again).await;
-    again.control.publish(topic(&network, TopicName::BeaconBlock), &ssz(300, 1)).await.unwrap();
+    again.control.publish(topic(&network, MessageKind::Block), &ssz(300, 1)).await.unwrap();
     assert_eq!(b.next_message().await.raw.bytes, ssz(300, 1));
 }
 
@@ -375,7 +380,7 @@ async fn topics_follow_the_clock_over_a_fork() {
     // Each side subscribes to four of the 128 columns, and knows all names of the other side.
     a.until(&b, |info| info.topics == (4 + 64 + 9) + (4 + 64 + 4)).await;
     b.until(&a, |info| info.topics == (4 + 64 + 9) + (4 + 64 + 4)).await;
-    let early = Topic { digest: network.fork_digest_at(Epoch::new(10)), name: TopicName::BeaconBlock };
+    let early = Topic { digest: network.fork_digest_at(Epoch::new(10)), kind: MessageKind::Block };
     a.control.publish(early, &ssz(500, 5)).await.unwrap();
     assert_eq!(b.next_message().await.raw.origin.fork, Some(ForkName::Fulu));
     epoch.store(12, Ordering::Relaxed);
@@ -390,7 +395,7 @@ async fn a_full_queue_sheds_messages_and_keeps_peer_events() {
     a.meet(&b).await;
     let shed = a.metrics.shed.with_label_values(&["message"]);
     for n in 0..40u8 {
-        b.control.publish(topic(&network, TopicName::Attestation(u64::from(n))), &ssz(240, n)).await.unwrap();
+        b.control.publish(topic(&network, MessageKind::Attestation { subnet: u64::from(n) }), &ssz(240, n)).await.unwrap();
     }
     // `messages` counts dropped messages too, so at 40 all of them have been processed.
     a.until(&b, |info| info.messages == 40).await;
@@ -423,19 +428,19 @@ async fn two_listeners_and_their_node_stay_connected() {
     for (one, other) in [(&a, &node), (&b, &node), (&a, &b)] {
         one.meet(other).await;
     }
-    let subnet = topic(&network, TopicName::Attestation(7));
+    let subnet = topic(&network, MessageKind::Attestation { subnet: 7 });
     for salt in 0..40 {
         node.control.publish(subnet, &ssz(240, salt)).await.unwrap();
         for one in [&mut a, &mut b] {
             loop {
                 match next_event(&mut one.handle).await {
-                    GossipEvent::Message(message) => {
+                    SourceEvent::Message(message) => {
                         assert_eq!(message.raw.bytes, ssz(240, salt));
                         one.handle.report(message.raw.ticket.unwrap(), Verdict::Accept);
                         break;
                     }
-                    GossipEvent::Peer(event) => stays(&event.what),
-                    GossipEvent::ListeningOn(_) => {}
+                    SourceEvent::Peer(event) => stays(&event.what),
+                    SourceEvent::ListeningOn(_) | SourceEvent::Connection { .. } => {}
                 }
             }
         }
@@ -443,7 +448,7 @@ async fn two_listeners_and_their_node_stay_connected() {
     for one in [&mut node, &mut a, &mut b] {
         while !one.handle.events.is_empty() {
             let event = one.handle.events.recv().await.unwrap();
-            if let GossipEvent::Peer(event) = event {
+            if let SourceEvent::Peer(event) = event {
                 stays(&event.what);
             }
         }

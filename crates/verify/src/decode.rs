@@ -3,138 +3,85 @@
 //! message, which is at a fixed offset in every kind.
 
 use crate::outcome::NO_SIGNED_HEADER;
-use crate::{MessageKind, Outcome, RawMessage, SourceKind, Statement};
-use consensus::{
-    Attestation, AttestationData, AttesterSlashing, DecodeError, ForkName, Network, PayloadAttestationMessage, ProposerSlashing,
-    SidecarKind, SignatureBytes, SignedAggregate, SignedBeaconBlockHeader, SignedBlock, SignedInclusionList, SignedPayloadBid,
-    SingleAttestation, Slot, ValidatorIndex, sidecar_header,
-};
+use crate::{Outcome, RawMessage, SourceKind};
+use consensus::{Attestation, DecodedMessage, ForkName, MessageFields, MessageKind, Network, SignedAggregate};
 
-/// A well-formed message.
+/// A vote that selects members of committees by bits.
 #[derive(Clone, Debug)]
-pub(crate) enum Decoded {
-    Block(Box<SignedBlock>, ForkName),
-    Header(SignedBeaconBlockHeader),
-    Vote(VoteMessage),
-    AttesterSlashing(Box<AttesterSlashing>, ForkName),
-    ProposerSlashing(Box<ProposerSlashing>, ForkName),
-    Statement(Statement, SignatureBytes),
+pub(crate) enum VoteByBits {
+    Alone(Box<Attestation>),
+    /// With what its aggregator signed around it.
+    Aggregate(Box<SignedAggregate>),
 }
 
-/// A vote in the form in which it was sent.
-#[derive(Clone, Debug)]
-#[expect(clippy::large_enum_variant, reason = "the large one is the usual one: 31 000 a slot, not worth an allocation each")]
-pub(crate) enum VoteMessage {
-    /// The vote contains the index of its validator.
-    Named(SingleAttestation),
-    /// The vote contains bits that select members of committees.
-    ByBits { attestation: Box<Attestation>, aggregator: Option<Box<Aggregator>> },
-}
-
-/// The parts of a `SignedAggregateAndProof` around the aggregate. They matter only for forwarding.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Aggregator {
-    pub(crate) index: ValidatorIndex,
-    pub(crate) selection_proof: SignatureBytes,
-    pub(crate) signature: SignatureBytes,
-    pub(crate) message_root: consensus::Root,
-}
-
-impl VoteMessage {
-    pub(crate) fn data(&self) -> &AttestationData {
+impl VoteByBits {
+    pub(crate) fn attestation(&self) -> &Attestation {
         match self {
-            Self::Named(single) => &single.data,
-            Self::ByBits { attestation, .. } => &attestation.data,
+            Self::Alone(attestation) => attestation,
+            Self::Aggregate(signed) => &signed.aggregate,
+        }
+    }
+
+    /// The parts around the attestation. They matter only for forwarding.
+    pub(crate) fn aggregate(&self) -> Option<&SignedAggregate> {
+        match self {
+            Self::Alone(_) => None,
+            Self::Aggregate(signed) => Some(signed),
         }
     }
 }
 
-/// Decodes one message. `Err` contains the outcome of a message that cannot be decoded.
-pub(crate) fn decode(network: &Network, message: &RawMessage) -> Result<Decoded, Outcome> {
-    let bytes = message.bytes.as_slice();
-    let preset = network.preset();
+/// Decodes one message, and tells its fork. `Err` contains the outcome of a message that cannot be
+/// decoded.
+pub(crate) fn decode(network: &Network, message: &RawMessage) -> Result<(DecodedMessage, ForkName), Outcome> {
     let fork = match message.origin.fork {
         Some(fork) => fork,
         None => fork_by_slot(network, message)?,
     };
     match message.kind {
-        MessageKind::Block => SignedBlock::from_ssz(fork, preset, bytes).map(|block| Decoded::Block(Box::new(block), fork)),
-        MessageKind::Aggregate => SignedAggregate::from_ssz(fork, preset, bytes).map(|signed| {
-            Decoded::Vote(VoteMessage::ByBits {
-                attestation: Box::new(signed.aggregate),
-                aggregator: Some(Box::new(Aggregator {
-                    index: signed.aggregator_index,
-                    selection_proof: signed.selection_proof,
-                    signature: signed.signature,
-                    message_root: signed.message_root,
-                })),
-            })
-        }),
-        MessageKind::Attestation { .. } if fork.has_single_attestations() => {
-            SingleAttestation::from_ssz(bytes).map(|single| Decoded::Vote(VoteMessage::Named(single)))
-        }
-        MessageKind::Attestation { .. } | MessageKind::AttestationByBits => Attestation::from_ssz(fork, preset, bytes)
-            .map(|attestation| Decoded::Vote(VoteMessage::ByBits { attestation: Box::new(attestation), aggregator: None })),
-        MessageKind::Header => SignedBeaconBlockHeader::from_ssz(bytes).map(Decoded::Header),
-        MessageKind::AttesterSlashing => {
-            AttesterSlashing::from_ssz(fork, preset, bytes).map(|slashing| Decoded::AttesterSlashing(Box::new(slashing), fork))
-        }
-        MessageKind::ProposerSlashing => {
-            ProposerSlashing::from_ssz(bytes).map(|slashing| Decoded::ProposerSlashing(Box::new(slashing), fork))
-        }
         // Sidecars contain no header since Gloas. There is nothing to prove, and the sender did
         // nothing wrong.
         MessageKind::BlobSidecar { .. } | MessageKind::DataColumnSidecar { .. } if fork >= ForkName::Gloas => {
-            return Err(Outcome::Refused(NO_SIGNED_HEADER));
+            Err(Outcome::Refused(NO_SIGNED_HEADER))
         }
-        MessageKind::BlobSidecar { .. } => sidecar_header(fork, preset, SidecarKind::Blob, bytes).map(Decoded::Header),
-        MessageKind::DataColumnSidecar { .. } => {
-            sidecar_header(fork, preset, SidecarKind::DataColumn, bytes).map(Decoded::Header)
-        }
-        MessageKind::PayloadAttestation => PayloadAttestationMessage::from_ssz(fork, preset, bytes).map(|message| {
-            let PayloadAttestationMessage { validator_index: validator, data, data_root: root, signature } = message;
-            Decoded::Statement(Statement::PayloadVote { validator, data, root }, signature)
-        }),
-        MessageKind::PayloadBid => SignedPayloadBid::from_ssz(fork, preset, bytes)
-            .map(|bid| Decoded::Statement(Statement::Bid { bid: bid.message, root: bid.root }, bid.signature)),
-        MessageKind::InclusionList => SignedInclusionList::from_ssz(fork, preset, bytes).map(|signed| {
-            Decoded::Statement(Statement::InclusionList { list: signed.message, root: signed.root }, signed.signature)
-        }),
+        kind => match kind.decode(fork, network.preset(), &message.bytes) {
+            Ok(decoded) => Ok((decoded, fork)),
+            Err(error) => Err(Outcome::Malformed(error.to_string())),
+        },
     }
-    .map_err(malformed)
-}
-
-fn malformed(error: DecodeError) -> Outcome {
-    Outcome::Malformed(error.to_string())
 }
 
 /// The fork at the slot that the message names. This is allowed only for our own node's REST API,
 /// because other senders are not trusted to send a message of that fork.
 fn fork_by_slot(network: &Network, message: &RawMessage) -> Result<ForkName, Outcome> {
-    match message.origin.source {
-        SourceKind::Api => {}
-        SourceKind::Gossip | SourceKind::Block | SourceKind::SlashingOp => return Err(Outcome::UnknownFork),
+    match (message.origin.source, message.kind) {
+        (
+            SourceKind::Api,
+            MessageKind::Block
+            | MessageKind::Aggregate
+            | MessageKind::Attestation { .. }
+            | MessageKind::AttestationByBits
+            | MessageKind::Header
+            | MessageKind::AttesterSlashing
+            | MessageKind::ProposerSlashing,
+        ) => {}
+        (
+            SourceKind::Api,
+            MessageKind::BlobSidecar { .. }
+            | MessageKind::DataColumnSidecar { .. }
+            | MessageKind::PayloadAttestation
+            | MessageKind::PayloadBid
+            | MessageKind::InclusionList,
+        )
+        | (SourceKind::Gossip | SourceKind::Block | SourceKind::SlashingOp, _) => return Err(Outcome::UnknownFork),
     }
-    let fork_at = |offset: usize| {
-        let bytes = message.bytes.get(offset..offset + 8)?;
-        let slot = Slot::new(u64::from_le_bytes(bytes.try_into().ok()?));
+    let fork_at = |assumed: Option<ForkName>| {
+        let slot = MessageFields::of(message.kind, assumed, &message.bytes).slot()?;
         Some(network.spec.fork_name_at(slot.epoch(network.preset())))
     };
-    let by_bits = || fork_at(4);
-    match message.kind {
-        MessageKind::Block => fork_at(100),
-        MessageKind::Aggregate => fork_at(212),
-        MessageKind::Attestation { .. } if message.bytes.len() == SingleAttestation::SSZ_LEN => {
-            fork_at(16).filter(|fork| fork.has_single_attestations()).or_else(by_bits)
-        }
-        MessageKind::Attestation { .. } | MessageKind::AttestationByBits => by_bits(),
-        MessageKind::Header | MessageKind::ProposerSlashing => fork_at(0),
-        MessageKind::AttesterSlashing => fork_at(12),
-        MessageKind::BlobSidecar { .. }
-        | MessageKind::DataColumnSidecar { .. }
-        | MessageKind::PayloadAttestation
-        | MessageKind::PayloadBid
-        | MessageKind::InclusionList => return Err(Outcome::UnknownFork),
-    }
-    .ok_or_else(|| Outcome::Malformed("too short to name its slot; ask its sender for all of it".into()))
+    // A vote of 240 bytes is read as a single one first. If the fork at that slot has none, it is a
+    // vote by bits, and its slot is elsewhere.
+    fork_at(None)
+        .and_then(|fork| fork_at(Some(fork)))
+        .ok_or_else(|| Outcome::Malformed("too short to name its slot; ask its sender for all of it".into()))
 }

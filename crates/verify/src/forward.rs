@@ -17,17 +17,13 @@
 use crate::{UnixNs, resolve};
 use chain::{Chain, Contexts, SignedWith};
 use consensus::{
-    Attestation, AttestationData, BeaconBlockHeader, CommitteeIndex, ForkName, Punishable, Root, Seat, Shuffling, SignatureBytes,
-    ValidatorIndex, sha256,
+    ATTESTATION_SUBNET_COUNT, AttestationData, BeaconBlockHeader, CommitteeIndex, ForkName, MAXIMUM_GOSSIP_CLOCK_DISPARITY_NS,
+    Punishable, Root, Seat, Shuffling, SignedAggregate, ValidatorIndex, sha256,
 };
 use std::sync::Arc;
 
-/// `MAXIMUM_GOSSIP_CLOCK_DISPARITY`, in nanoseconds.
-const CLOCK_DISPARITY_NS: u64 = 500_000_000;
 /// `ATTESTATION_PROPAGATION_SLOT_RANGE`, which applies before Deneb.
 const PROPAGATION_SLOTS: u64 = 32;
-/// `ATTESTATION_SUBNET_COUNT`.
-const N_SUBNETS: u64 = 64;
 /// `TARGET_AGGREGATORS_PER_COMMITTEE`.
 const TARGET_AGGREGATORS: u64 = 16;
 
@@ -36,8 +32,8 @@ pub(crate) fn vote(chain: &Chain, data: &AttestationData, now: UnixNs) -> bool {
     let network = chain.network();
     let preset = network.preset();
     let fork = network.spec.fork_name_at(data.target.epoch);
-    let early = network.slot_at(now.0.saturating_add(CLOCK_DISPARITY_NS));
-    let late = network.slot_at(now.0.saturating_sub(CLOCK_DISPARITY_NS));
+    let early = network.slot_at(now.0.saturating_add(MAXIMUM_GOSSIP_CLOCK_DISPARITY_NS));
+    let late = network.slot_at(now.0.saturating_sub(MAXIMUM_GOSSIP_CLOCK_DISPARITY_NS));
     let in_window = data.slot <= early
         && if fork >= ForkName::Deneb {
             data.target.epoch.saturating_add(1) >= late.epoch(preset)
@@ -71,22 +67,18 @@ pub(crate) fn single(
 ) -> bool {
     let Some((shuffling, seat)) = certain_seat(contexts, validator) else { return false };
     let offset = data.slot.as_u64() % shuffling.slots_per_epoch();
-    let wanted = (shuffling.committees_per_slot().saturating_mul(offset) + seat.committee.as_u64()) % N_SUBNETS;
+    let wanted = (shuffling.committees_per_slot().saturating_mul(offset) + seat.committee.as_u64()) % ATTESTATION_SUBNET_COUNT;
     seat.slot == data.slot && seat.committee == committee && subnet == Some(wanted)
 }
 
 /// The conditions for an aggregate of one committee that one of the committee's aggregators made.
-pub(crate) fn aggregate(
-    contexts: &Contexts,
-    attestation: &Attestation,
-    aggregator: ValidatorIndex,
-    selection_proof: &SignatureBytes,
-) -> bool {
-    let Some((shuffling, seat)) = certain_seat(contexts, aggregator) else { return false };
+pub(crate) fn aggregate(contexts: &Contexts, signed: &SignedAggregate) -> bool {
+    let attestation = &signed.aggregate;
+    let Some((shuffling, seat)) = certain_seat(contexts, signed.aggregator_index) else { return false };
     let Some(committee) = shuffling.committee(seat.slot, seat.committee) else { return false };
     let modulo = (committee.len() as u64 / TARGET_AGGREGATORS).max(1);
     let mut first = [0u8; 8];
-    first.copy_from_slice(&sha256(selection_proof.as_slice())[..8]);
+    first.copy_from_slice(&sha256(signed.selection_proof.as_slice())[..8]);
     seat.slot == attestation.data.slot && attestation.committees() == [seat.committee] && u64::from_le_bytes(first) % modulo == 0
 }
 
@@ -94,7 +86,7 @@ pub(crate) fn aggregate(
 /// the slot. The block is already in the chain's tree.
 pub(crate) fn block(chain: &Chain, header: &BeaconBlockHeader, root: &Root, now: UnixNs) -> bool {
     let network = chain.network();
-    let early = network.slot_at(now.0.saturating_add(CLOCK_DISPARITY_NS));
+    let early = network.slot_at(now.0.saturating_add(MAXIMUM_GOSSIP_CLOCK_DISPARITY_NS));
     header.slot <= early
         && header.slot > chain.finalized().epoch.start_slot(network.preset())
         && chain.block_slot(&header.parent_root).is_some_and(|parent| parent < header.slot)

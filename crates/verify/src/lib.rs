@@ -31,29 +31,29 @@ mod batch;
 pub mod bench;
 mod bls;
 mod check;
-mod claim_set;
 mod config;
 mod decode;
 mod forward;
 mod message;
 mod outcome;
-mod outcome_collector;
 mod parking;
 mod peer_reputation;
-mod pool;
 mod resolve;
 mod seen;
-mod triage;
 mod verifier;
+mod workers;
 
 pub use batch::Signed;
 pub use check::{version_of_indexed_attestation, version_of_signed_header};
 pub use config::{ParkingLimits, SinglesProof, VerifyConfig};
+pub use consensus::MessageKind;
 pub use message::{
-    Arrival, FirstSeen, Inclusion, MessageKind, Origin, PeerBytes, Proposal, ProvenBlock, RawMessage, SlashingBody, SlashingOp,
-    SourceKind, Stated, Statement, Ticket, UnixNs, Vote,
+    Arrival, FirstSeen, Inclusion, MessageParts, MessageTooLong, Origin, PeerBytes, Proposal, ProvenBlock, RawMessage,
+    SlashingBody, SlashingOp, SourceKind, Stated, Statement, Ticket, UnixNs, Vote,
 };
 pub use outcome::{InnerKind, MessageOutcome, NO_SIGNED_HEADER, NoRoom, Outcome, Verdict, Verified};
 pub use peer_reputation::PeerReputation;
-pub use triage::{About, HistoryCheck, SingleVoteClaim, Triage, greatest_index_named, single_vote_claimed, slot_claimed};
-pub use verifier::{Verifier, VerifierStats};
+pub use verifier::{
+    About, HistoryCheck, SingleVoteClaim, Triage, Verifier, VerifierStats, greatest_index_named, single_vote_claimed,
+    slot_claimed,
+};

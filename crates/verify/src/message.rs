@@ -2,9 +2,10 @@
 //! things that are made of them.
 
 use consensus::{
-    AttestationData, AttesterSlashing, BeaconBlockHeader, ForkName, InclusionList, PayloadAttestationData, PayloadBid,
-    ProposerSlashing, Root, Shuffling, SignatureBytes, SignedBlock, Slot, ValidatorIndex,
+    AttestationData, AttesterSlashing, BeaconBlockHeader, ForkName, InclusionList, MessageFields, MessageKind,
+    PayloadAttestationData, PayloadBid, ProposerSlashing, Root, Shuffling, SignatureBytes, SignedBlock, Slot, ValidatorIndex,
 };
+use std::ops::Deref;
 use std::sync::Arc;
 
 /// When something was received. The time is taken where the bytes arrived.
@@ -54,92 +55,72 @@ pub struct Origin {
     pub fork: Option<ForkName>,
 }
 
-/// What the bytes claim to be, which follows from the topic that they came on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum MessageKind {
-    /// `SignedBeaconBlock`.
-    Block,
-    /// `SignedAggregateAndProof`.
-    Aggregate,
-    /// What is published on an attestation subnet: `Attestation` before Electra,
-    /// `SingleAttestation` since Electra.
-    Attestation {
-        subnet: u64,
-    },
-    /// An `Attestation` with aggregation bits, alone, at any fork. It comes from the beacon API's
-    /// `attestation` event, or from the list of attestations of a block.
-    AttestationByBits,
-    /// `SignedBeaconBlockHeader`, from the beacon API's `headers` endpoint.
-    Header,
-    AttesterSlashing,
-    ProposerSlashing,
-    /// `BlobSidecar`. Only the signed header in it is read.
-    BlobSidecar {
-        index: u64,
-    },
-    /// `DataColumnSidecar`. Only the signed header in it is read.
-    DataColumnSidecar {
-        index: u64,
-    },
-    /// `PayloadAttestationMessage`, since Gloas.
-    PayloadAttestation,
-    /// `SignedExecutionPayloadBid`, since Gloas.
-    PayloadBid,
-    /// `SignedInclusionList`, since Heze.
-    InclusionList,
-}
-
-impl MessageKind {
-    /// One word for metrics, without the number of the subnet or column.
-    pub const fn label(self) -> &'static str {
-        match self {
-            Self::Block => "block",
-            Self::Aggregate => "aggregate",
-            Self::Attestation { .. } => "attestation",
-            Self::AttestationByBits => "attestation_by_bits",
-            Self::Header => "header",
-            Self::AttesterSlashing => "attester_slashing",
-            Self::ProposerSlashing => "proposer_slashing",
-            Self::BlobSidecar { .. } => "blob_sidecar",
-            Self::DataColumnSidecar { .. } => "data_column_sidecar",
-            Self::PayloadAttestation => "payload_attestation",
-            Self::PayloadBid => "payload_bid",
-            Self::InclusionList => "inclusion_list",
-        }
-    }
-
-    /// All labels, so that a metric can exist before its first message comes.
-    pub const LABELS: [&str; 12] = [
-        "block",
-        "aggregate",
-        "attestation",
-        "attestation_by_bits",
-        "header",
-        "attester_slashing",
-        "proposer_slashing",
-        "blob_sidecar",
-        "data_column_sidecar",
-        "payload_attestation",
-        "payload_bid",
-        "inclusion_list",
-    ];
-}
-
 /// Identifies the gossip message whose verdict is reported. Only the source that made a ticket
 /// knows what the number means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Ticket(pub u64);
 
-/// A message as it was received. It is decompressed and its size is under the limit of its kind.
-/// Nothing else about it has been checked.
+/// What a message consists of, before its size is checked.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct RawMessage {
+pub struct MessageParts {
     pub origin: Origin,
     pub kind: MessageKind,
     pub received_at: UnixNs,
     /// The message's SSZ, already decompressed.
     pub bytes: Vec<u8>,
     pub ticket: Option<Ticket>,
+}
+
+/// A message as it was received. It is decompressed, and it has no more bytes than a message of its
+/// kind and fork may have, because [`RawMessage::new`] is the only constructor. Nothing else about
+/// it has been checked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RawMessage(MessageParts);
+
+/// A message has more bytes than its kind may have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{len} bytes of SSZ, a message of its kind has at most {limit}; its sender is at fault")]
+pub struct MessageTooLong {
+    pub len: usize,
+    pub limit: usize,
+}
+
+impl RawMessage {
+    /// Only the crate `sources` and tests call this.
+    pub fn new(parts: MessageParts) -> Result<Self, MessageTooLong> {
+        let (len, limit) = (parts.bytes.len(), parts.kind.max_ssz_len(parts.origin.fork));
+        if len > limit { Err(MessageTooLong { len, limit }) } else { Ok(Self(parts)) }
+    }
+
+    pub fn into_parts(self) -> MessageParts {
+        self.0
+    }
+
+    /// The same message with another time of arrival, for a replay that keeps time itself.
+    pub fn arrived_at(self, received_at: UnixNs) -> Self {
+        Self(MessageParts { received_at, ..self.0 })
+    }
+
+    /// The same message with other parts, for tests. Panics if it is then too long.
+    #[cfg(feature = "test-support")]
+    pub fn changed(&self, change: impl FnOnce(&mut MessageParts)) -> Self {
+        let mut parts = self.0.clone();
+        change(&mut parts);
+        Self::new(parts).expect("a test's message is not longer than its kind allows")
+    }
+
+    /// The fields that can be read before the message is decoded.
+    pub fn fields(&self) -> MessageFields<'_> {
+        MessageFields::of(self.kind, self.origin.fork, &self.bytes)
+    }
+}
+
+impl Deref for RawMessage {
+    type Target = MessageParts;
+
+    fn deref(&self) -> &MessageParts {
+        &self.0
+    }
 }
 
 /// When, how and from whom something was first received.
@@ -201,7 +182,7 @@ pub struct Proposal {
     pub heard: FirstSeen,
 }
 
-/// A signed message that no slashing rule covers, although an honest signer sends only one of its
+/// A signed message that no slashing rule contains_all, although an honest signer sends only one of its
 /// kind. It consists of the [`Statement`], its signature and its first arrival.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Stated {
@@ -239,7 +220,7 @@ impl Statement {
 /// contains the body's root.
 #[derive(Clone, Debug)]
 pub struct ProvenBlock {
-    /// The attestations and slashings in the block are judged one by one, and they are returned
+    /// The attestations and slashings in the block are proven one by one, and they are returned
     /// separately as votes, proposals and operations.
     pub block: SignedBlock,
     pub fork: ForkName,

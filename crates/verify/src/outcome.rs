@@ -1,6 +1,7 @@
 //! The result of each message, who is at fault if it is bad, and what is reported to gossipsub.
 
-use crate::{MessageKind, PeerBytes, Proposal, ProvenBlock, Signed, SlashingOp, Stated, Ticket, Vote};
+use crate::{PeerBytes, Proposal, ProvenBlock, Signed, SlashingOp, Stated, Ticket, Vote};
+use consensus::MessageKind;
 
 /// The result of one message. Code that matches on it has no `_` arm, so that a new variant must be
 /// considered everywhere.

@@ -3,18 +3,18 @@
 //! largest share loses its oldest vote. A share is counted in messages or in bytes, whichever gives
 //! more. So one peer cannot keep the others out.
 
-use crate::decode::VoteMessage;
-use crate::outcome_collector::PendingOutcome;
+use crate::decode::VoteByBits;
+use crate::verifier::PendingOutcome;
 use crate::{FirstSeen, NoRoom, ParkingLimits, PeerBytes, UnixNs};
 use consensus::{Root, ShufflingId};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-/// A vote on its way through the verifier. It may be parked several times.
+/// A vote by bits on its way through the verifier. It may be parked several times.
 #[derive(Clone, Debug)]
 pub(crate) struct Job {
     pub(crate) item: PendingOutcome,
     pub(crate) heard: FirstSeen,
-    pub(crate) ballot: VoteMessage,
+    pub(crate) vote: VoteByBits,
     pub(crate) data_root: Root,
     pub(crate) n_bytes: usize,
     /// When the vote came to us, by the time that was given to `process`. The waiting time counts
@@ -163,21 +163,21 @@ impl Parking {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{MessageKind, SourceKind};
-    use consensus::{AttestationData, SignatureBytes, SingleAttestation, ValidatorIndex};
+    use crate::SourceKind;
+    use consensus::{AggregationBits, Attestation, AttestationData, MessageKind, SignatureBytes};
 
     fn job(peer: Option<u8>, number: u64) -> Job {
-        let ballot = VoteMessage::Named(SingleAttestation {
-            committee_index: Default::default(),
-            attester_index: ValidatorIndex::new(number),
+        let vote = VoteByBits::Alone(Box::new(Attestation {
+            aggregation_bits: AggregationBits::with_capacity(1).unwrap(),
             data: AttestationData::default(),
+            committee_bits: None,
             signature: SignatureBytes::ZERO,
-        });
+        }));
         let peer: Option<PeerBytes> = peer.map(|peer| PeerBytes::from([peer]));
         Job {
             item: PendingOutcome::message(number, None, peer.clone(), MessageKind::AttestationByBits),
             heard: FirstSeen { at: UnixNs(number), source: SourceKind::Gossip, peer },
-            ballot,
+            vote,
             data_root: Root::ZERO,
             n_bytes: 100,
             since: UnixNs(number),

@@ -14,7 +14,7 @@ const KNOWN_AFTER: u32 = 16;
 /// One forgery is tolerated for this many proven messages.
 const FORGIVEN_FOR: u32 = 256;
 
-/// How the claims of a peer are judged.
+/// How the claims of a peer are proven.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum PeerReputation {
     /// Together with the claims of all other peers of good reputation. Messages without a peer (our
@@ -44,7 +44,7 @@ impl PeerReputations {
         Self { peers: HashMap::new(), limit: limit.max(1) }
     }
 
-    /// How the claims of this peer are judged.
+    /// How the claims of this peer are proven.
     pub(crate) fn of(&self, peer: Option<&PeerBytes>) -> PeerReputation {
         let Some(peer) = peer else { return PeerReputation::Good };
         match self.peers.get(peer) {
@@ -68,7 +68,7 @@ impl PeerReputations {
     }
 
     /// Halves all counts. The verifier calls it once an epoch.
-    pub(crate) fn fade(&mut self) {
+    pub(crate) fn halve(&mut self) {
         self.peers.retain(|_, record| {
             *record = ReputationRecord { proven: record.proven / 2, forged: record.forged / 2 };
             record.proven + record.forged > 0
@@ -78,7 +78,7 @@ impl PeerReputations {
     fn entry(&mut self, peer: &PeerBytes) -> &mut ReputationRecord {
         while self.peers.len() >= self.limit && !self.peers.contains_key(peer) {
             // Fading removes the peers with the smallest counts.
-            self.fade();
+            self.halve();
         }
         self.peers.entry(peer.clone()).or_default()
     }
@@ -89,30 +89,30 @@ mod tests {
     use super::*;
 
     #[test]
-    fn repute_is_earned_lost_and_forgotten() {
-        let mut reputes = PeerReputations::new(4);
+    fn reputation_is_earned_lost_and_forgotten() {
+        let mut reputations = PeerReputations::new(4);
         let peers: Vec<PeerBytes> = (0..9u8).map(|n| PeerBytes::from([n])).collect();
-        assert_eq!((reputes.of(None), reputes.of(Some(&peers[0]))), (PeerReputation::Good, PeerReputation::Unknown));
+        assert_eq!((reputations.of(None), reputations.of(Some(&peers[0]))), (PeerReputation::Good, PeerReputation::Unknown));
         for _ in 0..KNOWN_AFTER {
-            reputes.proven(&peers[0]);
+            reputations.proven(&peers[0]);
         }
-        assert_eq!(reputes.of(Some(&peers[0])), PeerReputation::Good);
-        reputes.forged(&peers[0]);
-        assert_eq!(reputes.of(Some(&peers[0])), PeerReputation::Unknown, "one forgery among few messages");
+        assert_eq!(reputations.of(Some(&peers[0])), PeerReputation::Good);
+        reputations.forged(&peers[0]);
+        assert_eq!(reputations.of(Some(&peers[0])), PeerReputation::Unknown, "one forgery among few messages");
         for _ in 0..FORGIVEN_FOR {
-            reputes.proven(&peers[0]);
+            reputations.proven(&peers[0]);
         }
-        assert_eq!(reputes.of(Some(&peers[0])), PeerReputation::Good, "one among many");
-        reputes.forged(&peers[1]);
-        assert_eq!(reputes.of(Some(&peers[1])), PeerReputation::Bad);
+        assert_eq!(reputations.of(Some(&peers[0])), PeerReputation::Good, "one among many");
+        reputations.forged(&peers[1]);
+        assert_eq!(reputations.of(Some(&peers[1])), PeerReputation::Bad);
         for peer in &peers {
-            reputes.forged(peer);
-            assert!(reputes.peers.len() <= 4);
+            reputations.forged(peer);
+            assert!(reputations.peers.len() <= 4);
         }
-        assert_eq!(reputes.of(Some(&peers[8])), PeerReputation::Bad);
+        assert_eq!(reputations.of(Some(&peers[8])), PeerReputation::Bad);
         for _ in 0..40 {
-            reputes.fade();
+            reputations.halve();
         }
-        assert_eq!((reputes.peers.len(), reputes.of(Some(&peers[0]))), (0, PeerReputation::Unknown));
+        assert_eq!((reputations.peers.len(), reputations.of(Some(&peers[0]))), (0, PeerReputation::Unknown));
     }
 }

@@ -8,7 +8,8 @@ use crate::PeerBytes;
 use crate::batch::ClaimedSigners;
 use chain::{Chain, Contexts};
 use consensus::{Attestation, AttestationData, Checkpoint, Root, Shuffling, ShufflingId, ValidatorIndex};
-use std::collections::HashMap;
+use std::collections::HashSet;
+use std::collections::hash_map::{Entry, HashMap};
 use std::sync::Arc;
 
 /// The possible signers of a vote.
@@ -21,7 +22,7 @@ pub(crate) enum Resolution {
     Later,
     /// The certain shuffling has no such committee, or the committee has another size, or no bit is
     /// set.
-    Misfit(&'static str),
+    Invalid(&'static str),
 }
 
 /// The signers of a vote under one shuffling.
@@ -39,7 +40,8 @@ pub(crate) struct ContextCache {
 
 struct Answer {
     contexts: Contexts,
-    asker: Option<PeerBytes>,
+    /// The peers on whose budgets the chain was asked.
+    askers: HashSet<Option<PeerBytes>>,
 }
 
 /// What the chain's answers are needed for.
@@ -64,8 +66,9 @@ impl ContextCache {
     /// a vote, so its committees are never certain.
     ///
     /// `asker` is the peer whose budget pays for what has to be computed. An answer can be
-    /// `Unknown` because the budget of one peer is used up. In that case the chain is asked again
-    /// for another peer, so that the votes of one peer do not delay the votes of others.
+    /// `Unknown`, or lack candidates, because the budget of one peer is used up. In these cases the
+    /// chain is asked once for each peer, so that the votes of one peer do not delay the votes of
+    /// others.
     pub(crate) fn of<'a>(
         &'a mut self,
         chain: &mut Chain,
@@ -74,10 +77,6 @@ impl ContextCache {
         asker: Option<&PeerBytes>,
     ) -> &'a Contexts {
         let need = self.need;
-        let is_refused = |answer: &Answer| matches!(answer.contexts, Contexts::Unknown) && answer.asker.as_ref() != asker;
-        if self.answers.get(&data_root).is_some_and(is_refused) {
-            self.answers.remove(&data_root);
-        }
         let asker = asker.cloned();
         let ask = |chain: &mut Chain| {
             let slot_epoch = data.slot.epoch(chain.network().preset());
@@ -94,21 +93,41 @@ impl ContextCache {
                 Contexts::Unknown => Contexts::Unknown,
             }
         };
-        let answer = self.answers.entry(data_root).or_insert_with(|| Answer { contexts: ask(chain), asker: asker.clone() });
-        &answer.contexts
+        match self.answers.entry(data_root) {
+            Entry::Vacant(entry) => {
+                let answer = Answer { contexts: ask(chain), askers: HashSet::from([asker]) };
+                &entry.insert(answer).contexts
+            }
+            Entry::Occupied(entry) => {
+                let answer = entry.into_mut();
+                let may_lack_some = match answer.contexts {
+                    Contexts::Certain(_) => false,
+                    Contexts::Candidates(_) | Contexts::Unknown => true,
+                };
+                if may_lack_some && !answer.askers.contains(&asker) {
+                    answer.contexts = ask(chain);
+                    answer.askers.insert(asker);
+                }
+                &answer.contexts
+            }
+        }
     }
 }
 
 /// The shuffling of the target's epoch in which all `members` have their committee at the vote's
 /// slot, if it is one of `contexts`.
-pub(crate) fn seated(contexts: &Contexts, data: &AttestationData, members: &[ValidatorIndex]) -> Option<Arc<Shuffling>> {
+pub(crate) fn shuffling_with_seats(
+    contexts: &Contexts,
+    data: &AttestationData,
+    members: &[ValidatorIndex],
+) -> Option<Arc<Shuffling>> {
     let shufflings = match contexts {
         Contexts::Certain(shufflings) | Contexts::Candidates(shufflings) => shufflings,
         Contexts::Unknown => return None,
     };
-    let sits =
+    let has_seat =
         |shuffling: &Shuffling, member: &ValidatorIndex| shuffling.seat(*member).is_some_and(|seat| seat.slot == data.slot);
-    shufflings.iter().find(|s| s.epoch() == data.target.epoch && members.iter().all(|member| sits(s, member))).cloned()
+    shufflings.iter().find(|s| s.epoch() == data.target.epoch && members.iter().all(|member| has_seat(s, member))).cloned()
 }
 
 /// Finds the signers of a vote by bits.
@@ -118,7 +137,7 @@ pub(crate) fn seated(contexts: &Contexts, data: &AttestationData, members: &[Val
 /// trusted: the registry is recent enough, or other votes were proven with this shuffling.
 pub(crate) fn by_bits(attestation: &Attestation, contexts: &Contexts, tried: &mut Vec<ShufflingId>, sure: bool) -> Resolution {
     if attestation.aggregation_bits.is_zero() {
-        return Resolution::Misfit("no bit is set; ask its sender for the signed one");
+        return Resolution::Invalid("no bit is set; ask its sender for the signed one");
     }
     let (shufflings, certain) = match contexts {
         Contexts::Certain(shufflings) => (shufflings, sure && shufflings.len() == 1),
@@ -135,7 +154,7 @@ pub(crate) fn by_bits(attestation: &Attestation, contexts: &Contexts, tried: &mu
     }
     match (certain, candidates.is_empty()) {
         (true, false) => Resolution::Certain(candidates.swap_remove(0)),
-        (true, true) => Resolution::Misfit("its bits fit no committees of its slot; ask its sender for the signed one"),
+        (true, true) => Resolution::Invalid("its bits fit no committees of its slot; ask its sender for the signed one"),
         (false, false) => Resolution::Candidates(candidates),
         (false, true) => Resolution::Later,
     }
@@ -153,9 +172,88 @@ pub(crate) fn only(contexts: &Contexts) -> Option<&Arc<Shuffling>> {
 }
 
 /// Whether there is a shuffling with which the vote was not tried yet.
-pub(crate) fn has_news(contexts: &Contexts, tried: &[ShufflingId]) -> bool {
+pub(crate) fn has_untried(contexts: &Contexts, tried: &[ShufflingId]) -> bool {
     match contexts {
         Contexts::Certain(shufflings) | Contexts::Candidates(shufflings) => shufflings.iter().any(|s| !tried.contains(&s.id())),
         Contexts::Unknown => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use chain::{BlockFacts, MAX_ODD_OF_PEER, PubkeyCache};
+    use consensus::{CommitteeIndex, Epoch, SignatureBytes, Slot, sha256};
+
+    fn root(nth: u64) -> Root {
+        Root::from(sha256(format!("block {nth}").as_bytes()))
+    }
+
+    fn vote(target: Root, head: Root) -> AttestationData {
+        AttestationData {
+            slot: Slot::new(400),
+            index: CommitteeIndex::new(0),
+            beacon_block_root: head,
+            source: Checkpoint::default(),
+            target: Checkpoint { epoch: Epoch::new(50), root: target },
+        }
+    }
+
+    /// A chain of 400 blocks, whose shufflings are computed by the worker.
+    fn live_chain() -> Chain {
+        let read = test_support::capture::Capture::read(&test_support::capture("fulu_4"));
+        let mut chain = Chain::from_state(read.spec.clone(), &read.state, &mut PubkeyCache::in_memory(), &mut |_| ()).unwrap();
+        let mut parent_root = chain.head().root;
+        for nth in 0..400u64 {
+            let randao_reveal = SignatureBytes::from_slice(&[nth as u8; 96]);
+            let (slot, proposer_index) = (Slot::new(1 + nth), ValidatorIndex::new(nth % 64));
+            chain.tick(slot);
+            chain.extend(&BlockFacts { root: root(nth), slot, parent_root, proposer_index, randao_reveal });
+            parent_root = root(nth);
+        }
+        chain.compute_on_worker();
+        chain
+    }
+
+    /// Lets the worker finish, and returns how many of the vote's shufflings are there.
+    fn n_at_hand(chain: &mut Chain, data: &AttestationData, wanted: usize) -> usize {
+        let mut n_found = 0;
+        for _ in 0..2_000_000 {
+            chain.tick(Slot::new(400));
+            n_found = match chain.contexts_at_hand(data) {
+                Contexts::Certain(found) | Contexts::Candidates(found) => found.len(),
+                Contexts::Unknown => 0,
+            };
+            if n_found >= wanted {
+                break;
+            }
+            std::thread::yield_now();
+        }
+        n_found
+    }
+
+    /// A peer has used up its budget, and its vote comes first. The shuffling that is lacking is
+    /// computed on the budget of another peer with the same vote.
+    #[test]
+    fn one_peers_budget_does_not_delay_the_votes_of_others_on_the_same_data() {
+        let mut chain = live_chain();
+        let [first, second] = [1u8, 2].map(|peer| PeerBytes::from([peer]));
+        // The target is unknown. The branch of the head is one candidate, and the branch on which
+        // blocks are built is another.
+        let data = vote(Root::repeat_byte(1), root(100));
+        let near = vote(Root::repeat_byte(1), Root::repeat_byte(2));
+        chain.contexts_asked_by(&near, &Some(second.clone()));
+        assert_eq!(n_at_hand(&mut chain, &near, 1), 1);
+        for target in 0..u64::from(MAX_ODD_OF_PEER) {
+            chain.contexts_asked_by(&vote(root(200 + target), root(200 + target)), &Some(first.clone()));
+        }
+        let mut cache = ContextCache::new(Need::Signers);
+        let n_found = |contexts: &Contexts| match contexts {
+            Contexts::Candidates(found) => found.len(),
+            Contexts::Certain(_) | Contexts::Unknown => 0,
+        };
+        assert_eq!(n_found(cache.of(&mut chain, &data, data.root(), Some(&first))), 1, "its own budget is used up");
+        cache.of(&mut chain, &data, data.root(), Some(&second));
+        assert_eq!(n_at_hand(&mut chain, &data, 2), 2, "the other peer's budget pays for it");
     }
 }

@@ -38,7 +38,7 @@ pub(crate) struct SeenVotes {
     n_votes: usize,
     max_votes: usize,
     max_data: usize,
-    pub(crate) n_forgotten: u64,
+    n_forgotten: u64,
 }
 
 /// The votes for one target.
@@ -147,13 +147,13 @@ impl SeenVotes {
 
     /// Starts a new batch. What this batch uses counts as more recently used than what earlier
     /// batches used.
-    pub(crate) fn tick(&mut self) {
+    pub(crate) fn start_batch(&mut self) {
         self.now += 1;
         self.of_batch.clear();
     }
 
     /// Whether all of these members are known to have voted for this data.
-    pub(crate) fn covers(&mut self, data_root: Root, members: &[ValidatorIndex]) -> bool {
+    pub(crate) fn contains_all(&mut self, data_root: Root, members: &[ValidatorIndex]) -> bool {
         let Some(voters) = self.by_data.get_mut(&data_root) else { return false };
         let all = members.iter().all(|member| short(*member).is_some_and(|member| voters.members.contains(&member)));
         if all && voters.used != self.now {
@@ -166,22 +166,22 @@ impl SeenVotes {
 
     /// Whether a message that arrived at `at` is, for one of these members, earlier than the
     /// message that proved the same vote in this batch. Such a message still has new information
-    /// even if [`Self::covers`] is true: the time at which the vote was first received. So this
+    /// even if [`Self::contains_all`] is true: the time at which the vote was first received. So this
     /// time does not depend on how messages are cut into batches.
-    pub(crate) fn came_first(&self, data_root: Root, members: &[ValidatorIndex], at: UnixNs) -> bool {
+    pub(crate) fn is_earlier(&self, data_root: Root, members: &[ValidatorIndex], at: UnixNs) -> bool {
         let Some(new) = self.of_batch.get(&data_root) else { return false };
         members.iter().any(|member| short(*member).and_then(|member| new.get(&member)).is_some_and(|proven_by| at < *proven_by))
     }
 
     /// Whether one of these members is known to have voted for other data with this target. The
     /// vote is then a second vote, which is not forwarded.
-    pub(crate) fn votes_twice(&self, data_root: Root, target: Epoch, members: &[ValidatorIndex]) -> bool {
-        members.iter().any(|member| self.voted_otherwise(data_root, target, *member))
+    pub(crate) fn is_second_vote(&self, data_root: Root, target: Epoch, members: &[ValidatorIndex]) -> bool {
+        members.iter().any(|member| self.has_other_vote(data_root, target, *member))
     }
 
     /// Whether this validator is known to have voted for other data with this target. The cost does
     /// not depend on the number of data.
-    pub(crate) fn voted_otherwise(&self, data_root: Root, target: Epoch, voter: ValidatorIndex) -> bool {
+    pub(crate) fn has_other_vote(&self, data_root: Root, target: Epoch, voter: ValidatorIndex) -> bool {
         let (Some(known), Some(voter)) = (self.by_target.get(&target), short(voter)) else { return false };
         let this = self.by_data.get(&data_root).is_some_and(|this| this.target == target && this.members.contains(&voter));
         known.voters.of(voter) > u32::from(this)
@@ -226,6 +226,11 @@ impl SeenVotes {
                 self.forget_data_of(&voters);
             }
         }
+    }
+
+    /// Number of pairs that were removed to make room.
+    pub(crate) fn n_forgotten(&self) -> u64 {
+        self.n_forgotten
     }
 
     /// Number of remembered (validator, data) pairs.
@@ -277,7 +282,7 @@ mod tests {
         };
         let root = |n: u64| Root::from(consensus::sha256(&n.to_be_bytes()));
         for source in 0..5000 {
-            seen.tick();
+            seen.start_batch();
             seen.insert(root(source), &with_source(source), &validators(7..8), UnixNs(0));
             if source % 100 == 0 {
                 let start = 10 + source;
@@ -290,10 +295,10 @@ mod tests {
         assert!(!seen.is_unusual_source(target, Epoch::new((1 << 20) - 1)));
         assert!(seen.is_unusual_source(target, Epoch::new(4999)) && seen.is_unusual_source(target, Epoch::new(0)));
         // A vote is compared with what is remembered, and not with what was forgotten.
-        assert!(seen.voted_otherwise(root(9999), target, ValidatorIndex::new(7)));
-        assert!(!seen.covers(root(0), &validators(7..8)) && seen.covers(root(4999), &validators(7..8)));
+        assert!(seen.has_other_vote(root(9999), target, ValidatorIndex::new(7)));
+        assert!(!seen.contains_all(root(0), &validators(7..8)) && seen.contains_all(root(4999), &validators(7..8)));
         for source in 0..2000 {
-            seen.tick();
+            seen.start_batch();
             seen.insert(
                 root(source),
                 &AttestationData { source: with_source(source).source, ..data(Epoch::new(5)) },
@@ -302,7 +307,7 @@ mod tests {
             );
         }
         assert!(!seen.by_target.contains_key(&target) || seen.by_target[&target].n_data < 2);
-        assert!(!seen.voted_otherwise(root(9999), target, ValidatorIndex::new(7)));
+        assert!(!seen.has_other_vote(root(9999), target, ValidatorIndex::new(7)));
     }
 
     /// One key signs more data for a target than the number of data that a vote could be compared
@@ -318,10 +323,12 @@ mod tests {
         }
         let honest = root(5000);
         seen.insert(honest, &data(target), &validators(100..200), AT);
-        assert!(!seen.votes_twice(honest, target, &validators(100..200)), "the first votes of a hundred honest validators");
-        assert!(!seen.votes_twice(honest, target, &validators(200..201)));
-        assert!(seen.voted_otherwise(root(6000), target, ValidatorIndex::new(150)), "who voted after the flood votes again");
-        assert!(seen.votes_twice(root(0), target, &validators(7..8)) && seen.votes_twice(root(6000), target, &validators(7..8)));
+        assert!(!seen.is_second_vote(honest, target, &validators(100..200)), "the first votes of a hundred honest validators");
+        assert!(!seen.is_second_vote(honest, target, &validators(200..201)));
+        assert!(seen.has_other_vote(root(6000), target, ValidatorIndex::new(150)), "who voted after the flood votes again");
+        assert!(
+            seen.is_second_vote(root(0), target, &validators(7..8)) && seen.is_second_vote(root(6000), target, &validators(7..8))
+        );
     }
 
     #[test]
@@ -363,26 +370,26 @@ mod tests {
         seen.insert(Root::repeat_byte(2), &with_source(5), &validators(200..220), AT);
         let unusual = [4, 5, 6].map(|source| seen.is_unusual_source(target, Epoch::new(source)));
         assert_eq!(unusual, [true, false, false]);
-        assert!(seen.voted_otherwise(Root::repeat_byte(2), target, ValidatorIndex::new(0)));
-        assert!(!seen.voted_otherwise(Root::repeat_byte(1), target, ValidatorIndex::new(0)));
-        assert!(!seen.voted_otherwise(Root::repeat_byte(2), target, ValidatorIndex::MAX));
+        assert!(seen.has_other_vote(Root::repeat_byte(2), target, ValidatorIndex::new(0)));
+        assert!(!seen.has_other_vote(Root::repeat_byte(1), target, ValidatorIndex::new(0)));
+        assert!(!seen.has_other_vote(Root::repeat_byte(2), target, ValidatorIndex::MAX));
     }
 
     #[test]
     fn forgets_what_was_not_used_for_longest() {
         let mut seen = SeenVotes::new(100, 2);
         let [a, b, c] = [1, 2, 3].map(Root::repeat_byte);
-        seen.tick();
+        seen.start_batch();
         seen.insert(a, &data(Epoch::new(1)), &validators(0..10), AT);
-        seen.tick();
+        seen.start_batch();
         seen.insert(b, &data(Epoch::new(1)), &validators(0..10), AT);
-        seen.tick();
-        assert!(seen.covers(a, &validators(3..5)));
+        seen.start_batch();
+        assert!(seen.contains_all(a, &validators(3..5)));
         seen.insert(c, &data(Epoch::new(1)), &validators(0..1), AT);
-        assert!(seen.covers(a, &validators(0..10)));
-        assert!(!seen.covers(b, &validators(0..1)));
-        assert!(!seen.covers(a, &validators(9..11)));
-        assert!(!seen.covers(a, &[ValidatorIndex::MAX]));
+        assert!(seen.contains_all(a, &validators(0..10)));
+        assert!(!seen.contains_all(b, &validators(0..1)));
+        assert!(!seen.contains_all(a, &validators(9..11)));
+        assert!(!seen.contains_all(a, &[ValidatorIndex::MAX]));
         assert_eq!((seen.len(), seen.n_forgotten), (11, 10));
     }
 
@@ -390,13 +397,13 @@ mod tests {
     fn of_two_messages_of_a_batch_the_earlier_one_came_first() {
         let mut seen = SeenVotes::new(100, 2);
         let (root, target) = (Root::repeat_byte(1), Epoch::new(1));
-        seen.tick();
+        seen.start_batch();
         seen.insert(root, &data(target), &validators(0..4), UnixNs(10));
         seen.insert(root, &data(target), &validators(3..5), UnixNs(8));
-        let first = |seen: &SeenVotes, range, at| seen.came_first(root, &validators(range), UnixNs(at));
+        let first = |seen: &SeenVotes, range, at| seen.is_earlier(root, &validators(range), UnixNs(at));
         assert!(first(&seen, 0..5, 9) && first(&seen, 4..9, 7) && !first(&seen, 0..5, 10));
         assert!(!first(&seen, 3..5, 8) && !first(&seen, 6..9, 1), "not earlier; nobody's");
-        seen.tick();
+        seen.start_batch();
         seen.insert(root, &data(target), &validators(0..6), UnixNs(20));
         assert!(!first(&seen, 0..5, 1), "proven in an earlier batch");
         assert!(first(&seen, 0..6, 19));
@@ -406,12 +413,12 @@ mod tests {
     fn votes_are_bounded_as_well() {
         let mut seen = SeenVotes::new(15, 100);
         for i in 0..20u8 {
-            seen.tick();
+            seen.start_batch();
             seen.insert(Root::repeat_byte(i), &data(Epoch::new(u64::from(i))), &validators(0..4), AT);
             assert!(seen.len() <= 15);
         }
-        assert!(seen.covers(Root::repeat_byte(19), &validators(0..4)));
-        assert!(!seen.covers(Root::repeat_byte(0), &validators(0..4)));
+        assert!(seen.contains_all(Root::repeat_byte(19), &validators(0..4)));
+        assert!(!seen.contains_all(Root::repeat_byte(0), &validators(0..4)));
     }
 
     #[test]
@@ -419,16 +426,16 @@ mod tests {
         let mut seen = SeenVotes::new(100, 2);
         let [a, b, c] = [1, 2, 3].map(Root::repeat_byte);
         let (target, other) = (Epoch::new(7), Epoch::new(8));
-        seen.tick();
+        seen.start_batch();
         seen.insert(a, &data(target), &validators(0..10), AT);
-        assert!(!seen.votes_twice(a, target, &validators(0..10)));
-        assert!(seen.votes_twice(b, target, &validators(9..12)));
-        assert!(!seen.votes_twice(b, target, &validators(10..12)));
-        assert!(!seen.votes_twice(b, other, &validators(0..10)));
-        seen.tick();
+        assert!(!seen.is_second_vote(a, target, &validators(0..10)));
+        assert!(seen.is_second_vote(b, target, &validators(9..12)));
+        assert!(!seen.is_second_vote(b, target, &validators(10..12)));
+        assert!(!seen.is_second_vote(b, other, &validators(0..10)));
+        seen.start_batch();
         seen.insert(b, &data(other), &validators(0..1), AT);
         seen.insert(c, &data(other), &validators(1..2), AT);
-        assert!(!seen.votes_twice(b, target, &validators(0..10)), "the first data is forgotten");
+        assert!(!seen.is_second_vote(b, target, &validators(0..10)), "the first data is forgotten");
         assert_eq!(seen.by_target.len(), 1);
     }
 }

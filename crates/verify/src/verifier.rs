@@ -10,45 +10,43 @@
 //!    are certain, then the others, candidate by candidate.
 //!
 //! After these come messages that no rule punishes (Gloas, Heze). Each step is in a file of its
-//! own.
+//! own, which also owns what the step remembers. The equation itself is in `prover.rs`.
 
 mod blocks;
 mod by_bits;
+mod forgeries;
 mod named;
+mod outcome_collector;
+mod prover;
 mod statements;
-mod strangers;
+mod triage;
+mod unknown_validators;
 
-use crate::batch::{BatchResult, Judgement, Method, SignatureClaim, prove};
-use crate::claim_set::ClaimSet;
-use crate::decode::{Decoded, VoteMessage, decode};
-use crate::outcome_collector::{OutcomeCollector, PendingOutcome};
-use crate::parking::{Job, Parking};
-use crate::peer_reputation::PeerReputations;
+pub(crate) use outcome_collector::PendingOutcome;
+pub use triage::{About, HistoryCheck, SingleVoteClaim, Triage, greatest_index_named, single_vote_claimed, slot_claimed};
+
+use crate::batch::{BatchResult, ClaimSet};
+use crate::decode::{VoteByBits, decode};
+use crate::parking::Job;
+use crate::peer_reputation::PeerReputation;
 use crate::resolve::ContextCache;
 use crate::seen::SeenVotes;
-use crate::triage::DataRoots;
-use crate::{FirstSeen, Outcome, PeerBytes, RawMessage, UnixNs, Verified, VerifyConfig, pool};
-use base::BoundedMap;
-use blocks::{BlockJob, HeaderJob};
+use crate::{FirstSeen, MessageParts, Outcome, PeerBytes, RawMessage, Statement, UnixNs, Verified, VerifyConfig};
+use blocks::{BlockJob, HeaderJob, SeenBlocks};
+use by_bits::UncertainVotes;
 use chain::Chain;
-use consensus::{Network, Root, ShufflingId, SignatureBytes, Slot, ValidatorIndex};
-use named::SlashingJob;
+use consensus::{DecodedMessage, ForkName, Network, Root, Slot, ValidatorIndex};
+use forgeries::Forgeries;
+use named::{NamedVoteJob, SeenOperations, SlashingJob};
+use outcome_collector::OutcomeCollector;
+use prover::{Prover, Signers};
 use rand::SeedableRng as _;
 use rand::rngs::{OsRng, StdRng};
-use statements::StatementJob;
-use std::collections::HashMap;
-use strangers::UnknownValidators;
+use statements::{SeenStatements, StatementJob};
+use triage::DataRoots;
 
-/// Number of shufflings that are remembered as confirmed. It is more than the chain keeps.
-const CONFIRMED: usize = 256;
 const NO_SUCH_VALIDATOR: &str =
     "it names a validator that cannot exist yet, by the most deposits since our state; its sender is at fault";
-/// How many claims of one peer about a fork that has not happened yet may fail with every possible
-/// version in one slot. Nobody is blamed for such claims, so further ones are not tried.
-const MAX_WITHOUT_VERSION: usize = 64;
-/// At least this many claims are tried in one equation, if there are any left. So the bound may be
-/// exceeded by one less.
-const TRIED_TOGETHER: usize = 16;
 /// Number of messages that one worker decodes at a time.
 const DECODE_CHUNK: usize = 64;
 
@@ -57,47 +55,16 @@ const DECODE_CHUNK: usize = 64;
 #[derive(Debug)]
 pub struct Verifier {
     config: VerifyConfig,
-    method: Method,
-    /// The weights must be unpredictable for the senders of signatures.
-    rng: StdRng,
-    pub(crate) votes: SeenVotes,
-    /// Votes, headers, statements and slashing operations that were judged forged, by a hash of
-    /// everything that the judgement depends on.
-    forgeries: BoundedMap<Root, ()>,
-    n_repeated_forgeries: u64,
-    n_tried_again: u64,
-    pub(crate) reputes: PeerReputations,
-    pub(crate) roots: DataRoots,
-    /// Proven headers by root, with their only valid signature.
-    proposals: BoundedMap<Root, SignatureBytes>,
-    blocks: BoundedMap<Root, ()>,
-    /// The first proven block of each slot and proposer. A second one is not forwarded.
-    pub(crate) first_blocks: BoundedMap<(Slot, ValidatorIndex), Root>,
-    slashings: BoundedMap<Root, ()>,
-    /// Validators that a block slashed, on any branch. Our registry may not show this yet, so
-    /// operations against them are not forwarded.
-    slashed: BoundedMap<ValidatorIndex, ()>,
-    /// Sides of attester slashings and other sums that were proven, by a hash of everything that
-    /// the proof depends on.
-    sides: BoundedMap<Root, ()>,
-    /// Proven statements by a hash of signer and content, with their only valid signature.
-    statements: BoundedMap<Root, SignatureBytes>,
-    /// Proven votes by bits whose committees were not certain, by a hash of their content.
-    ballots: BoundedMap<Root, ()>,
-    /// Shufflings for which most members of a committee were proven to have signed. Such a
-    /// shuffling is right, however old the registry behind it is.
-    confirmed: BoundedMap<ShufflingId, ()>,
-    parking: Parking,
-    /// Slashing operations from blocks that name validators that the registry lacks.
-    strangers: UnknownValidators,
+    prover: Prover,
+    votes: SeenVotes,
+    forgeries: Forgeries,
+    blocks: SeenBlocks,
+    operations: SeenOperations,
+    uncertain: UncertainVotes,
+    statements: SeenStatements,
+    data_roots: DataRoots,
     registry_version: u64,
-    /// Number of tries of uncertain votes in this slot, by peer.
-    tries: HashMap<PeerBytes, usize>,
-    /// Number of claims about a fork that has not happened yet that failed with every possible
-    /// version in this slot, by peer.
-    without_version: HashMap<PeerBytes, usize>,
     slot: Slot,
-    generation: u64,
     next_number: u64,
 }
 
@@ -119,21 +86,13 @@ pub struct VerifierStats {
     pub tried_again: u64,
 }
 
-/// Whether the claimed signers are known for certain.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Signers {
-    Certain,
-    /// One of several committees that are possible.
-    Guessed,
-}
-
 /// A batch, sorted by what is done with its messages.
 #[derive(Default)]
 struct SortedBatch {
     blocks: Vec<BlockJob>,
     headers: Vec<HeaderJob>,
     slashings: Vec<SlashingJob>,
-    named: Vec<Job>,
+    named: Vec<NamedVoteJob>,
     by_bits: Vec<Job>,
     statements: Vec<StatementJob>,
 }
@@ -152,58 +111,44 @@ impl Verifier {
 
     fn with_rng(config: VerifyConfig, rng: StdRng) -> Self {
         Self {
-            config,
-            method: Method { singles: config.singles, threads: pool::n_threads(config.threads) },
-            rng,
+            prover: Prover::new(&config, rng),
             votes: SeenVotes::new(config.remembered_votes, config.remembered_data),
-            forgeries: BoundedMap::new(config.remembered_forgeries),
-            n_repeated_forgeries: 0,
-            n_tried_again: 0,
-            reputes: PeerReputations::new(config.remembered_peers),
-            roots: DataRoots::default(),
-            proposals: BoundedMap::new(config.remembered_roots),
-            blocks: BoundedMap::new(config.remembered_roots),
-            first_blocks: BoundedMap::new(config.remembered_roots),
-            slashings: BoundedMap::new(config.remembered_roots),
-            slashed: BoundedMap::new(config.remembered_roots),
-            sides: BoundedMap::new(config.remembered_roots),
-            statements: BoundedMap::new(config.remembered_roots),
-            ballots: BoundedMap::new(config.remembered_roots),
-            confirmed: BoundedMap::new(CONFIRMED),
-            parking: Parking::new(config.parking),
-            strangers: UnknownValidators::default(),
+            forgeries: Forgeries::new(config.remembered_forgeries),
+            blocks: SeenBlocks::new(config.remembered_roots),
+            operations: SeenOperations::new(config.remembered_roots),
+            uncertain: UncertainVotes::new(&config),
+            statements: SeenStatements::new(config.remembered_roots),
+            data_roots: DataRoots::default(),
             registry_version: 0,
-            tries: HashMap::new(),
-            without_version: HashMap::new(),
             slot: Slot::new(0),
-            generation: 0,
             next_number: 0,
+            config,
         }
     }
 
     /// While more comes in than can be proven for forwarding, single votes are proven in sums, at a
     /// third of the cost.
     pub fn set_pressed(&mut self, pressed: bool) {
-        self.method.singles = if pressed { crate::SinglesProof::Sums } else { self.config.singles };
+        self.prover.set_singles(if pressed { crate::SinglesProof::Sums } else { self.config.singles });
     }
 
-    /// Judges a batch. `now` is the time that decides which messages expire, and which ones are too
-    /// early or too late for forwarding. In a replay it is the time of the latest message. Proven
-    /// blocks extend `chain`. The result contains one outcome for each message of the batch, and
-    /// one for each parked message whose waiting ended.
+    /// Decodes, resolves and proves a batch. `now` is the time that decides which messages expire,
+    /// and which ones are too early or too late for forwarding. In a replay it is the time of the
+    /// latest message. Proven blocks extend `chain`. The result contains one outcome for each
+    /// message of the batch, and one for each parked message whose waiting ended.
     pub fn process(&mut self, chain: &mut Chain, batch: Vec<RawMessage>, now: UnixNs) -> Verified {
         let network = chain.network().clone();
-        let mut ledger = OutcomeCollector::default();
-        self.votes.tick();
-        let new_slot = self.turn_to(&network, now, &mut ledger);
-        let mut intake = self.read(&network, batch, now, &mut ledger);
-        self.read_registry(chain, &mut intake);
-        self.prove_blocks(chain, &mut intake, now, &mut ledger);
-        self.prove_named(chain, &mut intake, now, &mut ledger);
-        self.prove_by_bits(chain, intake.by_bits, new_slot, now, &mut ledger);
-        self.prove_statements(chain, intake.statements, &mut ledger);
-        chain.count_votes(ledger.verified.votes.iter().map(|vote| (&vote.data, vote.indices.as_slice())));
-        ledger.close()
+        let mut collector = OutcomeCollector::default();
+        self.votes.start_batch();
+        let is_new_slot = self.start_slot(&network, now, &mut collector);
+        let mut sorted = self.decode_and_sort(&network, batch, now, &mut collector);
+        self.follow_registry(chain, &mut sorted);
+        self.prove_blocks(chain, &mut sorted, now, &mut collector);
+        self.prove_named(chain, &mut sorted, now, &mut collector);
+        self.prove_by_bits(chain, sorted.by_bits, is_new_slot, now, &mut collector);
+        self.prove_statements(chain, sorted.statements, &mut collector);
+        chain.count_votes(collector.verified.votes.iter().map(|vote| (&vote.data, vote.indices.as_slice())));
+        collector.into_verified()
     }
 
     /// Ends all waiting, at the end of a replay or of the program. Everything that can be tried is
@@ -213,196 +158,119 @@ impl Verifier {
     pub fn finish(&mut self, chain: &mut Chain, now: UnixNs) -> Verified {
         // The chain will not be asked again later, so everything must be computed now.
         chain.compute_at_once();
-        let mut ledger = OutcomeCollector::default();
-        let mut intake = SortedBatch::default();
-        self.read_registry(chain, &mut intake);
-        self.prove_named(chain, &mut intake, now, &mut ledger);
-        self.prove_parked_at_last(chain, now, &mut ledger);
-        for job in self.parking.take_if(|_| true) {
-            ledger.settle(job.item, Outcome::Expired);
+        let mut collector = OutcomeCollector::default();
+        let mut sorted = SortedBatch::default();
+        self.follow_registry(chain, &mut sorted);
+        self.prove_named(chain, &mut sorted, now, &mut collector);
+        self.prove_parked_at_last(chain, now, &mut collector);
+        for job in self.uncertain.take_all() {
+            collector.record(job.item, Outcome::Expired);
         }
-        for job in self.strangers.take() {
-            ledger.settle(job.item, Outcome::UnknownValidator);
+        for job in self.operations.take_waiting() {
+            collector.record(job.item, Outcome::UnknownValidator);
         }
-        ledger.close()
+        collector.into_verified()
     }
 
     /// The number of waiting messages: `received = final outcomes + parked`.
     pub fn parked(&self) -> usize {
-        self.parking.n_messages()
+        self.uncertain.parking().n_messages()
     }
 
     /// The arrival time of the message, or part of one, that has waited longest. A crash loses what
     /// waits. Looks at everything that is parked.
     pub fn parked_since(&self) -> Option<UnixNs> {
-        self.parking.waits_since()
+        self.uncertain.parking().waits_since()
+    }
+
+    /// How the claims of this peer are proven: together with those of others, or each by itself.
+    pub fn peer_reputation(&self, peer: Option<&PeerBytes>) -> PeerReputation {
+        self.prover.reputation_of(peer)
     }
 
     pub fn stats(&self) -> VerifierStats {
+        let parking = self.uncertain.parking();
         VerifierStats {
-            parked_messages: self.parking.n_messages(),
-            parked: self.parking.len(),
-            parked_bytes: self.parking.bytes(),
+            parked_messages: parking.n_messages(),
+            parked: parking.len(),
+            parked_bytes: parking.bytes(),
             remembered_votes: self.votes.len(),
-            forgotten_votes: self.votes.n_forgotten,
-            repeated_forgeries: self.n_repeated_forgeries,
-            tried_again: self.n_tried_again,
+            forgotten_votes: self.votes.n_forgotten(),
+            repeated_forgeries: self.forgeries.n_repeated(),
+            tried_again: self.prover.n_tried_again(),
         }
     }
 
     /// Starts a new slot: resets the limits per slot, and lets messages expire that waited too
     /// long. Returns whether the slot is a new one.
-    fn turn_to(&mut self, network: &Network, now: UnixNs, ledger: &mut OutcomeCollector) -> bool {
+    fn start_slot(&mut self, network: &Network, now: UnixNs, collector: &mut OutcomeCollector) -> bool {
         let slot = network.slot_at(now.0);
         if slot == self.slot {
             return false;
         }
-        if slot.epoch(network.preset()) != self.slot.epoch(network.preset()) {
-            self.reputes.fade();
-        }
+        let is_new_epoch = slot.epoch(network.preset()) != self.slot.epoch(network.preset());
         self.slot = slot;
-        self.tries.clear();
-        self.without_version.clear();
+        self.prover.start_slot(is_new_epoch);
         let epoch_ns = network.spec.slot_duration.as_nanos() as u64 * network.preset().slots_per_epoch;
         let oldest = now.0.saturating_sub(self.config.parking.wait_epochs.saturating_mul(epoch_ns));
-        for job in self.parking.expire(UnixNs(oldest)) {
-            ledger.settle(job.item, Outcome::Expired);
+        for job in self.uncertain.start_slot(UnixNs(oldest)) {
+            collector.record(job.item, Outcome::Expired);
         }
         true
     }
 
-    /// Prepares what has to be judged again after the registry has changed.
-    fn read_registry(&mut self, chain: &Chain, intake: &mut SortedBatch) {
+    /// Prepares what has to be proven again after the registry has changed.
+    fn follow_registry(&mut self, chain: &Chain, sorted: &mut SortedBatch) {
         if chain.registry().version() != self.registry_version {
             self.registry_version = chain.registry().version();
             // With the new registry, votes by bits may have other signers than before.
-            self.forgeries.clear();
-            intake.slashings.extend(self.strangers.take());
+            self.forgeries.forget_all();
+            sorted.slashings.extend(self.operations.take_waiting());
         }
     }
 
-    fn read(&mut self, network: &Network, batch: Vec<RawMessage>, now: UnixNs, ledger: &mut OutcomeCollector) -> SortedBatch {
+    fn decode_and_sort(
+        &mut self,
+        network: &Network,
+        batch: Vec<RawMessage>,
+        now: UnixNs,
+        collector: &mut OutcomeCollector,
+    ) -> SortedBatch {
         let chunks: Vec<&[RawMessage]> = batch.chunks(DECODE_CHUNK).collect();
-        let decoded: Vec<Result<(Decoded, Root), Outcome>> = pool::map(self.method.threads, &chunks, |chunk| {
+        let decoded = self.prover.workers().map(&chunks, |chunk| {
             let decoded = chunk.iter().map(|message| decode(network, message));
             decoded.map(|decoded| decoded.map(with_data_root)).collect::<Vec<_>>()
-        })
-        .into_iter()
-        .flatten()
-        .collect();
-        let mut intake = SortedBatch::default();
-        for (message, decoded) in batch.into_iter().zip(decoded) {
-            let heard = FirstSeen { at: message.received_at, source: message.origin.source, peer: message.origin.peer.clone() };
-            let item = PendingOutcome::message(self.next_number, message.ticket, message.origin.peer, message.kind);
+        });
+        let mut sorted = SortedBatch::default();
+        for (message, decoded) in batch.into_iter().zip(decoded.into_iter().flatten()) {
+            let MessageParts { origin, kind, received_at, bytes, ticket } = message.into_parts();
+            let heard = FirstSeen { at: received_at, source: origin.source, peer: origin.peer.clone() };
+            let item = PendingOutcome::message(self.next_number, ticket, origin.peer, kind);
             self.next_number += 1;
-            let n_bytes = message.bytes.len();
             match decoded {
-                Err(outcome) => ledger.settle(item, outcome),
-                Ok((Decoded::Block(block, fork), _)) => intake.blocks.push(BlockJob { item, heard, block, fork, n_bytes }),
-                Ok((Decoded::Header(header), _)) => intake.headers.push(HeaderJob { item, heard, header }),
-                Ok((Decoded::AttesterSlashing(slashing, fork), _)) => {
-                    intake.slashings.push(SlashingJob::attester(item, heard, slashing, fork, None));
-                }
-                Ok((Decoded::ProposerSlashing(slashing, fork), _)) => {
-                    intake.slashings.push(SlashingJob::proposer(item, heard, slashing, fork, None));
-                }
-                Ok((Decoded::Statement(statement, signature), _)) => {
-                    intake.statements.push(StatementJob { item, heard, statement, signature });
-                }
-                Ok((Decoded::Vote(ballot), data_root)) => intake.take_vote(item, heard, ballot, data_root, n_bytes, now),
+                Err(outcome) => collector.record(item, outcome),
+                Ok((decoded, fork, data_root)) => sorted.add(item, heard, decoded, fork, data_root, bytes.len(), now),
             }
         }
-        intake
+        sorted
     }
 
-    /// Verifies the claims of a batch in one equation. Proven claims are returned and remembered.
-    /// For a claim that is not proven, the failure is remembered for its sender, unless the signers
-    /// were only guessed.
-    ///
-    /// A claim about a fork that has not happened yet may hold with no possible version. Nobody is
-    /// blamed for such a claim, and it costs two equations. So a peer may have
-    /// [`MAX_WITHOUT_VERSION`] such claims in a slot. Claims that hold do not use up this number.
-    /// Therefore claims that may exceed it are postponed until the other claims have shown how much
-    /// is left.
-    fn judge(&mut self, chain: &Chain, docket: ClaimSet, signers: Signers, ledger: &mut OutcomeCollector) -> BatchResult {
-        let now = chain.now().epoch(chain.network().preset());
-        let mut claims = docket.claims;
-        claims.iter_mut().for_each(|claim| claim.consider_versions(chain.network(), now));
-        let mut put_off = self.put_off(&mut claims);
-        let mut judged = self.prove_claims(chain, claims, signers, ledger);
-        loop {
-            let (places, mut claims): (Vec<usize>, Vec<SignatureClaim>) = put_off.into_iter().unzip();
-            let later = self.put_off(&mut claims);
-            if later.len() == claims.len() {
-                return judged;
-            }
-            put_off = later.into_iter().map(|(nth, claim)| (places[nth], claim)).collect();
-            judged.take_over(&places, &self.prove_claims(chain, claims, signers, ledger));
-        }
-    }
-
-    /// Gives up those claims that may be more than what their senders have left, and gives them
-    /// back as they were, with their places.
-    fn put_off(&self, claims: &mut [SignatureClaim]) -> Vec<(usize, SignatureClaim)> {
-        let mut left: HashMap<PeerBytes, usize> = HashMap::new();
-        let mut put_off = Vec::new();
-        for (place, claim) in claims.iter_mut().enumerate().filter(|(_, claim)| claim.is_version_in_doubt()) {
-            let Some(peer) = claim.doubtful_sender() else { continue };
-            let failed = self.without_version.get(peer).copied().unwrap_or(0);
-            let left = left.entry(peer.clone()).or_insert_with(|| match MAX_WITHOUT_VERSION.saturating_sub(failed) {
-                0 => 0,
-                left => left.max(TRIED_TOGETHER),
-            });
-            if *left > 0 {
-                *left -= 1;
-                continue;
-            }
-            put_off.push((place, claim.clone()));
-            claim.give_up();
-        }
-        put_off
-    }
-
-    /// The equation, and for what it does not prove the one with the other version that is
-    /// possible.
-    fn prove_claims(
-        &mut self,
-        chain: &Chain,
-        claims: Vec<SignatureClaim>,
-        signers: Signers,
-        ledger: &mut OutcomeCollector,
-    ) -> BatchResult {
-        let mut judged = prove(claims, chain.registry(), self.method, &self.reputes, &mut self.rng);
-        ledger.take(judged.harvest());
-        let (places, again) = judged.in_doubt();
-        if !again.is_empty() {
-            self.n_tried_again += again.len() as u64;
-            let other = prove(again, chain.registry(), self.method, &self.reputes, &mut self.rng);
-            ledger.take(other.harvest());
-            judged.take_over(&places, &other);
-        }
-        for (claim, judgement) in judged.all() {
-            match (judgement, claim.answerable(), signers) {
-                (Judgement::Proven { .. }, Some(peer), _) => self.reputes.proven(peer),
-                (Judgement::Forged, Some(peer), Signers::Certain) => self.reputes.forged(peer),
-                (Judgement::Proven { .. } | Judgement::Forged | Judgement::NoKey | Judgement::NoVersion, _, _) => {}
-            }
-            let tried_in_vain = judgement == Judgement::NoVersion && claim.is_version_in_doubt();
-            if let Some(peer) = claim.doubtful_sender().filter(|_| tried_in_vain && signers == Signers::Certain) {
-                *self.without_version.entry(peer.clone()).or_default() += 1;
-            }
-        }
-        for claim in judged.proven() {
+    /// Proves the claims of a batch. Proven claims are returned and remembered. For a claim that is
+    /// not proven, the failure is remembered for its sender, unless the signers were only guessed.
+    fn prove(&mut self, chain: &Chain, claims: ClaimSet, signers: Signers, collector: &mut OutcomeCollector) -> BatchResult {
+        let (proofs, proven) = self.prover.prove(chain, claims, signers);
+        proven.into_iter().for_each(|proven| collector.add_proven(proven));
+        for claim in proofs.proven() {
             if let Some((data_root, data)) = claim.vote() {
                 self.votes.insert(data_root, data, claim.members(), claim.arrival());
             }
             // A signature that is valid with another version than the scheduled one must not make
             // the right signature a forgery after the fork.
             if let Some((root, signature)) = claim.proposal_root().filter(|_| claim.signed_with().is_none()) {
-                self.proposals.insert(root, signature);
+                self.blocks.remember_proposal(root, signature);
             }
         }
-        judged
+        proofs
     }
 }
 
@@ -416,36 +284,65 @@ fn without_key(chain: &Chain, named: ValidatorIndex, heard: &FirstSeen) -> Outco
     }
 }
 
-/// A vote with the root of its data. The root takes seven hashes, so it is computed together with
-/// the decoding, on all threads.
-fn with_data_root(decoded: Decoded) -> (Decoded, Root) {
-    let root = match &decoded {
-        Decoded::Vote(ballot) => ballot.data().root(),
-        Decoded::Block(..)
-        | Decoded::Header(_)
-        | Decoded::AttesterSlashing(..)
-        | Decoded::ProposerSlashing(..)
-        | Decoded::Statement(..) => Root::ZERO,
+/// Adds the root of a vote's data. It takes seven hashes, so it is computed together with the
+/// decoding, on all threads. It is zero for other messages.
+fn with_data_root((message, fork): (DecodedMessage, ForkName)) -> (DecodedMessage, ForkName, Root) {
+    let root = match &message {
+        DecodedMessage::SingleAttestation(single) => single.data.root(),
+        DecodedMessage::Attestation(attestation) => attestation.data.root(),
+        DecodedMessage::Aggregate(signed) => signed.aggregate.data.root(),
+        DecodedMessage::Block(_)
+        | DecodedMessage::Header(_)
+        | DecodedMessage::AttesterSlashing(_)
+        | DecodedMessage::ProposerSlashing(_)
+        | DecodedMessage::PayloadAttestation(_)
+        | DecodedMessage::PayloadBid(_)
+        | DecodedMessage::InclusionList(_) => Root::ZERO,
     };
-    (decoded, root)
+    (message, fork, root)
 }
 
 impl SortedBatch {
-    /// Adds a vote to the batch. `data_root` is the root of the ballot's data.
-    fn take_vote(
+    /// Adds a message. `data_root` is the root of its data if it is a vote.
+    #[expect(clippy::too_many_arguments, reason = "they are the parts of one message")]
+    fn add(
         &mut self,
         item: PendingOutcome,
         heard: FirstSeen,
-        ballot: VoteMessage,
+        message: DecodedMessage,
+        fork: ForkName,
         data_root: Root,
         n_bytes: usize,
-        since: UnixNs,
+        now: UnixNs,
     ) {
-        let job = Job { item, heard, data_root, n_bytes, since, tried: Vec::new(), ballot };
-        match &job.ballot {
-            VoteMessage::Named(_) => self.named.push(job),
-            VoteMessage::ByBits { .. } => self.by_bits.push(job),
-        }
+        let vote = match message {
+            DecodedMessage::Block(block) => return self.blocks.push(BlockJob { item, heard, block, fork, n_bytes }),
+            DecodedMessage::Header(header) => return self.headers.push(HeaderJob { item, heard, header }),
+            DecodedMessage::AttesterSlashing(slashing) => {
+                return self.slashings.push(SlashingJob::attester(item, heard, slashing, fork, None));
+            }
+            DecodedMessage::ProposerSlashing(slashing) => {
+                return self.slashings.push(SlashingJob::proposer(item, heard, slashing, fork, None));
+            }
+            DecodedMessage::PayloadAttestation(vote) => {
+                let statement = Statement::PayloadVote { validator: vote.validator_index, data: vote.data, root: vote.data_root };
+                return self.statements.push(StatementJob { item, heard, statement, signature: vote.signature });
+            }
+            DecodedMessage::PayloadBid(bid) => {
+                let statement = Statement::Bid { bid: bid.message, root: bid.root };
+                return self.statements.push(StatementJob { item, heard, statement, signature: bid.signature });
+            }
+            DecodedMessage::InclusionList(signed) => {
+                let statement = Statement::InclusionList { list: signed.message, root: signed.root };
+                return self.statements.push(StatementJob { item, heard, statement, signature: signed.signature });
+            }
+            DecodedMessage::SingleAttestation(single) => {
+                return self.named.push(NamedVoteJob { item, heard, single, data_root });
+            }
+            DecodedMessage::Attestation(attestation) => VoteByBits::Alone(attestation),
+            DecodedMessage::Aggregate(signed) => VoteByBits::Aggregate(signed),
+        };
+        self.by_bits.push(Job { item, heard, vote, data_root, n_bytes, since: now, tried: Vec::new() });
     }
 }
 

@@ -47,43 +47,31 @@ fn no_bytes_make_it_panic() {
     let seed: u64 = std::env::var("SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or_else(|| rand::rng().random());
     println!("SEED={seed}");
     let mut rng = StdRng::seed_from_u64(seed);
-    let kinds = [
-        MessageKind::Block,
-        MessageKind::Aggregate,
-        MessageKind::Attestation { subnet: 3 },
-        MessageKind::AttestationByBits,
-        MessageKind::Header,
-        MessageKind::AttesterSlashing,
-        MessageKind::ProposerSlashing,
-        MessageKind::BlobSidecar { index: 0 },
-        MessageKind::DataColumnSidecar { index: 1 },
-        MessageKind::PayloadAttestation,
-        MessageKind::PayloadBid,
-        MessageKind::InclusionList,
-    ];
     for capture in captures() {
         let mut chain = capture.chain();
         let mut verifier = Verifier::seeded(VerifyConfig::replay(), seed);
         for _ in 0..6 {
             let mut batch = Vec::new();
             for _ in 0..8 {
-                let mut message = capture.messages[rng.random_range(0..capture.messages.len())].clone();
-                for _ in 0..rng.random_range(0..4) {
-                    let at = rng.random_range(0..message.bytes.len());
-                    message.bytes[at] = rng.random();
-                }
-                if rng.random_bool(0.3) {
-                    message.bytes.truncate(rng.random_range(0..message.bytes.len()));
-                }
-                if rng.random_bool(0.3) {
-                    message.kind = kinds[rng.random_range(0..kinds.len())];
-                }
-                message.origin.fork = match rng.random_range(0..10) {
-                    0 => None,
-                    1 => Some(ForkName::ALL[rng.random_range(0..ForkName::ALL.len())]),
-                    _ => message.origin.fork,
-                };
-                batch.push(message);
+                let message = &capture.messages[rng.random_range(0..capture.messages.len())];
+                batch.push(message.changed(|parts| {
+                    for _ in 0..rng.random_range(0..4) {
+                        let at = rng.random_range(0..parts.bytes.len());
+                        parts.bytes[at] = rng.random();
+                    }
+                    if rng.random_bool(0.3) {
+                        parts.bytes.truncate(rng.random_range(0..parts.bytes.len()));
+                    }
+                    if rng.random_bool(0.3) {
+                        parts.kind = MessageKind::ALL[rng.random_range(0..MessageKind::ALL.len())].with_number(1);
+                    }
+                    parts.origin.fork = match rng.random_range(0..10) {
+                        0 => None,
+                        1 => Some(ForkName::ALL[rng.random_range(0..ForkName::ALL.len())]),
+                        _ => parts.origin.fork,
+                    };
+                    parts.bytes.truncate(parts.kind.max_ssz_len(parts.origin.fork));
+                }));
             }
             let (n, now) = (batch.len(), batch[0].received_at);
             let before = verifier.parked();
@@ -112,7 +100,7 @@ fn an_index_that_no_deposit_can_have_made_is_its_senders_fault() {
     for (index, expected) in expected.into_iter().chain([(u64::from(u32::MAX) + 1, nobody)]) {
         let huge = SingleAttestation { attester_index: ValidatorIndex::new(index), ..single };
         let verified =
-            verifier.process(&mut chain, vec![RawMessage { bytes: huge.to_ssz(), ..message.clone() }], message.received_at);
+            verifier.process(&mut chain, vec![message.changed(|parts| parts.bytes = huge.to_ssz())], message.received_at);
         assert_eq!(labels(&verified), [expected], "{index}");
         let verdict = if expected == nobody { Verdict::Reject } else { Verdict::Ignore };
         assert_eq!(verified.outcomes[0].3.verdict(), verdict, "{index}");
@@ -124,7 +112,7 @@ fn an_index_that_no_deposit_can_have_made_is_its_senders_fault() {
     };
     for (index, expected) in [(n_validators, stranger), (u64::MAX, nobody)] {
         let slashing = AttesterSlashing { attestation_1: side(index), attestation_2: side(1 + index / 2) };
-        let message = RawMessage { kind: MessageKind::AttesterSlashing, bytes: slashing.to_ssz(), ..message.clone() };
+        let message = message.changed(|parts| (parts.kind, parts.bytes) = (MessageKind::AttesterSlashing, slashing.to_ssz()));
         let verified = verifier.process(&mut chain, vec![message.clone()], message.received_at);
         assert_eq!(labels(&verified), [expected], "{index}");
     }
@@ -152,12 +140,12 @@ fn a_forged_slashing_operation_is_judged_once() {
     for (kind, bytes) in [(MessageKind::ProposerSlashing, proposer), (MessageKind::AttesterSlashing, attester)] {
         let mut chain = capture.chain();
         let mut verifier = Verifier::seeded(VerifyConfig::default(), 1);
-        let message = RawMessage { kind, bytes, ..good.clone() };
+        let message = good.changed(|parts| (parts.kind, parts.bytes) = (kind, bytes));
         for repeated in 0..3 {
             let verified = verifier.process(&mut chain, vec![message.clone()], message.received_at);
             assert_eq!((labels(&verified), verifier.stats().repeated_forgeries), (vec!["bad_signature"], repeated), "{kind:?}");
         }
-        assert_eq!(verifier.repute(message.origin.peer.as_ref()), verify::PeerReputation::Bad, "{kind:?}");
+        assert_eq!(verifier.peer_reputation(message.origin.peer.as_ref()), verify::PeerReputation::Bad, "{kind:?}");
     }
 }
 
@@ -170,7 +158,7 @@ fn unsigned_fields_buy_no_second_verification() {
     let mut verifier = Verifier::seeded(VerifyConfig::default(), 1);
     let now = message.received_at;
     let moved = SingleAttestation { committee_index: consensus::CommitteeIndex::new(1 << 40), ..single };
-    let moved = RawMessage { bytes: moved.to_ssz(), ..message.clone() };
+    let moved = message.changed(|parts| parts.bytes = moved.to_ssz());
     // The copy comes in the same batch and in the next one.
     let verified = verifier.process(&mut chain, vec![message.clone(), moved.clone()], now);
     assert_eq!((labels(&verified), verified.votes.len()), (vec!["proven", "duplicate"], 1));
@@ -194,7 +182,7 @@ fn unsigned_fields_buy_no_second_verification() {
         let changed = SignedAggregate::from_ssz(ForkName::Electra, &capture.spec.preset, &bytes).unwrap();
         let original = SignedAggregate::from_ssz(ForkName::Electra, &capture.spec.preset, &message.bytes).unwrap();
         assert!(changed.aggregator_index != original.aggregator_index && changed.aggregate == original.aggregate);
-        let verified = verifier.process(&mut chain, vec![RawMessage { bytes, ..message.clone() }], message.received_at);
+        let verified = verifier.process(&mut chain, vec![message.changed(|parts| parts.bytes = bytes)], message.received_at);
         assert_eq!((labels(&verified), verified.votes.len()), (vec!["duplicate"], 0));
         n_aggregates += 1;
     }
@@ -208,7 +196,7 @@ fn a_forgery_hides_nothing() {
     let (good, single) = good_single(&capture);
     let other = singles(&capture).map(|message| SingleAttestation::from_ssz(&message.bytes).unwrap());
     let foreign = other.map(|other| other.signature).find(|signature| *signature != single.signature).unwrap();
-    let forged = RawMessage { bytes: SingleAttestation { signature: foreign, ..single }.to_ssz(), ..good.clone() };
+    let forged = good.changed(|parts| parts.bytes = SingleAttestation { signature: foreign, ..single }.to_ssz());
     for singles in [SinglesProof::Sums, SinglesProof::RandomCombination] {
         let config = VerifyConfig { singles, ..VerifyConfig::default() };
         let mut chain = capture.chain();
@@ -234,7 +222,7 @@ fn a_forgery_is_judged_once() {
     let forged = |committee: u64| {
         let committee_index = consensus::CommitteeIndex::new(committee);
         let bytes = SingleAttestation { signature: foreign, committee_index, ..single }.to_ssz();
-        RawMessage { bytes, ..good.clone() }
+        good.changed(|parts| parts.bytes = bytes)
     };
     let mut chain = capture.chain();
     let mut verifier = Verifier::seeded(VerifyConfig::default(), 1);
@@ -242,7 +230,7 @@ fn a_forgery_is_judged_once() {
         let verified = verifier.process(&mut chain, vec![forged(committee)], good.received_at);
         assert_eq!((labels(&verified), verifier.stats().repeated_forgeries), (vec!["bad_signature"], repeated));
     }
-    assert_eq!(verifier.repute(good.origin.peer.as_ref()), verify::PeerReputation::Bad);
+    assert_eq!(verifier.peer_reputation(good.origin.peer.as_ref()), verify::PeerReputation::Bad);
     let verified = verifier.process(&mut chain, vec![good.clone()], good.received_at);
     assert_eq!((labels(&verified), verified.votes.len()), (vec!["proven"], 1));
 }
@@ -266,7 +254,7 @@ fn a_first_look_tells_what_matters() {
     let changed = |change: fn(&mut SingleAttestation)| {
         let mut other = single;
         change(&mut other);
-        RawMessage { bytes: other.to_ssz(), ..good.clone() }
+        good.changed(|parts| parts.bytes = other.to_ssz())
     };
     let other_head = changed(|single| single.data.beacon_block_root = consensus::Root::repeat_byte(1));
     assert_eq!(look(&mut verifier, &other_head), Triage::Contradiction);
@@ -282,7 +270,7 @@ fn a_first_look_tells_what_matters() {
     assert_eq!(look(&mut verifier, &huge), Triage::Ordinary);
     let block = capture.messages.iter().find(|message| message.kind == MessageKind::Block).unwrap();
     assert_eq!(look(&mut verifier, block), Triage::Context);
-    assert_eq!(look(&mut verifier, &RawMessage { bytes: vec![1; 7], ..good.clone() }), Triage::Ordinary);
+    assert_eq!(look(&mut verifier, &good.changed(|parts| parts.bytes = vec![1; 7])), Triage::Ordinary);
 }
 
 /// A message that only settled validators have signed is recognized. If it names one other
@@ -295,7 +283,7 @@ fn a_first_look_tells_what_only_settled_validators_have_signed() {
     let mut verifier = Verifier::seeded(VerifyConfig::default(), 1);
     let settled = |index: ValidatorIndex, _: About| index.as_u64() >= 1000;
     let mut look = |kind: MessageKind, bytes: Vec<u8>| {
-        let message = RawMessage { kind, bytes, ..good.clone() };
+        let message = good.changed(|parts| (parts.kind, parts.bytes) = (kind, bytes));
         verifier.triage(&message, 8, single.data.slot, |_, _, _| HistoryCheck::Contradicts, settled)
     };
     let index = ValidatorIndex::new;
@@ -329,7 +317,7 @@ fn a_first_look_tells_what_only_settled_validators_have_signed() {
     block[100..108].copy_from_slice(&77u64.to_le_bytes());
     block[108..116].copy_from_slice(&1005u64.to_le_bytes());
     assert_eq!(look(MessageKind::Block, block.clone()), Triage::Settled(index(1005)));
-    let message = RawMessage { kind: MessageKind::Block, bytes: block, ..good.clone() };
+    let message = good.changed(|parts| (parts.kind, parts.bytes) = (MessageKind::Block, block));
     let asked = std::cell::Cell::new(None);
     verifier.triage(
         &message,
@@ -352,17 +340,16 @@ fn headers_and_sides_are_proven_once_true_or_forged() {
     let mut n_repeated = 0;
     for kind in [MessageKind::ProposerSlashing, MessageKind::AttesterSlashing] {
         let good = capture.messages.iter().find(|message| message.kind == kind).unwrap();
-        let mut forged = good.clone();
         // The byte to change is the last one of the second side's signature. In an attester
         // slashing it comes before the indices.
         let at = match kind {
-            MessageKind::ProposerSlashing => forged.bytes.len() - 1,
+            MessageKind::ProposerSlashing => good.bytes.len() - 1,
             _ => {
-                let second = u32::from_le_bytes(forged.bytes[4..8].try_into().unwrap()) as usize;
+                let second = u32::from_le_bytes(good.bytes[4..8].try_into().unwrap()) as usize;
                 second + 4 + 128 + 95
             }
         };
-        forged.bytes[at] ^= 1;
+        let forged = good.changed(|parts| parts.bytes[at] ^= 1);
         let mut chain = capture.chain();
         let mut verifier = Verifier::seeded(VerifyConfig::default(), 1);
         for _ in 0..3 {
@@ -387,13 +374,13 @@ fn waiting_is_bounded_and_ends() {
     let template = singles(&capture).next().unwrap();
     let now = template.received_at;
     let strange = |target: u64, peer: u8| {
-        let mut message = template.clone();
-        // The layout of an attestation: offset 4, then data with slot 8, index 8, root 32, source
-        // 40 and the target's epoch.
-        message.bytes[4..12].copy_from_slice(&(target * 8).to_le_bytes());
-        message.bytes[92..100].copy_from_slice(&target.to_le_bytes());
-        message.origin.peer = Some(verify::PeerBytes::from([peer]));
-        message
+        template.changed(|parts| {
+            // The layout of an attestation: offset 4, then data with slot 8, index 8, root 32,
+            // source 40 and the target's epoch.
+            parts.bytes[4..12].copy_from_slice(&(target * 8).to_le_bytes());
+            parts.bytes[92..100].copy_from_slice(&target.to_le_bytes());
+            parts.origin.peer = Some(verify::PeerBytes::from([peer]));
+        })
     };
     let batch = vec![strange(90_000, 1), strange(u64::MAX / 8, 1), strange(90_001, 1), strange(90_002, 2), strange(90_003, 3)];
     let verified = verifier.process(&mut chain, batch, now);
@@ -488,7 +475,7 @@ fn what_holds_with_no_version_is_tried_within_a_budget_and_what_holds_is_always_
         let dst = b"BLS_SIG_BLS12381G2_XMD:SHA-256_SSWU_RO_POP_";
         SignatureBytes::from(secret.sign(signing_root(data.root(), today).as_slice(), dst, &[]).to_bytes())
     };
-    let raw = |kind, bytes| RawMessage { kind, bytes, ticket: None, ..message.clone() };
+    let raw = |kind, bytes| message.changed(|parts| (parts.kind, parts.bytes, parts.ticket) = (kind, bytes, None));
     let vote = |validator: u64, data: AttestationData, signature| {
         let attester_index = ValidatorIndex::new(validator);
         raw(MessageKind::Attestation { subnet: 0 }, SingleAttestation { attester_index, data, signature, ..single }.to_ssz())
@@ -516,12 +503,10 @@ fn what_holds_with_no_version_is_tried_within_a_budget_and_what_holds_is_always_
         assert_eq!(labels(&verified), ["unknown_fork"; 100]);
         assert!(verifier.stats().tried_again <= 64, "{} tried", verifier.stats().tried_again);
     }
-    assert_eq!(verifier.repute(message.origin.peer.as_ref()), verify::PeerReputation::Unknown, "nobody is blamed");
+    assert_eq!(verifier.peer_reputation(message.origin.peer.as_ref()), verify::PeerReputation::Unknown, "nobody is blamed");
     // In one batch with votes that hold, 63 of another peer's that do not.
-    let of_another = |message: RawMessage| {
-        let origin = verify::Origin { peer: Some(verify::PeerBytes::from(b"another".as_slice())), ..message.origin.clone() };
-        RawMessage { origin, ..message }
-    };
+    let of_another =
+        |message: RawMessage| message.changed(|parts| parts.origin.peer = Some(verify::PeerBytes::from(b"another".as_slice())));
     let batch = junk_votes[..63].iter().chain(&held).chain(&junk_votes[63..]).cloned().map(of_another).collect();
     let before = verifier.stats().tried_again;
     let verified = verifier.process(&mut chain, batch, now);

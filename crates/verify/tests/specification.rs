@@ -10,7 +10,9 @@ use common::{kind, minimal_spec};
 use consensus::ForkName;
 use std::collections::BTreeMap;
 use test_support::spec_tests::{Case, REFTESTS};
-use verify::{MessageKind, Origin, Outcome, RawMessage, SourceKind, Ticket, UnixNs, Verdict, Verified, Verifier, VerifyConfig};
+use verify::{
+    MessageKind, MessageParts, Origin, Outcome, RawMessage, SourceKind, Ticket, UnixNs, Verdict, Verified, Verifier, VerifyConfig,
+};
 
 fn chain_of(fork: ForkName, state: &[u8]) -> Chain {
     Chain::from_state(minimal_spec(fork), state, &mut PubkeyCache::in_memory(), &mut |_| ()).unwrap()
@@ -18,7 +20,8 @@ fn chain_of(fork: ForkName, state: &[u8]) -> Chain {
 
 fn message(fork: ForkName, kind: MessageKind, bytes: &[u8], at: UnixNs) -> RawMessage {
     let origin = Origin { source: SourceKind::Gossip, peer: None, fork: Some(fork) };
-    RawMessage { origin, kind, received_at: at, bytes: bytes.to_vec(), ticket: Some(Ticket(7)) }
+    let bytes = bytes.to_vec();
+    RawMessage::new(MessageParts { origin, kind, received_at: at, bytes, ticket: Some(Ticket(7)) }).unwrap()
 }
 
 /// Cases of the minimal preset under these runners and handlers, all forks.

@@ -16,7 +16,8 @@ use consensus::{
 };
 use serde_json::{Value, json};
 use verify::{
-    InnerKind, MessageKind, Origin, Outcome, PeerBytes, PeerReputation, RawMessage, SourceKind, UnixNs, Verifier, VerifyConfig,
+    InnerKind, MessageKind, MessageParts, Origin, Outcome, PeerBytes, PeerReputation, RawMessage, SourceKind, UnixNs, Verifier,
+    VerifyConfig,
 };
 
 const DST: &[u8] = b"BLS_SIG_BLS12381G2_XMD:SHA-256_SSWU_RO_POP_";
@@ -78,13 +79,14 @@ fn aggregate(truth: &mut Chain, told: &Chain, secrets: &[SecretKey], epoch: u64,
     let sum = AggregateSignature::aggregate(&signatures.iter().collect::<Vec<_>>(), false).unwrap().to_signature();
     let attestation =
         Attestation { aggregation_bits: bits, data, committee_bits: Some(1), signature: SignatureBytes::from(sum.compress()) };
-    RawMessage {
+    let parts = MessageParts {
         origin: Origin { source: SourceKind::Gossip, peer: Some(PeerBytes::from([7])), fork: Some(ForkName::Electra) },
         kind: MessageKind::AttestationByBits,
         received_at: UnixNs(network.slot_start_ns(slot)),
         bytes: attestation.to_ssz(network.preset()),
         ticket: None,
-    }
+    };
+    RawMessage::new(parts).unwrap()
 }
 
 fn labels(verified: &verify::Verified) -> Vec<&'static str> {
@@ -121,7 +123,7 @@ fn committees_of_an_old_registry_blame_nobody_until_somebody_signed_by_them() {
         told.extend(labels(&verifier.process(&mut stale, batch, now)));
     }
     assert_eq!((told, verifier.parked()), (vec!["parked"], 1));
-    assert_ne!(verifier.repute(good.origin.peer.as_ref()), PeerReputation::Bad);
+    assert_ne!(verifier.peer_reputation(good.origin.peer.as_ref()), PeerReputation::Bad);
 
     // The deposit has made nobody active yet. Once most members of a committee were proven to have
     // signed, the shuffling is known to be right, and a forgery is called one.

@@ -149,8 +149,9 @@ pub async fn block_message(
     id: BlockId,
     now: UnixNs,
 ) -> Result<Option<RawMessage>, NodeError> {
-    let block = nodes.block_ssz(id, &network.spec).await?;
-    Ok(block.map(|block| sources::intake::fetched_block(block.ssz, block.fork, None, now)))
+    let Some(block) = nodes.block_ssz(id, &network.spec).await? else { return Ok(None) };
+    let message = sources::convert::fetched_block(block.ssz, block.fork, None, now);
+    Ok(message.inspect_err(|refusal| tracing::warn!(%refusal, ?id, "a fetched block is not used")).ok())
 }
 
 /// Fetches the finalized state from a node, or the head's state if the finalized one is not

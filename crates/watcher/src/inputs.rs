@@ -125,29 +125,30 @@ impl Drop for InputReceiver {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use verify::{MessageKind, Origin, RawMessage, SourceKind, UnixNs};
+    use verify::{MessageKind, MessageParts, Origin, RawMessage, SourceKind, UnixNs};
 
     fn message(n_bytes: usize) -> Input {
-        Input::Message(RawMessage {
+        let parts = MessageParts {
             origin: Origin { source: SourceKind::Gossip, peer: None, fork: None },
             kind: MessageKind::Block,
             received_at: UnixNs(0),
             bytes: vec![0; n_bytes],
             ticket: None,
-        })
+        };
+        Input::Message(RawMessage::new(parts).unwrap())
     }
 
-    /// The queue has 65 536 places, and each message could be 10 MiB long. The waiting messages
-    /// stay within the limit for bytes. An input without bytes is not held up.
+    /// The queue has 65 536 places, and each message has 1 MiB. The waiting messages stay within the
+    /// limit for bytes. An input without bytes is not held up.
     #[tokio::test]
     async fn large_messages_wait_for_bytes_and_not_for_places() {
-        let (inputs, mut receiver) = inputs(65_536, 64 << 20);
-        let taken = (0..1000).filter(|_| inputs.try_send(message(10 << 20)).is_ok()).count();
+        let (inputs, mut receiver) = inputs(65_536, 6_400 << 10);
+        let taken = (0..1000).filter(|_| inputs.try_send(message(1 << 20)).is_ok()).count();
         assert_eq!((taken, inputs.len()), (6, 6));
         inputs.send(Input::Tick { late: std::time::Duration::ZERO }).await.unwrap();
         let waiting = {
             let inputs = inputs.clone();
-            tokio::spawn(async move { inputs.send(message(200 << 20)).await })
+            tokio::spawn(async move { inputs.send(message(10 << 20)).await })
         };
         for _ in 0..6 {
             tokio::task::yield_now().await;

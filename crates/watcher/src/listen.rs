@@ -5,23 +5,50 @@ use crate::engine_thread::Input;
 use crate::error::WatcherError;
 use crate::inputs::Inputs;
 use crate::peer_news::of_event;
+use chain::node::NodeSet;
 use consensus::Network;
-use sources::api_stream::{StreamEvent, StreamHandle};
+use sources::api_stream::{self, StreamConfig};
 use sources::gossip::{
-    GossipConfig, GossipControl, GossipEvent, GossipHandle, GossipService, Identity, PeerAddress, PeerEvent, PeerEventKind,
-    StatusView, listen_address,
+    GossipConfig, GossipControl, GossipHandle, GossipService, Identity, PeerAddress, PeerEvent, PeerEventKind, StatusView,
+    listen_address,
 };
 use sources::metrics::SourceMetrics;
 use sources::queue::QueueBytes;
+use sources::source::{Source, SourceEvent};
 use std::sync::Arc;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use verify::{Ticket, Verdict};
 
-/// Starts gossip as configured. Returns `None` if it is disabled. `identity` is used if the
-/// configuration names no identity file.
-pub fn start_gossip(
+/// The sources that run.
+pub struct RunningSources {
+    pub all: Vec<Box<dyn Source>>,
+    /// For the verdicts on gossip messages, if gossip is enabled.
+    pub gossip: Option<GossipControl>,
+}
+
+/// Starts the sources that the configuration enables. Every source has a line here. `identity` is
+/// used if the configuration names no identity file.
+pub fn start_sources(
+    config: &Config,
+    identity: Identity,
+    nodes: Option<&NodeSet>,
+    network: &Arc<Network>,
+    metrics: &SourceMetrics,
+) -> Result<RunningSources, WatcherError> {
+    let gossip = start_gossip(config, identity, network, metrics.clone())?;
+    let control = gossip.as_ref().map(GossipHandle::control);
+    let mut all: Vec<Box<dyn Source>> = Vec::new();
+    all.extend(gossip.map(|gossip| Box::new(gossip) as Box<dyn Source>));
+    if let Some(nodes) = nodes.filter(|_| config.event_stream.enabled) {
+        all.push(Box::new(api_stream::start(nodes, StreamConfig::default(), network.clone(), metrics.clone())?));
+    }
+    Ok(RunningSources { all, gossip: control })
+}
+
+/// Starts gossip as configured. Returns `None` if it is disabled.
+fn start_gossip(
     config: &Config,
     identity: Identity,
     network: &Arc<Network>,
@@ -57,44 +84,54 @@ pub fn n_connected(gossip: &GossipControl) -> u64 {
     gossip.peers().iter().filter(|peer| peer.connected).count() as u64
 }
 
-/// Forwards gossip to the engine's queue until cancelled. Then it says goodbye to the peers.
-pub async fn pump(mut gossip: GossipHandle, queue: Inputs, cancel: CancellationToken) {
+/// Forwards a source to the engine's queue until cancelled. Then it ends the source.
+pub async fn pump(mut source: Box<dyn Source>, queue: Inputs, cancel: CancellationToken) {
     // At a stop, the events that were received until then are still forwarded.
     let mut left: Option<usize> = None;
     while left != Some(0) {
         let event = tokio::select! {
             () = cancel.cancelled(), if left.is_none() => {
-                left = Some(gossip.events.len());
+                left = Some(source.events().len());
                 continue;
             }
-            event = gossip.events.recv() => event,
+            event = source.events().recv() => event,
         };
         left = left.map(|n| n - 1);
+        let Some(event) = event else { break };
+        log_event(&event);
         match event {
-            // Waiting here is the backpressure. Meanwhile the queue of gossip fills up. When it is
+            // Waiting here is the backpressure. Meanwhile the source's queue fills up. When it is
             // full, it drops messages and counts them.
-            Some(GossipEvent::Message(message)) => {
+            SourceEvent::Message(message) => {
                 if queue.send(Input::Message(message.raw)).await.is_err() {
                     break;
                 }
             }
-            Some(GossipEvent::Peer(event)) => {
-                log_peer(&event);
+            SourceEvent::Peer(event) => {
                 // Events about peers are dropped when the queue is full.
                 if let Some(news) = of_event(&event) {
                     let _ = queue.try_send(Input::Peer(news));
                 }
             }
-            Some(GossipEvent::ListeningOn(address)) => tracing::info!(%address, "gossip listens"),
-            None => break,
+            SourceEvent::ListeningOn(_) | SourceEvent::Connection { .. } => {}
         }
     }
-    gossip.shutdown().await;
+    source.shutdown().await;
+}
+
+/// Logs what a source reports, except its messages.
+pub fn log_event(event: &SourceEvent) {
+    match event {
+        SourceEvent::Message(_) => {}
+        SourceEvent::Peer(event) => log_peer(event),
+        SourceEvent::ListeningOn(address) => tracing::info!(%address, "gossip listens"),
+        SourceEvent::Connection { node, up, problem } => tracing::info!(node, up, problem, "event stream"),
+    }
 }
 
 /// Logs an event about a peer. Connections and goodbyes are logged at level info. What peers report
 /// about themselves twice a minute is logged at level debug.
-pub fn log_peer(event: &PeerEvent) {
+fn log_peer(event: &PeerEvent) {
     match &event.what {
         PeerEventKind::Connected { .. } | PeerEventKind::Disconnected { .. } | PeerEventKind::Goodbye { .. } => {
             tracing::info!(peer = %event.peer, what = ?event.what, "peer");
@@ -109,25 +146,6 @@ pub fn log_peer(event: &PeerEvent) {
 pub async fn report(gossip: GossipControl, mut verdicts: mpsc::Receiver<(Ticket, Verdict)>) {
     while let Some((ticket, verdict)) = verdicts.recv().await {
         gossip.report(ticket, verdict);
-    }
-}
-
-/// Forwards the event streams of the beacon nodes to the engine's queue until cancelled.
-pub async fn pump_streams(mut streams: StreamHandle, queue: Inputs, cancel: CancellationToken) {
-    loop {
-        let event = tokio::select! {
-            () = cancel.cancelled() => return,
-            event = streams.events.recv() => event,
-        };
-        match event {
-            Some(StreamEvent::Message { raw, .. }) => {
-                if queue.send(Input::Message(*raw)).await.is_err() {
-                    return;
-                }
-            }
-            Some(StreamEvent::Connection { node, up, problem }) => tracing::info!(node, up, problem, "event stream"),
-            None => return,
-        }
     }
 }
 

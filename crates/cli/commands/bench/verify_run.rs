@@ -8,7 +8,7 @@ use chain::{Chain, PubkeyCache};
 use offline::bench::cpu_seconds;
 use simulator::load::{Load, LoadMessage, LoadPlan};
 use sources::capture::GossipEntry;
-use sources::intake::MessageConverter;
+use sources::convert::MessageConverter;
 use std::sync::Arc;
 use verify::{RawMessage, UnixNs};
 
@@ -27,13 +27,13 @@ pub fn verify(args: &BenchVerify) -> anyhow::Result<u8> {
     let keys = place.path().join("pubkeys");
     write_keys(plan, &keys)?;
     let load = Load::new(plan, 0)?;
-    let intake = MessageConverter::new(Arc::new(load.network().clone()));
+    let converter = MessageConverter::new(Arc::new(load.network().clone()));
     let votes: Vec<RawMessage> = load
         .votes(args.distinct_data)
         .into_iter()
         .map(|vote| {
             let LoadMessage { at_ns, topic, payload, .. } = vote;
-            intake.gossip(&GossipEntry { received_at: UnixNs(at_ns), peer: Vec::new(), topic, payload })
+            converter.gossip(&GossipEntry { received_at: UnixNs(at_ns), peer: Vec::new(), topic, payload })
         })
         .collect::<Result<_, _>>()?;
     let spec = load.network().spec.clone();

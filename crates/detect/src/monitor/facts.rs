@@ -53,10 +53,10 @@ const MAX_AHEAD: usize = 32;
 /// Number of validators that are kept as examples of one distance.
 const MAX_EXAMPLES: usize = 64;
 /// `ATTESTATION_SUBNET_COUNT` of the specification.
-pub const N_SUBNETS: usize = 64;
+pub const N_SUBNETS: usize = consensus::ATTESTATION_SUBNET_COUNT as usize;
 /// `MAXIMUM_GOSSIP_CLOCK_DISPARITY`, in nanoseconds. A message that is early by no more than this
 /// is normal.
-pub const DISPARITY_NS: u64 = 500_000_000;
+pub const DISPARITY_NS: u64 = consensus::MAXIMUM_GOSSIP_CLOCK_DISPARITY_NS;
 
 /// The facts that all detectors share.
 #[derive(Debug)]

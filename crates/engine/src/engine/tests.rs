@@ -2,7 +2,7 @@ use super::*;
 use crate::silence::SilenceChange;
 use consensus::{Slot, Spec};
 use sources::capture::{CaptureFile, Entry};
-use sources::intake::MessageConverter;
+use sources::convert::MessageConverter;
 use std::collections::BTreeSet;
 use std::path::Path;
 use verify::VerifyConfig;
@@ -123,19 +123,20 @@ fn only_proven_messages_of_the_present_are_the_network() {
         let dir = path.path().to_owned();
         let mut engine = engine(&dir, 4_096);
         let network = engine.chain().network().clone();
+        let converter = MessageConverter::new(network.clone());
         let mut last = UnixNs(0);
         let mut batch = Vec::new();
         for entry in file.entries().unwrap() {
             let sources::capture::Entry::Gossip(entry) = entry.unwrap().entry else { continue };
-            let Ok(mut message) = sources::intake::gossip_to_raw(&entry, &network) else { continue };
+            let Ok(message) = converter.gossip(&entry) else { continue };
             last = last.max(message.received_at);
-            if spoil {
+            let spoiled = |parts: &mut verify::MessageParts| {
                 // The position of the signature: near the start in a block, an aggregate or a
                 // header, and at the end in a single vote.
-                message.bytes.iter_mut().skip(4).take(96).for_each(|byte| *byte ^= 1);
-                message.bytes.iter_mut().rev().take(96).for_each(|byte| *byte ^= 1);
-            }
-            batch.push(message);
+                parts.bytes.iter_mut().skip(4).take(96).for_each(|byte| *byte ^= 1);
+                parts.bytes.iter_mut().rev().take(96).for_each(|byte| *byte ^= 1);
+            };
+            batch.push(if spoil { message.changed(spoiled) } else { message });
         }
         assert!(batch.len() > 100);
         let now = UnixNs(last.0 + slots_late * network.spec.slot_duration.as_nanos() as u64);
@@ -147,12 +148,12 @@ fn only_proven_messages_of_the_present_are_the_network() {
 
 /// The messages of the small capture, slot by slot, in the order of arrival.
 fn slots(network: &Arc<consensus::Network>) -> Vec<(Vec<RawMessage>, UnixNs)> {
-    let (file, intake) =
+    let (file, converter) =
         (CaptureFile::open(Path::new("../../tests/data/fulu_4.e2s")).unwrap(), MessageConverter::new(network.clone()));
     let mut slots: Vec<(Vec<RawMessage>, UnixNs)> = Vec::new();
     for entry in file.entries().unwrap() {
         let Entry::Gossip(entry) = entry.unwrap().entry else { continue };
-        let Ok(message) = intake.gossip(&entry) else { continue };
+        let Ok(message) = converter.gossip(&entry) else { continue };
         let at = message.received_at;
         match slots.last_mut().filter(|(_, now)| network.slot_at(now.0) >= network.slot_at(at.0)) {
             Some((batch, now)) => {

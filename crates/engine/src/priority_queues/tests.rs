@@ -1,14 +1,15 @@
 use super::*;
-use verify::{Origin, SourceKind};
+use verify::{MessageParts, Origin, SourceKind};
 
 fn message(number: u64, peer: u8) -> RawMessage {
-    RawMessage {
+    let parts = MessageParts {
         origin: Origin { source: SourceKind::Gossip, peer: Some(PeerBytes::from([peer])), fork: None },
         kind: MessageKind::Attestation { subnet: 0 },
         received_at: UnixNs(number),
         bytes: Vec::new(),
         ticket: None,
-    }
+    };
+    RawMessage::new(parts).unwrap()
 }
 
 fn queues(messages: usize, batch: usize) -> PriorityQueues {
@@ -59,7 +60,7 @@ fn vote(number: u64, validator: u64, target: u64, said: u8) -> RawMessage {
     bytes[8..16].copy_from_slice(&validator.to_le_bytes());
     bytes[16 + 88..16 + 96].copy_from_slice(&target.to_le_bytes());
     bytes[40] = said;
-    RawMessage { bytes, ..message(number, 1) }
+    message(number, 1).changed(|parts| parts.bytes = bytes)
 }
 
 #[test]
@@ -88,9 +89,7 @@ fn votes_of_which_one_surrounds_the_other_go_first_together() {
     let mut queues = queues(100, 50);
     let mut push = |vote| assert!(queues.push(vote, Triage::Ordinary, PeerReputation::Good).is_none());
     let from = |source: u64, vote: RawMessage| {
-        let mut bytes = vote.bytes;
-        bytes[16 + 48..16 + 56].copy_from_slice(&source.to_le_bytes());
-        RawMessage { bytes, ..vote }
+        vote.changed(|parts| parts.bytes[16 + 48..16 + 56].copy_from_slice(&source.to_le_bytes()))
     };
     push(from(4, vote(0, 3, 9, 0)));
     push(from(5, vote(1, 3, 8, 0))); // surrounded by the vote before
@@ -202,7 +201,8 @@ fn contradictions_of_a_peer_that_turns_out_to_forge_keep_the_limits_of_doubtful_
     assert_eq!(dropped, (10..35).map(|number| (number, Dropped::Forger)).collect::<Vec<_>>());
     assert_eq!((queues.len(), queues.bytes(), queues.bytes_by_peer.0.len(), queues.doubtful_by_peer.0.len()), (0, 0, 0, 0));
     // Its share of bytes holds as well.
-    let large = |number| RawMessage { bytes: vec![0; 10 << 10], ..message(number, 7) };
+    let large =
+        |number| message(number, 7).changed(|parts| (parts.kind, parts.bytes) = (MessageKind::Aggregate, vec![0; 10 << 10]));
     let limits = QueueLimits { messages: 100, bytes: 1 << 20, bytes_per_peer: 50 << 10, batch: 9, gather: Duration::ZERO };
     let mut queues = PriorityQueues::new(limits);
     for number in 0..20 {
@@ -295,7 +295,9 @@ fn one_validators_contradictions_take_turns_with_everything_else_and_none_is_she
 /// A message may have 10 MiB.
 #[test]
 fn bytes_are_bounded_in_total_and_by_peer_and_no_contradiction_is_shed_for_them() {
-    let large = |number, peer| RawMessage { bytes: vec![0; 10 << 10], ..message(number, peer) };
+    let large = |number, peer| {
+        message(number, peer).changed(|parts| (parts.kind, parts.bytes) = (MessageKind::Aggregate, vec![0; 10 << 10]))
+    };
     let limits = QueueLimits { messages: 10_000, bytes: 200 << 10, bytes_per_peer: 50 << 10, batch: 9, gather: Duration::ZERO };
     let mut queues = PriorityQueues::new(limits);
     let mut outcomes: HashMap<(u8, Option<Dropped>), usize> = HashMap::new();

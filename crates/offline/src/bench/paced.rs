@@ -3,7 +3,7 @@
 use super::{Latency, LoadExpectation, Measured, cpu_seconds};
 use consensus::{Network, Spec};
 use sources::capture::{CaptureFile, Entry};
-use sources::intake::MessageConverter;
+use sources::convert::MessageConverter;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -145,7 +145,7 @@ fn offer(path: &Path, spec: Spec, genesis_time: u64, feed: &MessageFeed, shed: &
     drop(state);
     let genesis_of_capture = u64::from_le_bytes(head[..8].try_into().expect("eight of forty"));
     let genesis_validators_root = consensus::Root::from_slice(&head[8..]);
-    let intake = MessageConverter::new(Arc::new(Network { spec, genesis_time, genesis_validators_root }));
+    let converter = MessageConverter::new(Arc::new(Network { spec, genesis_time, genesis_validators_root }));
     for entry in file.entries().map_err(|error| input(error.to_string()))? {
         let Entry::Gossip(mut gossip) = entry.map_err(|error| input(error.to_string()))?.entry else { continue };
         let at = gossip.received_at.0.saturating_sub(genesis_of_capture * 1_000_000_000) + genesis_time * 1_000_000_000;
@@ -156,7 +156,7 @@ fn offer(path: &Path, spec: Spec, genesis_time: u64, feed: &MessageFeed, shed: &
         gossip.received_at = clock::now();
         // A message that is refused here is also refused by live sources, so it is not counted as
         // shed.
-        if let Ok(message) = intake.gossip(&gossip)
+        if let Ok(message) = converter.gossip(&gossip)
             && !feed.offer(message)
         {
             shed.fetch_add(1, Ordering::Relaxed);

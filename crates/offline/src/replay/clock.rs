@@ -77,7 +77,7 @@ impl ReplayClock {
     pub(super) fn turn(&mut self, mut message: RawMessage, about: Option<UnixNs>) -> Vec<RawMessage> {
         match message.origin.source {
             SourceKind::Block if self.has_arrival_times && !self.is_in_time(message.received_at) => {
-                message.received_at = self.now
+                message = message.arrived_at(self.now);
             }
             SourceKind::Block => {}
             SourceKind::Gossip | SourceKind::Api | SourceKind::SlashingOp => self.has_arrival_times = true,
@@ -110,13 +110,14 @@ impl ReplayClock {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use verify::{MessageKind, Origin};
+    use verify::{MessageKind, MessageParts, Origin};
 
     const EPOCH: u64 = 48;
 
     fn message(source: SourceKind, at: u64) -> RawMessage {
         let origin = Origin { source, peer: None, fork: None };
-        RawMessage { origin, kind: MessageKind::Header, received_at: UnixNs(at), bytes: Vec::new(), ticket: None }
+        let (kind, received_at, bytes) = (MessageKind::Header, UnixNs(at), Vec::new());
+        RawMessage::new(MessageParts { origin, kind, received_at, bytes, ticket: None }).unwrap()
     }
 
     /// Returns the times of the messages that were taken, and the time after each entry.

@@ -9,7 +9,7 @@ use chain::ChainError;
 use consensus::Network;
 use engine::{Engine, EngineError};
 use sources::capture::{CaptureFile, Entry, EntryType, Located};
-use sources::intake::MessageConverter;
+use sources::convert::MessageConverter;
 use std::path::Path;
 use std::sync::Arc;
 use verify::{RawMessage, UnixNs, slot_claimed};
@@ -18,7 +18,7 @@ use watcher::WatcherError;
 /// State that exists when the network is known.
 pub(super) struct Session {
     pub(super) engine: Engine,
-    pub(super) intake: MessageConverter,
+    pub(super) converter: MessageConverter,
     pub(super) network: Arc<Network>,
     pub(super) clock: ReplayClock,
     pub(super) late_validators: LateValidators,

@@ -6,8 +6,7 @@ use super::slot::{LoadMessage, SlotDuty, compressed, even};
 use crate::containers::{VotesByBits, aggregate_and_proof, attestation, signed};
 use blst::min_pk::{AggregateSignature, Signature};
 use blst::{blst_p2, p2_affines};
-use consensus::{CommitteeIndex, DomainType, ForkName, Root, ValidatorIndex, sha256};
-use sources::topic::TopicName;
+use consensus::{CommitteeIndex, DomainType, ForkName, MessageKind, Root, ValidatorIndex, sha256};
 
 /// When the first aggregate is sent, in nanoseconds after the start of the slot.
 const AGGREGATES_FROM: u64 = 8_000_000_000;
@@ -111,7 +110,7 @@ impl Load {
             let message = aggregate_and_proof(aggregator, attestation(ForkName::Fulu, &self.preset, &votes), &proof);
             let over_it = self.keys.sign(aggregator, self.signing_root(message.root(), DomainType::AggregateAndProof, slot));
             let when = AGGREGATES_FROM + even(number * AGGREGATORS as usize + messages.len(), AGGREGATES_FOR);
-            messages.push(self.message(slot, when, TopicName::AggregateAndProof, &signed(message, &over_it).to_ssz()));
+            messages.push(self.message(slot, when, MessageKind::Aggregate, &signed(message, &over_it).to_ssz()));
         }
         (messages, from_start.last().copied().flatten().map(|total| total.to_signature()))
     }

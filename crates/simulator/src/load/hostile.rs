@@ -18,10 +18,9 @@ use crate::containers::VotesByBits;
 use crate::keys::infinity_signature;
 use crate::wire;
 use consensus::{
-    AttestationData, BeaconBlockHeader, Checkpoint, CommitteeIndex, DomainType, Epoch, Root, SignedBeaconBlockHeader, Slot,
-    ValidatorIndex,
+    AttestationData, BeaconBlockHeader, Checkpoint, CommitteeIndex, DomainType, Epoch, MessageKind, Root,
+    SignedBeaconBlockHeader, Slot, ValidatorIndex,
 };
-use sources::topic::TopicName;
 
 pub use attacks::ATTACKS;
 
@@ -86,13 +85,13 @@ impl<'a> Arsenal<'a> {
     }
 
     /// Creates a message. Messages are spread over the slot in which they are sent.
-    fn shot(&self, moment: &Moment<'_>, nth: u64, name: TopicName, ssz: &[u8]) -> Shot {
-        self.payload(moment, nth, name, packed(ssz))
+    fn shot(&self, moment: &Moment<'_>, nth: u64, kind: MessageKind, ssz: &[u8]) -> Shot {
+        self.payload(moment, nth, kind, packed(ssz))
     }
 
-    fn payload(&self, moment: &Moment<'_>, nth: u64, name: TopicName, payload: Vec<u8>) -> Shot {
+    fn payload(&self, moment: &Moment<'_>, nth: u64, kind: MessageKind, payload: Vec<u8>) -> Shot {
         let at_ns = moment.slot.as_u64() * SLOT_NS + super::slot::even(nth as usize, SLOT_NS);
-        Shot { at_ns, topic: self.load.topic(moment.slot, name).to_string(), payload }
+        Shot { at_ns, topic: self.load.topic(moment.slot, kind).to_string(), payload }
     }
 
     fn key(&self, nth: u64) -> ValidatorIndex {
@@ -137,7 +136,7 @@ impl<'a> Arsenal<'a> {
         let root = self.root_to_sign(data.root(), DomainType::BeaconAttester, data.target.epoch);
         let signature = self.load.keys.sign(by, root);
         let ssz = crate::containers::single_attestation(CommitteeIndex::new(0), by, data, &signature).to_ssz();
-        self.shot(moment, nth, TopicName::Attestation(nth % 64), &ssz)
+        self.shot(moment, nth, MessageKind::Attestation { subnet: nth % 64 }, &ssz)
     }
 
     /// One side of an attester slashing, signed with fork version `version`, or with that of its

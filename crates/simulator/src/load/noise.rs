@@ -3,8 +3,8 @@
 use super::Load;
 use super::slot::{LoadMessage, SlotDuty, VOTES_FOR, VOTES_FROM, even, packed};
 use crate::containers::single_attestation;
-use consensus::{AttestationData, Checkpoint, CommitteeIndex, Epoch, ForkDigest, SignatureBytes, ValidatorIndex};
-use sources::topic::{Topic, TopicName};
+use consensus::{AttestationData, Checkpoint, CommitteeIndex, Epoch, ForkDigest, MessageKind, SignatureBytes, ValidatorIndex};
+use sources::topic::Topic;
 
 const SLOT_NS: u64 = 12_000_000_000;
 /// Number of peers that send junk.
@@ -77,7 +77,7 @@ impl Load {
 
     fn junk(&self, duty: &SlotDuty, nth: usize) -> (String, Vec<u8>) {
         let (dice, about) = (self.plan.scenario().dice(), [duty.slot.as_u64(), nth as u64]);
-        let subnet = self.topic(duty.slot, TopicName::Attestation(dice.below(64, "junk subnet", &about)));
+        let subnet = self.topic(duty.slot, MessageKind::Attestation { subnet: dice.below(64, "junk subnet", &about) });
         let random = dice.bytes(96, "junk", &about);
         let vote = |validator: u64, data: &AttestationData| {
             let signature = SignatureBytes::from_slice(&random);
@@ -85,7 +85,7 @@ impl Load {
         };
         match KINDS[nth % KINDS.len()] {
             Junk::NotSnappy => (subnet.to_string(), random),
-            Junk::NotSsz => (self.topic(duty.slot, TopicName::AggregateAndProof).to_string(), packed(&random)),
+            Junk::NotSsz => (self.topic(duty.slot, MessageKind::Aggregate).to_string(), packed(&random)),
             Junk::HugeIndex => (subnet.to_string(), vote(u64::MAX - nth as u64, &duty.data)),
             Junk::FarFuture => {
                 let target = Checkpoint { epoch: Epoch::new(1 << 40), root: duty.data.target.root };

@@ -10,10 +10,10 @@ use crate::proposing::graffiti;
 use crate::wire;
 use blst::min_pk::Signature;
 use consensus::{
-    AttestationData, BeaconBlockHeader, CommitteeIndex, DomainType, ForkName, Root, SignatureBytes, SignedBeaconBlockHeader,
-    Slot, ValidatorIndex,
+    AttestationData, BeaconBlockHeader, CommitteeIndex, DomainType, ForkName, MessageKind, Root, SignatureBytes,
+    SignedBeaconBlockHeader, Slot, ValidatorIndex,
 };
-use sources::topic::{Topic, TopicName};
+use sources::topic::Topic;
 
 /// Length of a slot. All times in this file are in nanoseconds.
 const SLOT_NS: u64 = 12_000_000_000;
@@ -131,7 +131,7 @@ impl Load {
         let signature = self.keys.sign(by, self.signing_root(root, DomainType::BeaconProposer, slot));
         let block = body.signed_block(ForkName::Fulu, &self.preset, &SignedBeaconBlockHeader { message, signature });
         self.extend(slot, root, body.randao_reveal.as_slice());
-        self.message(slot, BLOCK_AT, TopicName::BeaconBlock, &block.to_ssz())
+        self.message(slot, BLOCK_AT, MessageKind::Block, &block.to_ssz())
     }
 
     fn duty(&self, slot: Slot) -> SlotDuty {
@@ -165,12 +165,12 @@ impl Load {
         }
     }
 
-    pub(super) fn subnet(&self, slot: Slot, committee: CommitteeIndex) -> TopicName {
+    pub(super) fn subnet(&self, slot: Slot, committee: CommitteeIndex) -> MessageKind {
         wire::subnet(&self.network, self.shuffling.committees_per_slot(), slot, committee)
     }
 
-    pub(super) fn topic(&self, slot: Slot, name: TopicName) -> Topic {
-        wire::topic(&self.network, slot, name)
+    pub(super) fn topic(&self, slot: Slot, kind: MessageKind) -> Topic {
+        wire::topic(&self.network, slot, kind)
     }
 
     pub(super) fn unix_ns(&self, slot: Slot, within: u64) -> u64 {
@@ -178,11 +178,11 @@ impl Load {
     }
 
     /// An honest message, sent `within` nanoseconds after the start of its slot.
-    pub(super) fn message(&self, slot: Slot, within: u64, name: TopicName, ssz: &[u8]) -> LoadMessage {
+    pub(super) fn message(&self, slot: Slot, within: u64, kind: MessageKind, ssz: &[u8]) -> LoadMessage {
         LoadMessage {
             at_ns: slot.as_u64() * SLOT_NS + within,
             sender: publisher(0),
-            topic: self.topic(slot, name).to_string(),
+            topic: self.topic(slot, kind).to_string(),
             payload: packed(ssz),
             crime: None,
         }

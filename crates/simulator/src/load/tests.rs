@@ -3,8 +3,8 @@
 use super::*;
 use crate::keys::verifies;
 use consensus::state::{StateView, fork_of_state};
-use consensus::{Offence, PubkeyBytes, SignedAggregate, SignedBlock, SingleAttestation};
-use sources::topic::{Topic, TopicName};
+use consensus::{MessageKind, Offence, PubkeyBytes, SignedAggregate, SignedBlock, SingleAttestation};
+use sources::topic::Topic;
 use std::collections::BTreeSet;
 
 fn plan() -> LoadPlan {
@@ -56,8 +56,8 @@ fn every_honest_message_is_signed_and_every_offence_is_one() {
         for message in messages.iter().filter(|message| message.sender == "publisher-0") {
             let topic = Topic::parse(&message.topic).unwrap();
             let ssz = ssz(message).unwrap();
-            match topic.name {
-                TopicName::BeaconBlock => {
+            match topic.kind {
+                MessageKind::Block => {
                     let block = SignedBlock::from_ssz(ForkName::Fulu, &load.preset, &ssz).unwrap();
                     let header = block.signed_header.message;
                     let proposer = pubkeys[header.proposer_index.as_u64() as usize];
@@ -65,7 +65,7 @@ fn every_honest_message_is_signed_and_every_offence_is_one() {
                     assert!(verifies(&[proposer], root, &block.signed_header.signature));
                     assert_eq!(block.attestations.len(), usize::from(slot > Slot::new(1)));
                 }
-                TopicName::AggregateAndProof => {
+                MessageKind::Aggregate => {
                     let signed = SignedAggregate::from_ssz(ForkName::Fulu, &load.preset, &ssz).unwrap();
                     let members = signed.aggregate.attesting_indices(&load.shuffling).unwrap();
                     let keys: Vec<PubkeyBytes> = members.iter().map(|m| pubkeys[m.as_u64() as usize]).collect();
@@ -75,7 +75,7 @@ fn every_honest_message_is_signed_and_every_offence_is_one() {
                     assert!(verifies(&[aggregator], outer, &signed.signature));
                     assert!(members.len() >= 126, "{} of 128", members.len());
                 }
-                TopicName::Attestation(_) => {
+                MessageKind::Attestation { .. } => {
                     let vote = SingleAttestation::from_ssz(&ssz).unwrap();
                     // Pairings are slow and the votes are alike, so only some are verified.
                     if vote.attester_index.as_u64().is_multiple_of(16) || message.crime.is_some() {
@@ -90,7 +90,7 @@ fn every_honest_message_is_signed_and_every_offence_is_one() {
                         assert!(offences.insert((crime.kind, crime.validator)));
                     }
                 }
-                other => panic!("nobody honest sends {other}"),
+                other => panic!("nobody honest sends {other:?}"),
             }
         }
     }

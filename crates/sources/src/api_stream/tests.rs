@@ -67,21 +67,21 @@ async fn read_request(socket: &mut TcpStream) -> String {
 
 const FIRST: &str = "topics=block&topics=attestation";
 
-async fn next(handle: &mut StreamHandle) -> StreamEvent {
+async fn next(handle: &mut StreamHandle) -> SourceEvent {
     tokio::time::timeout(PATIENCE, handle.events.recv()).await.expect("an event comes").expect("streams run")
 }
 
 async fn next_message(handle: &mut StreamHandle) -> RawMessage {
     loop {
-        if let StreamEvent::Message { raw, .. } = next(handle).await {
-            return *raw;
+        if let SourceEvent::Message(message) = next(handle).await {
+            return message.raw;
         }
     }
 }
 
 async fn next_problem(handle: &mut StreamHandle) -> String {
     loop {
-        if let StreamEvent::Connection { up: false, problem: Some(problem), .. } = next(handle).await {
+        if let SourceEvent::Connection { up: false, problem: Some(problem), .. } = next(handle).await {
             return problem;
         }
     }
@@ -136,7 +136,7 @@ async fn votes_come_from_the_stream_and_blocks_from_the_same_node() {
         assert_eq!((message.origin.source, message.origin.fork), (SourceKind::Api, Some(ForkName::Electra)));
         assert_eq!(message.origin.peer.as_deref(), Some(nodes.label(0).as_bytes()));
         match message.kind {
-            MessageKind::Block => fetched = Some(message.bytes),
+            MessageKind::Block => fetched = Some(message.bytes.clone()),
             _ => vote = Some(attester_of(&message)),
         }
     }
@@ -156,9 +156,9 @@ async fn a_stream_that_ends_is_opened_again() {
         let (mut came, mut ended) = (None, None);
         while came.is_none() || ended.is_none() {
             match next(&mut handle).await {
-                StreamEvent::Message { raw, .. } => came = Some(attester_of(&raw)),
-                StreamEvent::Connection { up: false, problem, .. } => ended = problem,
-                StreamEvent::Connection { up: true, .. } => {}
+                SourceEvent::Message(message) => came = Some(attester_of(&message.raw)),
+                SourceEvent::Connection { up: false, problem, .. } => ended = problem,
+                SourceEvent::Connection { up: true, .. } | SourceEvent::Peer(_) | SourceEvent::ListeningOn(_) => {}
             }
         }
         assert_eq!(came, Some(attester));

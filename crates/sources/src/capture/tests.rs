@@ -2,7 +2,7 @@
 //! that were made by others.
 
 use super::*;
-use crate::intake::MessageConverter;
+use crate::convert::MessageConverter;
 use consensus::{Network, Root, Spec};
 use proptest::prelude::*;
 use std::sync::Arc;
@@ -271,11 +271,11 @@ fn every_message_of_the_shared_captures_becomes_a_raw_message() {
             continue;
         }
         let file = CaptureFile::open(&path).unwrap();
-        let intake = MessageConverter::new(Arc::new(genesis_of(&file)));
+        let converter = MessageConverter::new(Arc::new(genesis_of(&file)));
         let (mut n_messages, mut last) = (0, UnixNs(0));
         for item in file.entries().unwrap() {
             if let Entry::Gossip(entry) = item.unwrap().entry {
-                let message = intake.gossip(&entry).unwrap_or_else(|refusal| panic!("{}: {refusal}", path.display()));
+                let message = converter.gossip(&entry).unwrap_or_else(|refusal| panic!("{}: {refusal}", path.display()));
                 let fork = message.origin.fork.unwrap().as_str();
                 let mut forks = expected["fork"].as_str().unwrap_or_else(|| panic!("{}: fork", path.display())).split('+');
                 assert!(forks.any(|one| one == fork), "{}: {fork}", path.display());

@@ -6,8 +6,7 @@ use super::transform::{SnappyTransform, message_id_fn};
 use super::{GossipConfig, GossipError, scoring};
 use crate::limits::MAX_WIRE_SIZE;
 use crate::metrics::SourceMetrics;
-use crate::topic::DigestTable;
-use consensus::Network;
+use consensus::{ForkDigests, Network};
 use libp2p::connection_limits::{self, ConnectionLimits};
 use libp2p::gossipsub::{self, MessageAuthenticity, ValidationMode};
 use libp2p::identity::Keypair;
@@ -50,7 +49,7 @@ pub(super) fn swarm(
     config: &GossipConfig,
     network: &Network,
     key: Keypair,
-    digests: Arc<DigestTable>,
+    digests: Arc<ForkDigests>,
     metrics: SourceMetrics,
 ) -> Result<Swarm<NodeBehaviour>, GossipError> {
     let setup = |error: &dyn std::fmt::Display| GossipError::Setup(error.to_string());
@@ -76,7 +75,7 @@ fn node(
     config: &GossipConfig,
     network: &Network,
     key: &Keypair,
-    digests: Arc<DigestTable>,
+    digests: Arc<ForkDigests>,
     metrics: SourceMetrics,
 ) -> Result<NodeBehaviour, GossipError> {
     let max_peers = u32::try_from(config.max_peers).unwrap_or(u32::MAX);
@@ -108,7 +107,7 @@ fn node(
 fn gossipsub(
     config: &GossipConfig,
     network: &Network,
-    digests: Arc<DigestTable>,
+    digests: Arc<ForkDigests>,
     metrics: SourceMetrics,
 ) -> Result<Gossipsub, String> {
     let epoch = network.spec.slot_duration.saturating_mul(network.preset().slots_per_epoch as u32);

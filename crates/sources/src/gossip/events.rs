@@ -1,42 +1,11 @@
-//! What a listener reports: messages, and events of its peers.
+//! What a listener reports of its peers.
 
 use super::goodbyes::PeerGoodbye;
-use crate::capture::{GossipEntry, PeerEventEntry};
-use crate::topic::Topic;
-use libp2p::{Multiaddr, PeerId};
+use crate::capture::PeerEventEntry;
+use libp2p::PeerId;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
-use verify::{PeerBytes, RawMessage, UnixNs};
-
-/// An event that a [`super::GossipHandle`] delivers.
-#[derive(Clone, Debug)]
-pub enum GossipEvent {
-    Message(Box<GossipMessage>),
-    Peer(PeerEvent),
-    /// An address at which this listener can be reached, with the actual port and the peer id.
-    ListeningOn(Multiaddr),
-}
-
-/// A message, decompressed for the verifier, and as it was on the wire for the capture writer.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct GossipMessage {
-    pub raw: RawMessage,
-    pub topic: Topic,
-    /// Snappy block, as received.
-    pub payload: Vec<u8>,
-}
-
-impl GossipMessage {
-    /// Returns the message as an entry of a capture.
-    pub fn capture_entry(&self) -> GossipEntry {
-        GossipEntry {
-            received_at: self.raw.received_at,
-            peer: self.raw.origin.peer.as_ref().map(|peer| peer.to_vec()).unwrap_or_default(),
-            topic: self.topic.to_string(),
-            payload: self.payload.clone(),
-        }
-    }
-}
+use verify::{PeerBytes, UnixNs};
 
 /// An event of a peer.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -6,19 +6,20 @@
 //! make this node remember. Other topics of an RPC are skipped without a penalty. The limit on
 //! their number is a second bound.
 
-use crate::topic::{DigestTable, Topic};
+use crate::topic::Topic;
+use consensus::{DATA_COLUMN_SIDECAR_SUBNET_COUNT, ForkDigests};
 use libp2p::gossipsub::{MaxCountSubscriptionFilter, TopicHash, TopicSubscriptionFilter};
 use std::sync::Arc;
 
 /// Topics that are remembered for one peer, and that one RPC may name. There are 210 names under 4
 /// digests.
 const MAX_TOPICS_PER_PEER: usize = 1024;
-/// All subnet numbers of all networks are below this.
-const MAX_SUBNET: u64 = 128;
+/// The subnet numbers of every kind are below this.
+const MAX_SUBNET: u64 = DATA_COLUMN_SIDECAR_SUBNET_COUNT;
 
 pub(super) type Filter = MaxCountSubscriptionFilter<KnownTopics>;
 
-pub(super) fn filter(digests: Arc<DigestTable>) -> Filter {
+pub(super) fn filter(digests: Arc<ForkDigests>) -> Filter {
     MaxCountSubscriptionFilter {
         filter: KnownTopics { digests },
         max_subscribed_topics: MAX_TOPICS_PER_PEER,
@@ -28,12 +29,13 @@ pub(super) fn filter(digests: Arc<DigestTable>) -> Filter {
 
 /// Accepts the topics that are read here under a fork digest of this network.
 pub(super) struct KnownTopics {
-    digests: Arc<DigestTable>,
+    digests: Arc<ForkDigests>,
 }
 
 impl TopicSubscriptionFilter for KnownTopics {
     fn can_subscribe(&mut self, topic: &TopicHash) -> bool {
-        Topic::parse(topic.as_str())
-            .is_ok_and(|topic| self.digests.fork(topic.digest).is_some() && topic.name.subnet() < MAX_SUBNET)
+        Topic::parse(topic.as_str()).is_ok_and(|topic| {
+            self.digests.fork_of(topic.digest).is_some() && topic.kind.number().is_none_or(|number| number < MAX_SUBNET)
+        })
     }
 }

@@ -1,7 +1,7 @@
 //! The network key of this listener: a new one at each start, or one that is kept in a file so that
 //! peers recognise the listener after a restart.
 
-use consensus::sha256;
+use consensus::{DATA_COLUMN_SIDECAR_SUBNET_COUNT, sha256};
 use enr::NodeId;
 use enr::k256::ecdsa::SigningKey;
 use libp2p::identity::{Keypair, secp256k1};
@@ -85,16 +85,13 @@ fn save(path: &Path, secret: &[u8; 32]) -> io::Result<()> {
 /// subnets. Source: fulu/das-core.md, `get_custody_groups`. There are 128 groups, 128 columns and
 /// 128 subnets, and they correspond one to one.
 pub(super) fn column_subnets(key: &Keypair, count: u64) -> Vec<u64> {
-    let count = count.min(NUMBER_OF_COLUMN_SUBNETS);
-    if count == NUMBER_OF_COLUMN_SUBNETS {
+    let count = count.min(DATA_COLUMN_SIDECAR_SUBNET_COUNT);
+    if count == DATA_COLUMN_SIDECAR_SUBNET_COUNT {
         return (0..count).collect();
     }
     let Some(node_id) = node_id(key) else { return (0..count).collect() };
     custody_groups(node_id, count)
 }
-
-/// `DATA_COLUMN_SIDECAR_SUBNET_COUNT`.
-pub const NUMBER_OF_COLUMN_SUBNETS: u64 = 128;
 
 fn node_id(key: &Keypair) -> Option<[u8; 32]> {
     let secret = key.clone().try_into_secp256k1().ok()?.secret().to_bytes();
@@ -111,7 +108,7 @@ fn custody_groups(node_id: [u8; 32], count: u64) -> Vec<u64> {
         let hash = sha256(&id);
         let mut first = [0u8; 8];
         first.copy_from_slice(&hash[..8]);
-        let group = u64::from_le_bytes(first) % NUMBER_OF_COLUMN_SUBNETS;
+        let group = u64::from_le_bytes(first) % DATA_COLUMN_SIDECAR_SUBNET_COUNT;
         if !groups.contains(&group) {
             groups.push(group);
         }

@@ -296,10 +296,10 @@ impl GossipTask {
 #[cfg(test)]
 mod tests {
     use super::super::behaviour::{self, NodeBehaviourEvent};
-    use super::super::{GossipConfig, GossipEvent, GossipService, Identity, StatusView};
+    use super::super::{GossipConfig, GossipService, Identity, StatusView};
     use super::*;
     use crate::metrics::SourceMetrics;
-    use crate::topic::DigestTable;
+    use crate::source::SourceEvent;
     use consensus::{BlobParameters, Epoch, Fork, ForkName, Network, Preset, Spec};
     use futures::StreamExt;
     use libp2p::swarm::SwarmEvent;
@@ -325,12 +325,12 @@ mod tests {
         let (_status_in, status) = watch::channel(StatusView::default());
         let mut asked = GossipService::start(config, network.clone(), status, metrics.clone()).unwrap();
         let address = loop {
-            if let Some(GossipEvent::ListeningOn(address)) = asked.events.recv().await {
+            if let Some(SourceEvent::ListeningOn(address)) = asked.events.recv().await {
                 break address;
             }
         };
         // A node that the test drives by hand. It sends requests and answers none.
-        let digests = Arc::new(DigestTable::new(&network));
+        let digests = Arc::new(network.fork_digests());
         let key = Identity::Ephemeral.load().unwrap();
         let others = SourceMetrics::unregistered();
         let mut asking = behaviour::swarm(&GossipConfig::default(), &network, key, digests, others).unwrap();

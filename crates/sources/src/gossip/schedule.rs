@@ -5,16 +5,10 @@
 //! when the first message arrives. The old topics are left two epochs after their end, so that late
 //! messages still arrive.
 
-use crate::topic::{Topic, TopicName};
-use consensus::{Epoch, ForkDigest, ForkName, Network};
+use crate::topic::Topic;
+use consensus::{Epoch, ForkDigest, ForkName, MessageKind, Network};
 use std::collections::BTreeSet;
 
-/// `ATTESTATION_SUBNET_COUNT`, which is the same on every network.
-pub const ATTESTATION_SUBNETS: u64 = 64;
-/// `BLOB_SIDECAR_SUBNET_COUNT` of Deneb.
-const BLOB_SUBNETS_DENEB: u64 = 6;
-/// `BLOB_SIDECAR_SUBNET_COUNT_ELECTRA`.
-const BLOB_SUBNETS_ELECTRA: u64 = 9;
 /// Epochs before the first epoch of a digest at which its topics are joined.
 const JOIN_EARLY_EPOCHS: u64 = 1;
 /// Epochs after the last epoch of a digest at which its topics are left.
@@ -34,25 +28,23 @@ pub fn topics_at(network: &Network, epoch: Epoch, columns: &[u64]) -> BTreeSet<T
     }
     digests
         .into_iter()
-        .flat_map(|(digest, fork)| names(fork, columns).into_iter().map(move |name| Topic { digest, name }))
+        .flat_map(|(digest, fork)| kinds(fork, columns).into_iter().map(move |kind| Topic { digest, kind }))
         .collect()
 }
 
-/// The names in use at a fork.
-fn names(fork: ForkName, columns: &[u64]) -> Vec<TopicName> {
-    let mut names =
-        vec![TopicName::BeaconBlock, TopicName::AggregateAndProof, TopicName::AttesterSlashing, TopicName::ProposerSlashing];
-    names.extend((0..ATTESTATION_SUBNETS).map(TopicName::Attestation));
-    match fork {
-        ForkName::Phase0 | ForkName::Altair | ForkName::Bellatrix | ForkName::Capella => {}
-        ForkName::Deneb => names.extend((0..BLOB_SUBNETS_DENEB).map(TopicName::BlobSidecar)),
-        ForkName::Electra => names.extend((0..BLOB_SUBNETS_ELECTRA).map(TopicName::BlobSidecar)),
-        ForkName::Fulu => names.extend(columns.iter().copied().map(TopicName::DataColumnSidecar)),
-        // From Gloas on, sidecars do not contain a signed header.
-        ForkName::Gloas => names.extend([TopicName::PayloadAttestation, TopicName::PayloadBid]),
-        ForkName::Heze => names.extend([TopicName::PayloadAttestation, TopicName::PayloadBid, TopicName::InclusionList]),
+/// The kinds that have topics at a fork, once for each subnet that is listened to.
+fn kinds(fork: ForkName, columns: &[u64]) -> Vec<MessageKind> {
+    let mut kinds = Vec::new();
+    for kind in MessageKind::ALL.into_iter().filter(|kind| kind.has_topics_at(fork)) {
+        match kind.n_subnets(fork) {
+            None => kinds.push(kind),
+            Some(_) if matches!(kind, MessageKind::DataColumnSidecar { .. }) => {
+                kinds.extend(columns.iter().map(|index| kind.with_number(*index)));
+            }
+            Some(n_subnets) => kinds.extend((0..n_subnets).map(|subnet| kind.with_number(subnet))),
+        }
     }
-    names
+    kinds
 }
 
 /// The digests that a peer of this network may report at an epoch: that of the epoch, and those of
@@ -120,15 +112,16 @@ mod tests {
         let (gloas, heze) = (network.fork_digest_at(Epoch::new(69)), network.fork_digest_at(Epoch::new(70)));
         let lists = |epoch: u64| -> Vec<ForkDigest> {
             let topics = topics_at(&network, Epoch::new(epoch), &[]);
-            topics.into_iter().filter(|topic| topic.name == TopicName::InclusionList).map(|topic| topic.digest).collect()
+            topics.into_iter().filter(|topic| topic.kind == MessageKind::InclusionList).map(|topic| topic.digest).collect()
         };
         assert_ne!(gloas, heze);
         assert_eq!((lists(68), lists(69), lists(71), lists(80)), (vec![], vec![heze], vec![heze], vec![heze]));
         let topics = topics_at(&network, Epoch::new(80), &[3]);
-        for name in [TopicName::PayloadAttestation, TopicName::PayloadBid, TopicName::BeaconBlock, TopicName::Attestation(63)] {
-            assert!(topics.contains(&Topic { digest: heze, name }), "{name}");
+        let last = MessageKind::Attestation { subnet: 63 };
+        for kind in [MessageKind::PayloadAttestation, MessageKind::PayloadBid, MessageKind::Block, last] {
+            assert!(topics.contains(&Topic { digest: heze, kind }), "{kind:?}");
         }
-        assert!(!topics.iter().any(|topic| matches!(topic.name, TopicName::DataColumnSidecar(_))));
+        assert!(!topics.iter().any(|topic| matches!(topic.kind, MessageKind::DataColumnSidecar { .. })));
     }
 
     #[test]

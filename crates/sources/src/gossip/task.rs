@@ -7,14 +7,14 @@ use super::scoring::{self, GRAYLIST};
 use super::tickets::{MAX_PENDING, Tickets};
 use super::transform;
 use super::{
-    GossipConfig, GossipError, GossipEvent, GossipMessage, PEER_EVENT_PLACES, PeerEvent, PeerEventKind, PeerInfo, PublishError,
-    StatusView, identity, schedule,
+    GossipConfig, GossipError, PEER_EVENT_PLACES, PeerEvent, PeerEventKind, PeerInfo, PublishError, StatusView, identity,
+    schedule,
 };
-use crate::limits::MAX_PAYLOAD_SIZE;
 use crate::metrics::SourceMetrics;
 use crate::queue::{QueueFull, QueueSender};
-use crate::topic::{DigestTable, Topic};
-use consensus::{Epoch, ForkName, Network};
+use crate::source::{ReceivedAs, SourceEvent, SourceMessage};
+use crate::topic::Topic;
+use consensus::{Epoch, ForkDigests, ForkName, MAX_PAYLOAD_SIZE, Network};
 use futures::StreamExt;
 use libp2p::gossipsub::{self, IdentTopic, MessageAcceptance, MessageId, TopicHash};
 use libp2p::multiaddr::Protocol as AddressPart;
@@ -28,7 +28,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
-use verify::{Origin, RawMessage, SourceKind, Ticket, Verdict};
+use verify::{MessageParts, Origin, RawMessage, SourceKind, Ticket, Verdict};
 
 const NS_PER_MS: u64 = 1_000_000;
 /// Interval at which due work is checked.
@@ -44,7 +44,7 @@ const MAX_AGENT_LEN: usize = 128;
 
 /// The task's ends of the channels.
 pub(super) struct Channels {
-    pub events: QueueSender<GossipEvent>,
+    pub events: QueueSender<SourceEvent>,
     pub reports: mpsc::Receiver<(Ticket, Verdict)>,
     pub publish: mpsc::Receiver<Publication>,
     pub peers: watch::Sender<Arc<Vec<PeerInfo>>>,
@@ -72,7 +72,7 @@ pub(super) struct GossipTask {
     /// metadata of that run may have been different. A client asks for the metadata again only if
     /// the number is higher, and some clients penalize a number that went down.
     pub(super) metadata_seq: u64,
-    digests: Arc<DigestTable>,
+    digests: Arc<ForkDigests>,
     columns: Vec<u64>,
     tickets: Tickets,
     /// The topics that this node is subscribed to, with the fork of each.
@@ -95,7 +95,7 @@ impl GossipTask {
     ) -> Result<Self, GossipError> {
         let key = config.identity.load()?;
         let columns = identity::column_subnets(&key, config.data_column_subnets);
-        let digests = Arc::new(DigestTable::new(&network));
+        let digests = Arc::new(network.fork_digests());
         let mut swarm = behaviour::swarm(&config, &network, key, digests.clone(), metrics.clone())?;
         for address in &config.listen {
             swarm
@@ -196,7 +196,7 @@ impl GossipTask {
             SwarmEvent::OutgoingConnectionError { connection_id, error, .. } => self.on_dial_failed(connection_id, &error),
             SwarmEvent::NewListenAddr { address, .. } => {
                 info!(%address, "listening for peers");
-                self.emit(GossipEvent::ListeningOn(address.with(AddressPart::P2p(self.peer_id()))));
+                self.emit(SourceEvent::ListeningOn(address.with(AddressPart::P2p(self.peer_id()))));
             }
             SwarmEvent::ListenerClosed { addresses, reason, .. } => {
                 warn!(?addresses, ?reason, "a listening address is gone");
@@ -218,7 +218,7 @@ impl GossipTask {
             }
             None => Arc::from(source.to_bytes()),
         };
-        let kind = topic.name.kind();
+        let kind = topic.kind;
         let room = match self.channels.events.capacity() {
             0..=PEER_EVENT_PLACES => Err(QueueFull::Places),
             _ => self.channels.events.room(&peer, frame.payload.len() + frame.ssz.len()),
@@ -231,13 +231,19 @@ impl GossipTask {
                 return;
             }
         };
-        let (payload, ssz) = (frame.payload.to_vec(), frame.ssz.to_vec());
+        let (payload, bytes) = (frame.payload.to_vec(), frame.ssz.to_vec());
         let (ticket, given_up) = self.tickets.issue(id, source, Instant::now());
         self.metrics.verdicts.with_label_values(&["none", "given_up"]).inc_by(given_up as u64);
-        self.metrics.received.with_label_values(&[kind.label()]).inc();
         let origin = Origin { source: SourceKind::Gossip, peer: Some(peer), fork };
-        let raw = RawMessage { origin, kind, received_at: self.config.clock.now(), bytes: ssz, ticket: Some(ticket) };
-        let message = GossipEvent::Message(Box::new(GossipMessage { raw, topic, payload }));
+        let parts = MessageParts { origin, kind, received_at: self.config.clock.now(), bytes, ticket: Some(ticket) };
+        // The transform has compared the size with the same limit.
+        let Ok(raw) = RawMessage::new(parts) else {
+            self.metrics.refused.with_label_values(&["too_long"]).inc();
+            return;
+        };
+        self.metrics.received.with_label_values(&[kind.label()]).inc();
+        let received_as = ReceivedAs::Gossip { topic, payload };
+        let message = SourceEvent::Message(Box::new(SourceMessage { raw, received_as }));
         if let Err(full) = self.channels.events.try_send(message, room) {
             self.metrics.shed.with_label_values(&[full.label()]).inc();
         }
@@ -349,7 +355,7 @@ impl GossipTask {
             let joined = scored.map_err(str::to_owned).and_then(|()| gossip.subscribe(&name).map_err(|error| error.to_string()));
             match joined {
                 Ok(_) => {
-                    self.topics.insert(hash, (topic, self.digests.fork(topic.digest)));
+                    self.topics.insert(hash, (topic, self.digests.fork_of(topic.digest)));
                     n_joined += 1;
                 }
                 Err(error) => warn!(%topic, %error, "a topic cannot be joined"),
@@ -387,7 +393,7 @@ impl GossipTask {
             let _ = self.swarm.disconnect_peer_id(peer);
         }
         let gossip = &self.swarm.behaviour().gossip;
-        let liars: Vec<PeerId> = self
+        let below_graylist: Vec<PeerId> = self
             .peers
             .connected
             .iter()
@@ -395,7 +401,7 @@ impl GossipTask {
             .filter(|(id, _)| gossip.peer_score(id).is_some_and(|score| score < GRAYLIST))
             .map(|(id, _)| *id)
             .collect();
-        for peer in liars {
+        for peer in below_graylist {
             self.say_goodbye(peer, goodbye::BAD_SCORE);
         }
     }
@@ -427,15 +433,16 @@ impl GossipTask {
 
     pub(super) fn peer_event(&mut self, peer: PeerId, what: PeerEventKind) {
         self.metrics.peer_events.with_label_values(&[what.label()]).inc();
-        self.emit(GossipEvent::Peer(PeerEvent { at: self.config.clock.now(), peer, what }));
+        self.emit(SourceEvent::Peer(PeerEvent { at: self.config.clock.now(), peer, what }));
     }
 
     /// Sends an event that is not a message.
-    fn emit(&mut self, event: GossipEvent) {
+    fn emit(&mut self, event: SourceEvent) {
         let what = match &event {
-            GossipEvent::Message(_) => "message",
-            GossipEvent::Peer(_) => "peer_event",
-            GossipEvent::ListeningOn(_) => "address",
+            SourceEvent::Message(_) => "message",
+            SourceEvent::Peer(_) => "peer_event",
+            SourceEvent::ListeningOn(_) => "address",
+            SourceEvent::Connection { .. } => "connection",
         };
         // The queue is full, or nobody reads it any more.
         if self.channels.events.try_send_note(event).is_err() {

@@ -17,8 +17,8 @@
 
 use crate::limits;
 use crate::metrics::SourceMetrics;
-use crate::topic::{DigestTable, Topic, split};
-use consensus::ForkName;
+use crate::topic::{Topic, split};
+use consensus::{ForkDigests, ForkName, MAX_PAYLOAD_SIZE};
 use libp2p::gossipsub::{DataTransform, Message, MessageId, RawMessage, TopicHash};
 use sha2::{Digest, Sha256};
 use std::io;
@@ -32,7 +32,7 @@ const FRAME_HEAD: usize = 5;
 /// Decompresses each message with the limit of its topic's kind.
 #[derive(Clone)]
 pub(super) struct SnappyTransform {
-    pub digests: Arc<DigestTable>,
+    pub digests: Arc<ForkDigests>,
     pub metrics: SourceMetrics,
 }
 
@@ -58,10 +58,10 @@ impl SnappyTransform {
         let topic = Topic::parse(topic).map_err(|error| ("topic_not_read", error.to_string()))?;
         // This node subscribes only to known digests, so a message under another digest was not
         // asked for.
-        let fork = self.digests.fork(topic.digest).ok_or(("unknown_digest", format!("unknown digest {}", topic.digest)))?;
+        let fork = self.digests.fork_of(topic.digest).ok_or(("unknown_digest", format!("unknown digest {}", topic.digest)))?;
         let mut framed = head(true, payload);
-        let limit = limits::max_ssz_len(topic.name.kind(), Some(fork));
-        limits::unpack_onto(payload, limit, &mut framed).map_err(|error| (error.label(), error.to_string()))?;
+        limits::unpack_onto(payload, topic.kind.max_ssz_len(Some(fork)), &mut framed)
+            .map_err(|error| (error.label(), error.to_string()))?;
         Ok(framed)
     }
 }
@@ -84,7 +84,7 @@ pub(super) fn frame(ssz: &[u8]) -> Option<Vec<u8>> {
 
 /// Builds a frame for publishing a payload as it is, whether it is valid snappy or not.
 pub(super) fn frame_of_payload(payload: &[u8]) -> Vec<u8> {
-    match limits::unpack(payload, limits::MAX_PAYLOAD_SIZE) {
+    match limits::unpack(payload, MAX_PAYLOAD_SIZE) {
         Ok(ssz) => {
             let mut framed = head(true, payload);
             framed.extend_from_slice(&ssz);
@@ -111,10 +111,10 @@ fn head(valid: bool, payload: &[u8]) -> Vec<u8> {
 }
 
 /// Returns the function that computes message ids, for a gossipsub config.
-pub(super) fn message_id_fn(digests: Arc<DigestTable>) -> impl Fn(&Message) -> MessageId + Send + Sync + 'static {
+pub(super) fn message_id_fn(digests: Arc<ForkDigests>) -> impl Fn(&Message) -> MessageId + Send + Sync + 'static {
     move |message| {
         let topic = message.topic.as_str();
-        let fork = split(topic).and_then(|(digest, _)| digests.fork(digest));
+        let fork = split(topic).and_then(|(digest, _)| digests.fork_of(digest));
         let rules = if fork == Some(ForkName::Phase0) { IdRules::Phase0 } else { IdRules::Altair };
         let id = match open(&message.data) {
             Some(frame) if frame.valid => hash(rules, topic, DOMAIN_VALID, frame.ssz),
@@ -137,7 +137,7 @@ pub enum IdRules {
 
 /// Computes the id of a payload as it is on the wire.
 pub fn message_id(rules: IdRules, topic: &str, payload: &[u8]) -> [u8; 20] {
-    match limits::unpack(payload, limits::MAX_PAYLOAD_SIZE) {
+    match limits::unpack(payload, MAX_PAYLOAD_SIZE) {
         Ok(ssz) => hash(rules, topic, DOMAIN_VALID, &ssz),
         Err(_) => hash(rules, topic, DOMAIN_INVALID, payload),
     }

@@ -76,7 +76,7 @@ pub(super) enum ForkVersionChoice {
     InDoubt(ForkName, Root),
     /// As before, but it is not tried, because its sender already had many claims that were valid
     /// with neither version.
-    GivenUp,
+    Skipped,
     /// The version of this fork, and not the scheduled one.
     Of(ForkName),
 }
@@ -102,7 +102,7 @@ impl SignatureClaim {
     }
 
     /// Decides whether the claim's version is in doubt, as of the epoch `now`.
-    pub(crate) fn consider_versions(&mut self, network: &Network, now: Epoch) {
+    pub(crate) fn decide_version(&mut self, network: &Network, now: Epoch) {
         let (kind, epoch, object) = match &self.subject {
             ClaimSubject::Vote { data, data_root, .. } => (DomainType::BeaconAttester, data.target.epoch, *data_root),
             ClaimSubject::Proposal { header, root } => (DomainType::BeaconProposer, header.slot.epoch(network.preset()), *root),
@@ -120,8 +120,8 @@ impl SignatureClaim {
     }
 
     /// Marks the claim so that it is not tried.
-    pub(crate) fn give_up(&mut self) {
-        self.version = ForkVersionChoice::GivenUp;
+    pub(crate) fn skip(&mut self) {
+        self.version = ForkVersionChoice::Skipped;
     }
 
     /// The same claim with the other possible version.
@@ -135,7 +135,7 @@ impl SignatureClaim {
     pub(crate) fn signed_with(&self) -> Option<ForkName> {
         match self.version {
             ForkVersionChoice::Of(fork) => Some(fork),
-            ForkVersionChoice::Scheduled | ForkVersionChoice::InDoubt(..) | ForkVersionChoice::GivenUp => None,
+            ForkVersionChoice::Scheduled | ForkVersionChoice::InDoubt(..) | ForkVersionChoice::Skipped => None,
         }
     }
 
@@ -288,7 +288,7 @@ impl SignatureClaim {
     }
 
     /// A hash of the signers and of what they signed. Claims with the same hash have the same
-    /// judgement.
+    /// result.
     pub(crate) fn fingerprint(&self) -> Root {
         let mut bytes = self.signing_root.to_vec();
         bytes.extend_from_slice(self.signature.as_slice());
@@ -301,7 +301,7 @@ impl SignatureClaim {
     /// The peer that is credited or blamed for the claim. This is the peer that sent a vote, a
     /// block or a statement on its own topic. What is inside other validators' blocks, or what only
     /// a full node checks before it forwards it, shows nothing about the peer that forwarded it.
-    pub(crate) fn answerable(&self) -> Option<&PeerBytes> {
+    pub(crate) fn responsible_peer(&self) -> Option<&PeerBytes> {
         match (&self.subject, self.heard.source) {
             (ClaimSubject::Vote { .. } | ClaimSubject::Proposal { .. } | ClaimSubject::Statement(_), SourceKind::Gossip) => {
                 self.heard.peer.as_ref()
@@ -315,7 +315,7 @@ impl SignatureClaim {
 
     /// Whose budget it takes while a fork is to come: the peer that sent it on its own topic, as
     /// part of a slashing operation also. What a block carries is bounded by the block.
-    pub(crate) fn doubtful_sender(&self) -> Option<&PeerBytes> {
+    pub(crate) fn version_budget_peer(&self) -> Option<&PeerBytes> {
         match self.heard.source {
             SourceKind::Gossip | SourceKind::SlashingOp if self.block_epoch.is_none() => self.heard.peer.as_ref(),
             SourceKind::Gossip | SourceKind::SlashingOp | SourceKind::Block | SourceKind::Api => None,

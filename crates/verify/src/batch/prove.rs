@@ -2,7 +2,8 @@
 
 use super::claim::{ClaimSubject, ForkVersionChoice, SignatureClaim};
 use crate::peer_reputation::{PeerReputation, PeerReputations};
-use crate::{SinglesProof, bls, pool};
+use crate::workers::Workers;
+use crate::{SinglesProof, bls};
 use blst::min_pk::{AggregatePublicKey, AggregateSignature, PublicKey, Signature};
 use consensus::{BuilderIndex, MAX_VALIDATORS_PER_COMMITTEE, Root, ValidatorIndex};
 use rand::rngs::StdRng;
@@ -32,30 +33,23 @@ impl KeySource for chain::Registry {
     }
 }
 
-/// How claims are proven.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Method {
-    pub(crate) singles: SinglesProof,
-    pub(crate) threads: usize,
-}
-
-impl Method {
+impl SinglesProof {
     /// Whether a single vote is proven by itself.
     fn proves_alone(self, claim: &SignatureClaim) -> bool {
-        match self.singles {
-            SinglesProof::Sums => false,
-            SinglesProof::RandomCombination => true,
+        match self {
+            Self::Sums => false,
+            Self::RandomCombination => true,
             // This byte is in the middle of a coordinate, so its values are evenly distributed
             // among honest signatures. A sender gains nothing by choosing a signature with a
             // certain value.
-            SinglesProof::Mixed { alone_percent } => u32::from(claim.signature[40]) * 100 < u32::from(alone_percent) * 256,
+            Self::Mixed { alone_percent } => u32::from(claim.signature[40]) * 100 < u32::from(alone_percent) * 256,
         }
     }
 }
 
 /// The result for a claim.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Judgement {
+pub(crate) enum ClaimResult {
     /// All members signed. `alone` means that the claim was proven by itself, or in a random
     /// combination with its own group check, so the received bytes are a valid signature.
     Proven {
@@ -69,57 +63,64 @@ pub(crate) enum Judgement {
     NoVersion,
 }
 
-/// A judged batch. Only [`prove`] makes one, and a `Signed` is made only from it.
+/// The results of a batch. Only [`prove`] makes one, and a `Signed` is made only from it.
 pub(crate) struct BatchResult {
     pub(super) claims: Vec<SignatureClaim>,
-    pub(super) judgements: Vec<Judgement>,
+    pub(super) results: Vec<ClaimResult>,
     /// For each claim, the number of its unit: claims of one unit may be added up.
     pub(super) units: Vec<u32>,
     /// For each proven claim, the number of its proof: claims of one proof were proven as one sum.
     pub(super) proofs: Vec<u32>,
     /// The signatures of the claims. `None` for bytes that are not a point of the curve.
     pub(super) signatures: Vec<Option<Signature>>,
-    pub(super) threads: usize,
 }
 
 impl BatchResult {
     /// Whether the claim was not tried, because its sender's budget was used up.
-    pub(crate) fn is_given_up(&self, claim: usize) -> bool {
-        self.claims[claim].version == ForkVersionChoice::GivenUp
+    pub(crate) fn was_skipped(&self, claim: usize) -> bool {
+        self.claims[claim].version == ForkVersionChoice::Skipped
     }
 
-    /// The judgement of the claim at this position of the batch.
-    pub(crate) fn judgement(&self, claim: usize) -> Judgement {
-        self.judgements[claim]
+    /// The result of the claim at this position of the batch.
+    pub(crate) fn of(&self, claim: usize) -> ClaimResult {
+        self.results[claim]
     }
 
     pub(crate) fn claim(&self, claim: usize) -> &SignatureClaim {
         &self.claims[claim]
     }
 
-    /// Every claim with its judgement.
-    pub(crate) fn all(&self) -> impl Iterator<Item = (&SignatureClaim, Judgement)> {
-        self.claims.iter().zip(self.judgements.iter().copied())
+    /// Every claim with its result.
+    pub(crate) fn all(&self) -> impl Iterator<Item = (&SignatureClaim, ClaimResult)> {
+        self.claims.iter().zip(self.results.iter().copied())
     }
 
     /// The claims that failed with the scheduled version and may hold with another one: their
     /// positions, and the same claims with the other version.
     pub(crate) fn in_doubt(&self) -> (Vec<usize>, Vec<SignatureClaim>) {
-        let forged = (0..self.claims.len()).filter(|place| self.judgements[*place] == Judgement::Forged);
+        let forged = (0..self.claims.len()).filter(|place| self.results[*place] == ClaimResult::Forged);
         forged.filter_map(|place| Some((place, self.claims[place].with_other_version()?))).unzip()
     }
 
-    /// Copies the judgements of `other`, in which the claims at `places` were judged with the other
-    /// version, or later.
+    /// Copies the results of `other`, in which the claims at `places` were tried with the other
+    /// version.
     pub(crate) fn take_over(&mut self, places: &[usize], other: &Self) {
         for (nth, place) in places.iter().enumerate() {
-            self.judgements[*place] = match other.judgements[nth] {
-                Judgement::Forged => Judgement::NoVersion,
-                Judgement::Proven { .. } | Judgement::NoKey | Judgement::NoVersion => other.judgements[nth],
+            self.results[*place] = match other.results[nth] {
+                ClaimResult::Forged => ClaimResult::NoVersion,
+                ClaimResult::Proven { .. } | ClaimResult::NoKey | ClaimResult::NoVersion => other.results[nth],
             };
-            if matches!(other.judgements[nth], Judgement::Proven { .. }) {
+            if matches!(other.results[nth], ClaimResult::Proven { .. }) {
                 self.claims[*place] = other.claims[nth].clone();
             }
+        }
+    }
+
+    /// Copies the claims at `places` and their results from `later`, in which they were tried.
+    pub(crate) fn take_over_postponed(&mut self, places: &[usize], later: Self) {
+        for ((place, claim), result) in places.iter().zip(later.claims).zip(later.results) {
+            self.claims[*place] = claim;
+            self.results[*place] = result;
         }
     }
 
@@ -127,38 +128,39 @@ impl BatchResult {
     pub(crate) fn proven(&self) -> impl Iterator<Item = &SignatureClaim> {
         self.claims
             .iter()
-            .zip(&self.judgements)
-            .filter(|(_, judgement)| matches!(judgement, Judgement::Proven { .. }))
+            .zip(&self.results)
+            .filter(|(_, result)| matches!(result, ClaimResult::Proven { .. }))
             .map(|(claim, _)| claim)
     }
 }
 
-/// Judges every claim.
+/// Decides about every claim.
 pub(crate) fn prove(
     claims: Vec<SignatureClaim>,
     keys: &dyn KeySource,
-    method: Method,
-    reputes: &PeerReputations,
+    singles: SinglesProof,
+    workers: &Workers,
+    reputations: &PeerReputations,
     rng: &mut StdRng,
 ) -> BatchResult {
     let chunks: Vec<&[SignatureClaim]> = claims.chunks(CHUNK_CLAIMS / 4).collect();
-    let points =
-        pool::map(method.threads, &chunks, |chunk| chunk.iter().map(|claim| Points::of(claim, keys)).collect::<Vec<_>>());
-    let points: Vec<Result<Points, Judgement>> = points.into_iter().flatten().collect();
+    let points = workers.map(&chunks, |chunk| chunk.iter().map(|claim| Points::of(claim, keys)).collect::<Vec<_>>());
+    let points: Vec<Result<Points, ClaimResult>> = points.into_iter().flatten().collect();
     let units = units_of(&claims);
-    let mut trial = Trial {
+    let mut trial = BatchProof {
         claims: &claims,
         points: &points,
         units: &units,
-        method,
-        judgements: points.iter().map(|points| points.as_ref().err().copied().unwrap_or(Judgement::Forged)).collect(),
+        singles,
+        workers,
+        results: points.iter().map(|points| points.as_ref().err().copied().unwrap_or(ClaimResult::Forged)).collect(),
         proofs: vec![0; claims.len()],
         n_proofs: 0,
     };
-    trial.run(reputes, rng);
-    let Trial { judgements, proofs, .. } = trial;
+    trial.run(reputations, rng);
+    let BatchProof { results, proofs, .. } = trial;
     let signatures = points.iter().map(|points| points.as_ref().ok().map(|points| points.signature)).collect();
-    BatchResult { claims, judgements, units, proofs, signatures, threads: method.threads }
+    BatchResult { claims, results, units, proofs, signatures }
 }
 
 /// Assigns each claim to a unit. Single votes with the same data and committee share one unit, up
@@ -178,12 +180,12 @@ fn units_of(claims: &[SignatureClaim]) -> Vec<u32> {
         .map(|claim| {
             let ClaimSubject::Vote { data_root, merges: Some(key), .. } = &claim.subject else { return fresh() };
             let mut unit = *open.entry((*data_root, *key)).or_insert_with(&mut fresh);
-            if members.get(&unit).is_some_and(|seated| seated.len() as u64 >= MAX_VALIDATORS_PER_COMMITTEE) {
+            if members.get(&unit).is_some_and(|there| there.len() as u64 >= MAX_VALIDATORS_PER_COMMITTEE) {
                 unit = fresh();
                 open.insert((*data_root, *key), unit);
             }
-            let seated = members.entry(unit).or_default();
-            if claim.members().iter().all(|member| seated.insert(*member)) { unit } else { fresh() }
+            let there = members.entry(unit).or_default();
+            if claim.members().iter().all(|member| there.insert(*member)) { unit } else { fresh() }
         })
         .collect()
 }
@@ -196,23 +198,23 @@ struct Points {
 }
 
 impl Points {
-    /// Reads the points. `Err` is the judgement of a claim that can be judged without a pairing.
-    fn of(claim: &SignatureClaim, keys: &dyn KeySource) -> Result<Self, Judgement> {
-        if claim.version == ForkVersionChoice::GivenUp {
-            return Err(Judgement::NoVersion);
+    /// Reads the points. `Err` is the result of a claim that needs no pairing.
+    fn of(claim: &SignatureClaim, keys: &dyn KeySource) -> Result<Self, ClaimResult> {
+        if claim.version == ForkVersionChoice::Skipped {
+            return Err(ClaimResult::NoVersion);
         }
         let mut each = Vec::with_capacity(claim.members().len());
         match claim.builder() {
-            Some(builder) => each.push(*keys.builder_key(builder).ok_or(Judgement::NoKey)?),
+            Some(builder) => each.push(*keys.builder_key(builder).ok_or(ClaimResult::NoKey)?),
             None => {
                 for member in claim.members() {
-                    each.push(*keys.key(*member).ok_or(Judgement::NoKey)?);
+                    each.push(*keys.key(*member).ok_or(ClaimResult::NoKey)?);
                 }
             }
         }
         // If the keys cancel out, no signature proves anything about their owners together.
-        let key = bls::sum_keys(&each).ok_or(Judgement::Forged)?;
-        let signature = bls::decompress(&claim.signature).ok_or(Judgement::Forged)?;
+        let key = bls::sum_keys(&each).ok_or(ClaimResult::Forged)?;
+        let signature = bls::decompress(&claim.signature).ok_or(ClaimResult::Forged)?;
         Ok(Self { key, signature, in_group: OnceLock::new() })
     }
 
@@ -221,13 +223,14 @@ impl Points {
     }
 }
 
-/// A batch while it is being judged.
-struct Trial<'a> {
+/// A batch while it is being proven.
+struct BatchProof<'a> {
     claims: &'a [SignatureClaim],
-    points: &'a [Result<Points, Judgement>],
+    points: &'a [Result<Points, ClaimResult>],
     units: &'a [u32],
-    method: Method,
-    judgements: Vec<Judgement>,
+    singles: SinglesProof,
+    workers: &'a Workers,
+    results: Vec<ClaimResult>,
     proofs: Vec<u32>,
     n_proofs: u32,
 }
@@ -245,16 +248,16 @@ struct Partial {
     signature: AggregateSignature,
 }
 
-impl Trial<'_> {
-    /// Judges all claims, in several equations.
+impl BatchProof<'_> {
+    /// Proves all claims, in several equations.
     ///
     /// The claims of peers of good reputation share one equation, and so do the claims of peers
-    /// that are not known yet. The claims of peers of bad reputation are judged one by one. Claims
+    /// that are not known yet. The claims of peers of bad reputation are proven one by one. Claims
     /// whose fork version is in doubt have one equation for each peer.
     ///
     /// Then the sets that failed are split, level by level. Every set on a level is known to
     /// contain a forgery. The halves of all sets are tested at once, on all threads.
-    fn run(&mut self, reputes: &PeerReputations, rng: &mut StdRng) {
+    fn run(&mut self, reputations: &PeerReputations, rng: &mut StdRng) {
         let mut all: Vec<usize> = (0..self.claims.len()).filter(|i| self.points[*i].is_ok()).collect();
         // Sorts by peer, so that a split separates peers first. The sort is stable, so the claims
         // of one peer stay in order of arrival.
@@ -266,7 +269,7 @@ impl Trial<'_> {
         let (doubted, all): (Vec<usize>, Vec<usize>) = all.into_iter().partition(in_doubt);
         sets.extend(doubted.chunk_by(|a, b| self.peer(*a) == self.peer(*b)).map(<[usize]>::to_vec));
         for run in all.chunk_by(|a, b| self.peer(*a) == self.peer(*b)) {
-            match reputes.of(self.claims[run[0]].heard.peer.as_ref()) {
+            match reputations.of(self.claims[run[0]].heard.peer.as_ref()) {
                 PeerReputation::Good => good.extend_from_slice(run),
                 PeerReputation::Unknown => unknown.extend_from_slice(run),
                 PeerReputation::Bad => sets.extend(run.iter().map(|claim| vec![*claim])),
@@ -285,7 +288,7 @@ impl Trial<'_> {
             }
         }
         while !bad.is_empty() {
-            // A set with one claim that fails is a forgery. Every judgement starts as `Forged`, so
+            // A set with one claim that fails is a forgery. Every result starts as `Forged`, so
             // nothing is to be done.
             let halves: Vec<(Vec<usize>, Vec<usize>)> =
                 bad.drain(..).filter(|set| set.len() > 1).map(|set| self.halve(set)).collect();
@@ -294,16 +297,16 @@ impl Trial<'_> {
             // If the left half holds, the right half must be bad and is not tested. But a claim by
             // itself is always tested, because a sum can also fail when keys cancel out in it, and
             // nobody may be called a forger because of another's claim.
-            let asks = |right: &[usize], left_held: bool| !left_held || right.len() == 1;
-            let asked: Vec<Vec<usize>> = rights
+            let is_tested = |right: &[usize], left_held: bool| !left_held || right.len() == 1;
+            let tested: Vec<Vec<usize>> = rights
                 .iter()
                 .zip(&left_holds)
-                .filter(|(right, left)| asks(right, **left))
+                .filter(|(right, left)| is_tested(right, **left))
                 .map(|(right, _)| right.clone())
                 .collect();
-            let mut right_holds = self.each_holds(&asked, rng).into_iter();
+            let mut right_holds = self.each_holds(&tested, rng).into_iter();
             for ((left, right), left_held) in lefts.into_iter().zip(rights).zip(left_holds) {
-                let right_held = asks(&right, left_held) && right_holds.next().unwrap_or(false);
+                let right_held = is_tested(&right, left_held) && right_holds.next().unwrap_or(false);
                 for (set, held) in [(left, left_held), (right, right_held)] {
                     if held {
                         self.mark_proven(&set);
@@ -339,7 +342,7 @@ impl Trial<'_> {
                 self.n_proofs += 1;
                 (self.n_proofs, 0)
             };
-            let (proof, n_claims) = if self.method.proves_alone(&self.claims[*claim]) {
+            let (proof, n_claims) = if self.singles.proves_alone(&self.claims[*claim]) {
                 &mut fresh()
             } else {
                 by_unit.entry(self.units[*claim]).or_insert_with(fresh)
@@ -348,27 +351,24 @@ impl Trial<'_> {
             self.proofs[*claim] = *proof;
         }
         for claim in set {
-            let alone = self.method.proves_alone(&self.claims[*claim])
+            let alone = self.singles.proves_alone(&self.claims[*claim])
                 || by_unit.get(&self.units[*claim]).is_none_or(|(_, n_claims)| *n_claims == 1);
-            self.judgements[*claim] = Judgement::Proven { alone };
+            self.results[*claim] = ClaimResult::Proven { alone };
         }
     }
 
-    /// Tests several sets. Many small equations run on one thread each; a few equations use several
-    /// threads each.
+    /// Tests several sets, each by an equation of its own.
     fn each_holds(&self, sets: &[Vec<usize>], rng: &mut StdRng) -> Vec<bool> {
         let seeded: Vec<(&[usize], [u8; 32])> = sets.iter().map(|set| (set.as_slice(), rng.random())).collect();
-        let inside = self.method.threads / sets.len().max(1);
-        pool::map(self.method.threads, &seeded, |(set, seed)| self.holds(set, inside.max(1), &mut StdRng::from_seed(*seed)))
+        self.workers.map(&seeded, |(set, seed)| self.holds(set, &mut StdRng::from_seed(*seed)))
     }
 
     /// Whether the equation holds for a set of claims.
-    fn holds(&self, set: &[usize], threads: usize, rng: &mut StdRng) -> bool {
+    fn holds(&self, set: &[usize], rng: &mut StdRng) -> bool {
         let terms = self.terms(set, rng);
         let per_chunk = (terms.len() * CHUNK_CLAIMS).div_ceil(set.len().max(1)).max(1);
         let chunks: Vec<&[Term]> = terms.chunks(per_chunk).collect();
-        let Some(partials) =
-            pool::map(threads, &chunks, |chunk| self.partial(chunk)).into_iter().collect::<Option<Vec<Partial>>>()
+        let Some(partials) = self.workers.map(&chunks, |chunk| self.partial(chunk)).into_iter().collect::<Option<Vec<Partial>>>()
         else {
             return false;
         };
@@ -390,7 +390,7 @@ impl Trial<'_> {
         let messages: Vec<(Root, PublicKey)> =
             messages.into_iter().map(|(message, key)| (message, key.to_public_key())).collect();
         let groups: Vec<&[(Root, PublicKey)]> = messages.chunks(CHUNK_MESSAGES).collect();
-        let mut sides = pool::map(threads, &groups, |group| bls::Keys::of(group)).into_iter();
+        let mut sides = self.workers.map(&groups, |group| bls::Keys::of(group)).into_iter();
         let Some(mut left) = sides.next() else { return false };
         for side in sides {
             left.merge(side);
@@ -401,7 +401,7 @@ impl Trial<'_> {
     /// The terms of an equation, ordered by message so that equal messages are next to each other.
     fn terms(&self, set: &[usize], rng: &mut StdRng) -> Vec<Term> {
         let mut ordered: Vec<usize> = set.to_vec();
-        let alone = |claim: usize| self.method.proves_alone(&self.claims[claim]);
+        let alone = |claim: usize| self.singles.proves_alone(&self.claims[claim]);
         ordered.sort_by_key(|i| (self.claims[*i].signing_root, alone(*i), self.units[*i]));
         let mut terms: Vec<Term> = Vec::with_capacity(ordered.len());
         for claim in ordered {

@@ -1,8 +1,9 @@
-//! Turns judged claims into votes and proposals. Only what was proven becomes [`Signed`].
+//! Turns proven claims into votes and proposals. Only what was proven becomes [`Signed`].
 
 use super::claim::ClaimSubject;
-use super::{BatchResult, Judgement, Signed};
-use crate::{Arrival, Proposal, Stated, Vote, bls, pool};
+use super::{BatchResult, ClaimResult, Signed};
+use crate::workers::Workers;
+use crate::{Arrival, Proposal, Stated, Vote, bls};
 use consensus::{SignatureBytes, ValidatorIndex};
 use std::collections::BTreeMap;
 
@@ -17,15 +18,15 @@ pub(crate) struct ProvenClaims {
 
 impl BatchResult {
     /// Collects everything that was proven.
-    pub(crate) fn harvest(&self) -> ProvenClaims {
+    pub(crate) fn collect_proven(&self, workers: &Workers) -> ProvenClaims {
         let mut votes = Vec::new();
         let mut proposals = Vec::new();
         let mut statements = Vec::new();
         let mut sums: BTreeMap<u32, Vec<usize>> = BTreeMap::new();
         for (i, claim) in self.claims.iter().enumerate() {
-            match self.judgements[i] {
-                Judgement::Proven { .. } => {}
-                Judgement::Forged | Judgement::NoKey | Judgement::NoVersion => continue,
+            match self.results[i] {
+                ClaimResult::Proven { .. } => {}
+                ClaimResult::Forged | ClaimResult::NoKey | ClaimResult::NoVersion => continue,
             }
             match &claim.subject {
                 ClaimSubject::Vote { merges: Some(_), .. } => sums.entry(self.units[i]).or_default().push(i),
@@ -45,7 +46,7 @@ impl BatchResult {
             }
         }
         let sums: Vec<Vec<usize>> = sums.into_values().collect();
-        let summed = pool::map(self.threads, &sums, |unit| self.vote(unit));
+        let summed = workers.map(&sums, |unit| self.vote(unit));
         for (unit, vote) in sums.into_iter().zip(summed) {
             match vote {
                 Some(vote) => votes.push(vote),

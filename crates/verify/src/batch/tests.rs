@@ -2,10 +2,11 @@
 //! it.
 
 use super::claim::{ClaimSubject, ClaimedSigners, ForkVersionChoice, SignatureClaim};
-use super::prove::{BatchResult, Judgement, KeySource, Method, prove};
+use super::prove::{BatchResult, ClaimResult, KeySource, prove};
 use super::proven_claims::ProvenClaims;
 use crate::bls::tests::{secret, sign};
 use crate::peer_reputation::PeerReputations;
+use crate::workers::Workers;
 use crate::{FirstSeen, PeerBytes, SinglesProof, SourceKind, UnixNs, bls};
 use blst::min_pk::{PublicKey, SecretKey, Signature};
 use consensus::{AttestationData, BuilderIndex, Checkpoint, Epoch, Network, Root, SignatureBytes, Slot, ValidatorIndex};
@@ -87,12 +88,13 @@ fn shift(claim: &mut SignatureClaim, by: &Signature, minus: bool) {
     claim.signature = bls::compress(&bls::sum_signatures(&parts).unwrap());
 }
 
-fn judge(claims: Vec<SignatureClaim>, keys: &Keys, singles: SinglesProof, threads: usize, seed: u64) -> BatchResult {
-    prove(claims, keys, Method { singles, threads }, &PeerReputations::new(8), &mut StdRng::seed_from_u64(seed))
+fn prove_all(claims: Vec<SignatureClaim>, keys: &Keys, singles: SinglesProof, threads: usize, seed: u64) -> BatchResult {
+    let (workers, reputations) = (Workers::new(threads), PeerReputations::new(8));
+    prove(claims, keys, singles, &workers, &reputations, &mut StdRng::seed_from_u64(seed))
 }
 
-fn is_proven(judged: &BatchResult) -> Vec<bool> {
-    (0..judged.claims.len()).map(|i| matches!(judged.judgement(i), Judgement::Proven { .. })).collect()
+fn is_proven(proofs: &BatchResult) -> Vec<bool> {
+    (0..proofs.claims.len()).map(|i| matches!(proofs.of(i), ClaimResult::Proven { .. })).collect()
 }
 
 /// Checks a claim with plain `FastAggregateVerify`, without any part of the batch verifier.
@@ -105,8 +107,8 @@ fn holds_by_itself(claim: &SignatureClaim, keys: &Keys) -> bool {
 
 /// Checks the votes that are returned: the signature of each vote is the sum over exactly its
 /// indices.
-fn check_votes(judged: &BatchResult, keys: &Keys) {
-    for vote in judged.harvest().votes {
+fn check_votes(proofs: &BatchResult, keys: &Keys) {
+    for vote in proofs.collect_proven(&Workers::new(1)).votes {
         assert!(vote.indices.is_sorted() && vote.indices.len() == vote.arrivals.len());
         let members = ClaimedSigners::from_sorted(vote.indices.clone()).expect("unique");
         let claim =
@@ -141,19 +143,23 @@ fn batch_equals_one_by_one() {
             claims.push(claim);
         }
         let alone: Vec<bool> = claims.iter().map(|claim| holds_by_itself(claim, &publics)).collect();
-        let judged = judge(claims.clone(), &publics, SinglesProof::RandomCombination, 2, rng.random());
-        assert_eq!(is_proven(&judged), alone, "round {round}");
-        check_votes(&judged, &publics);
+        let proofs = prove_all(claims.clone(), &publics, SinglesProof::RandomCombination, 2, rng.random());
+        assert_eq!(is_proven(&proofs), alone, "round {round}");
+        check_votes(&proofs, &publics);
         // Within a unit two errors may cancel out in a sum. So here it is only checked that every
         // claim that is valid by itself is proven, and that every proven validator did sign.
-        let sums = judge(claims.clone(), &publics, SinglesProof::Sums, 1, rng.random());
+        let sums = prove_all(claims.clone(), &publics, SinglesProof::Sums, 1, rng.random());
         for (i, alone) in alone.iter().enumerate() {
             assert!(!alone || is_proven(&sums)[i], "round {round}: claim {i} is good and was refused");
         }
         check_votes(&sums, &publics);
         // The result depends neither on the weights nor on the number of threads.
-        let again = judge(claims, &publics, SinglesProof::RandomCombination, 1, rng.random());
-        assert_eq!(format!("{:?}", judged.harvest()), format!("{:?}", again.harvest()), "round {round}");
+        let again = prove_all(claims, &publics, SinglesProof::RandomCombination, 1, rng.random());
+        assert_eq!(
+            format!("{:?}", proofs.collect_proven(&Workers::new(1))),
+            format!("{:?}", again.collect_proven(&Workers::new(1))),
+            "round {round}"
+        );
     }
 }
 
@@ -162,15 +168,15 @@ fn singles_become_one_vote() {
     let (secrets, publics) = keys(6);
     for mode in MODES {
         let claims: Vec<SignatureClaim> = [4, 1, 3, 0].into_iter().map(|v| single(&secrets, 1, v, 0)).collect();
-        let judged = judge(claims, &publics, mode, 1, 1);
-        let votes = judged.harvest().votes;
+        let proofs = prove_all(claims, &publics, mode, 1, 1);
+        let votes = proofs.collect_proven(&Workers::new(1)).votes;
         assert_eq!(votes.len(), 1);
         assert_eq!(votes[0].indices, [0, 1, 3, 4].map(ValidatorIndex::new));
         assert_eq!(votes[0].arrivals, [0, 1, 3, 4].map(|at| heard(0, at).arrival()));
         assert_eq!(votes[0].heard.at, UnixNs(0));
-        check_votes(&judged, &publics);
+        check_votes(&proofs, &publics);
         let alone = matches!(mode, SinglesProof::RandomCombination);
-        assert_eq!(judged.judgement(0), Judgement::Proven { alone }, "{mode:?}");
+        assert_eq!(proofs.of(0), ClaimResult::Proven { alone }, "{mode:?}");
     }
 }
 
@@ -184,9 +190,9 @@ fn offsets_do_not_cancel_across_units() {
         let mut claims: Vec<SignatureClaim> = (0..4).map(|v| single(&secrets, v / 2, v, 0)).collect();
         shift(&mut claims[0], &offset, false);
         shift(&mut claims[2], &offset, true);
-        let judged = judge(claims, &publics, mode, 2, 3);
-        assert_eq!(is_proven(&judged), [false, true, false, true], "{mode:?}");
-        check_votes(&judged, &publics);
+        let proofs = prove_all(claims, &publics, mode, 2, 3);
+        assert_eq!(is_proven(&proofs), [false, true, false, true], "{mode:?}");
+        check_votes(&proofs, &publics);
     }
     // The same attack on aggregates of equal data, which have one message but are stored as two
     // proofs.
@@ -194,7 +200,7 @@ fn offsets_do_not_cancel_across_units() {
     shift(&mut claims[0], &offset, false);
     shift(&mut claims[1], &offset, true);
     for mode in MODES {
-        assert_eq!(is_proven(&judge(claims.clone(), &publics, mode, 1, 4)), [false, false], "{mode:?}");
+        assert_eq!(is_proven(&prove_all(claims.clone(), &publics, mode, 1, 4)), [false, false], "{mode:?}");
     }
 }
 
@@ -207,10 +213,10 @@ fn offsets_inside_a_sum_prove_the_sum_only() {
     let mut claims: Vec<SignatureClaim> = (0..3).map(|v| single(&secrets, 1, v, 0)).collect();
     shift(&mut claims[0], &offset, false);
     shift(&mut claims[1], &offset, true);
-    let sums = judge(claims.clone(), &publics, SinglesProof::Sums, 1, 5);
-    assert!((0..3).all(|i| sums.judgement(i) == Judgement::Proven { alone: false }));
+    let sums = prove_all(claims.clone(), &publics, SinglesProof::Sums, 1, 5);
+    assert!((0..3).all(|i| sums.of(i) == ClaimResult::Proven { alone: false }));
     check_votes(&sums, &publics);
-    let each = judge(claims, &publics, SinglesProof::RandomCombination, 1, 5);
+    let each = prove_all(claims, &publics, SinglesProof::RandomCombination, 1, 5);
     assert_eq!(is_proven(&each), [false, false, true]);
 }
 
@@ -232,9 +238,9 @@ fn points_outside_the_group_are_refused() {
     for mode in MODES {
         let mut claims: Vec<SignatureClaim> = (0..3).map(|v| single(&secrets, 1, v, v as u8)).collect();
         shift(&mut claims[1], &stray, false);
-        let judged = judge(claims, &publics, mode, 1, 6);
-        assert_eq!(is_proven(&judged), [true, false, true], "{mode:?}");
-        check_votes(&judged, &publics);
+        let proofs = prove_all(claims, &publics, mode, 1, 6);
+        assert_eq!(is_proven(&proofs), [true, false, true], "{mode:?}");
+        check_votes(&proofs, &publics);
     }
 }
 
@@ -250,13 +256,13 @@ fn a_forged_copy_hides_nothing() {
             shift(&mut forged, &sign(&secrets[3], Root::repeat_byte(1)), false);
             let mut claims = vec![good, single(&secrets, 1, 1, 1)];
             claims.insert(if forged_first { 0 } else { 2 }, forged);
-            let judged = judge(claims, &publics, mode, 1, 7);
+            let proofs = prove_all(claims, &publics, mode, 1, 7);
             let expected = if forged_first { [false, true, true] } else { [true, true, false] };
-            assert_eq!(is_proven(&judged), expected, "{mode:?}, forged first: {forged_first}");
-            let votes = judged.harvest().votes;
+            assert_eq!(is_proven(&proofs), expected, "{mode:?}, forged first: {forged_first}");
+            let votes = proofs.collect_proven(&Workers::new(1)).votes;
             let named: BTreeSet<u64> = votes.iter().flat_map(|vote| vote.indices.iter().map(|index| index.as_u64())).collect();
             assert_eq!(named, BTreeSet::from([0, 1]));
-            check_votes(&judged, &publics);
+            check_votes(&proofs, &publics);
         }
     }
 }
@@ -274,10 +280,10 @@ fn opposite_keys_do_not_escape() {
         let mut claims = vec![single(&secrets, 1, 0, 0), single(&secrets, 1, 1, 0)];
         // The signature by the negative key is the negative point.
         claims[1].signature[0] ^= 0x20;
-        let judged = judge(claims, &publics, mode, 1, 8);
-        assert_eq!(is_proven(&judged), [true, true], "{mode:?}");
-        assert_eq!(judged.harvest().votes.len(), 2, "{mode:?}");
-        check_votes(&judged, &publics);
+        let proofs = prove_all(claims, &publics, mode, 1, 8);
+        assert_eq!(is_proven(&proofs), [true, true], "{mode:?}");
+        assert_eq!(proofs.collect_proven(&Workers::new(1)).votes.len(), 2, "{mode:?}");
+        check_votes(&proofs, &publics);
     }
 }
 
@@ -290,14 +296,14 @@ fn unknown_validators_are_nobodys_forgery() {
     let mut among = aggregate(&secrets, 1, &[0, 1], 0);
     among.members = ClaimedSigners::Many(vec![ValidatorIndex::new(0), ValidatorIndex::MAX]);
     claims.push(among);
-    let judged = judge(claims, &publics, SinglesProof::RandomCombination, 1, 9);
-    assert_eq!([0, 1, 2].map(|i| judged.judgement(i)), [Judgement::NoKey, Judgement::Proven { alone: true }, Judgement::NoKey]);
+    let proofs = prove_all(claims, &publics, SinglesProof::RandomCombination, 1, 9);
+    assert_eq!([0, 1, 2].map(|i| proofs.of(i)), [ClaimResult::NoKey, ClaimResult::Proven { alone: true }, ClaimResult::NoKey]);
 }
 
 #[test]
 fn an_empty_batch_is_fine() {
     let (_, publics) = keys(0);
-    assert!(judge(Vec::new(), &publics, SinglesProof::Sums, 3, 0).harvest().votes.is_empty());
+    assert!(prove_all(Vec::new(), &publics, SinglesProof::Sums, 3, 0).collect_proven(&Workers::new(1)).votes.is_empty());
 }
 
 /// A claim over a message without a domain, for the published vectors.
@@ -343,7 +349,7 @@ fn published(folder: &str, fields: [&str; 3], all_in_one: bool) {
         };
         // An empty set of signers makes no claim.
         let verdict = claims
-            .is_some_and(|claims| is_proven(&judge(claims, &publics, SinglesProof::Sums, 1, 0)).iter().all(|proven| *proven));
+            .is_some_and(|claims| is_proven(&prove_all(claims, &publics, SinglesProof::Sums, 1, 0)).iter().all(|proven| *proven));
         let expected = case["output"].as_bool().unwrap();
         assert_eq!(verdict, expected, "{name}");
         n_cases[usize::from(expected)] += 1;
@@ -440,28 +446,28 @@ fn sepolia_signatures_verify() {
     let n_attestations = claims.len() - n_headers;
     println!("{n_headers} headers, {n_attestations} attestations");
     assert!(n_headers > 20 && n_attestations > 20);
-    let judged = judge(claims, &publics, SinglesProof::Sums, 2, 0);
-    assert!(is_proven(&judged).iter().all(|proven| *proven));
-    let ProvenClaims { votes, proposals, .. } = judged.harvest();
+    let proofs = prove_all(claims, &publics, SinglesProof::Sums, 2, 0);
+    assert!(is_proven(&proofs).iter().all(|proven| *proven));
+    let ProvenClaims { votes, proposals, .. } = proofs.collect_proven(&Workers::new(1));
     assert_eq!((votes.len(), proposals.len()), (n_attestations, n_headers));
 }
 
-/// The claims of peers of bad reputation are judged one by one, and those of other peers together.
-/// The judgements are the same.
+/// The claims of peers of bad reputation are proven one by one, and those of other peers together.
+/// The results are the same.
 #[test]
-fn repute_changes_the_order_and_not_the_outcome() {
+fn reputation_changes_the_order_and_not_the_outcome() {
     let (secrets, keys) = keys(12);
     let mut claims: Vec<SignatureClaim> = (0..12).map(|v| single(&secrets, v % 2, v, (v % 3) as u8)).collect();
     let foreign = [claims[4].signature, claims[7].signature];
     claims[1].signature = foreign[0];
     claims[2].signature = foreign[1];
-    let mut reputes = PeerReputations::new(8);
-    (0..100).for_each(|_| reputes.proven(&PeerBytes::from([0u8])));
-    reputes.forged(&PeerBytes::from([1u8]));
+    let mut reputations = PeerReputations::new(8);
+    (0..100).for_each(|_| reputations.proven(&PeerBytes::from([0u8])));
+    reputations.forged(&PeerBytes::from([1u8]));
     for singles in MODES {
-        let method = Method { singles, threads: 2 };
-        let judged = prove(claims.clone(), &keys, method, &reputes, &mut StdRng::seed_from_u64(1));
-        let proven: Vec<bool> = (0..12).map(|i| matches!(judged.judgement(i), Judgement::Proven { .. })).collect();
+        let workers = Workers::new(2);
+        let proofs = prove(claims.clone(), &keys, singles, &workers, &reputations, &mut StdRng::seed_from_u64(1));
+        let proven: Vec<bool> = (0..12).map(|i| matches!(proofs.of(i), ClaimResult::Proven { .. })).collect();
         let expected: Vec<bool> = (0..12).map(|i| i != 1 && i != 2).collect();
         assert_eq!(proven, expected, "{singles:?}");
     }

@@ -2,17 +2,17 @@
 //! the header because the header contains the body's root, so everything in a proven block was put
 //! there by its proposer. A proven block extends the chain if its randao reveal is proven too.
 
-use super::{Signers, SortedBatch, Verifier, without_key};
-use crate::batch::{BatchResult, Judgement, SignatureClaim};
-use crate::claim_set::{ClaimRef, ClaimSet};
-use crate::decode::VoteMessage;
-use crate::outcome_collector::{OutcomeCollector, PendingOutcome};
-use crate::verifier::named::SlashingJob;
+use super::named::SlashingJob;
+use super::prover::Signers;
+use super::{OutcomeCollector, PendingOutcome, SortedBatch, Verifier, without_key};
+use crate::batch::{BatchResult, ClaimRef, ClaimResult, ClaimSet, SignatureClaim};
+use crate::decode::VoteByBits;
+use crate::parking::Job;
 use crate::{FirstSeen, Inclusion, InnerKind, Outcome, ProvenBlock, SourceKind, UnixNs, forward};
+use base::BoundedMap;
 use chain::{BlockFacts, Chain};
 use consensus::{
-    BeaconBlockHeader, Epoch, ForkName, Network, RegistryChange, Root, SignatureBytes, SignedBeaconBlockHeader, SignedBlock,
-    Slot, ValidatorIndex,
+    Epoch, ForkName, Network, RegistryChange, Root, SignatureBytes, SignedBeaconBlockHeader, SignedBlock, Slot, ValidatorIndex,
 };
 use std::collections::HashSet;
 
@@ -38,18 +38,18 @@ pub(super) enum PriorResult {
     /// Exactly this signature was proven before.
     Known,
     /// This signature is forged: another one was proven, and only one BLS signature is valid; or
-    /// this signature was judged forged before.
+    /// this signature was found forged before.
     Forged,
-    /// The equation decides. The value is the claim's position in the docket.
-    Asked(ClaimRef),
+    /// The equation decides. The value is the claim's position.
+    Pending(ClaimRef),
 }
 
 impl PriorResult {
-    pub(super) fn judgement(self, judged: &BatchResult) -> Judgement {
+    pub(super) fn result(self, proofs: &BatchResult) -> ClaimResult {
         match self {
-            Self::Known => Judgement::Proven { alone: true },
-            Self::Forged => Judgement::Forged,
-            Self::Asked(place) => judged.judgement(place.claim),
+            Self::Known => ClaimResult::Proven { alone: true },
+            Self::Forged => ClaimResult::Forged,
+            Self::Pending(place) => proofs.of(place.claim),
         }
     }
 
@@ -58,92 +58,120 @@ impl PriorResult {
         match self {
             Self::Known => true,
             Self::Forged => false,
-            Self::Asked(place) => !place.first,
+            Self::Pending(place) => !place.first,
+        }
+    }
+}
+
+/// The headers and blocks that were proven before.
+#[derive(Debug)]
+pub(super) struct SeenBlocks {
+    /// Proven headers by root, with their only valid signature.
+    proposals: BoundedMap<Root, SignatureBytes>,
+    blocks: BoundedMap<Root, ()>,
+    /// The first proven block of each slot and proposer. A second one is not forwarded.
+    first: BoundedMap<(Slot, ValidatorIndex), Root>,
+}
+
+impl SeenBlocks {
+    pub(super) fn new(limit: usize) -> Self {
+        Self { proposals: BoundedMap::new(limit), blocks: BoundedMap::new(limit), first: BoundedMap::new(limit) }
+    }
+
+    pub(super) fn remember_proposal(&mut self, root: Root, signature: SignatureBytes) {
+        self.proposals.insert(root, signature);
+    }
+
+    /// The root of the first proven block of this slot and proposer.
+    pub(super) fn first_of(&self, slot: Slot, proposer: ValidatorIndex) -> Option<&Root> {
+        self.first.get(&(slot, proposer))
+    }
+
+    /// Remembers a proven block. Returns whether it is the first one of its proposer for the slot.
+    /// Gossipsub forwards only that one.
+    fn insert(&mut self, slot: Slot, proposer: ValidatorIndex, root: Root) -> bool {
+        self.blocks.insert(root, ());
+        match self.first.get(&(slot, proposer)) {
+            Some(first) => *first == root,
+            None => {
+                self.first.insert((slot, proposer), root);
+                true
+            }
         }
     }
 }
 
 impl Verifier {
-    fn turn(&mut self, slot: Slot, proposer: ValidatorIndex, root: Root) -> ProposalOrder {
-        match self.first_blocks.get(&(slot, proposer)) {
-            Some(first) if *first != root => ProposalOrder::Second,
-            Some(_) => ProposalOrder::First,
-            None => {
-                self.first_blocks.insert((slot, proposer), root);
-                ProposalOrder::First
-            }
-        }
-    }
-
     /// Proves the blocks and headers of a batch, all of them together.
     pub(super) fn prove_blocks(
         &mut self,
         chain: &mut Chain,
-        intake: &mut SortedBatch,
+        sorted: &mut SortedBatch,
         now: UnixNs,
-        ledger: &mut OutcomeCollector,
+        collector: &mut OutcomeCollector,
     ) {
         let network = chain.network().clone();
-        let mut docket = ClaimSet::default();
-        let headers: Vec<(HeaderJob, PriorResult)> = std::mem::take(&mut intake.headers)
+        let mut claims = ClaimSet::default();
+        let headers: Vec<(HeaderJob, PriorResult)> = std::mem::take(&mut sorted.headers)
             .into_iter()
             .map(|job| {
-                let standing = self.ask_header(&mut docket, chain, &job.header, job.header.message.root(), &job.heard, None);
-                (job, standing)
+                let prior = self.prior_of_header(&mut claims, chain, &job.header, job.header.message.root(), &job.heard, None);
+                (job, prior)
             })
             .collect();
-        let mut blocks: Vec<(BlockJob, PriorResult, ClaimRef)> = std::mem::take(&mut intake.blocks)
+        let mut blocks: Vec<(BlockJob, PriorResult, ClaimRef)> = std::mem::take(&mut sorted.blocks)
             .into_iter()
             .map(|job| {
-                let standing = self.ask_header(&mut docket, chain, &job.block.signed_header, job.block.root, &job.heard, None);
-                let reveal = docket.add(reveal_claim(&network, &job));
-                (job, standing, reveal)
+                let prior = self.prior_of_header(&mut claims, chain, &job.block.signed_header, job.block.root, &job.heard, None);
+                let reveal = claims.add(reveal_claim(&network, &job));
+                (job, prior, reveal)
             })
             .collect();
         if headers.is_empty() && blocks.is_empty() {
             return;
         }
-        let judged = self.judge(chain, docket, Signers::Certain, ledger);
-        for (job, standing) in headers {
-            self.remember(standing, &judged);
-            let outcome = match standing.judgement(&judged) {
-                Judgement::Proven { .. } if standing.is_repeat() => Outcome::Duplicate,
+        let proofs = self.prove(chain, claims, Signers::Certain, collector);
+        for (job, prior) in headers {
+            self.remember(prior, &proofs);
+            let outcome = match prior.result(&proofs) {
+                ClaimResult::Proven { .. } if prior.is_repeat() => Outcome::Duplicate,
                 // The sidecar around the header is not checked, so it is not forwarded.
-                Judgement::Proven { .. } => Outcome::Proven { forwardable: false },
-                Judgement::Forged => Outcome::BadSignature,
-                Judgement::NoKey => without_key(chain, job.header.message.proposer_index, &job.heard),
-                Judgement::NoVersion => Outcome::UnknownFork,
+                ClaimResult::Proven { .. } => Outcome::Proven { forwardable: false },
+                ClaimResult::Forged => Outcome::BadSignature,
+                ClaimResult::NoKey => without_key(chain, job.header.message.proposer_index, &job.heard),
+                ClaimResult::NoVersion => Outcome::UnknownFork,
             };
-            ledger.settle(job.item, outcome);
+            collector.record(job.item, outcome);
         }
         // Parents come before their children.
         blocks.sort_by_key(|(job, ..)| job.block.signed_header.message.slot);
-        for (job, standing, reveal) in blocks {
-            self.remember(standing, &judged);
-            match standing.judgement(&judged) {
-                Judgement::Proven { .. } if self.blocks.contains(&job.block.root) => ledger.settle(job.item, Outcome::Duplicate),
-                Judgement::Proven { .. } => {
-                    self.blocks.insert(job.block.root, ());
+        for (job, prior, reveal) in blocks {
+            self.remember(prior, &proofs);
+            match prior.result(&proofs) {
+                ClaimResult::Proven { .. } if self.blocks.blocks.contains(&job.block.root) => {
+                    collector.record(job.item, Outcome::Duplicate)
+                }
+                ClaimResult::Proven { .. } => {
                     let header = job.block.signed_header.message;
-                    let turn = self.turn(header.slot, header.proposer_index, job.block.root);
-                    take_block(chain, intake, job, judged.judgement(reveal.claim), turn, now, ledger);
+                    let is_first = self.blocks.insert(header.slot, header.proposer_index, job.block.root);
+                    apply_block(chain, sorted, job, proofs.of(reveal.claim), is_first, now, collector);
                 }
-                Judgement::Forged => ledger.settle(job.item, Outcome::BadSignature),
-                Judgement::NoKey => {
+                ClaimResult::Forged => collector.record(job.item, Outcome::BadSignature),
+                ClaimResult::NoKey => {
                     let proposer = job.block.signed_header.message.proposer_index;
-                    ledger.settle(job.item, without_key(chain, proposer, &job.heard));
+                    collector.record(job.item, without_key(chain, proposer, &job.heard));
                 }
-                Judgement::NoVersion => ledger.settle(job.item, Outcome::UnknownFork),
+                ClaimResult::NoVersion => collector.record(job.item, Outcome::UnknownFork),
             }
         }
     }
 
     /// Adds a claim for a header, unless its root was proven before or this very signature was
-    /// judged forged before. `block_epoch` is the epoch of the block that contains the header in a
+    /// found forged before. `block_epoch` is the epoch of the block that contains the header in a
     /// slashing operation.
-    pub(super) fn ask_header(
+    pub(super) fn prior_of_header(
         &mut self,
-        docket: &mut ClaimSet,
+        claims: &mut ClaimSet,
         chain: &Chain,
         header: &SignedBeaconBlockHeader,
         root: Root,
@@ -152,49 +180,39 @@ impl Verifier {
     ) -> PriorResult {
         let network = chain.network();
         let (epoch, now) = (header.message.slot.epoch(network.preset()), chain.now().epoch(network.preset()));
-        match self.proposals.get(&root) {
+        match self.blocks.proposals.get(&root) {
             Some(signature) if *signature == header.signature => PriorResult::Known,
             // Before a scheduled fork happens, a valid signature exists for each of the two
             // versions.
             Some(_) if !network.spec.is_version_uncertain(epoch, block_epoch.unwrap_or(now)) => PriorResult::Forged,
             Some(_) | None => {
-                let claim = proposal_claim(network, header.message, root, header.signature, heard);
-                // A signature that was judged forged with the scheduled version may be valid with
+                let claim = SignatureClaim::proposal(network, header.message, root, header.signature, heard.clone());
+                // A signature that was found forged with the scheduled version may be valid with
                 // another one.
                 let is_certain = !network.spec.is_version_uncertain(epoch, block_epoch.unwrap_or(now));
-                if is_certain && self.is_known_forgery(|| claim.fingerprint()) {
+                if is_certain && self.forgeries.is_known(|| claim.fingerprint()) {
                     return PriorResult::Forged;
                 }
-                PriorResult::Asked(docket.add(claim.in_block_of(block_epoch)))
+                PriorResult::Pending(claims.add(claim.in_block_of(block_epoch)))
             }
         }
     }
-}
 
-impl Verifier {
     /// Remembers the result for a header or for a side of an attester slashing, so that the same
     /// one costs no pairing when it comes again, whether it is valid or forged. Proven headers are
-    /// remembered in `judge`.
-    pub(super) fn remember(&mut self, standing: PriorResult, judged: &BatchResult) {
-        let PriorResult::Asked(place) = standing else { return };
-        let claim = judged.claim(place.claim);
-        match judged.judgement(place.claim) {
-            Judgement::Forged => self.forgeries.insert(claim.fingerprint(), ()),
+    /// remembered by [`Verifier::prove`].
+    pub(super) fn remember(&mut self, prior: PriorResult, proofs: &BatchResult) {
+        let PriorResult::Pending(place) = prior else { return };
+        let claim = proofs.claim(place.claim);
+        match proofs.of(place.claim) {
+            ClaimResult::Forged => self.forgeries.remember(claim.fingerprint()),
             // A claim that was proven only within a sum is not proven by itself.
-            Judgement::Proven { alone: true } if claim.vote().is_some() => self.sides.insert(claim.fingerprint(), ()),
-            Judgement::Proven { .. } | Judgement::NoKey | Judgement::NoVersion => {}
+            ClaimResult::Proven { alone: true } if claim.vote().is_some() => {
+                self.operations.remember_side(claim.fingerprint());
+            }
+            ClaimResult::Proven { .. } | ClaimResult::NoKey | ClaimResult::NoVersion => {}
         }
     }
-}
-
-fn proposal_claim(
-    network: &Network,
-    header: BeaconBlockHeader,
-    root: Root,
-    signature: SignatureBytes,
-    heard: &FirstSeen,
-) -> SignatureClaim {
-    SignatureClaim::proposal(network, header, root, signature, heard.clone())
 }
 
 fn reveal_claim(network: &Network, job: &BlockJob) -> SignatureClaim {
@@ -203,47 +221,39 @@ fn reveal_claim(network: &Network, job: &BlockJob) -> SignatureClaim {
     SignatureClaim::randao_reveal(network, header.proposer_index, epoch, job.block.randao_reveal, job.heard.clone())
 }
 
-/// Whether the proposer already had a different block for this slot. Gossipsub forwards only the
-/// first one.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum ProposalOrder {
-    First,
-    Second,
-}
-
 /// The validators that leave because of a block, in the order in which the block is processed:
 /// first the slashed ones, then the voluntary exits.
-fn leaving(block: &SignedBlock) -> Vec<ValidatorIndex> {
-    let mut leaving: Vec<ValidatorIndex> =
+fn exiting_validators(block: &SignedBlock) -> Vec<ValidatorIndex> {
+    let mut exiting: Vec<ValidatorIndex> =
         block.proposer_slashings.iter().map(|slashing| slashing.signed_header_1.message.proposer_index).collect();
     for slashing in &block.attester_slashings {
         let second: HashSet<&ValidatorIndex> = slashing.attestation_2.attesting_indices.iter().collect();
-        leaving.extend(slashing.attestation_1.attesting_indices.iter().filter(|validator| second.contains(validator)));
+        exiting.extend(slashing.attestation_1.attesting_indices.iter().filter(|validator| second.contains(validator)));
     }
-    leaving.extend(&block.voluntary_exits);
-    leaving
+    exiting.extend(&block.voluntary_exits);
+    exiting
 }
 
 /// Processes a block whose proposer's signature is proven: extends the chain and passes on what the
 /// block contains.
-fn take_block(
+fn apply_block(
     chain: &mut Chain,
-    intake: &mut SortedBatch,
+    sorted: &mut SortedBatch,
     job: BlockJob,
-    reveal: Judgement,
-    turn: ProposalOrder,
+    reveal: ClaimResult,
+    is_first: bool,
     now: UnixNs,
-    ledger: &mut OutcomeCollector,
+    collector: &mut OutcomeCollector,
 ) {
     let BlockJob { item, heard, block, fork, n_bytes } = job;
     let header = block.signed_header.message;
     let (randao_proven, reveal) = match reveal {
-        Judgement::Proven { alone } => (true, Outcome::Proven { forwardable: alone }),
-        Judgement::Forged => (false, Outcome::BadSignature),
-        Judgement::NoKey => (false, Outcome::UnknownValidator),
-        Judgement::NoVersion => (false, Outcome::UnknownFork),
+        ClaimResult::Proven { alone } => (true, Outcome::Proven { forwardable: alone }),
+        ClaimResult::Forged => (false, Outcome::BadSignature),
+        ClaimResult::NoKey => (false, Outcome::UnknownValidator),
+        ClaimResult::NoVersion => (false, Outcome::UnknownFork),
     };
-    ledger.settle(item.inside(InnerKind::RandaoReveal), reveal);
+    collector.record(item.inside(InnerKind::RandaoReveal), reveal);
     if randao_proven {
         chain.extend(&BlockFacts {
             root: block.root,
@@ -254,28 +264,29 @@ fn take_block(
         });
         if block.registry_change == RegistryChange::Possible {
             chain.note_registry_change(header.slot);
-            chain.note_exits(block.root, header.slot, leaving(&block));
+            chain.note_exits(block.root, header.slot, exiting_validators(&block));
         }
     }
     let included_in = Some(Inclusion { block: block.root, slot: header.slot });
     let inside = |source| FirstSeen { source, ..heard.clone() };
     for attestation in block.attestations.iter().cloned() {
         let n_bytes = attestation.aggregation_bits.as_slice().len() + consensus::SingleAttestation::SSZ_LEN;
-        let ballot = VoteMessage::ByBits { attestation: Box::new(attestation), aggregator: None };
-        let data_root = ballot.data().root();
-        intake.take_vote(item.inside(InnerKind::Attestation), inside(SourceKind::Block), ballot, data_root, n_bytes, now);
+        let data_root = attestation.data.root();
+        let vote = VoteByBits::Alone(Box::new(attestation));
+        let (item, heard) = (item.inside(InnerKind::Attestation), inside(SourceKind::Block));
+        sorted.by_bits.push(Job { item, heard, vote, data_root, n_bytes, since: now, tried: Vec::new() });
     }
     for slashing in &block.attester_slashings {
         let item = item.inside(InnerKind::AttesterSlashing);
         let heard = inside(SourceKind::SlashingOp);
-        intake.slashings.push(SlashingJob::attester(item, heard, Box::new(slashing.clone()), fork, included_in));
+        sorted.slashings.push(SlashingJob::attester(item, heard, Box::new(slashing.clone()), fork, included_in));
     }
     for slashing in &block.proposer_slashings {
         let item = item.inside(InnerKind::ProposerSlashing);
         let heard = inside(SourceKind::SlashingOp);
-        intake.slashings.push(SlashingJob::proposer(item, heard, Box::new(*slashing), fork, included_in));
+        sorted.slashings.push(SlashingJob::proposer(item, heard, Box::new(*slashing), fork, included_in));
     }
-    let welcome = turn == ProposalOrder::First && randao_proven && forward::block(chain, &header, &block.root, now);
-    ledger.settle(item, Outcome::Proven { forwardable: welcome });
-    ledger.verified.blocks.push(ProvenBlock { block: *block, fork, randao_proven, heard, n_bytes });
+    let forwardable = is_first && randao_proven && forward::block(chain, &header, &block.root, now);
+    collector.record(item, Outcome::Proven { forwardable });
+    collector.verified.blocks.push(ProvenBlock { block: *block, fork, randao_proven, heard, n_bytes });
 }

@@ -2,21 +2,22 @@
 //! follow from the branch. A vote that fails with one shuffling is not called forged while another
 //! shuffling can be the right one. It waits, and nobody is blamed.
 
-use super::{Signers, Verifier};
-use crate::batch::{BatchResult, ClaimedSigners, Judgement, SignatureClaim};
-use crate::claim_set::{ClaimRef, ClaimSet};
-use crate::decode::{Aggregator, VoteMessage};
-use crate::outcome_collector::OutcomeCollector;
-use crate::parking::Job;
+use super::prover::Signers;
+use super::{OutcomeCollector, Verifier};
+use crate::batch::{BatchResult, ClaimRef, ClaimResult, ClaimSet, ClaimedSigners, SignatureClaim};
+use crate::parking::{Job, Parking};
 use crate::resolve::{self, CommitteeCandidate, ContextCache, Need, Resolution};
-use crate::{NoRoom, Outcome, UnixNs, forward};
+use crate::{NoRoom, Outcome, PeerBytes, UnixNs, VerifyConfig, forward};
+use base::BoundedMap;
 use chain::Chain;
-use consensus::{Attestation, Network, Root, ShufflingId, sha256};
-use std::collections::VecDeque;
+use consensus::{Attestation, Network, Root, ShufflingId, SignedAggregate, sha256};
+use std::collections::{HashMap, VecDeque};
 
 /// The number of recent slots without a block that are accepted as empty at once is an epoch's
 /// length divided by this.
 const EMPTY_SLOTS_TAKEN: u64 = 4;
+/// Number of shufflings that are remembered as confirmed. It is more than the chain keeps.
+const CONFIRMED: usize = 256;
 
 /// Whether a vote whose committees are uncertain may still wait until more is known than the
 /// present candidates.
@@ -38,7 +39,7 @@ impl WaitPolicy {
     }
 }
 
-/// A vote whose committees are certain. Its claims are in the docket.
+/// A vote whose committees are certain, with the positions of its claims.
 struct SubmittedVote {
     job: Job,
     shuffling: ShufflingId,
@@ -53,6 +54,48 @@ struct TrialVote {
     candidates: VecDeque<CommitteeCandidate>,
 }
 
+/// What is kept of votes whose committees are not certain.
+#[derive(Debug)]
+pub(super) struct UncertainVotes {
+    parking: Parking,
+    /// Proven votes whose committees were not certain, by a hash of their content.
+    proven: BoundedMap<Root, ()>,
+    /// Shufflings for which most members of a committee were proven to have signed. Such a
+    /// shuffling is right, however old the registry behind it is.
+    confirmed: BoundedMap<ShufflingId, ()>,
+    /// Number of tries in this slot, by peer.
+    tries: HashMap<PeerBytes, usize>,
+    /// The generation of the chain for which the parked votes were tried last.
+    generation: u64,
+}
+
+impl UncertainVotes {
+    pub(super) fn new(config: &VerifyConfig) -> Self {
+        Self {
+            parking: Parking::new(config.parking),
+            proven: BoundedMap::new(config.remembered_roots),
+            confirmed: BoundedMap::new(CONFIRMED),
+            tries: HashMap::new(),
+            generation: 0,
+        }
+    }
+
+    pub(super) fn parking(&self) -> &Parking {
+        &self.parking
+    }
+
+    /// Resets the limits per slot. Returns the votes that have waited since before `oldest`.
+    pub(super) fn start_slot(&mut self, oldest: UnixNs) -> Vec<Job> {
+        self.tries.clear();
+        self.parking.expire(oldest)
+    }
+
+    /// Removes and returns everything that waits.
+    pub(super) fn take_all(&mut self) -> Vec<Job> {
+        self.parking.take_if(|_| true)
+    }
+}
+
 impl Verifier {
     /// Proves the new votes by bits of a batch, and the parked ones for which the chain has
     /// changed.
@@ -62,34 +105,34 @@ impl Verifier {
         fresh: Vec<Job>,
         new_slot: bool,
         now: UnixNs,
-        ledger: &mut OutcomeCollector,
+        collector: &mut OutcomeCollector,
     ) {
         let mut cache = ContextCache::new(Need::Signers);
         let mut jobs = Vec::new();
         // A parked job is tried again only if the chain has a shuffling of its epoch with which it
         // was not tried.
-        if chain.generation() != self.generation || new_slot {
-            self.generation = chain.generation();
+        if chain.generation() != self.uncertain.generation || new_slot {
+            self.uncertain.generation = chain.generation();
             let tries = self.config.parking.tries;
-            jobs = self.parking.take_if(|job| {
+            jobs = self.uncertain.parking.take_if(|job| {
                 job.tried.len() < tries
-                    && resolve::has_news(cache.of(chain, job.ballot.data(), job.data_root, job.asker()), &job.tried)
+                    && resolve::has_untried(cache.of(chain, &job.vote.attestation().data, job.data_root, job.asker()), &job.tried)
             });
         }
         jobs.extend(fresh);
-        let open = self.prove_certain(chain, &mut cache, jobs, WaitPolicy::Waits(now), ledger);
-        self.prove_candidates(chain, open, ledger);
+        let open = self.prove_certain(chain, &mut cache, jobs, WaitPolicy::Waits(now), collector);
+        self.prove_candidates(chain, open, collector);
     }
 
     /// Tries, for the last time, every parked job for which there is a shuffling with which it was
     /// not tried.
-    pub(super) fn prove_parked_at_last(&mut self, chain: &mut Chain, now: UnixNs, ledger: &mut OutcomeCollector) {
+    pub(super) fn prove_parked_at_last(&mut self, chain: &mut Chain, now: UnixNs, collector: &mut OutcomeCollector) {
         let mut cache = ContextCache::new(Need::Signers);
-        let jobs = self
-            .parking
-            .take_if(|job| resolve::has_news(cache.of(chain, job.ballot.data(), job.data_root, job.asker()), &job.tried));
-        let open = self.prove_certain(chain, &mut cache, jobs, WaitPolicy::Over(now), ledger);
-        self.prove_candidates(chain, open, ledger);
+        let jobs = self.uncertain.parking.take_if(|job| {
+            resolve::has_untried(cache.of(chain, &job.vote.attestation().data, job.data_root, job.asker()), &job.tried)
+        });
+        let open = self.prove_certain(chain, &mut cache, jobs, WaitPolicy::Over(now), collector);
+        self.prove_candidates(chain, open, collector);
     }
 
     /// Proves, in one equation, all votes whose committees are certain. Returns the votes whose
@@ -99,41 +142,42 @@ impl Verifier {
         chain: &mut Chain,
         cache: &mut ContextCache,
         jobs: Vec<Job>,
-        patience: WaitPolicy,
-        ledger: &mut OutcomeCollector,
+        wait: WaitPolicy,
+        collector: &mut OutcomeCollector,
     ) -> Vec<TrialVote> {
-        let now = patience.now();
+        let now = wait.now();
         let network = chain.network().clone();
         // With an old registry a certain shuffling may be wrong, and honest peers would be blamed.
         // A shuffling is still right if most members of a committee were proven to have signed by
         // it.
         let up_to_date = !chain.needs_registry_refresh();
-        let mut docket = ClaimSet::default();
-        let mut asked: Vec<SubmittedVote> = Vec::new();
+        let mut claims = ClaimSet::default();
+        let mut pending: Vec<SubmittedVote> = Vec::new();
         let mut open: Vec<TrialVote> = Vec::new();
         for mut job in jobs {
-            let VoteMessage::ByBits { attestation, aggregator } = &job.ballot else { continue };
-            let aggregator = aggregator.as_deref().filter(|_| self.config.check_aggregators);
+            let attestation = job.vote.attestation();
+            let aggregator = job.vote.aggregate().filter(|_| self.config.check_aggregators);
             let contexts = cache.of(chain, &attestation.data, job.data_root, job.asker());
-            let sure = up_to_date || resolve::only(contexts).is_some_and(|only| self.confirmed.contains(&only.id()));
+            let sure = up_to_date || resolve::only(contexts).is_some_and(|only| self.uncertain.confirmed.contains(&only.id()));
             match resolve::by_bits(attestation, contexts, &mut job.tried, sure) {
-                Resolution::Misfit(reason) => ledger.settle(job.item, Outcome::Malformed(reason.into())),
-                Resolution::Later => self.park(job, ledger),
+                Resolution::Invalid(reason) => collector.record(job.item, Outcome::Malformed(reason.into())),
+                Resolution::Later => self.park(job, collector),
                 Resolution::Certain(only) => {
                     let members = only.members.as_slice();
-                    if self.votes.covers(job.data_root, members) && !self.votes.came_first(job.data_root, members, job.heard.at) {
-                        ledger.settle(job.item, Outcome::Duplicate);
+                    if self.votes.contains_all(job.data_root, members)
+                        && !self.votes.is_earlier(job.data_root, members, job.heard.at)
+                    {
+                        collector.record(job.item, Outcome::Duplicate);
                         continue;
                     }
-                    if self.is_known_forgery(|| said(attestation, job.data_root)) {
-                        ledger.settle(job.item, Outcome::BadSignature);
+                    if self.forgeries.is_known(|| vote_hash(attestation, job.data_root)) {
+                        collector.record(job.item, Outcome::BadSignature);
                         continue;
                     }
                     let shuffling = only.shuffling.id();
-                    let outer =
-                        aggregator.map(|outer| outer_claims(&network, attestation, outer, &job).map(|claim| docket.add(claim)));
-                    let vote = docket.add(vote_claim(&network, attestation, &job, only));
-                    asked.push(SubmittedVote { job, shuffling, vote, outer });
+                    let outer = aggregator.map(|outer| outer_claims(&network, outer, &job).map(|claim| claims.add(claim)));
+                    let vote = claims.add(vote_claim(&network, &job, only));
+                    pending.push(SubmittedVote { job, shuffling, vote, outer });
                 }
                 Resolution::Candidates(mut candidates) => {
                     if chain.registry().has_related_keys() {
@@ -141,73 +185,69 @@ impl Verifier {
                         // guess could accuse validators that did not sign.
                         candidates.retain(|candidate| matches!(candidate.members, ClaimedSigners::One(_)));
                     }
-                    if self.ballots.contains(&said(attestation, job.data_root)) {
-                        ledger.settle(job.item, Outcome::Duplicate);
+                    if self.uncertain.proven.contains(&vote_hash(attestation, job.data_root)) {
+                        collector.record(job.item, Outcome::Duplicate);
                     } else if candidates.is_empty() {
-                        self.park(job, ledger);
-                    } else if patience.is_over() || (!self.is_behind(chain, &job, now) && self.may_try(&job)) {
+                        self.park(job, collector);
+                    } else if wait.is_over() || (!self.is_behind(chain, &job, now) && self.may_try(&job)) {
                         open.push(TrialVote { job, candidates: candidates.into() });
                     } else {
-                        self.park(job, ledger);
+                        self.park(job, collector);
                     }
                 }
             }
         }
-        let judged = self.judge(chain, docket, Signers::Certain, ledger);
-        for SubmittedVote { job, shuffling, vote, outer } in asked {
-            let judgement = judged.judgement(vote.claim);
-            self.note_confirmed(&job, shuffling, judgement);
-            let outcome = match judgement {
-                Judgement::Proven { .. } if !vote.first => Outcome::Duplicate,
-                Judgement::Proven { alone } => {
-                    Outcome::Proven { forwardable: alone && self.is_welcome(chain, cache, &job, outer, &judged, now) }
+        let proofs = self.prove(chain, claims, Signers::Certain, collector);
+        for SubmittedVote { job, shuffling, vote, outer } in pending {
+            let result = proofs.of(vote.claim);
+            self.note_confirmed(&job, shuffling, result);
+            let outcome = match result {
+                ClaimResult::Proven { .. } if !vote.first => Outcome::Duplicate,
+                ClaimResult::Proven { alone } => {
+                    Outcome::Proven { forwardable: alone && self.may_be_forwarded(chain, cache, &job, outer, &proofs, now) }
                 }
-                Judgement::Forged => {
-                    if let VoteMessage::ByBits { attestation, .. } = &job.ballot {
-                        self.forgeries.insert(said(attestation, job.data_root), ());
-                    }
+                ClaimResult::Forged => {
+                    self.forgeries.remember(vote_hash(job.vote.attestation(), job.data_root));
                     Outcome::BadSignature
                 }
-                Judgement::NoKey => Outcome::UnknownValidator,
-                Judgement::NoVersion => Outcome::UnknownFork,
+                ClaimResult::NoKey => Outcome::UnknownValidator,
+                ClaimResult::NoVersion => Outcome::UnknownFork,
             };
-            ledger.settle(job.item, outcome);
+            collector.record(job.item, outcome);
         }
         open
     }
 
     /// Runs one equation for the first candidate of every vote, one for the second, and so on. A
     /// vote that is proven with an earlier candidate is done.
-    fn prove_candidates(&mut self, chain: &Chain, mut open: Vec<TrialVote>, ledger: &mut OutcomeCollector) {
+    fn prove_candidates(&mut self, chain: &Chain, mut open: Vec<TrialVote>, collector: &mut OutcomeCollector) {
         let network = chain.network().clone();
         while !open.is_empty() {
-            let mut docket = ClaimSet::default();
-            let mut asked: Vec<(TrialVote, ClaimRef, ShufflingId)> = Vec::new();
+            let mut claims = ClaimSet::default();
+            let mut pending: Vec<(TrialVote, ClaimRef, ShufflingId)> = Vec::new();
             for mut trial in open.drain(..) {
-                match (trial.candidates.pop_front(), &trial.job.ballot) {
-                    (Some(candidate), VoteMessage::ByBits { attestation, .. }) => {
+                match trial.candidates.pop_front() {
+                    Some(candidate) => {
                         let id = candidate.shuffling.id();
-                        let place = docket.add(vote_claim(&network, attestation, &trial.job, candidate));
-                        asked.push((trial, place, id));
+                        let place = claims.add(vote_claim(&network, &trial.job, candidate));
+                        pending.push((trial, place, id));
                     }
-                    (None, _) | (Some(_), VoteMessage::Named(_)) => self.park(trial.job, ledger),
+                    None => self.park(trial.job, collector),
                 }
             }
-            let judged = self.judge(chain, docket, Signers::Guessed, ledger);
-            for (mut trial, place, id) in asked {
-                let judgement = judged.judgement(place.claim);
-                self.note_confirmed(&trial.job, id, judgement);
-                match judgement {
-                    Judgement::Proven { .. } => {
-                        if let VoteMessage::ByBits { attestation, .. } = &trial.job.ballot {
-                            self.ballots.insert(said(attestation, trial.job.data_root), ());
-                        }
+            let proofs = self.prove(chain, claims, Signers::Guessed, collector);
+            for (mut trial, place, id) in pending {
+                let result = proofs.of(place.claim);
+                self.note_confirmed(&trial.job, id, result);
+                match result {
+                    ClaimResult::Proven { .. } => {
+                        self.uncertain.proven.insert(vote_hash(trial.job.vote.attestation(), trial.job.data_root), ());
                         let outcome = if place.first { Outcome::Proven { forwardable: false } } else { Outcome::Duplicate };
-                        ledger.settle(trial.job.item, outcome);
+                        collector.record(trial.job.item, outcome);
                     }
-                    Judgement::Forged | Judgement::NoKey | Judgement::NoVersion => {
+                    ClaimResult::Forged | ClaimResult::NoKey | ClaimResult::NoVersion => {
                         // What was not tried is tried again when its sender has a new budget.
-                        if !judged.is_given_up(place.claim) {
+                        if !proofs.was_skipped(place.claim) {
                             trial.job.tried.push(id);
                         }
                         open.push(trial);
@@ -223,11 +263,12 @@ impl Verifier {
     /// If a shuffling is computed from a wrong set of validators, every validator has another
     /// position, so no committee's sum is valid with it. The owner of a few keys that are in one
     /// committee by chance could fake a proof for these keys, but not for most of a committee.
-    fn note_confirmed(&mut self, job: &Job, shuffling: ShufflingId, judgement: Judgement) {
-        let (Judgement::Proven { .. }, VoteMessage::ByBits { attestation, .. }) = (judgement, &job.ballot) else { return };
-        let (n_signed, n_seats) = (attestation.aggregation_bits.num_set_bits(), attestation.aggregation_bits.len());
+    fn note_confirmed(&mut self, job: &Job, shuffling: ShufflingId, result: ClaimResult) {
+        let ClaimResult::Proven { .. } = result else { return };
+        let bits = &job.vote.attestation().aggregation_bits;
+        let (n_signed, n_seats) = (bits.num_set_bits(), bits.len());
         if n_signed > 1 && 2 * n_signed > n_seats {
-            self.confirmed.insert(shuffling, ());
+            self.uncertain.confirmed.insert(shuffling, ());
         }
     }
 
@@ -237,7 +278,7 @@ impl Verifier {
     fn is_behind(&self, chain: &Chain, job: &Job, now: UnixNs) -> bool {
         let network = chain.network();
         let preset = network.preset();
-        let decision = job.ballot.data().target.epoch.saturating_sub(1).start_slot(preset).min(self.slot);
+        let decision = job.vote.attestation().data.target.epoch.saturating_sub(1).start_slot(preset).min(self.slot);
         let tolerance = preset.slots_per_epoch / EMPTY_SLOTS_TAKEN;
         let waited_ns = now.0.saturating_sub(job.since.0);
         let epoch_ns = network.spec.slot_duration.as_nanos() as u64 * preset.slots_per_epoch;
@@ -248,35 +289,34 @@ impl Verifier {
     /// limit, because we requested it ourselves.
     fn may_try(&mut self, job: &Job) -> bool {
         let Some(peer) = &job.heard.peer else { return true };
-        let used = self.tries.entry(peer.clone()).or_default();
+        let used = self.uncertain.tries.entry(peer.clone()).or_default();
         *used = used.saturating_add(1);
         *used <= self.config.uncertain_tries
     }
 
     /// Whether this proven vote meets the conditions under which other clients accept it.
-    fn is_welcome(
+    fn may_be_forwarded(
         &self,
         chain: &mut Chain,
         cache: &mut ContextCache,
         job: &Job,
         outer: Option<[ClaimRef; 2]>,
-        judged: &BatchResult,
+        proofs: &BatchResult,
         now: UnixNs,
     ) -> bool {
-        let VoteMessage::ByBits { attestation, aggregator } = &job.ballot else { return false };
+        let attestation = job.vote.attestation();
         if !forward::vote(chain, &attestation.data, now) {
             return false;
         }
         let contexts = cache.of(chain, &attestation.data, job.data_root, job.asker());
         let Resolution::Certain(candidate) = resolve::by_bits(attestation, contexts, &mut Vec::new(), true) else { return false };
-        if self.votes.votes_twice(job.data_root, attestation.data.target.epoch, candidate.members.as_slice()) {
+        if self.votes.is_second_vote(job.data_root, attestation.data.target.epoch, candidate.members.as_slice()) {
             return false;
         }
-        match (aggregator, outer) {
+        match (job.vote.aggregate(), outer) {
             (Some(aggregator), Some(outer)) => {
-                let signed = |place: ClaimRef| matches!(judged.judgement(place.claim), Judgement::Proven { alone: true });
-                outer.into_iter().all(signed)
-                    && forward::aggregate(contexts, attestation, aggregator.index, &aggregator.selection_proof)
+                let signed = |place: ClaimRef| matches!(proofs.of(place.claim), ClaimResult::Proven { alone: true });
+                outer.into_iter().all(signed) && forward::aggregate(contexts, aggregator)
             }
             (Some(_), None) => false,
             // A single vote before Electra has exactly one bit set.
@@ -287,46 +327,47 @@ impl Verifier {
         }
     }
 
-    fn park(&mut self, mut job: Job, ledger: &mut OutcomeCollector) {
-        let newcomer = (!job.item.parked).then(|| job.item.clone());
+    fn park(&mut self, mut job: Job, collector: &mut OutcomeCollector) {
+        let newly_parked = (!job.item.parked).then(|| job.item.clone());
         job.item.parked = true;
-        let parked = self.parking.park(job);
-        match (parked.refused, newcomer) {
-            (Some((job, why)), _) => ledger.settle(job.item, Outcome::Refused(why.label())),
-            (None, Some(item)) => ledger.settle(item, Outcome::Parked),
+        let parked = self.uncertain.parking.park(job);
+        match (parked.refused, newly_parked) {
+            (Some((job, why)), _) => collector.record(job.item, Outcome::Refused(why.label())),
+            (None, Some(item)) => collector.record(item, Outcome::Parked),
             // `Parked` was already reported for this job.
             (None, None) => {}
         }
         for job in parked.evicted {
-            ledger.settle(job.item, Outcome::Refused(NoRoom::Evicted.label()));
+            collector.record(job.item, Outcome::Refused(NoRoom::Evicted.label()));
         }
     }
 }
 
-fn vote_claim(network: &Network, attestation: &Attestation, job: &Job, signers: CommitteeCandidate) -> SignatureClaim {
+fn vote_claim(network: &Network, job: &Job, signers: CommitteeCandidate) -> SignatureClaim {
     let CommitteeCandidate { members, shuffling } = signers;
-    let data = attestation.data;
+    let Attestation { data, signature, .. } = *job.vote.attestation();
     let shuffling = Some(shuffling).filter(|shuffling| shuffling.epoch() == data.target.epoch);
     match members {
         ClaimedSigners::One(one) => {
-            SignatureClaim::single(network, data, job.data_root, one, attestation.signature, shuffling, job.heard.clone())
+            SignatureClaim::single(network, data, job.data_root, one, signature, shuffling, job.heard.clone())
         }
         many @ ClaimedSigners::Many(_) => {
-            SignatureClaim::aggregate(network, data, job.data_root, many, attestation.signature, shuffling, job.heard.clone())
+            SignatureClaim::aggregate(network, data, job.data_root, many, signature, shuffling, job.heard.clone())
         }
     }
 }
 
-fn outer_claims(network: &Network, attestation: &Attestation, outer: &Aggregator, job: &Job) -> [SignatureClaim; 2] {
-    let slot = attestation.data.slot;
+fn outer_claims(network: &Network, signed: &SignedAggregate, job: &Job) -> [SignatureClaim; 2] {
+    let SignedAggregate { aggregator_index: aggregator, selection_proof, signature, message_root, .. } = *signed;
+    let slot = signed.aggregate.data.slot;
     [
-        SignatureClaim::selection_proof(network, outer.index, slot, outer.selection_proof, job.heard.clone()),
-        SignatureClaim::aggregate_and_proof(network, outer.index, slot, outer.message_root, outer.signature, job.heard.clone()),
+        SignatureClaim::selection_proof(network, aggregator, slot, selection_proof, job.heard.clone()),
+        SignatureClaim::aggregate_and_proof(network, aggregator, slot, message_root, signature, job.heard.clone()),
     ]
 }
 
 /// A hash of the content of a vote by bits, without its aggregator.
-fn said(attestation: &Attestation, data_root: Root) -> Root {
+fn vote_hash(attestation: &Attestation, data_root: Root) -> Root {
     let mut bytes = data_root.to_vec();
     bytes.extend_from_slice(attestation.signature.as_slice());
     bytes.extend_from_slice(&attestation.committee_bits.unwrap_or(u64::MAX).to_le_bytes());

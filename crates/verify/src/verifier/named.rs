@@ -3,22 +3,30 @@
 //! are proven like any other.
 
 use super::blocks::PriorResult;
-use super::{Signers, SortedBatch, Verifier, contexts_near, without_key};
-use crate::batch::{BatchResult, ClaimedSigners, Judgement, SignatureClaim};
-use crate::claim_set::{ClaimRef, ClaimSet};
-use crate::decode::VoteMessage;
-use crate::outcome_collector::{OutcomeCollector, PendingOutcome};
-use crate::parking::Job;
-use crate::resolve::{ContextCache, Need, seated};
+use super::prover::Signers;
+use super::unknown_validators::UnknownValidators;
+use super::{OutcomeCollector, PendingOutcome, SortedBatch, Verifier, contexts_near, without_key};
+use crate::batch::{BatchResult, ClaimRef, ClaimResult, ClaimSet, ClaimedSigners, SignatureClaim};
+use crate::resolve::{ContextCache, Need, shuffling_with_seats};
 use crate::{FirstSeen, Inclusion, Outcome, PeerBytes, SlashingBody, SlashingOp, SourceKind, UnixNs, forward};
+use base::BoundedMap;
 use chain::{Chain, Contexts, SignedWith};
 use consensus::{
     AttesterSlashing, Epoch, ForkName, IndexedAttestation, Network, ProposerSlashing, Root, SingleAttestation, ValidatorIndex,
     is_double_proposal, is_slashable_attestation_data, sha256,
 };
+use std::collections::VecDeque;
 
 const NOT_INDEXED: &str = "a side's indices are not ascending and unique, or there are none; ask its sender for the signed one";
 const NO_CONTRADICTION: &str = "its two sides do not contradict each other, in this order; it proves nothing";
+
+/// A vote that names its validator, before the equation.
+pub(super) struct NamedVoteJob {
+    pub(super) item: PendingOutcome,
+    pub(super) heard: FirstSeen,
+    pub(super) single: SingleAttestation,
+    pub(super) data_root: Root,
+}
 
 /// A slashing operation before the equation.
 #[derive(Debug)]
@@ -32,7 +40,7 @@ pub(super) struct SlashingJob {
     hash: Root,
     /// The peer that is credited or blamed for the operation. This is the sender, if the operation
     /// came on its own topic.
-    answerable: Option<PeerBytes>,
+    responsible_peer: Option<PeerBytes>,
 }
 
 impl SlashingJob {
@@ -44,8 +52,16 @@ impl SlashingJob {
         included_in: Option<Inclusion>,
     ) -> Self {
         let hash = Root::from(sha256(&slashing.to_ssz()));
-        let answerable = answerable(&heard);
-        Self { item, heard: by_operation(heard), body: SlashingBody::Attester(slashing), fork, included_in, hash, answerable }
+        let responsible_peer = responsible_peer(&heard);
+        Self {
+            item,
+            heard: by_operation(heard),
+            body: SlashingBody::Attester(slashing),
+            fork,
+            included_in,
+            hash,
+            responsible_peer,
+        }
     }
 
     pub(super) fn proposer(
@@ -56,12 +72,18 @@ impl SlashingJob {
         included_in: Option<Inclusion>,
     ) -> Self {
         let hash = Root::from(sha256(&slashing.to_ssz()));
-        let answerable = answerable(&heard);
-        Self { item, heard: by_operation(heard), body: SlashingBody::Proposer(slashing), fork, included_in, hash, answerable }
+        let responsible_peer = responsible_peer(&heard);
+        Self {
+            item,
+            heard: by_operation(heard),
+            body: SlashingBody::Proposer(slashing),
+            fork,
+            included_in,
+            hash,
+            responsible_peer,
+        }
     }
-}
 
-impl SlashingJob {
     /// The number of validator indices in the operation.
     pub(super) fn n_members(&self) -> usize {
         match &self.body {
@@ -90,7 +112,7 @@ impl SlashingJob {
 
     /// Whether the operation names a validator that is not in the registry and may be in a later
     /// state.
-    fn names_a_stranger(&self, chain: &Chain) -> bool {
+    fn names_unknown_validator(&self, chain: &Chain) -> bool {
         let greatest = self.greatest_named();
         chain.registry().record(greatest).is_none() && chain.may_exist(greatest, chain.network().slot_at(self.heard.at.0))
     }
@@ -99,7 +121,7 @@ impl SlashingJob {
 /// The sender of an operation that came on its own topic. Every client checks such an operation
 /// before it forwards it. The operations in a block are forwarded without this check, so they count
 /// for nobody.
-fn answerable(heard: &FirstSeen) -> Option<PeerBytes> {
+fn responsible_peer(heard: &FirstSeen) -> Option<PeerBytes> {
     heard.peer.clone().filter(|_| heard.source == SourceKind::Gossip)
 }
 
@@ -109,13 +131,48 @@ fn by_operation(heard: FirstSeen) -> FirstSeen {
     FirstSeen { source: SourceKind::SlashingOp, ..heard }
 }
 
+/// The slashing operations that were proven before, and those that wait for a registry.
+#[derive(Debug)]
+pub(super) struct SeenOperations {
+    /// By the hash of their SSZ.
+    proven: BoundedMap<Root, ()>,
+    /// Sides of attester slashings and other sums that were proven, by a hash of everything that
+    /// the proof depends on.
+    sides: BoundedMap<Root, ()>,
+    /// Validators that a block slashed, on any branch. Our registry may not show this yet, so
+    /// operations against them are not forwarded.
+    slashed: BoundedMap<ValidatorIndex, ()>,
+    /// Operations from blocks that name validators that the registry lacks.
+    waiting: UnknownValidators,
+}
+
+impl SeenOperations {
+    pub(super) fn new(limit: usize) -> Self {
+        Self {
+            proven: BoundedMap::new(limit),
+            sides: BoundedMap::new(limit),
+            slashed: BoundedMap::new(limit),
+            waiting: UnknownValidators::default(),
+        }
+    }
+
+    pub(super) fn remember_side(&mut self, fingerprint: Root) {
+        self.sides.insert(fingerprint, ());
+    }
+
+    /// Removes and returns the operations that wait for a registry.
+    pub(super) fn take_waiting(&mut self) -> VecDeque<SlashingJob> {
+        self.waiting.take()
+    }
+}
+
 /// What is known about a slashing operation before the equation.
 enum SlashingCheck {
     NotIndexed,
     Known,
-    /// Exactly this operation was judged forged before.
+    /// Exactly this operation was found forged before.
     Forged,
-    Asked([PriorResult; 2]),
+    Pending([PriorResult; 2]),
 }
 
 impl Verifier {
@@ -123,41 +180,40 @@ impl Verifier {
     pub(super) fn prove_named(
         &mut self,
         chain: &mut Chain,
-        intake: &mut SortedBatch,
+        sorted: &mut SortedBatch,
         now: UnixNs,
-        ledger: &mut OutcomeCollector,
+        collector: &mut OutcomeCollector,
     ) {
         let mut cache = ContextCache::new(Need::Seats);
-        let mut docket = ClaimSet::default();
+        let mut claims = ClaimSet::default();
         let mut votes: Vec<(PendingOutcome, SingleAttestation, Root, ClaimRef)> = Vec::new();
-        for job in std::mem::take(&mut intake.named) {
-            let Job { item, heard, ballot: VoteMessage::Named(single), data_root, .. } = job else { continue };
+        for NamedVoteJob { item, heard, single, data_root } in std::mem::take(&mut sorted.named) {
             if chain.registry().pubkey(single.attester_index).is_none() {
-                ledger.settle(item, without_key(chain, single.attester_index, &heard));
-            } else if self.votes.covers(data_root, &[single.attester_index]) {
-                ledger.settle(item, Outcome::Duplicate);
+                collector.record(item, without_key(chain, single.attester_index, &heard));
+            } else if self.votes.contains_all(data_root, &[single.attester_index]) {
+                collector.record(item, Outcome::Duplicate);
             } else {
                 let claim = self.single_claim(chain, &mut cache, &single, data_root, heard);
-                if self.is_known_forgery(|| claim.fingerprint()) {
-                    ledger.settle(item, Outcome::BadSignature);
+                if self.forgeries.is_known(|| claim.fingerprint()) {
+                    collector.record(item, Outcome::BadSignature);
                     continue;
                 }
-                let place = docket.add(claim);
+                let place = claims.add(claim);
                 votes.push((item, single, data_root, place));
             }
         }
         let mut slashings = Vec::new();
-        for job in std::mem::take(&mut intake.slashings) {
-            let sides = self.ask_slashing(chain, &mut cache, &mut docket, &job);
+        for job in std::mem::take(&mut sorted.slashings) {
+            let sides = self.check_slashing(chain, &mut cache, &mut claims, &job);
             slashings.push((job, sides));
         }
-        let judged = self.judge(chain, docket, Signers::Certain, ledger);
+        let proofs = self.prove(chain, claims, Signers::Certain, collector);
         for (item, single, data_root, place) in votes {
-            let outcome = match judged.judgement(place.claim) {
-                Judgement::Proven { .. } if !place.first => Outcome::Duplicate,
-                Judgement::Proven { alone } => {
-                    let welcome = alone
-                        && !self.votes.votes_twice(data_root, single.data.target.epoch, &[single.attester_index])
+            let outcome = match proofs.of(place.claim) {
+                ClaimResult::Proven { .. } if !place.first => Outcome::Duplicate,
+                ClaimResult::Proven { alone } => {
+                    let forwardable = alone
+                        && !self.votes.is_second_vote(data_root, single.data.target.epoch, &[single.attester_index])
                         && forward::vote(chain, &single.data, now)
                         && forward::single(
                             cache.of(chain, &single.data, data_root, None),
@@ -166,35 +222,27 @@ impl Verifier {
                             single.committee_index,
                             item.subnet(),
                         );
-                    Outcome::Proven { forwardable: welcome }
+                    Outcome::Proven { forwardable }
                 }
-                Judgement::Forged => {
-                    self.forgeries.insert(judged.claim(place.claim).fingerprint(), ());
+                ClaimResult::Forged => {
+                    self.forgeries.remember(proofs.claim(place.claim).fingerprint());
                     Outcome::BadSignature
                 }
-                Judgement::NoKey => Outcome::UnknownValidator,
-                Judgement::NoVersion => Outcome::UnknownFork,
+                ClaimResult::NoKey => Outcome::UnknownValidator,
+                ClaimResult::NoVersion => Outcome::UnknownFork,
             };
-            ledger.settle(item, outcome);
+            collector.record(item, outcome);
         }
         for (job, sides) in slashings {
-            self.settle_slashing(chain, job, sides, &judged, ledger);
+            self.record_slashing(chain, job, sides, &proofs, collector);
         }
-    }
-
-    /// Whether exactly the same message was judged forged before. The hash is computed only if any
-    /// forgery is remembered.
-    pub(super) fn is_known_forgery(&mut self, fingerprint: impl FnOnce() -> Root) -> bool {
-        let known = !self.forgeries.is_empty() && self.forgeries.contains(&fingerprint());
-        self.n_repeated_forgeries += u64::from(known);
-        known
     }
 
     /// The key under which a forged operation is remembered. It is valid until the end of the
     /// epoch, because an operation that is forged with the fork versions of one epoch may be valid
     /// with those of another. For the same reason no forged operation from a block is remembered; a
-    /// block is judged only once anyway.
-    fn forgery_name(&self, chain: &Chain, hash: Root) -> Root {
+    /// block is processed only once anyway.
+    fn forgery_key(&self, chain: &Chain, hash: Root) -> Root {
         let mut bytes = hash.to_vec();
         bytes.extend_from_slice(&self.slot.epoch(chain.network().preset()).as_u64().to_le_bytes());
         Root::from(sha256(&bytes))
@@ -210,30 +258,31 @@ impl Verifier {
     ) -> SignatureClaim {
         let network = chain.network().clone();
         let contexts = contexts_near(cache, chain, &single.data, data_root, self.slot);
-        let shuffling = contexts.and_then(|contexts| seated(contexts, &single.data, &[single.attester_index]));
+        let shuffling = contexts.and_then(|contexts| shuffling_with_seats(contexts, &single.data, &[single.attester_index]));
         SignatureClaim::single(&network, single.data, data_root, single.attester_index, single.signature, shuffling, heard)
     }
 
-    fn ask_slashing(
+    fn check_slashing(
         &mut self,
         chain: &mut Chain,
         cache: &mut ContextCache,
-        docket: &mut ClaimSet,
+        claims: &mut ClaimSet,
         job: &SlashingJob,
     ) -> SlashingCheck {
-        if self.slashings.contains(&job.hash) {
+        if self.operations.proven.contains(&job.hash) {
             return SlashingCheck::Known;
         }
         // The state of the block may use another fork version than ours.
-        let name = self.forgery_name(chain, job.hash);
-        if job.included_in.is_none() && self.is_known_forgery(|| name) {
+        let forgery_key = self.forgery_key(chain, job.hash);
+        if job.included_in.is_none() && self.forgeries.is_known(|| forgery_key) {
             return SlashingCheck::Forged;
         }
         let block_epoch = job.included_in.map(|block| block.slot.epoch(chain.network().preset()));
         match &job.body {
             SlashingBody::Proposer(slashing) => {
-                let mut ask = |header| self.ask_header(docket, chain, header, header.message.root(), &job.heard, block_epoch);
-                SlashingCheck::Asked([ask(&slashing.signed_header_1), ask(&slashing.signed_header_2)])
+                let mut prior =
+                    |header| self.prior_of_header(claims, chain, header, header.message.root(), &job.heard, block_epoch);
+                SlashingCheck::Pending([prior(&slashing.signed_header_1), prior(&slashing.signed_header_2)])
             }
             SlashingBody::Attester(slashing) => {
                 let first = self.side_claim(chain, cache, &slashing.attestation_1, &job.heard);
@@ -243,9 +292,9 @@ impl Verifier {
                         let epochs = [&slashing.attestation_1, &slashing.attestation_2].map(|side| side.data.target.epoch);
                         let as_of = block_epoch.unwrap_or_else(|| chain.now().epoch(chain.network().preset()));
                         let certain = epochs.map(|epoch| !chain.network().spec.is_version_uncertain(epoch, as_of));
-                        SlashingCheck::Asked([
-                            self.ask_side(docket, first.in_block_of(block_epoch), certain[0]),
-                            self.ask_side(docket, second.in_block_of(block_epoch), certain[1]),
+                        SlashingCheck::Pending([
+                            self.prior_of_side(claims, first.in_block_of(block_epoch), certain[0]),
+                            self.prior_of_side(claims, second.in_block_of(block_epoch), certain[1]),
                         ])
                     }
                     (None, _) | (_, None) => SlashingCheck::NotIndexed,
@@ -254,22 +303,22 @@ impl Verifier {
         }
     }
 
-    /// Adds a claim for one side of an attester slashing, unless exactly this sum was judged
-    /// before.
+    /// Adds a claim for one side of an attester slashing, unless exactly this sum was decided
+    /// about before.
     ///
     /// [`SeenVotes`](crate::seen::SeenVotes) is not enough here. The operation as a whole is
     /// evidence, so the signature in it must be valid for exactly its signers. If
-    /// `version_is_certain` is false, a side that was judged forged with the scheduled version may
+    /// `version_is_certain` is false, a side that was found forged with the scheduled version may
     /// be valid with another one.
-    fn ask_side(&mut self, docket: &mut ClaimSet, claim: SignatureClaim, version_is_certain: bool) -> PriorResult {
+    fn prior_of_side(&mut self, claims: &mut ClaimSet, claim: SignatureClaim, version_is_certain: bool) -> PriorResult {
         let fingerprint = claim.fingerprint();
-        if self.sides.contains(&fingerprint) {
+        if self.operations.sides.contains(&fingerprint) {
             return PriorResult::Known;
         }
-        if version_is_certain && self.is_known_forgery(|| fingerprint) {
+        if version_is_certain && self.forgeries.is_known(|| fingerprint) {
             return PriorResult::Forged;
         }
-        PriorResult::Asked(docket.add(claim))
+        PriorResult::Pending(claims.add(claim))
     }
 
     fn side_claim(
@@ -284,57 +333,59 @@ impl Verifier {
         let network = chain.network().clone();
         let known_members = members.as_slice().iter().all(|member| chain.registry().pubkey(*member).is_some());
         let contexts = known_members.then(|| contexts_near(cache, chain, &side.data, data_root, self.slot)).flatten();
-        let shuffling = contexts.and_then(|contexts: &Contexts| seated(contexts, &side.data, members.as_slice()));
+        let shuffling = contexts.and_then(|contexts: &Contexts| shuffling_with_seats(contexts, &side.data, members.as_slice()));
         Some(SignatureClaim::aggregate(&network, side.data, data_root, members, side.signature, shuffling, heard.clone()))
     }
 
-    fn settle_slashing(
+    fn record_slashing(
         &mut self,
         chain: &Chain,
         job: SlashingJob,
         sides: SlashingCheck,
-        judged: &BatchResult,
-        ledger: &mut OutcomeCollector,
+        proofs: &BatchResult,
+        collector: &mut OutcomeCollector,
     ) {
-        let judgements = match sides {
-            SlashingCheck::Asked(sides) => Some(sides.map(|side| {
-                self.remember(side, judged);
-                side.judgement(judged)
+        let results = match sides {
+            SlashingCheck::Pending(sides) => Some(sides.map(|side| {
+                self.remember(side, proofs);
+                side.result(proofs)
             })),
             SlashingCheck::NotIndexed | SlashingCheck::Known | SlashingCheck::Forged => None,
         };
-        let lacks_key = matches!(judgements, Some([Judgement::NoKey, _] | [_, Judgement::NoKey]));
-        if lacks_key && job.included_in.is_some() && job.names_a_stranger(chain) {
-            self.wait_for_registry(job, ledger);
+        let lacks_key = matches!(results, Some([ClaimResult::NoKey, _] | [_, ClaimResult::NoKey]));
+        if lacks_key && job.included_in.is_some() && job.names_unknown_validator(chain) {
+            self.wait_for_registry(job, collector);
             return;
         }
         let greatest = job.greatest_named();
-        let SlashingJob { item, heard, body, fork, included_in, hash, answerable } = job;
-        let outcome = match (sides, judgements) {
+        let SlashingJob { item, heard, body, fork, included_in, hash, responsible_peer } = job;
+        let outcome = match (sides, results) {
             (SlashingCheck::NotIndexed, _) => Outcome::Malformed(NOT_INDEXED.into()),
-            (SlashingCheck::Known, _) | (SlashingCheck::Asked(_), None) => Outcome::Duplicate,
+            (SlashingCheck::Known, _) | (SlashingCheck::Pending(_), None) => Outcome::Duplicate,
             (SlashingCheck::Forged, _) => Outcome::BadSignature,
-            (SlashingCheck::Asked(asked), Some(judgements)) => match judgements {
-                [Judgement::NoKey, _] | [_, Judgement::NoKey] => without_key(chain, greatest, &heard),
-                [Judgement::Forged, _] | [_, Judgement::Forged] => Outcome::BadSignature,
-                [Judgement::NoVersion, _] | [_, Judgement::NoVersion] => Outcome::UnknownFork,
-                [Judgement::Proven { .. }, Judgement::Proven { .. }] if !contradicts(&body) => {
+            (SlashingCheck::Pending(pending), Some(results)) => match results {
+                [ClaimResult::NoKey, _] | [_, ClaimResult::NoKey] => without_key(chain, greatest, &heard),
+                [ClaimResult::Forged, _] | [_, ClaimResult::Forged] => Outcome::BadSignature,
+                [ClaimResult::NoVersion, _] | [_, ClaimResult::NoVersion] => Outcome::UnknownFork,
+                [ClaimResult::Proven { .. }, ClaimResult::Proven { .. }] if !contradicts(&body) => {
                     Outcome::Malformed(NO_CONTRADICTION.into())
                 }
                 // The same operation was proven earlier in this batch.
-                [Judgement::Proven { .. }, Judgement::Proven { .. }] if self.slashings.contains(&hash) => Outcome::Duplicate,
-                [Judgement::Proven { alone: first }, Judgement::Proven { alone: second }] => {
-                    self.slashings.insert(hash, ());
+                [ClaimResult::Proven { .. }, ClaimResult::Proven { .. }] if self.operations.proven.contains(&hash) => {
+                    Outcome::Duplicate
+                }
+                [ClaimResult::Proven { alone: first }, ClaimResult::Proven { alone: second }] => {
+                    self.operations.proven.insert(hash, ());
                     let subjects = subjects(&body);
-                    let fits = match self.signed_with(chain, &body, asked, judged) {
+                    let fits = match self.signed_with(chain, &body, pending, proofs) {
                         Some(signed) if first && second => {
-                            let free = subjects.iter().filter(|subject| !self.slashed.contains(*subject));
+                            let free = subjects.iter().filter(|subject| !self.operations.slashed.contains(*subject));
                             forward::slashing(chain, free.copied(), signed)
                         }
                         Some(_) | None => false,
                     };
                     if included_in.is_some_and(|block| chain.is_in_turn(&block.block)) {
-                        subjects.iter().for_each(|subject| self.slashed.insert(*subject, ()));
+                        subjects.iter().for_each(|subject| self.operations.slashed.insert(*subject, ()));
                     }
                     Outcome::Proven { forwardable: fits }
                 }
@@ -342,14 +393,14 @@ impl Verifier {
         };
         let is_forged = outcome == Outcome::BadSignature;
         if is_forged && included_in.is_none() {
-            let name = self.forgery_name(chain, hash);
-            self.forgeries.insert(name, ());
+            let forgery_key = self.forgery_key(chain, hash);
+            self.forgeries.remember(forgery_key);
         }
-        if let Some(peer) = answerable {
+        if let Some(peer) = responsible_peer {
             if is_forged {
-                self.reputes.forged(&peer);
+                self.prover.reputations_mut().forged(&peer);
             } else if matches!(outcome, Outcome::Proven { .. }) {
-                self.reputes.proven(&peer);
+                self.prover.reputations_mut().proven(&peer);
             }
         }
         // A known operation inside a block is still reported, because the block now includes it.
@@ -365,26 +416,24 @@ impl Verifier {
             | Outcome::Refused(_) => false,
         };
         if given {
-            ledger.verified.slashings.push(SlashingOp { body, fork, heard, included_in });
+            collector.verified.slashings.push(SlashingOp { body, fork, heard, included_in });
         }
-        ledger.settle(item, outcome);
+        collector.record(item, outcome);
     }
-}
 
-impl Verifier {
     /// The versions that both sides are signed with. `None` if they are not certain.
     fn signed_with(
         &self,
         chain: &Chain,
         body: &SlashingBody,
         sides: [PriorResult; 2],
-        judged: &BatchResult,
+        proofs: &BatchResult,
     ) -> Option<[SignedWith; 2]> {
         let network = chain.network();
         let now = chain.now().epoch(network.preset());
         let of = |epoch: Epoch, side: PriorResult| match side {
-            PriorResult::Asked(place) => {
-                let other = judged.claim(place.claim).signed_with();
+            PriorResult::Pending(place) => {
+                let other = proofs.claim(place.claim).signed_with();
                 Some(
                     other.map_or_else(|| SignedWith::scheduled(network, epoch), |fork| SignedWith::of_fork(network, epoch, fork)),
                 )
@@ -398,13 +447,13 @@ impl Verifier {
         Some([of(first, sides[0])?, of(second, sides[1])?])
     }
 
-    fn wait_for_registry(&mut self, mut job: SlashingJob, ledger: &mut OutcomeCollector) {
+    fn wait_for_registry(&mut self, mut job: SlashingJob, collector: &mut OutcomeCollector) {
         if !job.item.parked {
-            ledger.settle(job.item.clone(), Outcome::Parked);
+            collector.record(job.item.clone(), Outcome::Parked);
             job.item.parked = true;
         }
-        for evicted in self.strangers.keep(job) {
-            ledger.settle(evicted.item, Outcome::UnknownValidator);
+        for evicted in self.operations.waiting.keep(job) {
+            collector.record(evicted.item, Outcome::UnknownValidator);
         }
     }
 }

@@ -5,12 +5,12 @@
 //! This crate does not know whether a signer is in the committee that it claims to be in, so none
 //! of these messages is forwarded.
 
-use super::{Signers, Verifier, without_key};
-use crate::batch::{Judgement, SignatureClaim};
-use crate::claim_set::ClaimSet;
-use crate::outcome_collector::{OutcomeCollector, PendingOutcome};
-use crate::verifier::blocks::PriorResult;
+use super::blocks::PriorResult;
+use super::prover::Signers;
+use super::{OutcomeCollector, PendingOutcome, Verifier, without_key};
+use crate::batch::{ClaimResult, ClaimSet, SignatureClaim};
 use crate::{FirstSeen, Outcome, Statement};
+use base::BoundedMap;
 use chain::Chain;
 use consensus::{Network, Root, SignatureBytes, sha256};
 
@@ -22,62 +22,72 @@ pub(super) struct StatementJob {
     pub(super) signature: SignatureBytes,
 }
 
+/// Proven statements by a hash of signer and content, with their only valid signature.
+#[derive(Debug)]
+pub(super) struct SeenStatements(BoundedMap<Root, SignatureBytes>);
+
+impl SeenStatements {
+    pub(super) fn new(limit: usize) -> Self {
+        Self(BoundedMap::new(limit))
+    }
+}
+
 impl Verifier {
     /// Proves the statements of a batch, all of them together.
-    pub(super) fn prove_statements(&mut self, chain: &Chain, jobs: Vec<StatementJob>, ledger: &mut OutcomeCollector) {
+    pub(super) fn prove_statements(&mut self, chain: &Chain, jobs: Vec<StatementJob>, collector: &mut OutcomeCollector) {
         let network: &Network = chain.network();
-        let mut docket = ClaimSet::default();
-        let mut asked: Vec<(PendingOutcome, Root, PriorResult, Outcome)> = Vec::new();
+        let mut claims = ClaimSet::default();
+        let mut pending: Vec<(PendingOutcome, Root, PriorResult, Outcome)> = Vec::new();
         for StatementJob { item, heard, statement, signature } in jobs {
-            let name = name_of(&statement);
+            let key = statement_key(&statement);
             let lacks_key = match &statement {
                 Statement::PayloadVote { validator, .. } => without_key(chain, *validator, &heard),
                 Statement::Bid { .. } => Outcome::UnknownValidator,
                 Statement::InclusionList { list, .. } => without_key(chain, list.validator_index, &heard),
             };
-            let standing = match self.statements.get(&name) {
+            let prior = match self.statements.0.get(&key) {
                 Some(known) if *known == signature => PriorResult::Known,
                 Some(_) => PriorResult::Forged,
                 None => {
                     let claim = SignatureClaim::statement(network, statement, signature, heard);
-                    if self.is_known_forgery(|| claim.fingerprint()) {
+                    if self.forgeries.is_known(|| claim.fingerprint()) {
                         PriorResult::Forged
                     } else {
-                        PriorResult::Asked(docket.add(claim))
+                        PriorResult::Pending(claims.add(claim))
                     }
                 }
             };
-            asked.push((item, name, standing, lacks_key));
+            pending.push((item, key, prior, lacks_key));
         }
-        if asked.is_empty() {
+        if pending.is_empty() {
             return;
         }
-        let judged = self.judge(chain, docket, Signers::Certain, ledger);
-        for (item, name, standing, lacks_key) in asked {
-            let outcome = match standing.judgement(&judged) {
-                Judgement::Proven { .. } if standing.is_repeat() => Outcome::Duplicate,
-                Judgement::Proven { .. } => {
-                    if let PriorResult::Asked(place) = standing {
-                        self.statements.insert(name, judged.claim(place.claim).signature_bytes());
+        let proofs = self.prove(chain, claims, Signers::Certain, collector);
+        for (item, key, prior, lacks_key) in pending {
+            let outcome = match prior.result(&proofs) {
+                ClaimResult::Proven { .. } if prior.is_repeat() => Outcome::Duplicate,
+                ClaimResult::Proven { .. } => {
+                    if let PriorResult::Pending(place) = prior {
+                        self.statements.0.insert(key, proofs.claim(place.claim).signature_bytes());
                     }
                     Outcome::Proven { forwardable: false }
                 }
-                Judgement::Forged => {
-                    if let PriorResult::Asked(place) = standing {
-                        self.forgeries.insert(judged.claim(place.claim).fingerprint(), ());
+                ClaimResult::Forged => {
+                    if let PriorResult::Pending(place) = prior {
+                        self.forgeries.remember(proofs.claim(place.claim).fingerprint());
                     }
                     Outcome::BadSignature
                 }
-                Judgement::NoKey => lacks_key,
-                Judgement::NoVersion => Outcome::UnknownFork,
+                ClaimResult::NoKey => lacks_key,
+                ClaimResult::NoVersion => Outcome::UnknownFork,
             };
-            ledger.settle(item, outcome);
+            collector.record(item, outcome);
         }
     }
 }
 
 /// One hash of the kind, the signer and the content.
-fn name_of(statement: &Statement) -> Root {
+fn statement_key(statement: &Statement) -> Root {
     let (kind, signer) = match statement {
         Statement::PayloadVote { validator, .. } => (0u8, validator.as_u64()),
         Statement::Bid { bid, .. } => (1, bid.builder_index.as_u64()),

@@ -6,7 +6,7 @@ use chain::{Chain, PubkeyCache};
 use consensus::{ForkName, Network, Spec};
 use std::path::Path;
 use test_support::capture::CapturedMessage;
-use verify::{MessageKind, Origin, PeerBytes, RawMessage, SourceKind, Ticket, UnixNs};
+use verify::{MessageKind, MessageParts, Origin, PeerBytes, RawMessage, SourceKind, Ticket, UnixNs};
 
 /// A capture: its chain at genesis, and its messages in order, numbered by their tickets.
 pub struct Capture {
@@ -48,7 +48,7 @@ pub fn capture(name: &str) -> Capture {
 
 /// `None` for what no topic that is read brings, and for what a source refuses.
 fn raw_message(network: &Network, message: &CapturedMessage, number: u64) -> Option<RawMessage> {
-    Some(RawMessage {
+    let parts = MessageParts {
         origin: Origin {
             source: SourceKind::Gossip,
             peer: Some(PeerBytes::from(message.peer.as_slice())),
@@ -58,7 +58,8 @@ fn raw_message(network: &Network, message: &CapturedMessage, number: u64) -> Opt
         received_at: UnixNs(message.received_at_ns),
         bytes: message.ssz()?,
         ticket: Some(Ticket(number)),
-    })
+    };
+    RawMessage::new(parts).ok()
 }
 
 pub fn kind(name: &str) -> Option<MessageKind> {

@@ -9,7 +9,7 @@ use crate::downtime::DowntimeLog;
 use crate::engine_thread::{self, Effects, Input};
 use crate::error::WatcherError;
 use crate::inputs::{InputReceiver, Inputs, inputs};
-use crate::listen::{self, NamedTask};
+use crate::listen::{self, NamedTask, RunningSources};
 use crate::node_task::{NodeRequests, NodeTask};
 use crate::status::{EngineSnapshot, StatusPage};
 use crate::watched_keys::WatchedKeysSource;
@@ -27,8 +27,7 @@ use engine::priority_queues::QueueLimits;
 use engine::silence::SilenceTracker;
 use engine::{Engine, EngineError, EngineParts};
 use evidence::{Finding, Store};
-use sources::api_stream::StreamConfig;
-use sources::gossip::{GossipControl, GossipHandle, Identity};
+use sources::gossip::{GossipControl, Identity};
 use sources::metrics::SourceMetrics;
 use std::future::Future;
 use std::path::Path;
@@ -77,20 +76,19 @@ impl Watcher {
         let guard = cancel.clone().drop_guard();
         let source_metrics = SourceMetrics::register(&metrics.registry)
             .map_err(|error| WatcherError::Internal(format!("metrics of the sources: {error}")))?;
-        let gossip = listen::start_gossip(&config, Identity::File(dir.node_key_path()), &network, source_metrics.clone())?;
-        let control = gossip.as_ref().map(|gossip| gossip.control());
+        let identity = Identity::File(dir.node_key_path());
+        let sources = listen::start_sources(&config, identity, nodes.as_deref(), &network, &source_metrics)?;
+        let control = sources.gossip.clone();
         let (queue, inputs) = inputs(config.gossip.queue_messages, mib(config.gossip.queue_mib));
         let RunningEngine { thread, failed, verdicts, requests, snapshot, unrecorded } =
             engine.run(inputs, queue_limits(&config))?;
 
         let mut starting = Starting { config: &config, network, store, metrics, queue, cancel, tasks: Vec::new() };
         starting.clock(control.clone());
-        if let (Some(gossip), Some(control)) = (gossip, control.clone()) {
-            starting.gossip(gossip, control, verdicts);
-        }
+        starting.sources(sources, verdicts);
         let (away, node_away) = watch::channel(node_away.then(|| "no node answered at the start".to_owned()));
         if let Some(nodes) = &nodes {
-            starting.nodes(nodes, requests, away, first_slot, source_metrics)?;
+            starting.nodes(nodes, requests, away, first_slot)?;
         }
         let reactions = starting.reactions(&dir, active, &watch_state, hangups, unrecorded)?;
         let own_keys = config.api.own_keys();
@@ -239,9 +237,13 @@ impl Starting<'_> {
         self.spawn("clock", tick(queue, gossip, network, metrics, self.cancel.clone()));
     }
 
-    fn gossip(&mut self, gossip: GossipHandle, control: GossipControl, verdicts: mpsc::Receiver<(Ticket, Verdict)>) {
-        self.spawn("gossip", listen::pump(gossip, self.queue.clone(), self.cancel.clone()));
-        self.spawn("verdicts", listen::report(control, verdicts));
+    fn sources(&mut self, sources: RunningSources, verdicts: mpsc::Receiver<(Ticket, Verdict)>) {
+        for source in sources.all {
+            self.spawn(source.name(), listen::pump(source, self.queue.clone(), self.cancel.clone()));
+        }
+        if let Some(gossip) = sources.gossip {
+            self.spawn("verdicts", listen::report(gossip, verdicts));
+        }
     }
 
     /// Starts everything that needs a beacon node.
@@ -251,7 +253,6 @@ impl Starting<'_> {
         requests: NodeRequests,
         away: watch::Sender<Option<String>>,
         first_slot: Slot,
-        source_metrics: SourceMetrics,
     ) -> Result<(), WatcherError> {
         let task = NodeTask {
             nodes: nodes.clone(),
@@ -267,11 +268,6 @@ impl Starting<'_> {
             let (store, network, metrics) = (self.store.clone(), self.network.clone(), self.metrics.clone());
             let submitter = Submitter::new(store, nodes.clone(), network, metrics, now)?;
             self.spawn("submissions", submitter.run(self.cancel.clone()));
-        }
-        if self.config.event_stream.enabled {
-            let network = self.network.clone();
-            let streams = sources::api_stream::start(nodes, StreamConfig::default(), network, source_metrics)?;
-            self.spawn("event streams", listen::pump_streams(streams, self.queue.clone(), self.cancel.clone()));
         }
         Ok(())
     }

@@ -4,9 +4,9 @@ use super::{Arsenal, Attack, LoadMessage, Moment, Shot};
 use crate::containers::{aggregate_and_proof, attester_slashing, proposer_slashing, signed, single_attestation};
 use consensus::ForkName::{Electra, Fulu};
 use consensus::{
-    AttestationData, Checkpoint, CommitteeIndex, DomainType, Epoch, Root, SignatureBytes, SignedAggregate, Slot, ValidatorIndex,
+    AttestationData, Checkpoint, CommitteeIndex, DomainType, Epoch, MessageKind, Root, SignatureBytes, SignedAggregate, Slot,
+    ValidatorIndex,
 };
-use sources::topic::TopicName;
 
 /// All attacks. A home connection can send their rates together without effort.
 pub const ATTACKS: &[Attack] = &[
@@ -48,7 +48,7 @@ fn slash_withdrawn_proposers(arsenal: &Arsenal<'_>, moment: &Moment<'_>, nth: u6
     let by = arsenal.key(nth);
     let side = |n| arsenal.signed(arsenal.header(moment.slot, by, n), by, None);
     let ssz = proposer_slashing(&side(nth << 1), &side(nth << 1 | 1)).to_ssz();
-    arsenal.shot(moment, nth, TopicName::ProposerSlashing, &ssz)
+    arsenal.shot(moment, nth, MessageKind::ProposerSlashing, &ssz)
 }
 
 /// One key votes (s, s + 1) for many s, and then (0, T) with a falling T. Each of the later votes
@@ -73,7 +73,7 @@ fn forge_proposer_slashings(arsenal: &Arsenal<'_>, moment: &Moment<'_>, nth: u64
     let victim = arsenal.victim(nth * 7);
     let side = |n| arsenal.signed(arsenal.header(moment.slot, victim, n), arsenal.key(n), None);
     let ssz = proposer_slashing(&side(nth << 1), &side(nth << 1 | 1)).to_ssz();
-    arsenal.shot(moment, nth, TopicName::ProposerSlashing, &ssz)
+    arsenal.shot(moment, nth, MessageKind::ProposerSlashing, &ssz)
 }
 
 /// Two votes in the names of active validators, either one or about two thousand of them, signed by
@@ -89,7 +89,7 @@ fn forge_attester_slashings(arsenal: &Arsenal<'_>, moment: &Moment<'_>, nth: u64
         crate::containers::VotesByBits { signers: victims.clone(), ..honest }
     };
     let ssz = attester_slashing(Fulu, &arsenal.load.preset, &side(nth << 1), &side(nth << 1 | 1)).to_ssz();
-    arsenal.shot(moment, nth, TopicName::AttesterSlashing, &ssz)
+    arsenal.shot(moment, nth, MessageKind::AttesterSlashing, &ssz)
 }
 
 /// Public and valid slashings that were punished months ago. Anybody can copy them from an old
@@ -99,7 +99,7 @@ fn replay_old_slashings(arsenal: &Arsenal<'_>, moment: &Moment<'_>, nth: u64) ->
     let epoch = arsenal.epoch(moment).saturating_sub(LONG_AGO + nth);
     let side = |salt| arsenal.side(&signer, arsenal.data(epoch.saturating_sub(1), epoch, salt), None);
     let ssz = attester_slashing(Fulu, &arsenal.load.preset, &side(nth << 1), &side(nth << 1 | 1)).to_ssz();
-    arsenal.shot(moment, nth, TopicName::AttesterSlashing, &ssz)
+    arsenal.shot(moment, nth, MessageKind::AttesterSlashing, &ssz)
 }
 
 /// Messages that are signed by the keys that they name, but for another fork than that of their
@@ -111,19 +111,19 @@ fn sign_for_another_fork(arsenal: &Arsenal<'_>, moment: &Moment<'_>, nth: u64) -
     if nth.is_multiple_of(2) {
         let side = |n| arsenal.signed(arsenal.header(moment.slot, by, n), by, version);
         let ssz = proposer_slashing(&side(nth << 1), &side(nth << 1 | 1)).to_ssz();
-        return arsenal.shot(moment, nth, TopicName::ProposerSlashing, &ssz);
+        return arsenal.shot(moment, nth, MessageKind::ProposerSlashing, &ssz);
     }
     let epoch = arsenal.epoch(moment);
     let side = |salt| arsenal.side(&[by], arsenal.data(epoch.saturating_sub(1), epoch, salt), version);
     let ssz = attester_slashing(Fulu, &arsenal.load.preset, &side(nth << 1), &side(nth << 1 | 1)).to_ssz();
-    arsenal.shot(moment, nth, TopicName::AttesterSlashing, &ssz)
+    arsenal.shot(moment, nth, MessageKind::AttesterSlashing, &ssz)
 }
 
 /// Pairs of blocks for one slot, on the parent of the newest block, by keys that were not the
 /// proposers of that slot.
 fn propose_out_of_turn(arsenal: &Arsenal<'_>, moment: &Moment<'_>, nth: u64) -> Shot {
     let (_, ssz) = arsenal.block(moment.slot, arsenal.key(nth / 2), arsenal.parent(), nth);
-    arsenal.shot(moment, nth, TopicName::BeaconBlock, &ssz)
+    arsenal.shot(moment, nth, MessageKind::Block, &ssz)
 }
 
 /// Two keys create blocks for the next slots on parents that nobody has, so that a watcher requests
@@ -131,7 +131,7 @@ fn propose_out_of_turn(arsenal: &Arsenal<'_>, moment: &Moment<'_>, nth: u64) -> 
 fn orphans_of_the_future(arsenal: &Arsenal<'_>, moment: &Moment<'_>, nth: u64) -> Shot {
     let parent = arsenal.any_root("hostile orphan's parent", &[nth]);
     let (_, ssz) = arsenal.block(moment.slot.saturating_add(1 + nth % 64), arsenal.key(nth % 2), parent, nth);
-    arsenal.shot(moment, nth, TopicName::BeaconBlock, &ssz)
+    arsenal.shot(moment, nth, MessageKind::Block, &ssz)
 }
 
 /// Votes and operations of validators that do not exist, with indices slightly or far beyond the
@@ -145,28 +145,28 @@ fn name_nobody(arsenal: &Arsenal<'_>, moment: &Moment<'_>, nth: u64) -> Shot {
     match nth % 3 {
         0 => {
             let ssz = single_attestation(CommitteeIndex::new(0), nobody, &data(nth), &point(nth).signature).to_ssz();
-            arsenal.shot(moment, nth, TopicName::Attestation(nth % 64), &ssz)
+            arsenal.shot(moment, nth, MessageKind::Attestation { subnet: nth % 64 }, &ssz)
         }
         1 => {
             let side = |salt| crate::containers::VotesByBits { signers: vec![nobody], ..point(salt) };
             let ssz = attester_slashing(Fulu, &arsenal.load.preset, &side(nth << 1), &side(nth << 1 | 1)).to_ssz();
-            arsenal.shot(moment, nth, TopicName::AttesterSlashing, &ssz)
+            arsenal.shot(moment, nth, MessageKind::AttesterSlashing, &ssz)
         }
         _ => {
             let side = |n| arsenal.signed(arsenal.header(moment.slot, nobody, n), arsenal.key(n), None);
             let ssz = proposer_slashing(&side(nth << 1), &side(nth << 1 | 1)).to_ssz();
-            arsenal.shot(moment, nth, TopicName::ProposerSlashing, &ssz)
+            arsenal.shot(moment, nth, MessageKind::ProposerSlashing, &ssz)
         }
     }
 }
 
-const TOPICS: [TopicName; 6] = [
-    TopicName::BeaconBlock,
-    TopicName::AggregateAndProof,
-    TopicName::Attestation(5),
-    TopicName::AttesterSlashing,
-    TopicName::ProposerSlashing,
-    TopicName::DataColumnSidecar(3),
+const TOPICS: [MessageKind; 6] = [
+    MessageKind::Block,
+    MessageKind::Aggregate,
+    MessageKind::Attestation { subnet: 5 },
+    MessageKind::AttesterSlashing,
+    MessageKind::ProposerSlashing,
+    MessageKind::DataColumnSidecar { index: 3 },
 ];
 
 /// Random bytes on each topic, three in four of them as valid snappy.
@@ -185,7 +185,7 @@ fn bombs(arsenal: &Arsenal<'_>, moment: &Moment<'_>, nth: u64) -> Shot {
     if nth.is_multiple_of(20) {
         let mut zeros = vec![0; MAX_MESSAGE];
         zeros[..8].copy_from_slice(&nth.to_le_bytes());
-        return arsenal.shot(moment, nth, TopicName::BeaconBlock, &zeros);
+        return arsenal.shot(moment, nth, MessageKind::Block, &zeros);
     }
     // 4 GiB less one byte, as snappy's varint.
     let claim = [0xff, 0xff, 0xff, 0xff, 0x0f, 0x00];
@@ -200,7 +200,7 @@ fn ten_mebibytes(arsenal: &Arsenal<'_>, moment: &Moment<'_>, nth: u64) -> Shot {
     bytes.truncate(MAX_MESSAGE);
     let mut block = vec![100, 0, 0, 0];
     block.extend_from_slice(&bytes[..MAX_MESSAGE - 4]);
-    arsenal.shot(moment, nth, TopicName::BeaconBlock, &block)
+    arsenal.shot(moment, nth, MessageKind::Block, &block)
 }
 
 /// Aggregates for two and three epochs ahead, whose committees depend on a block that the attackers
@@ -211,7 +211,7 @@ fn buy_shufflings(arsenal: &Arsenal<'_>, moment: &Moment<'_>, nth: u64) -> Shot 
     // block decides.
     let (root, block) = arsenal.block(moment.slot, arsenal.key(40 + nth / 3 % 16), arsenal.parent(), (1 << 40) | (nth / 3));
     if nth.is_multiple_of(3) {
-        return arsenal.shot(moment, nth, TopicName::BeaconBlock, &block);
+        return arsenal.shot(moment, nth, MessageKind::Block, &block);
     }
     let epoch = arsenal.epoch(moment).saturating_add(1 + nth % 3);
     let data = AttestationData {
@@ -221,7 +221,7 @@ fn buy_shufflings(arsenal: &Arsenal<'_>, moment: &Moment<'_>, nth: u64) -> Shot 
         source: Checkpoint { epoch: epoch.saturating_sub(1), root },
         target: Checkpoint { epoch, root },
     };
-    arsenal.shot(moment, nth, TopicName::AggregateAndProof, &aggregate(arsenal, nth, data, moment.slot))
+    arsenal.shot(moment, nth, MessageKind::Aggregate, &aggregate(arsenal, nth, data, moment.slot))
 }
 
 /// An aggregate by a withdrawn aggregator, with the bits of all members of a committee set.
@@ -308,7 +308,7 @@ fn nest(arsenal: &Arsenal<'_>, moment: &Moment<'_>, nth: u64) -> Shot {
 fn back_a_rival(arsenal: &Arsenal<'_>, moment: &Moment<'_>, nth: u64) -> Shot {
     let (root, block) = arsenal.block(moment.slot, arsenal.key(60), arsenal.parent(), 2 << 40);
     if nth.is_multiple_of(64) {
-        return Shot { at_ns: moment.honest[0].at_ns, ..arsenal.shot(moment, nth, TopicName::BeaconBlock, &block) };
+        return Shot { at_ns: moment.honest[0].at_ns, ..arsenal.shot(moment, nth, MessageKind::Block, &block) };
     }
     let data = AttestationData { beacon_block_root: root, ..arsenal.load.data(moment.slot, 0) };
     arsenal.vote(moment, nth, arsenal.key(nth), &data)

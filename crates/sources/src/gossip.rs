@@ -42,18 +42,20 @@ mod tickets;
 mod transform;
 
 pub use address::{AddressError, PeerAddress, listen_address};
-pub use events::{GossipEvent, GossipMessage, PeerEvent, PeerEventKind, PeerInfo};
+pub use events::{PeerEvent, PeerEventKind, PeerInfo};
 pub use goodbyes::PeerGoodbye;
-pub use identity::{Identity, IdentityError, NUMBER_OF_COLUMN_SUBNETS};
+pub use identity::{Identity, IdentityError};
 pub use rpc::{Metadata, StatusMessage};
-pub use schedule::{ATTESTATION_SUBNETS, topics_at};
+pub use schedule::topics_at;
 pub use transform::{IdRules, message_id};
 
 use crate::metrics::SourceMetrics;
 use crate::queue::{QueueBytes, QueueReceiver, queue};
+use crate::source::{Source, SourceEvent};
 use crate::topic::Topic;
 use base::Backoff;
 use consensus::{Checkpoint, Network, Root, Slot};
+use futures::future::BoxFuture;
 use libp2p::{Multiaddr, PeerId};
 use std::fmt;
 use std::sync::Arc;
@@ -74,7 +76,7 @@ const PUBLISH_QUEUE: usize = 1024;
 /// Configuration of a listener. `GossipConfig::default()` listens on no address and dials nobody.
 #[derive(Clone, Debug)]
 pub struct GossipConfig {
-    /// TCP multiaddrs to listen on. Port 0 takes a free port, which [`GossipEvent::ListeningOn`]
+    /// TCP multiaddrs to listen on. Port 0 takes a free port, which [`SourceEvent::ListeningOn`]
     /// reports.
     pub listen: Vec<Multiaddr>,
     /// Peers that are dialled again whenever they are not connected.
@@ -220,7 +222,7 @@ impl GossipService {
 /// the same and waits until the listener has ended.
 #[derive(Debug)]
 pub struct GossipHandle {
-    pub events: QueueReceiver<GossipEvent>,
+    pub events: QueueReceiver<SourceEvent>,
     /// For callers that report verdicts, publish or look at peers while another task reads
     /// `events`.
     pub control: GossipControl,
@@ -248,6 +250,20 @@ impl GossipHandle {
     /// [`GossipHandle`] is dropped, even if controls remain.
     pub fn control(&self) -> GossipControl {
         self.control.clone()
+    }
+}
+
+impl Source for GossipHandle {
+    fn name(&self) -> &'static str {
+        "gossip"
+    }
+
+    fn events(&mut self) -> &mut QueueReceiver<SourceEvent> {
+        &mut self.events
+    }
+
+    fn shutdown(self: Box<Self>) -> BoxFuture<'static, ()> {
+        Box::pin(Self::shutdown(*self))
     }
 }
 

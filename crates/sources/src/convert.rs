@@ -9,12 +9,12 @@
 
 use crate::capture::{ApiEventEntry, GossipEntry};
 use crate::limits::{self, PayloadError};
-use crate::topic::{DigestTable, Topic, TopicError};
+use crate::topic::{Topic, TopicError};
 use consensus::ssz_schema::json_to_ssz;
-use consensus::{ForkName, Network, Root, SingleAttestation, Slot, block_prefix};
+use consensus::{ForkDigests, ForkName, MessageKind, Network, Root, SingleAttestation, Slot, block_prefix};
 use serde_json::Value;
 use std::sync::Arc;
-use verify::{MessageKind, Origin, PeerBytes, RawMessage, SourceKind, UnixNs};
+use verify::{MessageParts, MessageTooLong, Origin, PeerBytes, RawMessage, SourceKind, UnixNs};
 
 /// Why an input is not a message, and who sent it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -30,6 +30,8 @@ pub enum RefusalReason {
     Topic(#[from] TopicError),
     #[error("payload on {topic} {error}")]
     Payload { topic: String, error: PayloadError },
+    #[error(transparent)]
+    TooLong(#[from] MessageTooLong),
     #[error("block of {len} bytes is too short to name its slot; fetch it again")]
     ShortBlock { len: usize },
     /// The event contains nothing that is signed: for example a block's root, a head, or a sync
@@ -51,6 +53,7 @@ impl Refusal {
             RefusalReason::Topic(TopicError::NotRead(_)) => "topic_not_read",
             RefusalReason::Topic(TopicError::Malformed(_)) => "topic_malformed",
             RefusalReason::Payload { error, .. } => error.label(),
+            RefusalReason::TooLong(_) => "too_long",
             RefusalReason::ShortBlock { .. } => "short_block",
             RefusalReason::EventNotRead(_) => "event_not_read",
             RefusalReason::BadEvent { .. } => "bad_event",
@@ -78,12 +81,12 @@ impl std::error::Error for Refusal {}
 #[derive(Clone, Debug)]
 pub struct MessageConverter {
     network: Arc<Network>,
-    digests: DigestTable,
+    digests: ForkDigests,
 }
 
 impl MessageConverter {
     pub fn new(network: Arc<Network>) -> Self {
-        let digests = DigestTable::new(&network);
+        let digests = network.fork_digests();
         Self { network, digests }
     }
 
@@ -91,7 +94,7 @@ impl MessageConverter {
         &self.network
     }
 
-    pub fn digests(&self) -> &DigestTable {
+    pub fn digests(&self) -> &ForkDigests {
         &self.digests
     }
 
@@ -102,9 +105,9 @@ impl MessageConverter {
             Ok(topic) => topic,
             Err(error) => return Err(Refusal::of(error, peer)),
         };
-        let (kind, fork) = (topic.name.kind(), self.digests.fork(topic.digest));
-        match limits::unpack(&entry.payload, limits::max_ssz_len(kind, fork)) {
-            Ok(bytes) => Ok(raw(SourceKind::Gossip, peer, fork, kind, entry.received_at, bytes)),
+        let (kind, fork) = (topic.kind, self.digests.fork_of(topic.digest));
+        match limits::unpack(&entry.payload, kind.max_ssz_len(fork)) {
+            Ok(bytes) => raw(SourceKind::Gossip, peer, fork, kind, entry.received_at, bytes),
             Err(error) => Err(Refusal::of(RefusalReason::Payload { topic: entry.topic.clone(), error }, peer)),
         }
     }
@@ -117,7 +120,7 @@ impl MessageConverter {
         };
         let fork = self.fork_at(prefix.slot);
         let received_at = UnixNs(self.network.slot_start_ns(prefix.slot));
-        Ok(raw(SourceKind::Block, None, Some(fork), MessageKind::Block, received_at, ssz))
+        raw(SourceKind::Block, None, Some(fork), MessageKind::Block, received_at, ssz)
     }
 
     /// Reads an event of a node's stream: it contains a message, or it names a block to fetch.
@@ -138,7 +141,7 @@ impl MessageConverter {
         };
         match read {
             Ok((kind, fork, bytes)) => {
-                Ok(ApiContent::Message(raw(SourceKind::Api, Some(node), Some(fork), kind, entry.at, bytes)))
+                raw(SourceKind::Api, Some(node), Some(fork), kind, entry.at, bytes).map(ApiContent::Message)
             }
             Err(reason) => Err(Refusal::of(RefusalReason::BadEvent { topic: entry.topic.clone(), reason }, Some(node))),
         }
@@ -178,10 +181,6 @@ impl MessageConverter {
             None => self.fork_at(slot),
         };
         let bytes = json_to_ssz(fork, self.network.preset(), container, value).map_err(|error| error.to_string())?;
-        let limit = limits::max_ssz_len(kind, Some(fork));
-        if bytes.len() > limit {
-            return Err(format!("it has {} bytes of SSZ, at most {limit} are allowed", bytes.len()));
-        }
         Ok((kind, fork, bytes))
     }
 
@@ -216,28 +215,6 @@ pub enum ApiContent {
     },
 }
 
-/// Does what [`MessageConverter::gossip`] does, for one message. Callers with many messages should
-/// keep an [`MessageConverter`].
-pub fn gossip_to_raw(entry: &GossipEntry, network: &Network) -> Result<RawMessage, Refusal> {
-    MessageConverter::new(Arc::new(network.clone())).gossip(entry)
-}
-
-/// Does what [`MessageConverter::block`] does, for one block.
-pub fn block_to_raw(ssz: Vec<u8>, network: &Network) -> Result<RawMessage, Refusal> {
-    MessageConverter::new(Arc::new(network.clone())).block(ssz)
-}
-
-/// Does what [`MessageConverter::api_event`] does, for one event. An event without a message is
-/// refused with [`RefusalReason::EventNotRead`].
-pub fn api_event_to_raw(entry: &ApiEventEntry, network: &Network) -> Result<RawMessage, Refusal> {
-    match MessageConverter::new(Arc::new(network.clone())).api_event(entry)? {
-        ApiContent::Message(message) => Ok(message),
-        ApiContent::BlockAnnounced { .. } => {
-            Err(Refusal::of(RefusalReason::EventNotRead(entry.topic.clone()), Some(PeerBytes::from(entry.node.as_bytes()))))
-        }
-    }
-}
-
 /// Formats a peer as its network writes it: base58 for a libp2p peer id, text for a URL, hex for
 /// anything else.
 pub fn peer_text(peer: &[u8]) -> String {
@@ -251,8 +228,7 @@ pub fn peer_text(peer: &[u8]) -> String {
 }
 
 /// Takes a block that was fetched from a node, with the node's URL as its sender if that is known.
-/// The client that fetches it bounds its size.
-pub fn fetched_block(ssz: Vec<u8>, fork: ForkName, node: Option<&str>, at: UnixNs) -> RawMessage {
+pub fn fetched_block(ssz: Vec<u8>, fork: ForkName, node: Option<&str>, at: UnixNs) -> Result<RawMessage, Refusal> {
     let sender = node.map(|node| PeerBytes::from(node.as_bytes()));
     raw(SourceKind::Api, sender, Some(fork), MessageKind::Block, at, ssz)
 }
@@ -264,8 +240,9 @@ fn raw(
     kind: MessageKind,
     received_at: UnixNs,
     bytes: Vec<u8>,
-) -> RawMessage {
-    RawMessage { origin: Origin { source, peer, fork }, kind, received_at, bytes, ticket: None }
+) -> Result<RawMessage, Refusal> {
+    let origin = Origin { source, peer: peer.clone(), fork };
+    RawMessage::new(MessageParts { origin, kind, received_at, bytes, ticket: None }).map_err(|error| Refusal::of(error, peer))
 }
 
 #[cfg(test)]
@@ -274,8 +251,8 @@ mod tests {
     use consensus::{BlobParameters, Epoch, Fork, Preset, Spec};
     use std::time::Duration;
 
-    /// An intake of a network with Deneb from epoch 0 on and Electra from epoch 10 on.
-    fn intake() -> MessageConverter {
+    /// A converter for a network with Deneb from epoch 0 on and Electra from epoch 10 on.
+    fn converter() -> MessageConverter {
         let fork = |name: ForkName, epoch| Fork { name, epoch: Epoch::new(epoch), version: [name as u8, 0, 0, 9] };
         let spec = Spec {
             config_name: "test".into(),
@@ -289,16 +266,16 @@ mod tests {
     }
 
     fn gossip(topic: String, payload: Vec<u8>) -> Result<RawMessage, Refusal> {
-        intake().gossip(&GossipEntry { received_at: UnixNs(1), peer: vec![1, 2], topic, payload })
+        converter().gossip(&GossipEntry { received_at: UnixNs(1), peer: vec![1, 2], topic, payload })
     }
 
     fn topic(epoch: u64, name: &str) -> String {
-        format!("/eth2/{}/{name}/ssz_snappy", intake().network().fork_digest_at(Epoch::new(epoch)))
+        format!("/eth2/{}/{name}/ssz_snappy", converter().network().fork_digest_at(Epoch::new(epoch)))
     }
 
     fn event(topic: &str, json: &str) -> Result<ApiContent, Refusal> {
         let entry = ApiEventEntry { at: UnixNs(7), node: "http://node".into(), topic: topic.into(), json: json.into() };
-        intake().api_event(&entry)
+        converter().api_event(&entry)
     }
 
     #[test]
@@ -325,10 +302,10 @@ mod tests {
         let mut ssz = vec![0u8; 400];
         ssz[0] = 100;
         ssz[100..108].copy_from_slice(&80u64.to_le_bytes());
-        let message = intake().block(ssz).unwrap();
+        let message = converter().block(ssz).unwrap();
         assert_eq!(message.received_at, UnixNs((1_700_000_000 + 480) * 1_000_000_000));
         assert_eq!((message.origin.fork, message.origin.source), (Some(ForkName::Electra), SourceKind::Block));
-        assert_eq!(intake().block(vec![0; 50]).unwrap_err().label(), "short_block");
+        assert_eq!(converter().block(vec![0; 50]).unwrap_err().label(), "short_block");
     }
 
     #[test]

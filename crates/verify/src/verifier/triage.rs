@@ -1,49 +1,14 @@
 //! Looks at a message before anything is proven and decides what it would be if it were true. So
-//! important messages are judged first, and known messages cost nothing. This takes microseconds.
+//! important messages are processed first, and known messages cost nothing. This takes microseconds.
 //! Only the BLS equation decides whether a message is true, whatever is decided here.
-//!
-//! Since Electra a single vote has fixed offsets. Lengths are in bytes:
-//!
-//! ```text
-//! SingleAttestation: committee_index 8, attester_index 8, data 128, signature 96
-//! data: slot 8, index 8, head 32, source 8 + 32, target 8 + 32
-//! ```
+//! Where the fields of a message are stands in the table of kinds ([`consensus::MessageKind`]).
 
-use crate::peer_reputation::PeerReputation;
-use crate::{MessageKind, PeerBytes, RawMessage, Verifier};
-use consensus::{AttestationData, Epoch, ForkName, Root, SignedBeaconBlockHeader, SingleAttestation, Slot, ValidatorIndex};
+use super::Verifier;
+use crate::RawMessage;
+use consensus::{AttestationData, Epoch, MessageFields, MessageKind, Root, SignedBeaconBlockHeader, Slot, ValidatorIndex};
 use std::collections::HashMap;
 
-const DATA_LEN: usize = 128;
-/// Offset of the source's epoch in `AttestationData`.
-const DATA_SOURCE: usize = 48;
-/// Offset of the target's epoch in `AttestationData`.
-const DATA_TARGET: usize = 88;
-/// Offset of the data in a `SingleAttestation`.
-const SINGLE_DATA: usize = 16;
-/// Offset of the data in a `SignedAggregateAndProof`, after: offset 4, signature 96, index 8,
-/// offset 4, selection proof 96, offset 4.
-const AGGREGATE_DATA: usize = 212;
-/// Offset of the data in an `Attestation` by bits, after: offset 4.
-const BITS_DATA: usize = 4;
-/// Offset of the first side's data in an `AttesterSlashing`, after: two offsets of 4, and the first
-/// side's own offset of 4.
-const ACCUSED_DATA: usize = 12;
-/// Offset of the proposer in a `SignedBeaconBlock`, after: offset 4, signature 96, slot 8.
-const BLOCK_PROPOSER: usize = 108;
-/// Offset of the proposer in a `BlobSidecar`, after: index 8, the blob, commitment and proof of 48
-/// each, and the header's slot 8.
-const BLOB_SIDECAR_PROPOSER: usize = 8 + 131_072 + 96 + 8;
-/// Offset of the proposer in a `DataColumnSidecar`, after: index 8, three offsets of 4, and the
-/// header's slot 8.
-const COLUMN_SIDECAR_PROPOSER: usize = 28;
-/// Offset of the slot in a `PayloadAttestationMessage`, after: index 8, block root 32.
-const PAYLOAD_VOTE_SLOT: usize = 40;
-/// Offset of the slot in a `SignedExecutionPayloadBid`, after: offset 4, signature 96, four roots,
-/// fee recipient 20, gas limit 8, builder 8.
-const PAYLOAD_BID_SLOT: usize = 4 + 96 + 4 * 32 + 36;
-/// Offset of the validator in a `SignedInclusionList`, after: offset 4, signature 96, slot 8.
-const INCLUSION_LIST_VALIDATOR: usize = 108;
+const DATA_LEN: usize = AttestationData::SSZ_LEN;
 /// The largest number of data roots in the cache. A slot needs only a few, and a flood must not
 /// make the cache grow.
 const MAX_ROOTS: usize = 4096;
@@ -92,25 +57,25 @@ pub enum HistoryCheck {
     Fits,
     /// It contradicts a stored vote.
     Contradicts,
-    /// The vote is older than the part of the history that a quick look covers.
+    /// The vote is older than the part of the history that a quick look contains_all.
     Unclear,
 }
 
 /// Hash-tree-roots of attestation data that was seen lately. The key is the data's bytes.
 #[derive(Debug, Default)]
-pub(crate) struct DataRoots(HashMap<[u8; DATA_LEN], (Root, AttestationData)>);
+pub(super) struct DataRoots(HashMap<[u8; DATA_LEN], (Root, AttestationData)>);
 
 impl DataRoots {
-    fn of(&mut self, bytes: [u8; DATA_LEN]) -> (Root, AttestationData) {
-        if let Some(known) = self.0.get(&bytes) {
+    fn of(&mut self, bytes: &[u8; DATA_LEN]) -> (Root, AttestationData) {
+        if let Some(known) = self.0.get(bytes) {
             return *known;
         }
         if self.0.len() >= MAX_ROOTS {
             self.0.clear();
         }
-        let data = data_of(&bytes);
+        let data = AttestationData::from_ssz(bytes);
         let row = (data.root(), data);
-        self.0.insert(bytes, row);
+        self.0.insert(*bytes, row);
         row
     }
 }
@@ -131,13 +96,13 @@ impl Verifier {
         is_settled: impl Fn(ValidatorIndex, About) -> bool,
     ) -> Triage {
         let epoch = Epoch::new(now.as_u64() / slots_per_epoch.max(1));
+        let fields = message.fields();
         match message.kind {
             MessageKind::Block
             | MessageKind::Header
             | MessageKind::BlobSidecar { .. }
             | MessageKind::DataColumnSidecar { .. } => {
-                let named = greatest_index_named(message).map(ValidatorIndex::new).zip(slot_claimed(message));
-                let Some((proposer, slot)) = named else { return Triage::Context };
+                let Some((proposer, slot)) = fields.validator().zip(fields.slot()) else { return Triage::Context };
                 let is_block = message.kind == MessageKind::Block;
                 if is_settled(proposer, if is_block { About::Block(slot) } else { About::Proposal }) {
                     Triage::Settled(proposer)
@@ -148,9 +113,9 @@ impl Verifier {
                 }
             }
             MessageKind::ProposerSlashing => {
-                let proposers =
-                    [8, 8 + SignedBeaconBlockHeader::SSZ_LEN].map(|at| u64_at(&message.bytes, at).map(ValidatorIndex::new));
-                match proposers {
+                let second = message.bytes.get(SignedBeaconBlockHeader::SSZ_LEN..);
+                let second = second.and_then(|ssz| MessageFields::of(MessageKind::Header, None, ssz).validator());
+                match [fields.validator(), second] {
                     [Some(one), Some(two)] if [one, two].iter().all(|index| is_settled(*index, About::Proposal)) => {
                         Triage::Settled(one)
                     }
@@ -164,17 +129,17 @@ impl Verifier {
                     Some(_) | None => Triage::Contradiction,
                 }
             }
-            MessageKind::Attestation { .. } if is_single_vote(message) => {
-                let Some(data) = data_bytes(&message.bytes, SINGLE_DATA) else { return Triage::Ordinary };
-                let (root, data) = self.roots.of(data);
-                let voter = ValidatorIndex::new(number(&message.bytes, 8));
-                if self.votes.covers(root, &[voter]) {
+            MessageKind::Attestation { .. } => {
+                // A vote by bits names no validator.
+                let Some((voter, data)) = fields.validator().zip(fields.data()) else { return Triage::Ordinary };
+                let (root, data) = self.data_roots.of(data);
+                if self.votes.contains_all(root, &[voter]) {
                     return Triage::Known;
                 }
                 if is_settled(voter, About::Vote) {
                     return Triage::Settled(voter);
                 }
-                if self.votes.voted_otherwise(root, data.target.epoch, voter) {
+                if self.votes.has_other_vote(root, data.target.epoch, voter) {
                     return Triage::Contradiction;
                 }
                 match history(voter, &data, root) {
@@ -183,15 +148,14 @@ impl Verifier {
                     HistoryCheck::Unclear => self.triage_data(&data, epoch),
                 }
             }
-            MessageKind::Aggregate => match data_bytes(&message.bytes, AGGREGATE_DATA) {
+            MessageKind::Aggregate => match fields.data() {
                 Some(data) => {
-                    let (_, data) = self.roots.of(data);
+                    let (_, data) = self.data_roots.of(data);
                     self.triage_data(&data, epoch)
                 }
                 None => Triage::Ordinary,
             },
-            MessageKind::Attestation { .. }
-            | MessageKind::AttestationByBits
+            MessageKind::AttestationByBits
             | MessageKind::PayloadAttestation
             | MessageKind::PayloadBid
             | MessageKind::InclusionList => Triage::Ordinary,
@@ -202,23 +166,8 @@ impl Verifier {
     /// one. A whole block is always taken for a different one, because its root is not known before
     /// it is hashed.
     fn contradicts_a_block(&self, message: &RawMessage, slot: Slot, proposer: ValidatorIndex) -> bool {
-        let Some(first) = self.first_blocks.get(&(slot, proposer)) else { return false };
-        let at = match message.kind {
-            MessageKind::Header => 0,
-            MessageKind::BlobSidecar { .. } => BLOB_SIDECAR_PROPOSER - 8,
-            MessageKind::DataColumnSidecar { .. } => COLUMN_SIDECAR_PROPOSER - 8,
-            _ => return true,
-        };
-        let header = message
-            .bytes
-            .get(at..at + SignedBeaconBlockHeader::SSZ_LEN)
-            .and_then(|bytes| SignedBeaconBlockHeader::from_ssz(bytes).ok());
-        header.is_some_and(|header| header.message.root() != *first)
-    }
-
-    /// How the claims of this peer are judged.
-    pub fn repute(&self, peer: Option<&PeerBytes>) -> PeerReputation {
-        self.reputes.of(peer)
+        let Some(first) = self.blocks.first_of(slot, proposer) else { return false };
+        message.kind == MessageKind::Block || message.fields().header().is_some_and(|header| header.message.root() != *first)
     }
 
     /// Decides about a vote for which there is no answer from a validator's history.
@@ -235,29 +184,10 @@ impl Verifier {
 /// The greatest validator index that can be read in a message. `None` for votes by bits, for
 /// payload bids, and for a message that is too short. The message is not checked.
 pub fn greatest_index_named(message: &RawMessage) -> Option<u64> {
-    let at = match message.kind {
-        MessageKind::Attestation { .. } if is_single_vote(message) => 8,
-        MessageKind::Attestation { .. } | MessageKind::AttestationByBits | MessageKind::Aggregate => return None,
-        MessageKind::AttesterSlashing => return indices_accused(&message.bytes)?.max(),
-        // The slot comes first, then the proposer.
-        MessageKind::Header | MessageKind::ProposerSlashing => 8,
-        MessageKind::Block => BLOCK_PROPOSER,
-        MessageKind::BlobSidecar { .. } => BLOB_SIDECAR_PROPOSER,
-        MessageKind::DataColumnSidecar { .. } => COLUMN_SIDECAR_PROPOSER,
-        MessageKind::PayloadAttestation => 0,
-        // A builder signs a bid. Builder indices are not validator indices.
-        MessageKind::PayloadBid => return None,
-        MessageKind::InclusionList => INCLUSION_LIST_VALIDATOR,
-    };
-    u64_at(&message.bytes, at)
-}
-
-/// Whether this is a single vote. Before Electra a vote by bits of a committee of 88 to 95 members
-/// has the same length, so the fork decides where it is known.
-fn is_single_vote(message: &RawMessage) -> bool {
-    matches!(message.kind, MessageKind::Attestation { .. })
-        && message.bytes.len() == SingleAttestation::SSZ_LEN
-        && message.origin.fork.is_none_or(ForkName::has_single_attestations)
+    if message.kind == MessageKind::AttesterSlashing {
+        return indices_accused(&message.bytes)?.max();
+    }
+    message.fields().validator().map(ValidatorIndex::as_u64)
 }
 
 /// What a single vote (since Electra) claims. Nothing of it is checked.
@@ -272,32 +202,19 @@ pub struct SingleVoteClaim<'a> {
 
 /// For a single vote (since Electra): what it claims. `None` for other messages.
 pub fn single_vote_claimed(message: &RawMessage) -> Option<SingleVoteClaim<'_>> {
-    let data = message.bytes.get(SINGLE_DATA..SINGLE_DATA + DATA_LEN).filter(|_| is_single_vote(message))?;
-    Some(SingleVoteClaim {
-        voter: ValidatorIndex::new(number(&message.bytes, 8)),
-        source: Epoch::new(number(data, DATA_SOURCE)),
-        target: Epoch::new(number(data, DATA_TARGET)),
-        data,
-    })
+    if !message.kind.is_single_attestation(message.origin.fork, message.bytes.len()) {
+        return None;
+    }
+    let fields = message.fields();
+    let (voter, data) = fields.validator().zip(fields.data())?;
+    let AttestationData { source, target, .. } = AttestationData::from_ssz(data);
+    Some(SingleVoteClaim { voter, source: source.epoch, target: target.epoch, data })
 }
 
 /// The slot that a message names. For a slashing operation it is the slot of the first side. `None`
 /// if the message is too short. The message is not checked.
 pub fn slot_claimed(message: &RawMessage) -> Option<Slot> {
-    let at = match message.kind {
-        MessageKind::Attestation { .. } if is_single_vote(message) => SINGLE_DATA,
-        MessageKind::Attestation { .. } | MessageKind::AttestationByBits => BITS_DATA,
-        MessageKind::Aggregate => AGGREGATE_DATA,
-        MessageKind::AttesterSlashing => ACCUSED_DATA,
-        MessageKind::Header | MessageKind::ProposerSlashing => 0,
-        MessageKind::Block => BLOCK_PROPOSER - 8,
-        MessageKind::BlobSidecar { .. } => BLOB_SIDECAR_PROPOSER - 8,
-        MessageKind::DataColumnSidecar { .. } => COLUMN_SIDECAR_PROPOSER - 8,
-        MessageKind::PayloadAttestation => PAYLOAD_VOTE_SLOT,
-        MessageKind::PayloadBid => PAYLOAD_BID_SLOT,
-        MessageKind::InclusionList => INCLUSION_LIST_VALIDATOR - 8,
-    };
-    u64_at(&message.bytes, at).map(Slot::new)
+    message.fields().slot()
 }
 
 /// The indices in both sides of an attester slashing. Each side has them as a list of 8 bytes each,
@@ -311,41 +228,19 @@ fn indices_accused(bytes: &[u8]) -> Option<impl Iterator<Item = u64>> {
     Some(indices.map(|index| u64::from_le_bytes(*index)))
 }
 
-fn u64_at(bytes: &[u8], at: usize) -> Option<u64> {
-    bytes.get(at..at + 8)?.try_into().ok().map(u64::from_le_bytes)
-}
-
-fn data_bytes(bytes: &[u8], at: usize) -> Option<[u8; DATA_LEN]> {
-    bytes.get(at..at + DATA_LEN)?.try_into().ok()
-}
-
-fn number(bytes: &[u8], at: usize) -> u64 {
-    bytes.get(at..at + 8).and_then(|bytes| bytes.try_into().ok()).map_or(0, u64::from_le_bytes)
-}
-
-fn root_at(bytes: &[u8], at: usize) -> Root {
-    bytes.get(at..at + 32).map(Root::from_slice).unwrap_or_default()
-}
-
-fn data_of(bytes: &[u8; DATA_LEN]) -> AttestationData {
-    let checkpoint = |at| consensus::Checkpoint { epoch: Epoch::new(number(bytes, at)), root: root_at(bytes, at + 8) };
-    AttestationData {
-        slot: Slot::new(number(bytes, 0)),
-        index: consensus::CommitteeIndex::new(number(bytes, 8)),
-        beacon_block_root: root_at(bytes, 16),
-        source: checkpoint(DATA_SOURCE),
-        target: checkpoint(DATA_TARGET),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use consensus::{Checkpoint, CommitteeIndex, SignatureBytes};
+    use crate::{MessageParts, Origin, SourceKind, UnixNs};
+    use consensus::{Checkpoint, CommitteeIndex, ForkName, SignatureBytes, SingleAttestation};
 
     fn message(kind: MessageKind, bytes: Vec<u8>) -> RawMessage {
-        let origin = crate::Origin { source: crate::SourceKind::Gossip, peer: None, fork: None };
-        RawMessage { origin, kind, received_at: crate::UnixNs(0), bytes, ticket: None }
+        message_of(None, kind, bytes)
+    }
+
+    fn message_of(fork: Option<ForkName>, kind: MessageKind, bytes: Vec<u8>) -> RawMessage {
+        let origin = Origin { source: SourceKind::Gossip, peer: None, fork };
+        RawMessage::new(MessageParts { origin, kind, received_at: UnixNs(0), bytes, ticket: None }).unwrap()
     }
 
     #[test]
@@ -411,23 +306,23 @@ mod tests {
             signature: SignatureBytes::repeat_byte(8),
         };
         let ssz = single.to_ssz();
-        let bytes = data_bytes(&ssz, SINGLE_DATA).unwrap();
-        assert_eq!((data_of(&bytes), number(&ssz, 8)), (single.data, 77));
-        let whole = message(MessageKind::Attestation { subnet: 0 }, ssz.clone());
-        let claim =
-            SingleVoteClaim { voter: ValidatorIndex::new(77), source: Epoch::new(3), target: Epoch::new(6), data: &bytes };
+        let kind = MessageKind::Attestation { subnet: 0 };
+        let whole = message(kind, ssz.clone());
+        let bytes = whole.fields().data().unwrap();
+        assert_eq!((AttestationData::from_ssz(bytes), whole.fields().validator()), (single.data, Some(ValidatorIndex::new(77))));
+        let claim = SingleVoteClaim { voter: ValidatorIndex::new(77), source: Epoch::new(3), target: Epoch::new(6), data: bytes };
         assert_eq!(single_vote_claimed(&whole), Some(claim));
         assert_eq!(single_vote_claimed(&message(MessageKind::Attestation { subnet: 0 }, ssz[..239].to_vec())), None);
         assert_eq!(single_vote_claimed(&message(MessageKind::Aggregate, ssz.clone())), None);
         // Before Electra a vote by bits of a committee of 88 to 95 members has the same length.
         for (fork, is_single) in [(Some(ForkName::Deneb), false), (Some(ForkName::Electra), true), (None, true)] {
-            let of_fork = RawMessage { origin: crate::Origin { fork, ..whole.origin.clone() }, ..whole.clone() };
+            let of_fork = message_of(fork, kind, ssz.clone());
             assert_eq!(single_vote_claimed(&of_fork).is_some(), is_single, "{fork:?}");
             assert_eq!(greatest_index_named(&of_fork), is_single.then_some(77), "{fork:?}");
         }
         let mut roots = DataRoots::default();
         assert_eq!(roots.of(bytes).0, single.data.root());
         assert_eq!(roots.of(bytes), (single.data.root(), single.data));
-        assert!(data_bytes(&ssz[..143], SINGLE_DATA).is_none());
+        assert!(message(MessageKind::Aggregate, ssz[..143].to_vec()).fields().data().is_none());
     }
 }

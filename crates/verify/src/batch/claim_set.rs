@@ -1,22 +1,22 @@
 //! The claims of one equation, without duplicates. Claims with the same signers, the same message
-//! and the same signature bytes share one claim and its judgement.
+//! and the same signature bytes share one claim and its result.
 
-use crate::batch::SignatureClaim;
+use super::SignatureClaim;
 use consensus::{Root, SignatureBytes};
 use std::collections::HashMap;
 
 /// The claims of one equation.
 #[derive(Default)]
 pub(crate) struct ClaimSet {
-    pub(crate) claims: Vec<SignatureClaim>,
+    claims: Vec<SignatureClaim>,
     by_content: HashMap<(Root, SignatureBytes), Vec<usize>>,
 }
 
-/// The position of a claim in the docket.
+/// The position of a claim in the claim set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct ClaimRef {
     pub(crate) claim: usize,
-    /// True if no equal claim was added to this docket before.
+    /// True if no equal claim was added to this set before.
     pub(crate) first: bool,
 }
 
@@ -32,5 +32,10 @@ impl ClaimSet {
         equals.push(place);
         self.claims.push(claim);
         ClaimRef { claim: place, first: true }
+    }
+
+    /// The claims, in the order in which they were added.
+    pub(crate) fn into_claims(self) -> Vec<SignatureClaim> {
+        self.claims
     }
 }

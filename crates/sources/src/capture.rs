@@ -37,7 +37,6 @@ mod read;
 mod tests;
 mod write;
 
-pub use crate::intake::{api_event_to_raw, block_to_raw, gossip_to_raw};
 pub use error::{CaptureError, Damage};
 pub use read::{CaptureFile, CaptureReader, Located};
 pub use write::{CaptureWriter, WriteError};

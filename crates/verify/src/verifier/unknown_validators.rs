@@ -1,5 +1,5 @@
 //! Keeps slashing operations from proven blocks that name validators that our registry does not
-//! have yet. A block is judged only once, so its operations must wait here until a later state
+//! have yet. A block is processed only once, so its operations must wait here until a later state
 //! contains these validators.
 //!
 //! The limits are [`MAX_WAITING`] operations with [`MAX_MEMBERS`] members in total. When a limit is

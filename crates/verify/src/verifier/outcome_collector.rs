@@ -1,7 +1,8 @@
 //! Collects the results of one call, so that each message gets exactly one outcome.
 
 use crate::batch::ProvenClaims;
-use crate::{InnerKind, MessageKind, MessageOutcome, Outcome, PeerBytes, Ticket, Verified};
+use crate::{InnerKind, MessageOutcome, Outcome, PeerBytes, Ticket, Verified};
+use consensus::MessageKind;
 
 /// A message or part of a block that must get an outcome.
 #[derive(Clone, Debug)]
@@ -56,7 +57,7 @@ pub(crate) struct OutcomeCollector {
 
 impl OutcomeCollector {
     /// Records the outcome of an item.
-    pub(crate) fn settle(&mut self, item: PendingOutcome, outcome: Outcome) {
+    pub(crate) fn record(&mut self, item: PendingOutcome, outcome: Outcome) {
         match item.whose {
             Whose::Message { ticket, peer, kind } => self.outcomes.push((item.number, (ticket, peer, kind, outcome))),
             Whose::Inner(kind) => self.inner.push((item.number, kind, outcome)),
@@ -64,8 +65,8 @@ impl OutcomeCollector {
     }
 
     /// Adds everything that one equation proved.
-    pub(crate) fn take(&mut self, harvest: ProvenClaims) {
-        let ProvenClaims { votes, proposals, statements } = harvest;
+    pub(crate) fn add_proven(&mut self, proven: ProvenClaims) {
+        let ProvenClaims { votes, proposals, statements } = proven;
         self.verified.votes.extend(votes);
         self.verified.proposals.extend(proposals);
         self.verified.statements.extend(statements);
@@ -75,7 +76,7 @@ impl OutcomeCollector {
     /// operations and aggregates are proven before single votes. Only the first pairs are listed of
     /// a key that signs too much, and these must not depend on how messages are batched. A sum of
     /// several messages has the position of its earliest message.
-    pub(crate) fn close(mut self) -> Verified {
+    pub(crate) fn into_verified(mut self) -> Verified {
         self.verified.votes.sort_by_key(|vote| (vote.heard.at, vote.data_root, vote.indices.first().copied()));
         self.verified.proposals.sort_by_key(|proposal| (proposal.heard.at, proposal.root));
         self.outcomes.sort_by_key(|(number, _)| *number);

@@ -26,7 +26,7 @@
 //!
 //! If the equation fails, the batch is split. It is first split between the sending peers, so that
 //! one forger does not delay the others for long. Then it is split in halves, until single claims
-//! are judged. If the left half holds, the right half must be bad, so it is not tested. But a claim
+//! are tested. If the left half holds, the right half must be bad, so it is not tested. But a claim
 //! is called forged only after it was tested by itself.
 //!
 //! # Price
@@ -41,6 +41,7 @@
 //! split. {b1} holds, and {b2} fails. These are four equations.
 
 mod claim;
+mod claim_set;
 mod prove;
 mod proven_claims;
 mod signed;
@@ -48,6 +49,7 @@ mod signed;
 mod tests;
 
 pub(crate) use claim::{ClaimedSigners, SignatureClaim};
-pub(crate) use prove::{BatchResult, Judgement, Method, prove};
+pub(crate) use claim_set::{ClaimRef, ClaimSet};
+pub(crate) use prove::{BatchResult, ClaimResult, prove};
 pub(crate) use proven_claims::ProvenClaims;
 pub use signed::Signed;
