@@ -18,8 +18,9 @@ pub struct RetryPolicy {
     /// The pauses between the calls of one order of a kill switch. They are short, because the keys
     /// go on signing meanwhile. The order ends at its timeout.
     pub order_pauses: Backoff,
-    /// The pause before the finding log is read again, or a result is written again, after the
-    /// store has failed.
+    /// The pause of kill switches and of the submission before they read the finding log, or write
+    /// a result, again after the store has failed. Deliveries of alerts wait the greatest of
+    /// `pauses`.
     pub store_pause: Duration,
     /// The greatest wait that a receiver can request with `Retry-After`.
     pub max_retry_after: Duration,

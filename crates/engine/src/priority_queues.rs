@@ -265,8 +265,8 @@ pub struct PriorityQueues {
     settled_by_validator: CountsByKey<ValidatorIndex>,
     /// The single votes in the ordinary queue.
     waiting_votes: ClaimedVotes,
-    /// Votes that were dropped for lack of room. A vote that contradicts one of them is still
-    /// urgent. They name at most as many validators as messages may wait.
+    /// Votes that were dropped for lack of room. A second vote for the target of one of them is
+    /// still urgent. There are at most as many as messages may wait.
     dropped_votes: ClaimedVotes,
     /// Waiting votes that another message contradicts, by validator and target. They become urgent.
     contradicted: HashSet<(ValidatorIndex, Epoch)>,
@@ -530,7 +530,7 @@ impl PriorityQueues {
         if self.dropped_votes.len() >= self.limits.messages {
             self.dropped_votes.clear();
         }
-        self.dropped_votes.insert(&vote);
+        self.dropped_votes.insert_data(&vote);
     }
 
     fn push_ordinary(&mut self, message: RawMessage) -> Option<(RawMessage, Dropped)> {

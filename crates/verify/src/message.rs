@@ -182,7 +182,7 @@ pub struct Proposal {
     pub heard: FirstSeen,
 }
 
-/// A signed message that no slashing rule contains_all, although an honest signer sends only one of its
+/// A signed message that no slashing rule covers, although an honest signer sends only one of its
 /// kind. It consists of the [`Statement`], its signature and its first arrival.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Stated {

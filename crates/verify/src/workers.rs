@@ -15,7 +15,11 @@ impl Workers {
             n => n,
         };
         let pool = || rayon::ThreadPoolBuilder::new().num_threads(n_threads).thread_name(|nth| format!("verify-{nth}")).build();
-        Self((n_threads > 1).then(pool).and_then(Result::ok))
+        let pool = (n_threads > 1).then(pool).transpose().unwrap_or_else(|error| {
+            tracing::warn!(%error, n_threads, "no threads for verification: one must do; check the process limits (ulimit -u)");
+            None
+        });
+        Self(pool)
     }
 
     /// Maps `items` with `f`. The results are in the order of the items.

@@ -97,7 +97,12 @@ pub async fn pump(mut source: Box<dyn Source>, queue: Inputs, cancel: Cancellati
             event = source.events().recv() => event,
         };
         left = left.map(|n| n - 1);
-        let Some(event) = event else { break };
+        let Some(event) = event else {
+            if !cancel.is_cancelled() {
+                tracing::error!(source = source.name(), "a source ended by itself; nothing more comes from it until a restart");
+            }
+            break;
+        };
         log_event(&event);
         match event {
             // Waiting here is the backpressure. Meanwhile the source's queue fills up. When it is

@@ -172,7 +172,7 @@ fn finish_engine(engine_thread: EngineThread) -> Result<(), WatcherError> {
 }
 
 /// A task that continues until everything that it follows has ended. When the value is dropped, the
-/// task is reported to stop, but nobody waits for it.
+/// task is told to stop, but nobody waits for it.
 struct StoppedLast {
     task: tokio::task::JoinHandle<()>,
     guard: tokio_util::sync::DropGuard,

@@ -70,7 +70,7 @@ impl IncidentTracker {
             let open = OpenIncident {
                 incident: incident.clone(),
                 mark: tracking.peak,
-                // A keyholder until the next observation sets it.
+                // A placeholder until the next observation sets it.
                 closes_after: self.network.preset().slots_per_epoch,
                 observed_in: incident.last_slot,
                 dirty: false,

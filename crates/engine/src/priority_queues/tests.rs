@@ -101,16 +101,33 @@ fn votes_of_which_one_surrounds_the_other_go_first_together() {
     assert_eq!(numbers(&take(&mut queues, UnixNs(500), GOOD)), [2, 3]);
 }
 
+/// Whoever owns a key can sign any number of votes that contradict nothing. They wait like others, also if there are
+/// thousands, and hide no pair that does contradict.
 #[test]
-fn many_votes_in_the_name_of_one_validator_cost_little_and_hide_nothing() {
+fn many_votes_of_one_validator_that_contradict_nothing_are_ordinary() {
     let mut queues = queues(100_000, 100_000);
     for number in 0..10_000 {
         assert!(queues.push(vote(number, 3, number, 0), Triage::Ordinary, PeerReputation::Good).is_none());
     }
-    assert!(queues.push(vote(10_000, 3, 2, 1), Triage::Ordinary, PeerReputation::Good).is_none());
-    let urgent: Vec<u64> =
-        std::iter::repeat_with(|| numbers(&take(&mut queues, UnixNs(0), GOOD))).take(9_999 / 8 + 10).flatten().collect();
-    assert!(urgent.contains(&2) && urgent.contains(&10_000), "the pair that contradicts goes first, among what is one too many");
+    assert!(queues.push(vote(10_000, 3, 9_000, 1), Triage::Ordinary, PeerReputation::Good).is_none());
+    assert_eq!(numbers(&take(&mut queues, UnixNs(0), GOOD)), [10_000, 9_000]);
+    assert!(take(&mut queues, UnixNs(0), GOOD).is_empty(), "nothing else is urgent");
+    assert_eq!(take(&mut queues, UnixNs(50_000), GOOD).len(), 9_999);
+    assert_eq!(queues.waiting_votes.len(), 0);
+}
+
+/// Nobody checks a vote that was dropped. It must not make all later votes of a validator urgent by what it claims as
+/// its source.
+#[test]
+fn a_dropped_vote_surrounds_nothing() {
+    let mut queues = queues(1, 50);
+    let spanning = |number, source: u64, target| {
+        vote(number, 7, target, 0).changed(|parts| parts.bytes[16 + 48..16 + 56].copy_from_slice(&source.to_le_bytes()))
+    };
+    let mut push = |vote| queues.push(vote, Triage::Ordinary, PeerReputation::Good).map(|(_, why)| why);
+    assert_eq!(push(vote(0, 1, 5, 0)), None);
+    assert_eq!(push(spanning(1, 4, 10_000)), Some(Dropped::Overload));
+    assert_eq!(push(spanning(2, 5, 6)), Some(Dropped::Overload), "surrounded by what was dropped, and ordinary");
 }
 
 #[test]

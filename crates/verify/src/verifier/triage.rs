@@ -57,7 +57,7 @@ pub enum HistoryCheck {
     Fits,
     /// It contradicts a stored vote.
     Contradicts,
-    /// The vote is older than the part of the history that a quick look contains_all.
+    /// The vote is older than the part of the history that a quick look covers.
     Unclear,
 }
 
