@@ -58,7 +58,7 @@ const MAX_CATCH_UP: u64 = 256;
 /// so has the block that carries its votes.
 pub const LAG: u64 = 1;
 
-/// A slashable finding that was recorded for the first time, with its proof.
+/// A slashable finding that is not stored yet, with its proof. It is recorded with this batch.
 #[derive(Clone, Debug)]
 pub struct Offender {
     pub finding: Finding,
@@ -90,10 +90,10 @@ pub enum PeerFact {
     },
 }
 
-/// What one call of the verifier proved, and what was recorded because of it.
+/// What one call of the verifier proved, and what will be recorded because of it.
 pub struct MonitorInput<'a> {
     pub verified: &'a Verified,
-    /// The findings that were recorded for the first time, in the order of recording.
+    /// The findings that are not stored yet and are recorded with this batch, in this order.
     pub offenders: &'a [Offender],
     /// Findings whose slashing is in a block of the chain, as far as is known now, by the finding's
     /// id.
@@ -286,7 +286,8 @@ impl Monitor {
         output
     }
 
-    /// Reads one batch, after it was recorded.
+    /// Reads one batch, before it is recorded: what the detectors report goes into the same atomic
+    /// write.
     pub fn observe(&mut self, batch: &MonitorInput<'_>) -> DetectorOutput {
         let (chain, labels) = (batch.chain, batch.labels);
         self.facts.take(batch);

@@ -12,8 +12,8 @@
 //! | ordinary | together, once gathered | the newest, after all doubtful and settled messages |
 //!
 //! - none: messages that are already known.
-//! - urgent: messages that would contradict something proven, stored or waiting, and messages that
-//!   others wait for (blocks, operations). Each batch takes only a few of one validator, and only a
+//! - urgent: messages that would contradict something proven, stored or waiting (for blocks:
+//!   proven in this run), and messages that others wait for (blocks, operations). Each batch takes only a few of one validator, and only a
 //!   few of a peer that is not known yet.
 //! - deferred: urgent messages above the share that their validator or peer has of a batch.
 //! - doubtful: all messages of peers that mostly forge.

@@ -18,7 +18,8 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
-/// The version of the JSON below. Any other shape needs another number.
+/// The version of the JSON below. Fields may be added. A changed or removed one needs another
+/// number.
 pub const INCIDENT_SCHEMA: u64 = 1;
 
 /// A number that may be greater than 2^53. It is written as a decimal string, as in the beacon API.

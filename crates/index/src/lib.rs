@@ -77,7 +77,8 @@ pub enum Conflict {
     DoubleVote { validator: ValidatorIndex, first: Arc<StoredVote>, second: Arc<StoredVote>, arrivals: [Arrival; 2] },
     /// The source and target of one vote enclose those of the other.
     Surround { validator: ValidatorIndex, surrounding: Arc<StoredVote>, surrounded: Arc<StoredVote>, arrivals: [Arrival; 2] },
-    /// Different headers for one slot. `first` was stored before.
+    /// Different headers for one slot. `first` was staged before `second`, perhaps in the same call.
+    /// Each carries its own arrival. The order says nothing about the evidence.
     DoubleProposal { validator: ValidatorIndex, first: StoredProposal, second: StoredProposal },
 }
 

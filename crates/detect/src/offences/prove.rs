@@ -231,6 +231,7 @@ pub fn merge(from_operations: Vec<ProvenConflict>, from_index: Vec<ProvenConflic
         if before_operation {
             merged.push(known);
         } else {
+            // Whatever else follows from times and sources has to be taken over here too.
             let Finding { first_seen, second_seen, sources, .. } = known.finding;
             proven.finding = Finding { first_seen, second_seen, sources, ..proven.finding };
             merged.push(proven);

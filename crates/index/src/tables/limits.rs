@@ -77,7 +77,8 @@ impl Limits {
         may
     }
 
-    /// Counts one more proposal for a slot of `epoch`. Returns whether it may be stored.
+    /// Counts one more proposal if its `epoch` is far ahead. Near ones are never refused. Returns
+    /// whether it may be stored.
     pub fn spend_proposal(&mut self, epoch: Epoch) -> bool {
         if self.now.is_none_or(|now| epoch <= now.saturating_add(AHEAD_EPOCHS)) {
             return true;

@@ -30,9 +30,12 @@ pub enum Triage {
     ///   known yet: if hardly any other vote for its target has its source, or if its target is not
     ///   near the current epoch;
     /// - a slashing operation;
-    /// - a block or header, if a different one of the same slot and proposer is proven.
+    /// - a block or header, if a whole block of the same slot and proposer was proven since the
+    ///   start. A repeat of that very block too. Where only the index has the first one, the second
+    ///   is [`Triage::Context`].
     Contradiction,
-    /// A block or a header. There are few of them, and other messages wait for them.
+    /// A block or a header that contradicts nothing known. Other messages may wait for a block. A
+    /// header is only evidence, but there are few of them.
     Context,
     /// One of thousands of ordinary messages.
     Ordinary,
