@@ -391,8 +391,8 @@ fn everything_at_once_neither_fools_nor_floods_nor_deafens() {
     println!("made {n_honest} honest and {n_hostile} hostile messages in {:?}", began.elapsed());
     assert_eq!(script.crimes.len(), OFFENCES);
 
-    // Checking two million keys takes minutes, and what is sent meanwhile would come all at once. A first run does that
-    // in advance, and leaves the checked keys to the one that counts.
+    // Checking two million keys takes minutes, and what is sent meanwhile would come all at once. A
+    // first run does that in advance, and leaves the checked keys to the one that counts.
     let (hook, told) = receiver();
     let checked_keys = {
         let load = Load::new(plan, unix_ns() / 1_000_000_000).expect("the plan can be played");

@@ -7,9 +7,9 @@
 //! 10 000 connections, and an outage does not use up their attempts.
 //!
 //! A receiver that refuses deliveries is up, so the worker does not pause. Each delivery has its
-//! own waits and is given up after [`RetryPolicy::max_refusals`] refusals, however many others wait.
-//! With one pause for the whole route, as for an outage, each attempt would be that of another
-//! delivery, and none would reach its end.
+//! own waits and is given up after [`RetryPolicy::max_refusals`] refusals, however many others
+//! wait. With one pause for the whole route, as for an outage, each attempt would be that of
+//! another delivery, and none would reach its end.
 //!
 //! The worker holds no state that matters. It can be killed at any moment, and the next worker over
 //! the same store continues from the outbox.

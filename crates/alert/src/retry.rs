@@ -24,10 +24,10 @@ pub struct RetryPolicy {
     pub store_pause: Duration,
     /// The greatest wait that a receiver can request with `Retry-After`.
     pub max_retry_after: Duration,
-    /// Number of refusals after which a delivery or a submission is given up. A webhook refuses with
-    /// 3xx, and 4xx except 408 and 429. A beacon node refuses a proof at once with 400, and counts
-    /// here only when it fails while it handles the proof. With the default pauses the eighth
-    /// refusal comes two to four minutes after the first, so a receiver can be redeployed in
+    /// Number of refusals after which a delivery or a submission is given up. A webhook refuses
+    /// with 3xx, and 4xx except 408 and 429. A beacon node refuses a proof at once with 400, and
+    /// counts here only when it fails while it handles the proof. With the default pauses the
+    /// eighth refusal comes two to four minutes after the first, so a receiver can be redeployed in
     /// between.
     pub max_refusals: u32,
     /// A delivery older than this is given up when its next attempt fails.

@@ -7,7 +7,8 @@
 //!
 //! In the JSON, numbers that are u64 in Ethereum's specification are decimal strings, and bytes are
 //! 0x-hex. Counts of incidents and `further_pairs` are decimal strings too, durations and attempts
-//! are numbers. Findings and submissions are shown as they are stored, incidents without `tracking`.
+//! are numbers. Findings and submissions are shown as they are stored, incidents without
+//! `tracking`.
 //!
 //! - [`problem`]: errors, RFC 9457
 //! - `findings`, `incidents`, `submissions`, `events`, `watch`, `process`: the handlers

@@ -81,8 +81,8 @@ pub struct Status {
     pub node: NodeState,
     /// Sentences about what an operator should check.
     pub notices: Vec<String>,
-    /// This is a recorded data directory, shown by `slashwatch serve`. It receives nothing, so it is
-    /// never ready.
+    /// This is a recorded data directory, shown by `slashwatch serve`. It receives nothing, so it
+    /// is never ready.
     pub recording: bool,
 }
 

@@ -110,8 +110,8 @@ pub(crate) struct Tree {
     in_turn: BTreeSet<(Slot, Root)>,
     /// New blocks whose turn is not determined yet.
     unchecked: VecDeque<Root>,
-    /// Blocks whose turn could not be determined so far, at most [`MAX_UNDETERMINED`]. When there are
-    /// more, the oldest is dropped and never determined.
+    /// Blocks whose turn could not be determined so far, at most [`MAX_UNDETERMINED`]. When there
+    /// are more, the oldest is dropped and never determined.
     undecided: VecDeque<Root>,
     /// Stake in whole ETH. A block with votes of this much stake counts, as if it was built in
     /// turn.

@@ -179,8 +179,8 @@ fn said(watcher: &Watcher, truth: &GroundTruth, clock: &Network) -> anyhow::Resu
     Ok(truth.reckon(&said))
 }
 
-/// Prints the offences after the finding with number `reported`, and sets `reported` to the last number.
-/// Returns how many there were. What detectors conclude from them is on the page.
+/// Prints the offences after the finding with number `reported`, and sets `reported` to the last
+/// number. Returns how many there were. What detectors conclude from them is on the page.
 fn tell(watcher: &Watcher, reported: &mut u64) -> anyhow::Result<usize> {
     let mut n_offences = 0;
     for (seq, finding) in watcher.store().findings_after(*reported, usize::MAX)? {

@@ -70,8 +70,8 @@ struct KindFacts {
     offsets: Offsets,
 }
 
-/// Where fields are in the SSZ of a message, in bytes from its beginning. They are at the same place
-/// in every fork of the kind.
+/// Where fields are in the SSZ of a message, in bytes from its beginning. They are at the same
+/// place in every fork of the kind.
 #[derive(Clone, Copy, Debug)]
 struct Offsets {
     /// The slot that the message is about. For a slashing operation it is that of the first side.
@@ -137,8 +137,8 @@ impl MessageKind {
                 label: "aggregate",
                 topic: Some("beacon_aggregate_and_proof"),
                 forks: (Phase0, Heze),
-                // One bit for each of a slot's 131 072 committee members takes 16 kB. The rest takes
-                // less than 500 bytes.
+                // One bit for each of a slot's 131 072 committee members takes 16 kB. The rest
+                // takes less than 500 bytes.
                 max_ssz_len: 20 << 10,
                 // Offset 4, signature 96, aggregator 8, offset 4, selection proof 96, offset 4.
                 offsets: Offsets::of_data(212),
@@ -147,7 +147,8 @@ impl MessageKind {
                 label: "attestation",
                 topic: Some("beacon_attestation_"),
                 forks: (Phase0, Heze),
-                // Before Electra: 2 048 bits and 228 other bytes. See `max_ssz_len` for later forks.
+                // Before Electra: 2 048 bits and 228 other bytes. See `max_ssz_len` for later
+                // forks.
                 max_ssz_len: 512,
                 offsets: Offsets::ATTESTATION,
             },
@@ -195,7 +196,8 @@ impl MessageKind {
                 topic: Some("data_column_sidecar_"),
                 // From Gloas on, sidecars do not contain a signed header.
                 forks: (Fulu, Fulu),
-                // 2 144 bytes for each blob. This allows 480 blobs in a block; the schedule allows 21.
+                // 2 144 bytes for each blob. This allows 480 blobs in a block; the schedule allows
+                // 21.
                 max_ssz_len: 1 << 20,
                 // Index 8, three offsets of 4.
                 offsets: Offsets::of_header(20),
@@ -329,7 +331,8 @@ impl MessageKind {
         }
     }
 
-    /// The name of the gossip topic, with its number. `None` for kinds that only the beacon API has.
+    /// The name of the gossip topic, with its number. `None` for kinds that only the beacon API
+    /// has.
     pub fn topic_name(self) -> Option<String> {
         let topic = self.facts().topic?;
         Some(self.number().map_or_else(|| topic.to_owned(), |number| format!("{topic}{number}")))

@@ -163,8 +163,8 @@ pub struct Left<'a> {
     pub notes: &'a BTreeMap<String, Vec<u8>>,
 }
 
-/// Finds the proof of a recorded finding by its evidence id. One proof may be requested many times in
-/// a row.
+/// Finds the proof of a recorded finding by its evidence id. One proof may be requested many times
+/// in a row.
 pub type ProofLookup<'a> = &'a dyn Fn(Root) -> Option<Arc<Evidence>>;
 
 /// What the detectors report about a batch or about the slots that ended.

@@ -2,8 +2,8 @@
 //! contradict each other are recognised before either is proven.
 //!
 //! Anybody can send votes in any validator's name. So a claim costs its sender a contradiction only
-//! if it really contradicts another one, and what is kept of one validator is bounded where it would
-//! have to be searched.
+//! if it really contradicts another one, and what is kept of one validator is bounded where it
+//! would have to be searched.
 
 use consensus::{Epoch, ValidatorIndex};
 use std::collections::HashMap;

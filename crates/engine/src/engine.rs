@@ -394,8 +394,8 @@ impl Engine {
         Ok(processed)
     }
 
-    /// Judges verified messages, records the findings and commits the index. `recorded` are findings
-    /// that were recorded earlier in the same call.
+    /// Judges verified messages, records the findings and commits the index. `recorded` are
+    /// findings that were recorded earlier in the same call.
     fn settle(&mut self, verified: Verified, mut recorded: Vec<Recorded>, source: SourceState) -> Result<Processed, EngineError> {
         recorded.extend(self.find_and_record(&verified, source)?);
         self.index.commit()?;

@@ -12,9 +12,9 @@
 //! | ordinary | together, once gathered | the newest, after all doubtful and settled messages |
 //!
 //! - none: messages that are already known.
-//! - urgent: messages that would contradict something proven, stored or waiting (for blocks:
-//!   proven in this run), and messages that others wait for (blocks, operations). Each batch takes only a few of one validator, and only a
-//!   few of a peer that is not known yet.
+//! - urgent: messages that would contradict something proven, stored or waiting (for blocks: proven
+//!   in this run), and messages that others wait for (blocks, operations). Each batch takes only a
+//!   few of one validator, and only a few of a peer that is not known yet.
 //! - deferred: urgent messages above the share that their validator or peer has of a batch.
 //! - doubtful: all messages of peers that mostly forge.
 //! - settled: messages that name only validators that cannot be punished, or of which enough is on
@@ -414,8 +414,8 @@ impl PriorityQueues {
             if is_due {
                 break;
             }
-            // Nothing else is due, so all queues get another turn. The doubtful queue gets none while
-            // ordinary messages are gathered, because it must not delay them.
+            // Nothing else is due, so all queues get another turn. The doubtful queue gets none
+            // while ordinary messages are gathered, because it must not delay them.
             let has_ordinary = !self.ordinary.is_empty();
             self.served.retain(|turn| *turn == NextQueue::Doubtful && has_ordinary);
         }

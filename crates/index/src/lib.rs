@@ -16,9 +16,9 @@
 //! (4,5) with other data: double vote
 //! ```
 //!
-//! A vote that contradicts its chain is not added to the chain but to a list ([`tables::Offenders`]). Later
-//! votes of that validator are compared with the list and with the chain. So every contradicting
-//! pair is reported, whatever the order of arrival.
+//! A vote that contradicts its chain is not added to the chain but to a list
+//! ([`tables::Offenders`]). Later votes of that validator are compared with the list and with the
+//! chain. So every contradicting pair is reported, whatever the order of arrival.
 //!
 //! The same bytes are history and proof. Signatures over equal data can be added up, so everything
 //! that is known about one data and one committee is one attestation ([`sums`]). A million
@@ -68,8 +68,8 @@ use verify::{Arrival, FirstSeen};
 ///
 /// `arrivals` is the arrival of the earliest message that carried this validator's vote, for each
 /// side in the order of the fields. It covers the messages that were proven by the end of the call.
-/// If this arrival is no longer known ([`tables::Arrivals`]), it is the arrival of the sum that proves the
-/// vote.
+/// If this arrival is no longer known ([`tables::Arrivals`]), it is the arrival of the sum that
+/// proves the vote.
 #[derive(Clone, Debug)]
 #[expect(clippy::large_enum_variant, reason = "conflicts are few, and two headers are read more easily than two boxes")]
 pub enum Conflict {
@@ -77,8 +77,8 @@ pub enum Conflict {
     DoubleVote { validator: ValidatorIndex, first: Arc<StoredVote>, second: Arc<StoredVote>, arrivals: [Arrival; 2] },
     /// The source and target of one vote enclose those of the other.
     Surround { validator: ValidatorIndex, surrounding: Arc<StoredVote>, surrounded: Arc<StoredVote>, arrivals: [Arrival; 2] },
-    /// Different headers for one slot. `first` was staged before `second`, perhaps in the same call.
-    /// Each carries its own arrival. The order says nothing about the evidence.
+    /// Different headers for one slot. `first` was staged before `second`, perhaps in the same
+    /// call. Each carries its own arrival. The order says nothing about the evidence.
     DoubleProposal { validator: ValidatorIndex, first: StoredProposal, second: StoredProposal },
 }
 

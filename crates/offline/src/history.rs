@@ -131,7 +131,8 @@ impl History {
         Ok(file)
     }
 
-    /// Compares a file with the messages that were seen of its keys. `on_progress` receives the progress.
+    /// Compares a file with the messages that were seen of its keys. `on_progress` receives the
+    /// progress.
     pub fn audit(&self, path: &Path, on_progress: &mut dyn FnMut(Walked)) -> Result<Audit, WatcherError> {
         let input = |reason: String| WatcherError::Input { path: path.into(), reason };
         let bytes = read_bounded(path)?;

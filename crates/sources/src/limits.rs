@@ -3,7 +3,8 @@
 //! A snappy block begins with its decompressed length, as its sender claims it. That number is
 //! compared with the limit of the message's kind ([`consensus::MessageKind::max_ssz_len`]) before
 //! anything is allocated. A decompression bomb (10 kB that claim to be 4 GB) therefore costs only
-//! the bytes that arrived. Source: consensus-specs, phase0/p2p-interface.md ("Encoding strategies").
+//! the bytes that arrived. Source: consensus-specs, phase0/p2p-interface.md ("Encoding
+//! strategies").
 
 use consensus::MAX_PAYLOAD_SIZE;
 use std::io::Read;

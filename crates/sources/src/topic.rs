@@ -11,8 +11,8 @@ use std::fmt;
 pub const MAX_TOPIC_LEN: usize = 256;
 
 /// A topic that is read: fork digest, and the kind of its messages with the number of the subnet.
-/// Numbers are not compared with the network's number of subnets, because a message on subnet 70 can
-/// be signed like any other.
+/// Numbers are not compared with the network's number of subnets, because a message on subnet 70
+/// can be signed like any other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Topic {
     pub digest: ForkDigest,

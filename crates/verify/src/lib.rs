@@ -15,8 +15,8 @@
 //!
 //! [`Verifier::process`] takes a batch of [`RawMessage`]s and returns [`Verified`]: everything that
 //! was proven, and one [`Outcome`] for each message. A message that is late, early, repeated or
-//! unpopular is proven like any other. A message is dropped if it is malformed or not signed, if its
-//! fork or signer is unknown, or if it exceeds one of our own bounds ([`Outcome::Refused`]).
+//! unpopular is proven like any other. A message is dropped if it is malformed or not signed, if
+//! its fork or signer is unknown, or if it exceeds one of our own bounds ([`Outcome::Refused`]).
 //!
 //! How messages are counted: every [`RawMessage`] gets exactly one *final* outcome. A message that
 //! waits for its committees is reported as [`Outcome::Parked`] when it begins to wait, and again

@@ -166,8 +166,8 @@ impl SeenVotes {
 
     /// Whether a message that arrived at `at` is, for one of these members, earlier than the
     /// message that proved the same vote in this batch. Such a message still has new information
-    /// even if [`Self::contains_all`] is true: the time at which the vote was first received. So this
-    /// time does not depend on how messages are cut into batches.
+    /// even if [`Self::contains_all`] is true: the time at which the vote was first received. So
+    /// this time does not depend on how messages are cut into batches.
     pub(crate) fn is_earlier(&self, data_root: Root, members: &[ValidatorIndex], at: UnixNs) -> bool {
         let Some(new) = self.of_batch.get(&data_root) else { return false };
         members.iter().any(|member| short(*member).and_then(|member| new.get(&member)).is_some_and(|proven_by| at < *proven_by))

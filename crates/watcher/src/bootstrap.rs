@@ -80,7 +80,8 @@ pub async fn start(config: &Config, dir: Option<&DataDir>, nodes: Option<&NodeSe
     Ok(Start { chain, keys, state_ssz, node_away })
 }
 
-/// Loads a chain from a state. Progress is reported to `on_progress`, and every two seconds to the log.
+/// Loads a chain from a state. Progress is reported to `on_progress`, and every two seconds to the
+/// log.
 pub fn load(
     spec: Spec,
     state_ssz: &[u8],

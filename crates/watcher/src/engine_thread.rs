@@ -6,9 +6,9 @@
 //! share one equation. The thread also wakes with the clock, so that parked messages are tried
 //! again or reach the end of their wait.
 //!
-//! If the disk refuses writes, the thread ends, but not at once. It continues for [`CONTINUE_WITHOUT_WRITES`],
-//! because what it proves still triggers kill switches (see [`engine::Engine`]), and because
-//! somebody may free disk space meanwhile.
+//! If the disk refuses writes, the thread ends, but not at once. It continues for
+//! [`CONTINUE_WITHOUT_WRITES`], because what it proves still triggers kill switches (see
+//! [`engine::Engine`]), and because somebody may free disk space meanwhile.
 
 use crate::clock;
 use crate::downtime::DowntimeLog;
@@ -146,8 +146,8 @@ struct EngineLoop<'a> {
     tick_delay: Duration,
     /// The slot in which the progress was recorded last.
     recorded_slot: Slot,
-    /// The last time at which the queue was empty. What came earlier is in the priority queues or is
-    /// processed.
+    /// The last time at which the queue was empty. What came earlier is in the priority queues or
+    /// is processed.
     emptied_at: UnixNs,
     /// Is set while the disk refuses writes.
     refused: Option<Refused>,

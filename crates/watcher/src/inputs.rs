@@ -138,8 +138,8 @@ mod tests {
         Input::Message(RawMessage::new(parts).unwrap())
     }
 
-    /// The queue has 65 536 places, and each message has 1 MiB. The waiting messages stay within the
-    /// limit for bytes. An input without bytes is not held up.
+    /// The queue has 65 536 places, and each message has 1 MiB. The waiting messages stay within
+    /// the limit for bytes. An input without bytes is not held up.
     #[tokio::test]
     async fn large_messages_wait_for_bytes_and_not_for_places() {
         let (inputs, mut receiver) = inputs(65_536, 6_400 << 10);

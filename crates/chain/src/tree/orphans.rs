@@ -154,7 +154,8 @@ mod tests {
         BlockFacts { root, slot: Slot::new(nth), parent_root, proposer_index, randao_reveal: SignatureBytes::ZERO }
     }
 
-    /// A block is refused because of its proposer or because of all others, and the text says which.
+    /// A block is refused because of its proposer or because of all others, and the text says
+    /// which.
     #[test]
     fn the_reason_of_a_refusal_is_the_true_one() {
         let mut orphans = Orphans::default();

@@ -1,9 +1,9 @@
-//! Whether a block was built *in turn*: its proposer is the slot's proposer on the block's own branch
-//! ([`ProposerCheck::Own`]). A block *counts* ([`Tree::is_in_turn`]) if it was built in turn, or if
-//! a state named it, or if enough stake voted for it.
+//! Whether a block was built *in turn*: its proposer is the slot's proposer on the block's own
+//! branch ([`ProposerCheck::Own`]). A block *counts* ([`Tree::is_in_turn`]) if it was built in
+//! turn, or if a state named it, or if enough stake voted for it.
 //!
-//! The proposer of a slot depends on the mix of the decision block and on the registry, so the chain
-//! determines it. The tree holds the blocks that it has not checked yet.
+//! The proposer of a slot depends on the mix of the decision block and on the registry, so the
+//! chain determines it. The tree holds the blocks that it has not checked yet.
 
 use super::{Tree, TreeNode};
 use consensus::{Root, Slot, ValidatorIndex};
@@ -112,8 +112,8 @@ impl Tree {
         self.undecided.push_back(root);
     }
 
-    /// Queues all blocks from `since` on that were not built in turn, at most [`MAX_UNDETERMINED`], so
-    /// that this is determined again.
+    /// Queues all blocks from `since` on that were not built in turn, at most [`MAX_UNDETERMINED`],
+    /// so that this is determined again.
     pub(crate) fn forget_turns(&mut self, since: Slot) {
         let later = self.by_slot.range((since, Root::ZERO)..).map(|(_, root)| *root);
         let out: Vec<Root> =

@@ -8,10 +8,10 @@
 //! on any parent. Claims are checked once per slot and kept for [`KEPT_EPOCHS`].
 //!
 //! **Format.** Claims are stored with the findings, in version 2. There is one checkpoint per
-//! block. Its name is [`Inclusions::PREFIX`], the slot in 20 digits, and the block root. Its value is JSON:
-//! `[slot, root, {"findings": [id, ..], "holds": bool}]`. Only changed rows are written. Version 1
-//! was a single checkpoint, [`Inclusions::NOTE`], with the list of all claims. It was written again with every
-//! change. It is converted to rows and dropped.
+//! block. Its name is [`Inclusions::PREFIX`], the slot in 20 digits, and the block root. Its value
+//! is JSON: `[slot, root, {"findings": [id, ..], "holds": bool}]`. Only changed rows are written.
+//! Version 1 was a single checkpoint, [`Inclusions::NOTE`], with the list of all claims. It was
+//! written again with every change. It is converted to rows and dropped.
 //!
 //! **Bounds.** [`MAX_BLOCKS`] blocks with [`MAX_FINDINGS`] findings together, none later than
 //! [`MAX_AHEAD_EPOCHS`] from now. If there are more, the claims whose blocks are not ancestors of

@@ -138,9 +138,9 @@ impl Quota {
         self.listed.insert((validator, offence), listed);
     }
 
-    /// Decides whether a pair is listed that is neither admitted nor stored yet. `id` is the id that
-    /// its finding would have. `worthless` means that it cannot be punished. The stored findings of its
-    /// validator and kind must have been counted ([`Self::missing_count`]).
+    /// Decides whether a pair is listed that is neither admitted nor stored yet. `id` is the id
+    /// that its finding would have. `worthless` means that it cannot be punished. The stored
+    /// findings of its validator and kind must have been counted ([`Self::missing_count`]).
     pub fn ask(&mut self, candidate: &Candidate, id: Root, worthless: bool, seen: SeenIn) -> QuotaAnswer {
         if self.admitted.len() >= MAX_COUNTED {
             self.admitted.clear();

@@ -1,5 +1,5 @@
-//! `dormant_key_signed`, critical: a key that should be silent, or that has exited, signed something
-//! for a slot after that.
+//! `dormant_key_signed`, critical: a key that should be silent, or that has exited, signed
+//! something for a slot after that.
 //!
 //! **False alarms considered.** An old message of a dormant key that arrives now: only slots since
 //! the key should be silent count. A late message about the time before an exit has a smaller epoch

@@ -1,5 +1,6 @@
-//! `flapping_keys`, warning: many keys of one label miss duties together and come back together. A validator
-//! client that restarts looks like this. Keys were slashed after such restarts on 2 February 2021.
+//! `flapping_keys`, warning: many keys of one label miss duties together and come back together. A
+//! validator client that restarts looks like this. Keys were slashed after such restarts on 2
+//! February 2021.
 //!
 //! **The idea.** The duties of a label's keys are put in the order of their slots. A slot is *down*
 //! when nearly all keys on duty missed, and *up* when nearly all voted. Slots without a duty, and

@@ -1,8 +1,8 @@
 //! `second_signer`, critical: a watched key contradicted itself. Two machines sign with it, or one
 //! machine lost its signing history. Reported once per key.
 //!
-//! **False alarms considered.** A key whose clock was ahead contradicts what it signed then: this is
-//! one signer with a wrong clock and no second signer; it is reported as `clock_skew` and as an
+//! **False alarms considered.** A key whose clock was ahead contradicts what it signed then: this
+//! is one signer with a wrong clock and no second signer; it is reported as `clock_skew` and as an
 //! offence.
 
 use super::{Label, Labels};

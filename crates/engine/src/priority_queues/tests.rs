@@ -101,8 +101,8 @@ fn votes_of_which_one_surrounds_the_other_go_first_together() {
     assert_eq!(numbers(&take(&mut queues, UnixNs(500), GOOD)), [2, 3]);
 }
 
-/// Whoever owns a key can sign any number of votes that contradict nothing. They wait like others, also if there are
-/// thousands, and hide no pair that does contradict.
+/// Whoever owns a key can sign any number of votes that contradict nothing. They wait like others,
+/// also if there are thousands, and hide no pair that does contradict.
 #[test]
 fn many_votes_of_one_validator_that_contradict_nothing_are_ordinary() {
     let mut queues = queues(100_000, 100_000);
@@ -116,8 +116,8 @@ fn many_votes_of_one_validator_that_contradict_nothing_are_ordinary() {
     assert_eq!(queues.waiting_votes.len(), 0);
 }
 
-/// Nobody checks a vote that was dropped. It must not make all later votes of a validator urgent by what it claims as
-/// its source.
+/// Nobody checks a vote that was dropped. It must not make all later votes of a validator urgent by
+/// what it claims as its source.
 #[test]
 fn a_dropped_vote_surrounds_nothing() {
     let mut queues = queues(1, 50);

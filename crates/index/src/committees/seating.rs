@@ -1,9 +1,9 @@
 //! The seats of all validators in one epoch of one branch. They can be computed long after the node
 //! has forgotten them.
 //!
-//! The decision root, the seed and the active set ([`crate::committees::active`]) are stored. They are enough
-//! to compute one seat with one swap-or-not walk (90 hashes on mainnet, 6 to 11 microseconds) and
-//! the validator's rank, or all seats at once.
+//! The decision root, the seed and the active set ([`crate::committees::active`]) are stored. They
+//! are enough to compute one seat with one swap-or-not walk (90 hashes on mainnet, 6 to 11
+//! microseconds) and the validator's rank, or all seats at once.
 
 use super::active::{ActiveSet, Base};
 use super::geometry::Geometry;

@@ -48,8 +48,8 @@ const UNCLEAR: u8 = u8::MAX;
 /// The validators that voted for one target, and their sources.
 #[derive(Default)]
 struct Slice {
-    /// For each validator: 0, or the index of its source plus one, or [`UNCLEAR`]. A page is allocated
-    /// only if one of its validators voted, as in [`crate::newest_votes::table`].
+    /// For each validator: 0, or the index of its source plus one, or [`UNCLEAR`]. A page is
+    /// allocated only if one of its validators voted, as in [`crate::newest_votes::table`].
     pages: Vec<Option<Box<[u8]>>>,
     sources: Vec<Epoch>,
     used: u64,
@@ -125,8 +125,8 @@ struct Sides {
 pub(crate) struct EpochNeighbours {
     slices: HashMap<Epoch, Slice>,
     sides: HashMap<Epoch, Sides>,
-    /// Number of votes for each target that were checked one by one since the slices around it were last
-    /// made.
+    /// Number of votes for each target that were checked one by one since the slices around it were
+    /// last made.
     checked: HashMap<Epoch, u64>,
     clock: u64,
 }
@@ -162,8 +162,8 @@ impl Neighbours<'_> {
 }
 
 impl EpochNeighbours {
-    /// The slices around `target`, if they are in memory or it is worth making them now. `n_unclear` is
-    /// the number of votes for the target that are not clear yet.
+    /// The slices around `target`, if they are in memory or it is worth making them now.
+    /// `n_unclear` is the number of votes for the target that are not clear yet.
     pub fn of(
         &mut self,
         reader: &EpochReader<'_>,

@@ -122,8 +122,8 @@ impl Index {
         self.votes_of_with_progress(validator, &mut |_| {})
     }
 
-    /// Like [`Self::votes_of`]. `progress` is called with the progress every few epochs, and once at
-    /// the end.
+    /// Like [`Self::votes_of`]. `progress` is called with the progress every few epochs, and once
+    /// at the end.
     pub fn votes_of_with_progress(
         &self,
         validator: ValidatorIndex,
@@ -178,8 +178,8 @@ impl Index {
     }
 
     /// Every stored proposal of the wanted validators, ordered by slot. Reads the proposals of the
-    /// whole history once. `progress` is called with the progress from time to time, and once at the
-    /// end.
+    /// whole history once. `progress` is called with the progress from time to time, and once at
+    /// the end.
     pub fn proposals_where(
         &self,
         wanted: impl Fn(ValidatorIndex) -> bool,

@@ -30,9 +30,9 @@ impl StagedProposals {
 }
 
 impl Index {
-    /// Stores signed headers. Returns each pair of a new header with a kept one of the same proposer
-    /// and slot. A bounded number of headers is kept for each slot, and for slots far ahead; the
-    /// others are counted.
+    /// Stores signed headers. Returns each pair of a new header with a kept one of the same
+    /// proposer and slot. A bounded number of headers is kept for each slot, and for slots far
+    /// ahead; the others are counted.
     pub fn stage_proposals(&mut self, proposals: &[Signed<Proposal>]) -> Result<Vec<Conflict>, IndexError> {
         let mut conflicts = Vec::new();
         for proposal in proposals {

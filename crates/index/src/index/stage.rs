@@ -28,12 +28,12 @@ pub(super) type SharedProofs = HashMap<(SetKey, SignatureBytes), Arc<StoredVote>
 
 /// What the caller of [`Index::stage_votes_if`] decides about pairs of contradicting votes.
 pub struct PairRules<'a> {
-    /// Whether the conflict of a pair is wanted, by its validator, its offence and the target epochs
-    /// of the two votes. It is asked before the other side is read and the conflict is built, which
-    /// is most of the cost of a pair. A caller that answers `false` counts the pair itself. The
-    /// first pair of each validator and offence, and the first that can be punished, are always
-    /// returned without asking. For pairs beyond the index's own bounds it is not asked, and they
-    /// are not returned.
+    /// Whether the conflict of a pair is wanted, by its validator, its offence and the target
+    /// epochs of the two votes. It is asked before the other side is read and the conflict is
+    /// built, which is most of the cost of a pair. A caller that answers `false` counts the pair
+    /// itself. The first pair of each validator and offence, and the first that can be punished,
+    /// are always returned without asking. For pairs beyond the index's own bounds it is not asked,
+    /// and they are not returned.
     pub wants: &'a mut dyn FnMut(ValidatorIndex, Offence, [Epoch; 2]) -> bool,
     /// Whether the validator can be punished for two votes with these targets. If it cannot for a
     /// target twice, then it cannot for that target with any other.
@@ -271,8 +271,8 @@ impl Index {
 
     /// Handles votes that need no look at the rows. These are votes of a validator that has shown
     /// every kind of offence that the vote could show (`possible`), whose list is full, and whose
-    /// share of this epoch is used up, unless they simply continue its chain. Reading the rows would
-    /// take milliseconds, and the vote is not stored anyway.
+    /// share of this epoch is used up, unless they simply continue its chain. Reading the rows
+    /// would take milliseconds, and the vote is not stored anyway.
     fn check_list_only(
         &mut self,
         validator: ValidatorIndex,

@@ -2,10 +2,10 @@
 //! nearly every vote.
 //!
 //! A vote is remembered by the handle of its data. The source and target of each handle are stored
-//! once, in a small table ([`crate::newest_votes::spans`]). One epoch uses only a few dozen neighbouring entries
-//! of this table. So eight validators share a cache line, and the entry of a handle is usually in
-//! the cache. The price is a second look-up. With source and target stored for each validator (24
-//! bytes), most of the time was spent waiting for memory.
+//! once, in a small table ([`crate::newest_votes::spans`]). One epoch uses only a few dozen
+//! neighbouring entries of this table. So eight validators share a cache line, and the entry of a
+//! handle is usually in the cache. The price is a second look-up. With source and target stored for
+//! each validator (24 bytes), most of the time was spent waiting for memory.
 //!
 //! The two newest votes can be rebuilt from the rows, so they are not written for every validator.
 //! The heads on disk are only those of validators whose two newest votes are not both in the
@@ -14,8 +14,8 @@
 //!
 //! # Why a handle always finds its epochs
 //!
-//! A handle always belongs to the same data ([`crate::tables::data`]), so its entry in the table never
-//! changes; it can only be missing. The entry is made whenever a vote is added
+//! A handle always belongs to the same data ([`crate::tables::data`]), so its entry in the table
+//! never changes; it can only be missing. The entry is made whenever a vote is added
 //! ([`NewestVotesTable::join_all`], [`NewestVotesTable::observe`]), before the head refers to it. A
 //! page of the table is dropped only at a checkpoint, and only if no head refers to any handle in
 //! it. A vote that becomes the second one was the newest before, so its entry is still there.

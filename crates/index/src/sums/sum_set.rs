@@ -39,8 +39,8 @@ const MAX_UNMERGED: usize = 8192;
 
 /// The first bytes of a row since format 4. A row of an earlier format begins with its number of
 /// sums, and one without sums consists of two zeros. So no such row begins with these bytes. Rows
-/// are not rewritten when an index of an earlier format is opened; each keeps its format until it is
-/// written again.
+/// are not rewritten when an index of an earlier format is opened; each keeps its format until it
+/// is written again.
 const ROW_MARK: [u8; 2] = [0, 1];
 
 /// One signature with exactly its signers.
@@ -190,8 +190,8 @@ impl SumSet {
         self.changed = true;
     }
 
-    /// Writes the row: [`ROW_MARK`], then committees, members, arrivals and signatures, each for all
-    /// sums.
+    /// Writes the row: [`ROW_MARK`], then committees, members, arrivals and signatures, each for
+    /// all sums.
     pub fn encode(&self, key: &SetKey, geometry: Option<&Geometry>) -> Vec<u8> {
         let mut out = Vec::with_capacity(16 + self.sums.len() * 112);
         let base_ns = self.sums.iter().map(|sum| sum.heard.at_ns).min().unwrap_or(0);

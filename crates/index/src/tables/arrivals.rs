@@ -99,8 +99,8 @@ impl EpochArrivals {
 #[derive(Default)]
 pub(crate) struct Arrivals {
     by_epoch: HashMap<Epoch, EpochArrivals>,
-    /// By validator and handle of the data. The first map contains the latest arrivals. When it is full, it replaces the second one, and
-    /// a new map is started.
+    /// By validator and handle of the data. The first map contains the latest arrivals. When it is
+    /// full, it replaces the second one, and a new map is started.
     outside: [HashMap<(ValidatorIndex, u32), Packed>; 2],
     n_bytes: usize,
     clock: u64,

@@ -1,6 +1,6 @@
 //! Looks at a message before anything is proven and decides what it would be if it were true. So
-//! important messages are processed first, and known messages cost nothing. This takes microseconds.
-//! Only the BLS equation decides whether a message is true, whatever is decided here.
+//! important messages are processed first, and known messages cost nothing. This takes
+//! microseconds. Only the BLS equation decides whether a message is true, whatever is decided here.
 //! Where the fields of a message are stands in the table of kinds ([`consensus::MessageKind`]).
 
 use super::Verifier;
