@@ -11,7 +11,7 @@
 mod paced;
 mod process;
 
-pub use paced::{PacedOptions, Source, paced};
+pub use paced::{LoadSource, PacedOptions, paced};
 pub use process::{cpu_seconds, peak_rss_bytes};
 
 use crate::replay::{Replay, ReplayOptions, ReplayStep};

@@ -2,7 +2,7 @@
 //! CPU time and memory of each part are measured separately.
 
 use crate::output;
-use offline::bench::{LoadExpectation, Measured, PacedOptions, Source, paced, replayed};
+use offline::bench::{LoadExpectation, LoadSource, Measured, PacedOptions, paced, replayed};
 use serde::{Deserialize, Serialize};
 use simulator::load::{LoadTruth, PublishOptions, Published, publish_load};
 use std::io::{BufRead as _, BufReader};
@@ -44,7 +44,7 @@ pub fn part(options: &str) -> anyhow::Result<u8> {
             output::line(serde_json::to_string(&measured)?)?;
         }
         BenchPart::Watch { files, data_dir, genesis_time, peers, forward_percent } => {
-            let source = peers.map_or(Source::Memory, Source::Peers);
+            let source = peers.map_or(LoadSource::Memory, LoadSource::Peers);
             let options = PacedOptions {
                 capture: files.capture,
                 work_dir: files.work_dir,

@@ -22,7 +22,7 @@ const GRACE: Duration = Duration::from_secs(15);
 
 /// Source of the load.
 #[derive(Clone, Debug)]
-pub enum Source {
+pub enum LoadSource {
     /// A thread of this process reads the capture.
     Memory,
     /// These peers publish it. Each is a multiaddr with `/p2p/`.
@@ -40,7 +40,7 @@ pub struct PacedOptions {
     /// Genesis time of the network, in seconds since the Unix epoch. It replaces that of the
     /// capture.
     pub genesis_time: u64,
-    pub source: Source,
+    pub source: LoadSource,
     /// Percentage of the single votes that are verified so that they may be forwarded.
     pub forward_percent: u8,
 }
@@ -65,7 +65,7 @@ pub fn paced(options: &PacedOptions, expected: &LoadExpectation) -> Result<Measu
             ring.notify_one();
         });
         let (mut offered, shed_at_door) = (None, Arc::new(AtomicU64::new(0)));
-        if let (Source::Memory, Some(feed)) = (&options.source, watcher.feed()) {
+        if let (LoadSource::Memory, Some(feed)) = (&options.source, watcher.feed()) {
             let (capture, shed, genesis) = (options.capture.clone(), shed_at_door.clone(), options.genesis_time);
             offered = Some(std::thread::spawn(move || offer(&capture, spec, genesis, &feed, &shed)));
         }
@@ -130,8 +130,8 @@ fn prepare(options: &PacedOptions) -> Result<(Config, Spec), WatcherError> {
     config.verify.forward_percent = options.forward_percent;
     config.api.enabled = false;
     match &options.source {
-        Source::Memory => config.gossip.enabled = false,
-        Source::Peers(peers) => config.gossip.peers = peers.clone(),
+        LoadSource::Memory => config.gossip.enabled = false,
+        LoadSource::Peers(peers) => config.gossip.peers = peers.clone(),
     }
     Ok((config, spec))
 }
