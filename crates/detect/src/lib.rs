@@ -14,11 +14,11 @@
 //!
 //! | module | what |
 //! |---|---|
-//! | [`offences`] | from a contradiction to a finding: the second proof, the quota, who was punished |
+//! | [`offences`] | contradiction to finding: the second proof, the quota, who was punished |
 //! | [`monitor`] | reads everything that was proven, and tracks incidents |
 //! | [`detectors`] | one file for each detector, and the list of them |
 //! | [`watch`] | watched keys: groups, labels, duties, and their detector |
-//! | [`client`], [`PenaltyRules`] | what several detectors need: who runs which client, what a slashing costs |
+//! | [`client`], [`PenaltyRules`] | who runs which client, what a slashing costs |
 //! | [`audit`] | compares an operator's signing record with what was seen |
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]

@@ -3,7 +3,7 @@
 //!
 //! | module | what |
 //! |---|---|
-//! | [`prove`] | the specification's predicate on the pair, both signatures once more, the finding |
+//! | [`prove`] | the specification's predicate, both signatures once more, the finding |
 //! | [`punishable`] | whether a block could still include the slashing |
 //! | [`quota`] | how many findings are listed for one validator |
 //! | [`inclusions`] | which blocks carry a slashing, and whether the chain keeps them |

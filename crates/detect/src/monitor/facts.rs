@@ -29,7 +29,7 @@ mod slot;
 mod voters;
 
 pub use arrivals::{Ahead, Arrivals, OFFSETS_PER_SLOT};
-pub use peers::PeerView;
+pub use peers::ConnectedPeer;
 pub use slot::{BlockFact, MAX_BLOCKS, MAX_TALLIES, SlotFacts, Tally};
 
 use super::MonitorInput;
@@ -170,7 +170,7 @@ impl Facts {
     }
 
     /// Connected peers.
-    pub fn peers(&self) -> impl ExactSizeIterator<Item = &PeerView> {
+    pub fn peers(&self) -> impl ExactSizeIterator<Item = &ConnectedPeer> {
         self.peers.connected()
     }
 

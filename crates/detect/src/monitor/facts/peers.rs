@@ -13,7 +13,7 @@ const MAX_PEERS: usize = 4096;
 
 /// A connected peer.
 #[derive(Clone, Debug, Default)]
-pub struct PeerView {
+pub struct ConnectedPeer {
     pub client: usize,
     /// The head slot that it last reported, and when it did so.
     pub head: Option<(Slot, UnixNs)>,
@@ -22,13 +22,13 @@ pub struct PeerView {
 /// All connected peers, and the goodbyes of the last slots.
 #[derive(Debug, Default)]
 pub(super) struct PeerHistory {
-    connected: BTreeMap<String, PeerView>,
+    connected: BTreeMap<String, ConnectedPeer>,
     /// Peers that left for a reason of their own, by the slot in which they left.
     goodbyes: BTreeMap<Slot, BTreeSet<String>>,
 }
 
 impl PeerHistory {
-    pub(super) fn connected(&self) -> impl ExactSizeIterator<Item = &PeerView> {
+    pub(super) fn connected(&self) -> impl ExactSizeIterator<Item = &ConnectedPeer> {
         self.connected.values()
     }
 
