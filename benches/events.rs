@@ -5,7 +5,7 @@ use crate::Ratio;
 use api::{ApiParts, NoKeys, NodeState, OwnKeys, Readiness, Status, StatusSource};
 use consensus::{Epoch, ForkName, Root, Slot, ValidatorIndex};
 use criterion::{Criterion, Throughput};
-use evidence::{Evidence, EvidenceKind, Finding, Slashable, Store, Time};
+use evidence::{Evidence, EvidenceKind, Finding, OffenceFacts, Store, Time};
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
@@ -135,7 +135,7 @@ fn finding(slot: u64) -> (Finding, Arc<Evidence>) {
     let evidence = Evidence::new(EvidenceKind::AttesterSlashing, ForkName::Fulu, vec![slot as u8; 700], serde_json::json!({}));
     let mut root = [0; 32];
     root[..8].copy_from_slice(&slot.to_le_bytes());
-    let facts = Slashable {
+    let facts = OffenceFacts {
         genesis_validators_root: NETWORK,
         validator: ValidatorIndex::new(slot),
         roots: [Root::from(root), Root::repeat_byte(0xff)],
@@ -143,7 +143,7 @@ fn finding(slot: u64) -> (Finding, Arc<Evidence>) {
         epoch: Epoch::new(slot / 32),
         seen: [Time::from_unix_ns(slot); 2],
         recorded_at: Time::from_unix_ns(slot),
-        ..Slashable::sample()
+        ..OffenceFacts::sample()
     };
     (Finding::slashable(facts, &evidence), Arc::new(evidence))
 }

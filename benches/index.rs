@@ -16,7 +16,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
 use test_support::capture::Capture;
-use verify::{FirstSeen, Signed, SourceKind, UnixNs, Vote};
+use verify::{FirstSeen, Signed, SourceKind, Time, Vote};
 
 const N_VALIDATORS: u64 = 8192;
 const FIRST_EPOCH: u64 = 1000;
@@ -203,7 +203,7 @@ impl Votes {
             source: Checkpoint { epoch: Epoch::new(epoch - 1), root: Root::repeat_byte(1) },
             target: Checkpoint { epoch: Epoch::new(epoch), root: Root::repeat_byte(2) },
         };
-        let heard = FirstSeen { at: UnixNs(slot * 12_000_000_000), source: SourceKind::Gossip, peer: None };
+        let heard = FirstSeen { at: Time(slot * 12_000_000_000), source: SourceKind::Gossip, peer: None };
         Signed::for_tests(Vote {
             data,
             data_root: data.root(),

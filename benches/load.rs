@@ -6,7 +6,7 @@ use simulator::load::{Load, LoadMessage, LoadPlan};
 use sources::capture::GossipEntry;
 use sources::convert::MessageConverter;
 use std::sync::Arc;
-use verify::{RawMessage, UnixNs};
+use verify::{RawMessage, Time};
 
 /// With the mainnet preset, 256 validators vote in a slot, in two committees.
 pub const N_VALIDATORS: usize = 8192;
@@ -21,7 +21,7 @@ pub fn votes() -> Votes {
     let converter = MessageConverter::new(Arc::new(load.network().clone()));
     let message = |vote: LoadMessage| {
         let LoadMessage { at_ns, topic, payload, .. } = vote;
-        converter.gossip(&GossipEntry { received_at: UnixNs(at_ns), peer: Vec::new(), topic, payload }).unwrap()
+        converter.gossip(&GossipEntry { received_at: Time(at_ns), peer: Vec::new(), topic, payload }).unwrap()
     };
     let messages = load.votes(1).into_iter().map(message).collect();
     let dir = tempfile::tempdir().unwrap();

@@ -7,7 +7,7 @@ use criterion::{BatchSize, Criterion, Throughput};
 use engine::priority_queues::{PriorityQueues, QueueLimits};
 use std::collections::VecDeque;
 use std::time::Duration;
-use verify::{PeerBytes, PeerReputation, RawMessage, Triage, UnixNs};
+use verify::{PeerBytes, PeerReputation, RawMessage, Time, Triage};
 
 /// Number of copies of each vote. Each comes from another peer, as on gossip.
 const COPIES: u8 = 8;
@@ -20,7 +20,7 @@ pub fn run(criterion: &mut Criterion) -> Vec<Ratio> {
         }
     }
     let n = messages.len() as u64;
-    let later = UnixNs(messages.iter().map(|message| message.received_at.0).max().unwrap() + 1_000_000_000);
+    let later = Time(messages.iter().map(|message| message.received_at.0).max().unwrap() + 1_000_000_000);
 
     let mut group = criterion.benchmark_group("queues");
     group.throughput(Throughput::Elements(n));

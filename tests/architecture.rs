@@ -88,7 +88,7 @@ fn consensus_detect_and_the_engine_ask_nobody() {
         "SystemTime",
         "Instant::now",
         "Time::now",
-        "UnixNs::now",
+        "Time::now",
         "tokio",
     ];
     let mut wrong = Vec::new();

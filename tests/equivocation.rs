@@ -15,7 +15,7 @@ use sources::limits::pack;
 use test_support::capture;
 use test_support::findings::findings;
 use test_support::program::{run, stderr};
-use verify::UnixNs;
+use verify::Time;
 
 /// The key of the builder. No validator in the registry has it.
 const BUILDER_KEY: u64 = 1000;
@@ -120,7 +120,7 @@ impl Stage {
         let start = self.network.slot_start_ns(Slot::new(SLOT));
         for ((topic, ssz), n) in messages.iter().zip(1..) {
             let entry = GossipEntry {
-                received_at: UnixNs(start + n),
+                received_at: Time(start + n),
                 peer: b"peer".to_vec(),
                 topic: format!("/eth2/{digest}/{topic}/ssz_snappy"),
                 payload: pack(ssz).expect("short"),
@@ -185,7 +185,7 @@ fn payloads_and_bids(stage: &Stage) {
     assert_counted(&told, "proven", 7);
     assert_counted(&told, "duplicate", 1);
     assert_counted(&told, "bad_signature", 2);
-    let mut said: Vec<(&str, Option<&str>, &str)> = found
+    let mut reported: Vec<(&str, Option<&str>, &str)> = found
         .iter()
         .map(|finding| {
             assert!(finding["evidence"].is_null() && finding["severity"] == "warning", "{finding}");
@@ -193,9 +193,9 @@ fn payloads_and_bids(stage: &Stage) {
             (finding["kind"].as_str().expect("kind"), finding["validator"]["index"].as_str(), what)
         })
         .collect();
-    said.sort();
+    reported.sort();
     let kind = "equivocation_not_slashable";
-    assert_eq!(said, [(kind, None, "execution_payload_bid"), (kind, Some("3"), "payload_attestation_message")]);
+    assert_eq!(reported, [(kind, None, "execution_payload_bid"), (kind, Some("3"), "payload_attestation_message")]);
 }
 
 #[test]
@@ -232,10 +232,10 @@ fn two_inclusion_lists_are_told_and_forged_ones_are_not() {
     assert_eq!((&finding["fork"], &finding["evidence"]), (&"heze".into(), &Value::Null));
     let details = &finding["details"];
     assert_eq!((&details["what"], &details["same_branch"]), (&"inclusion_list".into(), &true.into()));
-    let said: Vec<_> = details["messages"].as_array().expect("two").iter().collect();
-    assert_eq!(said.iter().map(|list| &list["transactions"]).collect::<Vec<_>>(), [2, 1]);
-    assert_eq!(said.iter().map(|list| &list["transactions_bytes"]).collect::<Vec<_>>(), [300, 100]);
-    assert!(said.iter().all(|list| list["dependent_root"] == Root::repeat_byte(1).to_string()), "{details}");
+    let reported: Vec<_> = details["messages"].as_array().expect("two").iter().collect();
+    assert_eq!(reported.iter().map(|list| &list["transactions"]).collect::<Vec<_>>(), [2, 1]);
+    assert_eq!(reported.iter().map(|list| &list["transactions_bytes"]).collect::<Vec<_>>(), [300, 100]);
+    assert!(reported.iter().all(|list| list["dependent_root"] == Root::repeat_byte(1).to_string()), "{details}");
     assert!(!finding.to_string().contains("0707"), "no transaction is kept: {finding}");
 }
 

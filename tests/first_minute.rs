@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use test_support::capture;
 use test_support::findings::findings;
 use test_support::http::{free_port, get, get_any, get_text};
-use test_support::program::{PATIENCE, Running, run, runtime, stderr};
+use test_support::program::{Running, TEST_TIMEOUT, run, runtime, stderr};
 
 /// What a node answers to a path.
 enum Answer {
@@ -271,7 +271,7 @@ fn whoever_does_not_read_the_address_is_served_all_the_same() {
     let mut command = slashwatch();
     command.arg("serve").arg("--data-dir").arg(&data).arg("--listen").arg(address.to_string());
     let mut child = command.stdout(writer).stderr(Stdio::piped()).spawn().expect("the binary starts");
-    let until = std::time::Instant::now() + test_support::program::PATIENCE;
+    let until = std::time::Instant::now() + test_support::program::TEST_TIMEOUT;
     while get(address, "/v1/status").is_none() {
         let ended = child.try_wait().expect("a child");
         assert!(ended.is_none() && std::time::Instant::now() < until, "{ended:?}");
@@ -371,7 +371,7 @@ fn a_directory_that_a_watcher_uses_or_that_is_none_is_refused() {
     let network = consensus::Network { spec, genesis_time: 7, genesis_validators_root: consensus::Root::ZERO };
     data.bind(&network).expect("new");
     let refused = |path: &Path| {
-        let until = Instant::now() + PATIENCE;
+        let until = Instant::now() + TEST_TIMEOUT;
         let output = run(slashwatch().arg("serve").arg("--data-dir").arg(path).arg("--listen").arg("127.0.0.1:0"));
         assert!(Instant::now() < until);
         assert_eq!(output.status.code(), Some(1));

@@ -20,7 +20,7 @@ use watcher::config::{Config, GossipSection, NetworkSection};
 use watcher::run::Watcher;
 
 /// Time limit of every wait. What has not come by then will not come.
-const PATIENCE: Duration = Duration::from_secs(120);
+const TEST_TIMEOUT: Duration = Duration::from_secs(120);
 /// Limit on the memory that a flood adds to this process, in bytes. The process also makes the
 /// flood.
 const MEMORY: u64 = 400 << 20;
@@ -67,7 +67,7 @@ async fn junk_and_forgeries_end_in_outcomes_and_hide_nothing() {
     for slot in (1..=3).map(Slot::new) {
         for LoadMessage { at_ns, sender, topic, payload, crime } in load.play(slot) {
             wanted.extend(crime.map(|crime| crime.finding_id));
-            let received_at = verify::UnixNs(load.network().genesis_time * 1_000_000_000 + at_ns);
+            let received_at = verify::Time(load.network().genesis_time * 1_000_000_000 + at_ns);
             match converter.gossip(&GossipEntry { received_at, peer: sender.into_bytes(), topic, payload }) {
                 Ok(message) => {
                     stranger = stranger.or_else(|| as_stranger(&message, n_registered));
@@ -84,7 +84,7 @@ async fn junk_and_forgeries_end_in_outcomes_and_hide_nothing() {
     offered += 1;
     drop(feed);
     let mut judged = watcher.snapshots();
-    let settled = tokio::time::timeout(PATIENCE, async {
+    let settled = tokio::time::timeout(TEST_TIMEOUT, async {
         loop {
             let stages = watcher.status().stages;
             let outcomes = stages["messages"].clone();
@@ -123,7 +123,7 @@ async fn node(network: &Arc<consensus::Network>, change: impl FnOnce(&mut Gossip
     // The sender is dropped, so the status does not change.
     let (_, status) = tokio::sync::watch::channel(StatusView::default());
     let mut handle = GossipService::start(config, network.clone(), status, SourceMetrics::unregistered()).expect("it starts");
-    let address = tokio::time::timeout(PATIENCE, async {
+    let address = tokio::time::timeout(TEST_TIMEOUT, async {
         loop {
             match handle.events.recv().await {
                 Some(SourceEvent::ListeningOn(address)) => return address.to_string(),
@@ -144,7 +144,7 @@ fn port_of(address: &str) -> u16 {
 async fn is_heard(listener: &mut GossipHandle, speaker: &GossipHandle, topic: &str) {
     let topic: sources::topic::Topic = sources::topic::Topic::parse(topic).expect("a topic");
     let mut peers = speaker.control.watch_peers();
-    let heard = tokio::time::timeout(PATIENCE, async {
+    let heard = tokio::time::timeout(TEST_TIMEOUT, async {
         // On the wire, any 240 bytes can be a vote. Nothing is sent before a peer has subscribed.
         let mut n = 0u64;
         while speaker.control.publish(topic, &[n.to_le_bytes(); 30].concat()).await.is_err() {
@@ -214,7 +214,7 @@ async fn a_crowd_of_peers_is_bounded_and_the_configured_one_is_heard() {
     let mut peers = listener.control.watch_peers();
     for _ in 0..3 {
         // The peers are checked three times, after each change of the list.
-        let _ = tokio::time::timeout(PATIENCE, peers.changed()).await;
+        let _ = tokio::time::timeout(TEST_TIMEOUT, peers.changed()).await;
         let connected = peers.borrow().iter().filter(|peer| peer.connected && !peer.configured).count();
         assert!(connected <= room, "{connected} peers, {room} were allowed");
     }

@@ -9,7 +9,7 @@
 
 mod common;
 
-use common::{said, slashwatch};
+use common::{reported, slashwatch};
 use serde_json::Value;
 use simulator::GroundTruth;
 use simulator::record::GENESIS_TIME;
@@ -79,9 +79,9 @@ impl Played {
             may_follow: serde_json::from_value(read("may_follow")).expect("kinds"),
             ..GroundTruth::default()
         };
-        let reckoning = truth.reckon(&said(&self.incidents, &self.findings, GENESIS_TIME, SLOT));
-        println!("{}: {} contradictions, {reckoning}", self.name, committed.len());
-        assert!(reckoning.is_complete(), "{}: {reckoning}", self.name);
+        let comparison = truth.compare(&reported(&self.incidents, &self.findings, GENESIS_TIME, SLOT));
+        println!("{}: {} contradictions, {comparison}", self.name, committed.len());
+        assert!(comparison.is_complete(), "{}: {comparison}", self.name);
     }
 }
 

@@ -11,7 +11,7 @@ use common::{replay, slashwatch};
 use consensus::interchange::Interchange;
 use consensus::{ForkName, PresetName, Root};
 use serde_json::Value;
-use simulator::{Circumstance, Condition, Group, Scenario, write_capture};
+use simulator::{Condition, Group, Scenario, TimedCondition, write_capture};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use test_support::program::{run, stderr};
@@ -247,8 +247,8 @@ fn an_audit_is_content_with_the_whole_file_and_names_what_is_missing() {
 /// Slots that were never watched are not reported as free of offences.
 #[test]
 fn both_say_what_is_known_at_all_and_whose_keys_were_never_heard() {
-    let silent = Circumstance { what: Condition::Offline, who: Group::Range(10, 2), from: 0, until: 1000 };
-    let stage = stage(&Scenario { slots: 48, circumstances: vec![silent], ..Scenario::quiet(64) });
+    let silent = TimedCondition { what: Condition::Offline, who: Group::Range(10, 2), from: 0, until: 1000 };
+    let stage = stage(&Scenario { slots: 48, conditions: vec![silent], ..Scenario::quiet(64) });
     let mut command = slashwatch();
     command.args(["export", "interchange", "--data-dir"]).arg(stage.data()).args(["--validators", "3,10-11"]);
     let output = run(&mut command);

@@ -6,7 +6,7 @@ mod common;
 use common::slashwatch;
 use serde_json::Value;
 use simulator::record::GENESIS_TIME;
-use simulator::{Circumstance, Condition, Group, Scenario, Wear, write_capture};
+use simulator::{Condition, Group, Scenario, TimedCondition, Wear, write_capture};
 use sources::capture::{CaptureFile, CaptureWriter, Entry};
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
@@ -39,8 +39,8 @@ impl Said {
     fn n_about_keys(&self) -> BTreeMap<String, usize> {
         let ours = ["missed_duties", "flapping_keys", "dormant_key_signed", "second_signer"];
         let mut counts = BTreeMap::new();
-        for said in self.findings.iter().chain(&self.incidents) {
-            let kind = said["kind"].as_str().expect("text");
+        for reported in self.findings.iter().chain(&self.incidents) {
+            let kind = reported["kind"].as_str().expect("text");
             if ours.contains(&kind) {
                 *counts.entry(kind.to_owned()).or_default() += 1;
             }
@@ -87,8 +87,8 @@ fn replay_with_gap(scenario: &Scenario, list: &str, deaf: Range<u64>) -> Said {
 /// Two groups on two clusters of one operator. All other validators are not watched.
 const LIST: &str = "group,key,operator,cluster\nred,0-15,acme,r\nblue,16-31,acme,b\n";
 
-fn offline(first: u64, n: u64, from: u64, until: u64) -> Circumstance {
-    Circumstance { what: Condition::Offline, who: Group::Range(first, n), from, until }
+fn offline(first: u64, n: u64, from: u64, until: u64) -> TimedCondition {
+    TimedCondition { what: Condition::Offline, who: Group::Range(first, n), from, until }
 }
 
 fn quiet(slots: u64) -> Scenario {
@@ -98,8 +98,8 @@ fn quiet(slots: u64) -> Scenario {
 #[test]
 fn nothing_is_said_of_keys_that_do_their_duty_or_miss_one_now_and_then() {
     let wear = Wear { missed_votes: 1, late_blocks: 10, reorged_blocks: 0 };
-    let said = replay(&Scenario { wear, ..quiet(160) }, LIST);
-    assert_eq!(said.n_about_keys(), BTreeMap::new());
+    let reported = replay(&Scenario { wear, ..quiet(160) }, LIST);
+    assert_eq!(reported.n_about_keys(), BTreeMap::new());
 }
 
 /// A block that is missing or orphaned is reported for its proposer and for no other key.
@@ -107,9 +107,9 @@ fn nothing_is_said_of_keys_that_do_their_duty_or_miss_one_now_and_then() {
 fn a_turn_to_propose_that_brings_nothing_is_told_of_its_key_and_of_no_other() {
     let wear = Wear { missed_votes: 1, late_blocks: 10, reorged_blocks: 10 };
     let worn = Scenario { wear, missed_blocks_percent: 10, ..quiet(160) };
-    let said = replay(&worn, "group,key\nall,0-127\n");
-    let told = said.missed_turns();
-    assert_eq!(said.n_about_keys(), BTreeMap::from([("missed_duties".to_owned(), told.len())]));
+    let reported = replay(&worn, "group,key\nall,0-127\n");
+    let told = reported.missed_turns();
+    assert_eq!(reported.n_about_keys(), BTreeMap::from([("missed_duties".to_owned(), told.len())]));
     let kept = kept_blocks(&worn);
     // The first epoch is not recorded from its beginning, and the last epochs are not evaluated
     // before the capture ends.
@@ -156,28 +156,28 @@ fn the_turns_that_an_outage_costs_are_those_of_its_keys() {
     let is_down = |validator: &u64| (first..first + 24).contains(validator);
     let expected: BTreeSet<(u64, u64)> =
         made.into_iter().filter(|(slot, proposer)| (24..40).contains(slot) && is_down(proposer)).collect();
-    let said = replay(&Scenario { circumstances: vec![offline(first, 24, 24, 40)], ..quiet(96) }, "group,key\nall,0-127\n");
+    let reported = replay(&Scenario { conditions: vec![offline(first, 24, 24, 40)], ..quiet(96) }, "group,key\nall,0-127\n");
     assert!(expected.iter().any(|(slot, _)| *slot == 30));
-    assert_eq!(said.missed_turns(), expected);
+    assert_eq!(reported.missed_turns(), expected);
 }
 
 #[test]
 fn an_outage_of_a_group_is_one_incident_with_its_keys_and_its_end() {
-    let said = replay(&Scenario { circumstances: vec![offline(0, 16, 24, 64)], ..quiet(120) }, LIST);
-    let missed = said.incidents("missed_duties");
+    let reported = replay(&Scenario { conditions: vec![offline(0, 16, 24, 64)], ..quiet(120) }, LIST);
+    let missed = reported.incidents("missed_duties");
     assert_eq!(missed.len(), 1, "{missed:?}");
     let details = &missed[0]["details"];
     assert_eq!((&details["group"], &details["keys_missing"]), (&"red".into(), &16.into()), "{missed:?}");
     assert_eq!(missed[0]["first_slot"], "24", "the first slot of the first epoch that they missed");
     assert_eq!(missed[0]["state"], "closed");
-    assert_eq!(said.validators("dormant_key_signed"), BTreeSet::new());
+    assert_eq!(reported.validators("dormant_key_signed"), BTreeSet::new());
 }
 
 #[test]
 fn while_the_whole_network_is_silent_nobodys_misses_are_told() {
-    let everybody = Circumstance { what: Condition::Offline, who: Group::Percent(60), from: 24, until: 64 };
-    let said = replay(&Scenario { circumstances: vec![everybody], ..quiet(120) }, LIST);
-    assert_eq!(said.incidents("missed_duties").len(), 0, "{:?}", said.incidents);
+    let everybody = TimedCondition { what: Condition::Offline, who: Group::Percent(60), from: 24, until: 64 };
+    let reported = replay(&Scenario { conditions: vec![everybody], ..quiet(120) }, LIST);
+    assert_eq!(reported.incidents("missed_duties").len(), 0, "{:?}", reported.incidents);
 }
 
 /// All validators vote all the time. Only the watcher receives nothing, for whole epochs or for
@@ -185,17 +185,17 @@ fn while_the_whole_network_is_silent_nobodys_misses_are_told() {
 #[test]
 fn while_we_are_deaf_nobodys_misses_are_told() {
     for deaf in [24..72, 28..72, 24..68, 30..33] {
-        let said = replay_with_gap(&quiet(136), LIST, deaf.clone());
-        assert_eq!(said.n_about_keys(), BTreeMap::new(), "{deaf:?}");
+        let reported = replay_with_gap(&quiet(136), LIST, deaf.clone());
+        assert_eq!(reported.n_about_keys(), BTreeMap::new(), "{deaf:?}");
     }
 }
 
 /// An outage that begins before the gap and continues after it is reported in spite of the gap.
 #[test]
 fn what_is_missing_before_and_after_we_are_deaf_is_told() {
-    let said = replay_with_gap(&Scenario { circumstances: vec![offline(0, 16, 24, 104)], ..quiet(136) }, LIST, 48..72);
-    let missed = said.incidents("missed_duties");
-    assert!(!missed.is_empty(), "{:?}", said.incidents);
+    let reported = replay_with_gap(&Scenario { conditions: vec![offline(0, 16, 24, 104)], ..quiet(136) }, LIST, 48..72);
+    let missed = reported.incidents("missed_duties");
+    assert!(!missed.is_empty(), "{:?}", reported.incidents);
     for incident in missed {
         assert_eq!((&incident["details"]["group"], &incident["details"]["keys_missing"]), (&"red".into(), &16.into()));
     }
@@ -204,16 +204,16 @@ fn what_is_missing_before_and_after_we_are_deaf_is_told() {
 #[test]
 fn of_slots_in_which_nothing_is_heard_nothing_is_told_however_few_they_are() {
     for (from, until) in [(24, 64), (42, 46)] {
-        let everybody = Circumstance { what: Condition::Offline, who: Group::Percent(100), from, until };
-        let said = replay(&Scenario { circumstances: vec![everybody], ..quiet(120) }, LIST);
-        assert_eq!(said.n_about_keys(), BTreeMap::new(), "silence from {from} to {until}");
+        let everybody = TimedCondition { what: Condition::Offline, who: Group::Percent(100), from, until };
+        let reported = replay(&Scenario { conditions: vec![everybody], ..quiet(120) }, LIST);
+        assert_eq!(reported.n_about_keys(), BTreeMap::new(), "silence from {from} to {until}");
     }
 }
 
 #[test]
 fn a_restart_is_seen_although_it_is_shorter_than_an_epoch() {
-    let said = replay(&Scenario { circumstances: vec![offline(0, 16, 42, 46)], ..quiet(96) }, LIST);
-    let flapping = said.incidents("flapping_keys");
+    let reported = replay(&Scenario { conditions: vec![offline(0, 16, 42, 46)], ..quiet(96) }, LIST);
+    let flapping = reported.incidents("flapping_keys");
     let labels: BTreeSet<&str> =
         flapping.iter().map(|incident| incident["details"]["labels"][0].as_str().expect("text")).collect();
     // Half of the operator's keys stayed online. Only the group and its cluster went down as a
@@ -223,15 +223,15 @@ fn a_restart_is_seen_although_it_is_shorter_than_an_epoch() {
         let slot = |name: &str| incident["details"][name].as_str().expect("text").parse::<u64>().expect("a number");
         assert!(slot("down_from_slot") >= 42 && slot("down_to_slot") < 46, "{incident}");
     }
-    assert_eq!(said.incidents("missed_duties").len(), 0);
+    assert_eq!(reported.incidents("missed_duties").len(), 0);
 }
 
 #[test]
 fn keys_that_should_sleep_and_sign_are_told_once_each() {
     let list = "group,key,duty\nred,0-15,\nmoving,40-44,migrating\n";
-    let said = replay(&quiet(64), list);
-    assert_eq!(said.validators("dormant_key_signed"), (40..45).collect());
-    let told: Vec<&Value> = said.findings.iter().filter(|finding| finding["kind"] == "dormant_key_signed").collect();
+    let reported = replay(&quiet(64), list);
+    assert_eq!(reported.validators("dormant_key_signed"), (40..45).collect());
+    let told: Vec<&Value> = reported.findings.iter().filter(|finding| finding["kind"] == "dormant_key_signed").collect();
     assert_eq!(told.len(), 5, "once each, though they signed in eight epochs");
     for finding in told {
         assert_eq!((&finding["severity"], &finding["details"]["duty"]), (&"critical".into(), &"migrating".into()));
@@ -239,17 +239,17 @@ fn keys_that_should_sleep_and_sign_are_told_once_each() {
         assert!(finding["evidence"].is_null());
     }
     // Dormant keys that do not sign are not reported.
-    let said = replay(&Scenario { circumstances: vec![offline(40, 5, 0, 100)], ..quiet(64) }, list);
-    assert_eq!(said.n_about_keys(), BTreeMap::new());
+    let reported = replay(&Scenario { conditions: vec![offline(40, 5, 0, 100)], ..quiet(64) }, list);
+    assert_eq!(reported.n_about_keys(), BTreeMap::new());
 }
 
 #[test]
 fn a_watched_key_that_contradicts_itself_has_a_second_signer() {
     let scenario = Scenario { slots: 24, ..Scenario::staked(64, 12) };
     let first = scenario.operator[0].as_u64();
-    let said = replay(&scenario, &format!("group,key,operator\nstaked,{first}-{},staked\n", first + 5));
-    assert_eq!(said.validators("second_signer"), (first..first + 6).collect(), "the watched half of the operator");
-    let finding = said.findings.iter().find(|finding| finding["kind"] == "second_signer").expect("there");
+    let reported = replay(&scenario, &format!("group,key,operator\nstaked,{first}-{},staked\n", first + 5));
+    assert_eq!(reported.validators("second_signer"), (first..first + 6).collect(), "the watched half of the operator");
+    let finding = reported.findings.iter().find(|finding| finding["kind"] == "second_signer").expect("there");
     assert_eq!((&finding["severity"], &finding["details"]["offence"]), (&"critical".into(), &"double_vote".into()));
     assert_eq!(finding["details"]["watched_keys_with_the_same_label"]["operator=staked"], 6);
 }

@@ -13,7 +13,7 @@ use std::sync::mpsc::{Receiver, sync_channel};
 use std::time::{Duration, Instant};
 use test_support::capture;
 use test_support::http::{anywhere, free_port, get, serve, wait_until};
-use test_support::program::{PATIENCE, Running, runtime, stderr};
+use test_support::program::{Running, TEST_TIMEOUT, runtime, stderr};
 
 /// Accepts webhook deliveries and sends `(finding id, idempotency key)` of each to the returned
 /// channel.
@@ -48,7 +48,7 @@ fn every_crime_is_found_live_and_told_once_though_the_receiver_was_down_and_the_
     let truth = runtime.block_on(network.run()).expect("the simulation runs to its end");
     let committed: BTreeSet<String> = truth.crimes.iter().map(|crime| crime.finding_id.to_string()).collect();
     assert!(!committed.is_empty());
-    let until = Instant::now() + PATIENCE;
+    let until = Instant::now() + TEST_TIMEOUT;
     let mut found = BTreeSet::new();
     while found.len() < committed.len() && Instant::now() < until {
         let page = get(stage.api, "/v1/findings?limit=500").expect("the API answers");
@@ -69,7 +69,7 @@ fn every_crime_is_found_live_and_told_once_though_the_receiver_was_down_and_the_
     let mut told = BTreeSet::new();
     // The wave is announced with the findings, under the id of its incident.
     while told.len() < committed.len() + 1 {
-        let (id, key) = received.recv_timeout(PATIENCE).expect("a delivery for every finding");
+        let (id, key) = received.recv_timeout(TEST_TIMEOUT).expect("a delivery for every finding");
         assert_eq!(id, key, "the same finding under another id");
         told.insert(id);
     }
@@ -134,7 +134,7 @@ fn without_any_node_it_goes_on_from_the_state_of_the_last_run_and_says_so() {
     assert_eq!(status["node"]["state"], "away", "{status}");
     let truth = runtime.block_on(network.run()).expect("the simulation runs to its end");
     assert!(!truth.crimes.is_empty());
-    let until = Instant::now() + PATIENCE;
+    let until = Instant::now() + TEST_TIMEOUT;
     let mut n_found = 0;
     while n_found < truth.crimes.len() && Instant::now() < until {
         n_found = get(api, "/v1/findings?limit=500").expect("the API answers")["findings"].as_array().expect("a list").len();
@@ -203,7 +203,7 @@ fn the_demo_tells_a_webhook() {
     let mut command = slashwatch();
     command.args(["demo", "--slots", "10", "--slot-ms", "1000", "--validators", "64", "--listen", "127.0.0.1:0", "--webhook"]);
     let mut demo = command.arg(format!("http://{hook}/")).stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("it starts");
-    let told = std::iter::from_fn(|| told.recv_timeout(PATIENCE).ok());
+    let told = std::iter::from_fn(|| told.recv_timeout(TEST_TIMEOUT).ok());
     let offence = told.map(|delivery| delivery["finding"].clone()).find(|finding| finding["kind"] == "double_vote");
     let _ = demo.kill();
     let _ = demo.wait();

@@ -9,13 +9,13 @@
 
 mod common;
 
-use common::{said, slashwatch, stage};
-use simulator::{GroundTruth, Reckoning, Scenario, SimNetwork};
+use common::{reported, slashwatch, stage};
+use simulator::{GroundTruth, Scenario, SimNetwork, TruthComparison};
 use std::collections::BTreeSet;
 use std::path::Path;
 use std::time::{Duration, Instant};
 use test_support::findings::proven;
-use test_support::program::{PATIENCE, Running, Stage, runtime};
+use test_support::program::{Running, Stage, TEST_TIMEOUT, runtime};
 
 const SLOT: Duration = Duration::from_millis(800);
 
@@ -41,26 +41,26 @@ fn play_live(name: &str, slots: u64) {
     running.wait_for("watching");
     let truth = runtime.block_on(network.run()).expect("the simulation runs to its end");
     let committed: BTreeSet<String> = truth.crimes.iter().map(|crime| crime.finding_id.to_string()).collect();
-    let until = Instant::now() + PATIENCE;
-    let (found, reckoning) = loop {
-        let (found, reckoning) = heard(&stage, &truth, network.genesis_time());
-        if found.is_superset(&committed) && reckoning.missed.is_empty() || Instant::now() > until {
-            break (found, reckoning);
+    let until = Instant::now() + TEST_TIMEOUT;
+    let (found, comparison) = loop {
+        let (found, comparison) = heard(&stage, &truth, network.genesis_time());
+        if found.is_superset(&committed) && comparison.missed.is_empty() || Instant::now() > until {
+            break (found, comparison);
         }
         std::thread::yield_now();
     };
-    println!("{name}: {} contradictions; {reckoning}", committed.len());
+    println!("{name}: {} contradictions; {comparison}", committed.len());
     assert_eq!(found.difference(&committed).count(), 0, "{name}: invented");
     assert_eq!(committed.difference(&found).count(), 0, "{name}: missed");
-    assert!(!reckoning.found.is_empty() && reckoning.is_complete(), "{name}: {reckoning}");
+    assert!(!comparison.found.is_empty() && comparison.is_complete(), "{name}: {comparison}");
     assert_eq!(running.terminate(), Some(0));
 }
 
 /// Returns the ids of the proven findings, and the comparison of the reported incidents and
 /// anomalies with the expected ones.
-fn heard(stage: &Stage, truth: &GroundTruth, genesis_time: u64) -> (BTreeSet<String>, Reckoning) {
+fn heard(stage: &Stage, truth: &GroundTruth, genesis_time: u64) -> (BTreeSet<String>, TruthComparison) {
     let (findings, incidents) = (stage.all("findings"), stage.all("incidents"));
-    (proven(&findings), truth.reckon(&said(&incidents, &findings, genesis_time, SLOT)))
+    (proven(&findings), truth.compare(&reported(&incidents, &findings, genesis_time, SLOT)))
 }
 
 #[test]

@@ -60,7 +60,7 @@ fn each_proof_reaches_the_node_once_though_the_process_is_killed() {
     running.wait_for("watching");
     let truth = runtime.block_on(network.run()).expect("the simulation runs to its end");
     assert!(truth.crimes.len() >= 4, "{} crimes", truth.crimes.len());
-    first.recv_timeout(test_support::program::PATIENCE).expect("a proof is sent");
+    first.recv_timeout(test_support::program::TEST_TIMEOUT).expect("a proof is sent");
     let page = wait_until(stage.api, "/v1/submissions", |page| page["submissions"][0]["attempts"] == 1);
     assert_eq!((&page["submissions"][0]["state"], page["submissions"].as_array().map(Vec::len)), (&"pending".into(), Some(1)));
     running.kill();

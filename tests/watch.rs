@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, sync_channel};
 use std::time::{Duration, Instant};
 use test_support::http::{anywhere, get_text, serve, wait_until};
-use test_support::program::{PATIENCE, Running, run, runtime, stderr};
+use test_support::program::{Running, TEST_TIMEOUT, run, runtime, stderr};
 
 /// Starts a receiver that stops the second machine when it is called, like the switch of a remote
 /// signer. Returns its address and the bodies that it received.
@@ -90,7 +90,7 @@ fn a_kill_switch_saves_most_of_an_operators_keys() {
 }
 
 fn wait_for(condition: impl Fn() -> bool) {
-    let until = Instant::now() + PATIENCE;
+    let until = Instant::now() + TEST_TIMEOUT;
     while !condition() {
         assert!(Instant::now() < until, "it never came to be");
         std::thread::yield_now();
@@ -248,7 +248,7 @@ fn offences_of_keys_that_are_slashed_already_stop_nobody_and_are_told_with_the_r
     assert!(truth.crimes.iter().any(|crime| !of_gone(&crime.validator)), "seed {}", truth.crimes.len());
     let mut n_held_back = 0;
     while !waited_for.is_empty() {
-        let delivery = told.recv_timeout(PATIENCE).expect("a delivery for every finding");
+        let delivery = told.recv_timeout(TEST_TIMEOUT).expect("a delivery for every finding");
         assert_eq!(delivery["network"]["name"], spec.config_name, "{delivery}");
         assert!(delivery["network"]["genesis_validators_root"].as_str().is_some_and(|root| root.starts_with("0x")), "{delivery}");
         let finding = &delivery["finding"];
@@ -307,7 +307,7 @@ fn a_kill_switch_fires_on_a_full_disk() {
         play.join().expect("it ends")
     });
     assert!(!truth.crimes.is_empty());
-    let order = called.recv_timeout(PATIENCE).expect("an order, although nothing can be written");
+    let order = called.recv_timeout(TEST_TIMEOUT).expect("an order, although nothing can be written");
     assert_eq!((&order["kill_switch"], &order["test"]), (&"acme".into(), &false.into()));
     let committed: BTreeSet<String> = truth.crimes.iter().map(|crime| crime.finding_id.to_string()).collect();
     assert!(committed.contains(order["finding"]["id"].as_str().expect("an id")), "{order}");

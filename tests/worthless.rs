@@ -19,12 +19,12 @@ use sources::topic::Topic;
 use std::collections::BTreeMap;
 use std::sync::Mutex;
 use std::time::Duration;
-use verify::{MessageParts, Origin, PeerBytes, RawMessage, SourceKind, UnixNs};
+use verify::{MessageParts, Origin, PeerBytes, RawMessage, SourceKind, Time};
 use watcher::config::{Config, GossipSection, NetworkSection};
 use watcher::run::Watcher;
 
 /// Time limit of every wait. What has not come by then will not come.
-const PATIENCE: Duration = Duration::from_secs(300);
+const TEST_TIMEOUT: Duration = Duration::from_secs(300);
 /// Limit on the time from the arrival of a second message to its finding on disk.
 const IN_TIME: Duration = Duration::from_millis(250);
 /// Number of active validators that vote twice during the flood.
@@ -88,7 +88,7 @@ impl Keys {
     fn message(&self, kind: MessageKind, peer: &str, bytes: Vec<u8>) -> RawMessage {
         let origin =
             Origin { source: SourceKind::Gossip, peer: Some(PeerBytes::from(peer.as_bytes())), fork: Some(ForkName::Fulu) };
-        let received_at = UnixNs(0);
+        let received_at = Time(0);
         RawMessage::new(MessageParts { origin, kind, received_at, bytes, ticket: None }).expect("short enough for its kind")
     }
 
@@ -156,7 +156,7 @@ impl Stage {
     /// Waits until `n` messages have a final outcome.
     async fn settled(&self, n: u64) {
         let mut judged = self.watcher.snapshots();
-        let settled = tokio::time::timeout(PATIENCE, async {
+        let settled = tokio::time::timeout(TEST_TIMEOUT, async {
             while self.watcher.status().stages["messages"].values().sum::<u64>() < n {
                 judged.changed().await.expect("the watcher runs");
             }
@@ -170,7 +170,7 @@ impl Stage {
         let feed = self.watcher.feed().expect("it runs");
         let victims: Vec<ValidatorIndex> = self.keys.active.iter().copied().take(VICTIMS).collect();
         let send = async |message: RawMessage| {
-            assert!(feed.send(message.arrived_at(UnixNs::now())).await, "the watcher ended");
+            assert!(feed.send(message.arrived_at(Time::now())).await, "the watcher ended");
         };
         for victim in &victims {
             send(self.keys.vote(*victim, "honest", 0, 0, 1)).await;
@@ -294,7 +294,7 @@ impl Recorded {
             let digest = network.fork_digest_at(slot.epoch(network.preset()));
             let payload = snap::raw::Encoder::new().compress_vec(&message.bytes).expect("short");
             let entry = GossipEntry {
-                received_at: UnixNs(network.slot_start_ns(slot) + nth),
+                received_at: Time(network.slot_start_ns(slot) + nth),
                 peer: b"flooder".to_vec(),
                 topic: Topic { digest, kind: message.kind }.to_string(),
                 payload,

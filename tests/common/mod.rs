@@ -5,7 +5,7 @@
 
 use consensus::Slot;
 use serde_json::Value;
-use simulator::{Said, SimNetwork};
+use simulator::{Reported, SimNetwork};
 use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
@@ -32,9 +32,9 @@ pub fn stage(network: &SimNetwork, more: &str) -> Stage {
 /// Incidents with the slot in which they were opened, and anomalies with their own slot. The
 /// incident of a silent network is left out. It says nothing about the scenario, which begins and
 /// ends in silence. `genesis_time` is in seconds since the Unix epoch.
-pub fn said(incidents: &[Value], findings: &[Value], genesis_time: u64, slot: Duration) -> Vec<Said> {
-    let of_incident = |row: &Value| Said { kind: text(&row["kind"]).to_owned(), slot: opened_in(row, genesis_time, slot) };
-    let of_anomaly = |row: &Value| Said {
+pub fn reported(incidents: &[Value], findings: &[Value], genesis_time: u64, slot: Duration) -> Vec<Reported> {
+    let of_incident = |row: &Value| Reported { kind: text(&row["kind"]).to_owned(), slot: opened_in(row, genesis_time, slot) };
+    let of_anomaly = |row: &Value| Reported {
         kind: text(&row["kind"]).to_owned(),
         slot: Slot::new(text(&row["slot"]).parse().expect("a decimal number")),
     };

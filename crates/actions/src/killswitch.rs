@@ -152,7 +152,7 @@ impl KillSwitches {
         mut unrecorded: mpsc::Receiver<Vec<Finding>>,
         cancel: CancellationToken,
     ) {
-        let mut requests = tokio::time::interval(rearm::LOOK);
+        let mut requests = tokio::time::interval(rearm::LOOK_EVERY);
         let mut orders: JoinSet<(String, OrderReport)> = JoinSet::new();
         self.repeat_interrupted(&mut orders);
         loop {

@@ -42,7 +42,7 @@ pub fn load(config: &WatchConfig) -> Loaded {
 
 /// Returns one line for each group with the number of its keys, for each kill switch, and for each
 /// alert route. The log shows these lines at the start.
-pub fn in_words(in_force: &reload::ActiveConfig, labels: &Labels, ledger: &KillSwitchState) -> Vec<String> {
+pub fn summary(active: &reload::ActiveConfig, labels: &Labels, switches: &KillSwitchState) -> Vec<String> {
     let of_group = |group: &Members| {
         let unknown = match group.unknown.len() {
             0 => String::new(),
@@ -54,27 +54,27 @@ pub fn in_words(in_force: &reload::ActiveConfig, labels: &Labels, ledger: &KillS
         let switch = group.kill_switch.as_ref()?;
         let on: Vec<String> =
             switch.on.iter().filter_map(|trigger| Some(serde_json::to_value(trigger).ok()?.as_str()?.to_owned())).collect();
-        let state = match ledger.fired.get(&group.name) {
+        let state = match switches.fired.get(&group.name) {
             Some(fired) => format!("has fired at {} and stays so until it is rearmed", fired.ordered_at),
             None => "is ready".to_owned(),
         };
         Some(format!("kill switch of group {} {state} (on {})", group.name, on.join(", ")))
     };
-    let of_route = |route: evidence::Addressee| {
+    let of_route = |route: evidence::RouteFilter| {
         let only = match route.labels.is_empty() {
             true => String::new(),
             false => format!(", only of {}", route.labels.join(", ")),
         };
-        format!("alert route {} is told of what is {} or worse{only}", route.route.as_str(), route.min_severity.as_str())
+        format!("alert route {} receives what is {} or worse{only}", route.route.as_str(), route.min_severity.as_str())
     };
     let mut lines: Vec<String> = labels.groups().iter().map(of_group).collect();
-    lines.extend(in_force.config.groups.iter().filter_map(of_switch));
-    lines.extend(in_force.routes.names().into_iter().map(of_route));
+    lines.extend(active.config.groups.iter().filter_map(of_switch));
+    lines.extend(active.routes.names().into_iter().map(of_route));
     if labels.groups().is_empty() {
         lines.push("no group of keys is watched: `watch.groups` and `watch.files` are empty".into());
     }
-    if in_force.routes.is_empty() {
-        lines.push("no alert route: findings are recorded and shown, and nobody is told".into());
+    if active.routes.is_empty() {
+        lines.push("no alert route: findings are recorded and shown, and nobody is alerted".into());
     }
     lines
 }
@@ -84,7 +84,7 @@ pub fn in_words(in_force: &reload::ActiveConfig, labels: &Labels, ledger: &KillS
 struct ListBuilder {
     list: WatchList,
     problems: Vec<Problem>,
-    n_untold: usize,
+    n_more: usize,
     is_full: bool,
 }
 
@@ -93,7 +93,7 @@ impl ListBuilder {
         if self.problems.len() < MAX_PROBLEMS {
             self.problems.push(Problem { path: path.into(), text: text.into() });
         } else {
-            self.n_untold += 1;
+            self.n_more += 1;
         }
     }
 
@@ -151,8 +151,8 @@ impl ListBuilder {
     }
 
     fn finish(mut self) -> Loaded {
-        if self.n_untold > 0 {
-            let text = format!("{} more problems are not listed; correct these first", self.n_untold);
+        if self.n_more > 0 {
+            let text = format!("{} more problems are not listed; correct these first", self.n_more);
             self.problems.push(Problem { path: "watch".into(), text });
         }
         Loaded { list: self.list, problems: self.problems }
@@ -182,7 +182,7 @@ mod tests {
 
         /// Returns one line for each entry, then one for each problem, with the folder removed from
         /// the paths.
-        fn told(&self) -> Vec<String> {
+        fn problem_lines(&self) -> Vec<String> {
             let loaded = load(&self.config);
             let entries = loaded.list.entries().iter().map(|entry| {
                 let labels: Vec<String> = entry.labels.iter().map(ToString::to_string).collect();
@@ -216,7 +216,7 @@ mod tests {
             stage.file("entities.toml", "[[entities]]\nkeys = [\"200\"]\nlabels = { pool = \"rocket\" }\n"),
         ];
         assert_eq!(
-            stage.told(),
+            stage.problem_lines(),
             [
                 "acme 5 [operator=Acme, Inc.] active",
                 "acme 10-12 [] migrating",
@@ -246,7 +246,7 @@ mod tests {
             stage.dir.path().join("missing.csv"),
             stage.file("f.csv", "group,key,duty\nacme,5,asleep\n,6,active\n"),
         ];
-        let told = stage.told();
+        let problems = stage.problem_lines();
         for wanted in [
             "watch.groups[0].name:",
             "watch.groups[0].labels.x:",
@@ -261,17 +261,17 @@ mod tests {
             "watch.files[6] (f.csv) line 2: \"asleep\" is no duty",
             "watch.files[6] (f.csv) line 3:",
         ] {
-            assert!(told.iter().any(|line| line.starts_with(wanted)), "{wanted} is missing in {told:#?}");
+            assert!(problems.iter().any(|line| line.starts_with(wanted)), "{wanted} is missing in {problems:#?}");
         }
-        assert!(told.iter().any(|line| line.contains("kill_switch")), "{told:#?}");
+        assert!(problems.iter().any(|line| line.contains("kill_switch")), "{problems:#?}");
     }
 
     #[test]
     fn ten_thousand_problems_are_a_hundred_and_a_number() {
         let mut stage = Stage::new();
         stage.config.files = vec![stage.file("keys.csv", &format!("group,key\n{}", "acme,x\n".repeat(10_000)))];
-        let told = stage.told();
-        assert_eq!(told.len(), 101);
-        assert_eq!(told[100], "watch: 9900 more problems are not listed; correct these first");
+        let problems = stage.problem_lines();
+        assert_eq!(problems.len(), 101);
+        assert_eq!(problems[100], "watch: 9900 more problems are not listed; correct these first");
     }
 }

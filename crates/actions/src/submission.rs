@@ -60,11 +60,11 @@ pub struct Submitter {
     ended: HashSet<Root>,
     last_number: u64,
     /// Number of the last finding that was read.
-    looked_at: u64,
+    read_up_to: u64,
     /// The same number as it is on disk. It stays before the oldest proof that waits.
-    noted: u64,
+    saved_up_to: u64,
     /// Number of consecutive attempts that no node could answer.
-    n_away: u32,
+    n_unanswered: u32,
     paused_until: Time,
 }
 
@@ -97,8 +97,8 @@ impl Submitter {
             // Only the newest proofs can still be in a node's pool, so older ones are forgotten.
             queue.forget_sent_before(network.slot_at(now().as_unix_ns()));
         }
-        let noted = store.submissions_looked_at()?;
-        let (n_away, paused_until) = (0, Time::default());
+        let saved_up_to = store.submissions_looked_at()?;
+        let (n_unanswered, paused_until) = (0, Time::default());
         Ok(Self {
             follower: Follower::new(store.clone()),
             store,
@@ -110,9 +110,9 @@ impl Submitter {
             tried,
             ended,
             last_number,
-            looked_at: noted,
-            noted,
-            n_away,
+            read_up_to: saved_up_to,
+            saved_up_to,
+            n_unanswered,
             paused_until,
         })
     }
@@ -124,7 +124,7 @@ impl Submitter {
         loop {
             tokio::select! {
                 () = cancel.cancelled() => return,
-                result = self.turn() => if let Err(error) = result {
+                result = self.submit_ready() => if let Err(error) = result {
                     tracing::error!(%error, "proofs cannot be submitted");
                 }
             }
@@ -137,25 +137,25 @@ impl Submitter {
     }
 
     /// Reads new findings and sends the proofs that may be sent now.
-    async fn turn(&mut self) -> Result<(), StoreError> {
-        self.look()?;
+    async fn submit_ready(&mut self) -> Result<(), StoreError> {
+        self.read_findings()?;
         while let Some((id, waiting)) = self.next() {
             self.submit(id, waiting).await?;
-            self.note()?;
-            self.look()?;
+            self.save_position()?;
+            self.read_findings()?;
         }
-        self.note()
+        self.save_position()
     }
 
     /// Adds the proofs of new findings to the queue, as long as it has room.
-    fn look(&mut self) -> Result<(), StoreError> {
+    fn read_findings(&mut self) -> Result<(), StoreError> {
         while !self.queue.is_full() {
-            let page = self.follower.after(self.looked_at)?;
+            let page = self.follower.after(self.read_up_to)?;
             if page.is_empty() {
                 break;
             }
             for (seq, finding) in page {
-                self.looked_at = seq;
+                self.read_up_to = seq;
                 let Some(evidence) = finding.evidence.as_ref().filter(|_| is_wanted(&finding)) else { continue };
                 if !self.ended.contains(&evidence.id) {
                     self.queue.add(evidence.id, evidence.kind, &finding, seq);
@@ -167,11 +167,11 @@ impl Submitter {
     }
 
     /// Stores the position from which the next run has to read.
-    fn note(&mut self) -> Result<(), StoreError> {
-        let until = self.queue.oldest().map_or(self.looked_at, |oldest| oldest.saturating_sub(1));
-        if until > self.noted {
+    fn save_position(&mut self) -> Result<(), StoreError> {
+        let until = self.queue.oldest().map_or(self.read_up_to, |oldest| oldest.saturating_sub(1));
+        if until > self.saved_up_to {
             self.store.put_submissions_looked_at(until)?;
-            self.noted = until;
+            self.saved_up_to = until;
         }
         Ok(())
     }
@@ -220,7 +220,7 @@ impl Submitter {
         };
         match answer {
             Ok(nodes) => {
-                self.n_away = 0;
+                self.n_unanswered = 0;
                 record.nodes = nodes;
                 self.end(record, SubmissionState::Accepted, None)
             }
@@ -232,24 +232,24 @@ impl Submitter {
     fn failed(&mut self, mut record: Submission, error: &NodeError) -> Result<(), StoreError> {
         let words = error.to_string();
         if error.is_already_there() {
-            self.n_away = 0;
+            self.n_unanswered = 0;
             return self.end(record, SubmissionState::NotNeeded, Some(&words));
         }
         if error.is_refusal() {
-            self.n_away = 0;
+            self.n_unanswered = 0;
             return self.end(record, SubmissionState::Refused, Some(&words));
         }
         let now = (self.now)();
         if error.is_breakdown() {
-            self.n_away = 0;
+            self.n_unanswered = 0;
             if self.queue.broke_down(record.evidence, now) >= RetryPolicy::DEFAULT.max_refusals {
                 return self.end(record, SubmissionState::Refused, Some(&words));
             }
         } else {
-            self.n_away = self.n_away.saturating_add(1);
-            self.paused_until = now.after(RetryPolicy::DEFAULT.pauses.pause(self.n_away));
+            self.n_unanswered = self.n_unanswered.saturating_add(1);
+            self.paused_until = now.after(RetryPolicy::DEFAULT.pauses.pause(self.n_unanswered));
         }
-        if self.n_away <= 1 {
+        if self.n_unanswered <= 1 {
             tracing::warn!(evidence = %record.evidence, reason = words, "no node took a proof; it is submitted again");
         }
         self.metrics.submission_retries.inc();
@@ -263,12 +263,12 @@ impl Submitter {
     fn end(&mut self, mut record: Submission, state: SubmissionState, answer: Option<&str>) -> Result<(), StoreError> {
         record.ends(state, answer);
         self.store.put_submission(&record)?;
-        let (evidence, kind, said) = (record.evidence, record.kind.as_str(), answer.unwrap_or_default());
+        let (evidence, kind, answer_text) = (record.evidence, record.kind.as_str(), answer.unwrap_or_default());
         match state {
             SubmissionState::Refused => {
-                tracing::warn!(%evidence, kind, said, "a node refuses a proof; it is not submitted again")
+                tracing::warn!(%evidence, kind, answer_text, "a node refuses a proof; it is not submitted again")
             }
-            SubmissionState::NotNeeded => tracing::info!(%evidence, kind, said, "a proof need not be submitted"),
+            SubmissionState::NotNeeded => tracing::info!(%evidence, kind, answer_text, "a proof need not be submitted"),
             SubmissionState::Accepted | SubmissionState::Pending => {
                 tracing::info!(%evidence, kind, nodes = record.nodes.join(", "), "proof submitted");
             }

@@ -120,12 +120,12 @@ fn in_words(punishable: Punishable) -> &'static str {
 mod tests {
     use super::*;
     use consensus::ForkName;
-    use evidence::{Evidence, EvidenceKind, Slashable};
+    use evidence::{Evidence, EvidenceKind, OffenceFacts};
 
     #[test]
     fn a_text_says_who_where_and_what_the_switches_do() {
         let facts =
-            Slashable { labels: vec!["group=acme".into()], punishable: Punishable::AlreadySlashed, ..Slashable::sample() };
+            OffenceFacts { labels: vec!["group=acme".into()], punishable: Punishable::AlreadySlashed, ..OffenceFacts::sample() };
         let evidence = Evidence::new(EvidenceKind::AttesterSlashing, ForkName::Fulu, vec![1], ().into());
         let finding = Finding::slashable(facts, &evidence);
         let network = NetworkName { name: "hoodi".into(), genesis_validators_root: Some(Root::ZERO) };

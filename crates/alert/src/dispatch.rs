@@ -17,7 +17,7 @@
 use crate::retry::{FailureKind, Next, Tries};
 use crate::route::{AttemptResult, Route, Routes};
 use crate::{Context, RetryPolicy};
-use evidence::{Due, RouteName, Store, StoreError, Subscription, Time};
+use evidence::{DueDelivery, RouteName, Store, StoreError, Subscription, Time};
 use futures::future::join_all;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -58,10 +58,10 @@ impl Dispatcher {
         let counts: BTreeMap<_, _> = routes.iter().map(|route| (route.name().clone(), RouteCounts::default())).collect();
         let (count, counts) = watch::channel(counts);
         let mut workers = JoinSet::new();
-        let mut bells = Vec::new();
+        let mut wakers = Vec::new();
         for route in routes.iter() {
-            let bell = Arc::new(Notify::new());
-            bells.push(bell.clone());
+            let waker = Arc::new(Notify::new());
+            wakers.push(waker.clone());
             let (store, route, count) = (store.clone(), Arc::new(route.clone()), count.clone());
             let worker = Worker {
                 store,
@@ -69,7 +69,7 @@ impl Dispatcher {
                 context: routes.context().clone(),
                 policy: *routes.policy(),
                 clock,
-                bell,
+                waker,
                 stop: stop.clone(),
                 count,
                 n_failures: 0,
@@ -78,7 +78,7 @@ impl Dispatcher {
             workers.spawn(worker.run());
         }
         // `notify_one` keeps one permit, so a notification is not lost while the worker is busy.
-        let subscription = store.subscribe(move |_| bells.iter().for_each(|bell| bell.notify_one()));
+        let subscription = store.subscribe(move |_| wakers.iter().for_each(|waker| waker.notify_one()));
         workers.spawn(give_up_orphans(store, routes, clock));
         Self { stop, workers, counts, _subscription: subscription }
     }
@@ -112,7 +112,7 @@ struct Worker {
     context: Arc<Context>,
     policy: RetryPolicy,
     clock: fn() -> Time,
-    bell: Arc<Notify>,
+    waker: Arc<Notify>,
     stop: CancellationToken,
     count: watch::Sender<BTreeMap<RouteName, RouteCounts>>,
     /// Rounds in succession in which the receiver was down or busy.
@@ -132,14 +132,14 @@ impl Worker {
                     // result cannot be recorded.
                     tracing::error!(route = %self.route.name(), %error, "the outbox fails, this route pauses");
                     self.add(|counts| counts.store_errors += 1);
-                    Pause { length: self.policy.pauses.greatest, until_bell: false }
+                    Pause { length: self.policy.pauses.greatest, until_woken: false }
                 }
             };
-            let bell = self.bell.notified();
+            let waker = self.waker.notified();
             tokio::select! {
                 () = self.stop.cancelled() => {}
                 () = tokio::time::sleep(pause.length) => {}
-                () = bell, if pause.until_bell => {}
+                () = waker, if pause.until_woken => {}
             }
         }
     }
@@ -153,7 +153,7 @@ impl Worker {
             let now = (self.clock)();
             let next = self.store.next_due(self.route.name())?;
             let length = next.map_or(LONGEST_SLEEP, |next| next.since(now)).min(LONGEST_SLEEP);
-            return Ok(Some(Pause { length, until_bell: true }));
+            return Ok(Some(Pause { length, until_woken: true }));
         }
         let attempts = join_all(due.iter().map(|due| self.route.send(due, &self.context, (self.clock)())));
         let cut_off = async {
@@ -170,7 +170,7 @@ impl Worker {
     }
 
     /// Records the result of each attempt.
-    async fn settle(&mut self, due: Vec<Due>, results: Vec<AttemptResult>) -> Result<Option<Pause>, StoreError> {
+    async fn settle(&mut self, due: Vec<DueDelivery>, results: Vec<AttemptResult>) -> Result<Option<Pause>, StoreError> {
         let now = (self.clock)();
         let mut asked = Duration::ZERO;
         let mut trouble = None;
@@ -208,18 +208,18 @@ impl Worker {
                 }
                 self.n_failures = self.n_failures.saturating_add(1);
                 let length = self.policy.pauses.random_pause(self.n_failures, rand::random()).max(asked);
-                Ok(Some(Pause { length, until_bell: false }))
+                Ok(Some(Pause { length, until_woken: false }))
             }
         }
     }
 
-    async fn read_due(&self, limit: usize) -> Result<Vec<Due>, StoreError> {
+    async fn read_due(&self, limit: usize) -> Result<Vec<DueDelivery>, StoreError> {
         let (store, route, now) = (self.store.clone(), self.route.clone(), (self.clock)());
         off_the_async_threads(move || store.due_for(route.name(), now, limit)).await
     }
 
     /// Records the results with one synced write for each delivery, which takes some milliseconds.
-    async fn write_down(&self, due: Vec<Due>, results: Vec<AttemptResult>, now: Time) -> Result<Vec<End>, StoreError> {
+    async fn write_down(&self, due: Vec<DueDelivery>, results: Vec<AttemptResult>, now: Time) -> Result<Vec<End>, StoreError> {
         let (store, policy) = (self.store.clone(), self.policy);
         off_the_async_threads(move || {
             due.iter().zip(results).map(|(due, result)| end(&store, &policy, due, result, now)).collect()
@@ -236,7 +236,7 @@ impl Worker {
 struct Pause {
     length: Duration,
     /// Whether a new finding ends the pause. This is not the case while the receiver fails.
-    until_bell: bool,
+    until_woken: bool,
 }
 
 /// The recorded result of one attempt.
@@ -257,7 +257,7 @@ impl End {
     }
 }
 
-fn end(store: &Store, policy: &RetryPolicy, due: &Due, result: AttemptResult, now: Time) -> Result<End, StoreError> {
+fn end(store: &Store, policy: &RetryPolicy, due: &DueDelivery, result: AttemptResult, now: Time) -> Result<End, StoreError> {
     let failure = match result {
         Ok(_) => return store.delivered(&due.id, now).map(|()| End::Delivered),
         Err(failure) => failure,

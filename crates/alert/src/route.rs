@@ -3,7 +3,7 @@
 use crate::retry::{Failure, RetryPolicy};
 use crate::webhook::{self, Message, Webhook};
 use crate::{AlertError, Context, Secret, SecretSource};
-use evidence::{Addressee, Due, RouteName, Severity, Time};
+use evidence::{DueDelivery, RouteFilter, RouteName, Severity, Time};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -28,7 +28,7 @@ pub enum SinkConfig {
 /// A route that is ready: its secret is loaded and its address is valid.
 #[derive(Clone, Debug)]
 pub struct Route {
-    addressee: Addressee,
+    filter: RouteFilter,
     sink: Sink,
 }
 
@@ -73,7 +73,7 @@ impl Routes {
         let mut routes: Vec<Route> = Vec::new();
         let mut problems = Vec::new();
         for config in configs {
-            if routes.iter().any(|other| other.addressee.route.as_str() == config.name) {
+            if routes.iter().any(|other| other.filter.route.as_str() == config.name) {
                 problems.push(AlertError::NameTwice { route: config.name.clone() });
                 continue;
             }
@@ -99,10 +99,10 @@ impl Routes {
         &self.context
     }
 
-    /// The input of [`evidence::Store::record`]: each route's name, and from which severity on it
+    /// The input of [`evidence::Store::apply`]: each route's name, and from which severity on it
     /// receives findings.
-    pub fn names(&self) -> Vec<Addressee> {
-        self.routes.iter().map(|route| route.addressee.clone()).collect()
+    pub fn names(&self) -> Vec<RouteFilter> {
+        self.routes.iter().map(|route| route.filter.clone()).collect()
     }
 
     pub fn is_empty(&self) -> bool {
@@ -144,23 +144,26 @@ impl Routes {
 
 impl Route {
     fn new(config: &RouteConfig, client: &reqwest::Client) -> Result<Self, AlertError> {
-        let addressee =
-            Addressee { route: RouteName::new(&config.name)?, min_severity: config.min_severity, labels: config.labels.clone() };
+        let filter = RouteFilter {
+            route: RouteName::new(&config.name)?,
+            min_severity: config.min_severity,
+            labels: config.labels.clone(),
+        };
         let sink = match &config.sink {
             SinkConfig::Webhook { url, secret } => {
                 Sink::Webhook(Webhook::new(&config.name, client.clone(), url, Secret::load(secret)?)?)
             }
         };
-        Ok(Self { addressee, sink })
+        Ok(Self { filter, sink })
     }
 
     pub fn name(&self) -> &RouteName {
-        &self.addressee.route
+        &self.filter.route
     }
 
     /// The lowest severity of the findings that the route sends.
     pub fn min_severity(&self) -> Severity {
-        self.addressee.min_severity
+        self.filter.min_severity
     }
 
     /// Scheme, host and port of the receiver. It contains nothing secret.
@@ -170,7 +173,7 @@ impl Route {
         }
     }
 
-    pub(crate) async fn send(&self, due: &Due, context: &Context, now: Time) -> AttemptResult {
+    pub(crate) async fn send(&self, due: &DueDelivery, context: &Context, now: Time) -> AttemptResult {
         let finding = &due.finding;
         let switches = context.notes(finding, now);
         let message = Message {

@@ -12,8 +12,8 @@ use axum::routing::post;
 use base::Backoff;
 use consensus::{ForkName, Root, Slot, ValidatorIndex};
 use evidence::{
-    Anomaly, DeliveryId, DeliveryState, Evidence, EvidenceKind, Finding, Kind, OutboxCounts, Punishable, RouteName, Severity,
-    Slashable, Store, Time, anomaly_id,
+    Anomaly, DeliveryId, DeliveryState, Evidence, EvidenceKind, Finding, Kind, OffenceFacts, OutboxCounts, Punishable, RouteName,
+    Severity, Store, Time, anomaly_id,
 };
 use hmac::{Hmac, Mac as _};
 use serde_json::Value;
@@ -345,13 +345,13 @@ fn offence(validator: u64, nth: u64, labels: &[&str], punishable: Punishable) ->
     let evidence = Evidence::new(EvidenceKind::AttesterSlashing, ForkName::Fulu, nth.to_le_bytes().to_vec(), ().into());
     let mut root = [0; 32];
     root[..8].copy_from_slice(&(nth + 1).to_le_bytes());
-    let facts = Slashable {
+    let facts = OffenceFacts {
         validator: ValidatorIndex::new(validator),
         labels: labels.iter().map(|label| (*label).to_owned()).collect(),
         roots: [Root::ZERO, Root::from(root)],
         recorded_at: Time::now(),
         punishable,
-        ..Slashable::sample()
+        ..OffenceFacts::sample()
     };
     // The route accepts critical findings only. An offence that cannot be punished is critical only
     // for watched keys.

@@ -145,15 +145,6 @@ impl NodeSet {
         Ok(Some(NodeBlock { fork, ssz }))
     }
 
-    /// Requests the headers of all blocks that the node knows at a slot. The list is empty for an
-    /// empty slot.
-    pub async fn headers_at(&self, slot: Slot) -> Result<Vec<HeaderInfo>, NodeError> {
-        match self.json(&format!("/eth/v1/beacon/headers?slot={slot}")).await {
-            Err(error) if error.is_not_found() => Ok(Vec::new()),
-            other => other,
-        }
-    }
-
     /// Requests one header. Returns `None` if no node has it.
     pub async fn header(&self, id: BlockId) -> Result<Option<HeaderInfo>, NodeError> {
         match self.json(&format!("/eth/v1/beacon/headers/{id}")).await {

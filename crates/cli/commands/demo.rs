@@ -15,7 +15,7 @@ use anyhow::Context as _;
 use consensus::Network;
 use engine::silence::is_silence;
 use evidence::{Audience, Finding, Incident, Kind};
-use simulator::{Crime, GroundTruth, Reckoning, STAKED_KEYS, Said, Scenario, SimNetwork};
+use simulator::{Crime, GroundTruth, Reported, STAKED_KEYS, Scenario, SimNetwork, TruthComparison};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::time::Duration;
@@ -152,10 +152,10 @@ async fn watch(watcher: &Watcher, network: SimNetwork, clock: &Network, stay: bo
     let _ = tokio::time::timeout(grace, all).await;
     let found = watcher.store().findings_after(0, usize::MAX)?.into_iter().map(|(_, finding)| finding);
     let found: Vec<Finding> = found.filter(|finding| finding.offence().is_some()).collect();
-    let reckoning = said(watcher, &truth, clock)?;
-    let complete = reckon(&truth.crimes, &found)? && (truth.incidents.is_empty() || reckoning.is_complete());
+    let comparison = said(watcher, &truth, clock)?;
+    let complete = reckon(&truth.crimes, &found)? && (truth.incidents.is_empty() || comparison.is_complete());
     if !truth.incidents.is_empty() {
-        output::line(&reckoning)?;
+        output::line(&comparison)?;
     }
     if stay {
         eprintln!("the page stays available until Ctrl-C");
@@ -165,18 +165,18 @@ async fn watch(watcher: &Watcher, network: SimNetwork, clock: &Network, stay: bo
 }
 
 /// Compares the incidents that the watcher has reported so far with those that the scenario lists.
-fn said(watcher: &Watcher, truth: &GroundTruth, clock: &Network) -> anyhow::Result<Reckoning> {
+fn said(watcher: &Watcher, truth: &GroundTruth, clock: &Network) -> anyhow::Result<TruthComparison> {
     let opened =
-        |incident: &Incident| Said { kind: incident.kind.to_string(), slot: clock.slot_at(incident.opened_at.as_unix_ns()) };
+        |incident: &Incident| Reported { kind: incident.kind.to_string(), slot: clock.slot_at(incident.opened_at.as_unix_ns()) };
     // The demo watches some keys; scenarios know of the network only.
     let is_public = |kind: &Kind| kind.audience() == Audience::Public;
     let incidents = watcher.store().all_incidents()?;
     let incidents = incidents.iter().filter(|incident| is_public(&incident.kind) && !is_silence(incident));
-    let mut said: Vec<Said> = incidents.map(opened).collect();
+    let mut said: Vec<Reported> = incidents.map(opened).collect();
     let findings = watcher.store().findings_after(0, usize::MAX)?;
     let anomalies = findings.into_iter().filter(|(_, finding)| finding.evidence.is_none() && is_public(&finding.kind));
-    said.extend(anomalies.map(|(_, finding)| Said { kind: finding.kind.to_string(), slot: finding.slot }));
-    Ok(truth.reckon(&said))
+    said.extend(anomalies.map(|(_, finding)| Reported { kind: finding.kind.to_string(), slot: finding.slot }));
+    Ok(truth.compare(&said))
 }
 
 /// Prints the offences after the finding with number `reported`, and sets `reported` to the last

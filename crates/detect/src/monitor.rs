@@ -44,7 +44,7 @@ use incident_tracker::IncidentTracker;
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
-use verify::{UnixNs, Verified};
+use verify::{Time, Verified};
 
 /// Names of the notes that detectors keep in the store: see [`DetectorOutput::notes`].
 pub const NOTES: [&str; 1] = [slashing_wave::NOTE];
@@ -68,7 +68,7 @@ pub struct Offender {
 /// One event about a peer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PeerNews {
-    pub at: UnixNs,
+    pub at: Time,
     /// The source's name for the peer. It is only compared.
     pub peer: String,
     pub what: PeerFact,
@@ -104,7 +104,7 @@ pub struct MonitorInput<'a> {
     pub chain: &'a Chain,
     pub labels: &'a Arc<Labels>,
     /// Everything that arrived before this moment is in this batch or in an earlier one.
-    pub received_until: UnixNs,
+    pub received_until: Time,
 }
 
 /// What a detector may look at.
@@ -254,7 +254,7 @@ impl Monitor {
     /// Records how long messages that are looked at now have waited for us: since they arrived, or
     /// since they could have been read. A delay that may be our own gives no information about
     /// other clocks.
-    pub fn note_delay(&mut self, now: UnixNs, delay: Duration) {
+    pub fn note_delay(&mut self, now: Time, delay: Duration) {
         self.facts.note_delay(now, delay);
     }
 
@@ -270,7 +270,7 @@ impl Monitor {
 
     /// Evaluates the slots that are over by `until`. Call it when messages that arrived at `until`
     /// are about to be looked at, and no earlier message waits.
-    pub fn turn_to(&mut self, until: UnixNs, chain: &Chain, labels: &Arc<Labels>) -> DetectorOutput {
+    pub fn turn_to(&mut self, until: Time, chain: &Chain, labels: &Arc<Labels>) -> DetectorOutput {
         let mut output = DetectorOutput::default();
         let mut signals = Vec::new();
         for slot in self.slots_that_ended(chain.network().slot_at(until.0)) {

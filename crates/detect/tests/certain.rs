@@ -20,7 +20,7 @@ use simulator::{Scenario, record};
 use sources::capture::{CaptureReader, Entry};
 use sources::limits::unpack;
 use verify::{
-    MessageKind, MessageParts, Origin, Outcome, PeerBytes, PeerReputation, RawMessage, SourceKind, UnixNs, Verdict, Verified,
+    MessageKind, MessageParts, Origin, Outcome, PeerBytes, PeerReputation, RawMessage, SourceKind, Time, Verdict, Verified,
     Verifier, VerifyConfig,
 };
 
@@ -82,7 +82,7 @@ impl Stage {
 
     fn hear(&mut self, kind: MessageKind, bytes: Vec<u8>, slot: u64) -> Verified {
         let network = self.chain.network().clone();
-        let now = UnixNs(network.slot_start_ns(Slot::new(slot)) + 1_000_000);
+        let now = Time(network.slot_start_ns(Slot::new(slot)) + 1_000_000);
         self.chain.tick(Slot::new(slot));
         let fork = network.spec.fork_name_at(Slot::new(slot).epoch(network.preset()));
         let origin = Origin { source: SourceKind::Gossip, peer: Some(peer()), fork: Some(fork) };

@@ -4,7 +4,7 @@
 
 mod common;
 
-use common::{Said, Stage};
+use common::{SlotInput, Stage};
 use consensus::{Checkpoint, Epoch, Root};
 use detect::DetectConfig;
 use evidence::Kind;
@@ -26,7 +26,7 @@ fn two_sources_of_one_epoch_need_no_tree() {
         let first = slot % stage.per_epoch() * 8;
         let (one, two): (Vec<u64>, Vec<u64>) = (first..first + 8).partition(|validator| *validator % 4 == 0);
         let votes = vec![stage.vote(slot, head, source(1), target, &one), stage.vote(slot, head, source(2), target, &two)];
-        stage.play(slot, Said { votes, ..Said::default() });
+        stage.play(slot, SlotInput { votes, ..SlotInput::default() });
     }
     let split = stage.of(&Kind::CheckpointSplit);
     assert_eq!(split.len(), 1);

@@ -10,7 +10,7 @@ use consensus::{BuilderIndex, Gwei, InclusionList, PayloadAttestationData, Paylo
 use detect::{DetectConfig, Monitor, MonitorInput};
 use evidence::{Finding, Kind, Severity};
 use simulator::Scenario;
-use verify::{FirstSeen, Signed, SourceKind, Stated, Statement, UnixNs, Verified};
+use verify::{FirstSeen, Signed, SourceKind, Stated, Statement, Time, Verified};
 
 struct Listener {
     chain: Chain,
@@ -26,7 +26,7 @@ impl Listener {
 
     /// Observes statements in a slot. Each statement is identified by its root.
     fn hear(&mut self, now: u64, statements: &[Statement]) -> Vec<Finding> {
-        let at = UnixNs(self.chain.network().slot_start_ns(Slot::new(now)) + 1);
+        let at = Time(self.chain.network().slot_start_ns(Slot::new(now)) + 1);
         let heard = FirstSeen { at, source: SourceKind::Gossip, peer: None };
         let state = |statement: &Statement| {
             Signed::for_tests(Stated { statement: *statement, signature: Default::default(), heard: heard.clone() })

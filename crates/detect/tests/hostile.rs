@@ -4,7 +4,7 @@
 
 mod common;
 
-use common::{Said, Stage, block};
+use common::{SlotInput, Stage, block};
 use consensus::{Checkpoint, Epoch, Root, Slot, ValidatorIndex};
 use detect::monitor::MAX_OPEN;
 use detect::monitor::{Described, Details, DetectorView, Observation, Signal};
@@ -12,7 +12,7 @@ use detect::{DetectConfig, Detector, Left, Monitor, PeerFact, PeerNews};
 use evidence::{Incident, IncidentState, Kind, Severity};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
-use verify::UnixNs;
+use verify::Time;
 
 /// Members of the committee of a slot: one eighth of all validators each.
 fn members(stage: &Stage, slot: u64, n: u64) -> Vec<u64> {
@@ -36,7 +36,7 @@ fn one_key_counts_once_per_epoch_whatever_it_signs() {
         let mut votes: Vec<_> =
             (0..if silent { 40 } else { 0 }).map(|old| stage.vote(slot, head, at(0), at(old % 12), &[127])).collect();
         votes.push(stage.plain_vote(slot, head, &honest[..if silent { 8 } else { 16 }]));
-        stage.play(slot, Said { votes, ..Said::default() });
+        stage.play(slot, SlotInput { votes, ..SlotInput::default() });
     }
     assert_eq!(stage.of(&Kind::ParticipationDrop).len(), 1, "half of the votes are missing");
     assert!(stage.of(&Kind::StaleVotes).is_empty(), "one key's old targets are no trouble of the network");
@@ -61,7 +61,7 @@ fn many_odd_votes_do_not_crowd_out_the_honest_ones() {
         let mut votes: Vec<_> = (0..100).map(odd).collect();
         votes.push(stage.plain_vote(slot, left, &all[100..190]));
         votes.push(stage.plain_vote(slot, right, &all[190..256]));
-        stage.play(slot, Said { votes, blocks: vec![one, two], ..Said::default() });
+        stage.play(slot, SlotInput { votes, blocks: vec![one, two], ..SlotInput::default() });
     }
     assert_eq!(stage.of(&Kind::HeadSplit).len(), 1);
     assert!(stage.monitor.facts().untallied() >= 36 * 38);
@@ -83,7 +83,7 @@ fn a_strangers_block_is_nobodys() {
             blocks.push(honest);
         }
         let votes = vec![stage.plain_vote(slot, head, &members(&stage, slot, 128))];
-        stage.play(slot, Said { votes, blocks, ..Said::default() });
+        stage.play(slot, SlotInput { votes, blocks, ..SlotInput::default() });
     }
     assert!(stage.anomalies.iter().all(|finding| finding.kind != Kind::CompetingBlocks));
     let missed = stage.of(&Kind::MissedProposals);
@@ -96,7 +96,7 @@ fn peers_that_have_enough_peers_are_no_storm() {
     for (code, storms) in [(129, 0), (3, 1)] {
         let mut stage = Stage::new(64, &DetectConfig::default());
         for slot in 1..30 {
-            let at = UnixNs(stage.at(slot, 0));
+            let at = Time(stage.at(slot, 0));
             let mut peers = Vec::new();
             for peer in 0..20 {
                 let news = |what| PeerNews { at, peer: format!("peer {peer}"), what };
@@ -106,7 +106,7 @@ fn peers_that_have_enough_peers_are_no_storm() {
                     peers.push(news(PeerFact::Goodbye { code }));
                 }
             }
-            stage.play(slot, Said { peers, ..Said::default() });
+            stage.play(slot, SlotInput { peers, ..SlotInput::default() });
         }
         let found = stage.of(&Kind::SyncStorm);
         assert_eq!(found.len(), storms, "code {code}");
@@ -125,7 +125,7 @@ fn a_clock_that_was_set_back_stops_nothing() {
         let voting = if slot < 64 { 16 } else { 6 };
         let votes = vec![stage.plain_vote(slot, head, &honest[..voting])];
         let until = if slot == 40 { stage.at(1_240, 0) } else { stage.at(slot + 1, 0) - 1 };
-        stage.play_until(slot, Said { votes, ..Said::default() }, until);
+        stage.play_until(slot, SlotInput { votes, ..SlotInput::default() }, until);
     }
     let drops = stage.of(&Kind::ParticipationDrop);
     assert_eq!(drops.len(), 1, "ten of sixteen fell silent in slot 64");
@@ -189,7 +189,7 @@ fn a_closed_incident_stays_closed() {
     let mut stage = Stage::new(64, &DetectConfig::default());
     stage.monitor.add(Box::new(Stubborn));
     for slot in 1..60 {
-        stage.play(slot, Said::default());
+        stage.play(slot, SlotInput::default());
         // The monitor is restarted in between, and still remembers what was closed.
         if slot == 20 {
             let incidents: Vec<Incident> = stage.incidents.values().cloned().collect();
@@ -233,7 +233,7 @@ impl Detector for Flood {
 fn one_kind_does_not_starve_the_others() {
     let mut stage = Stage::new(64, &DetectConfig::default());
     stage.monitor.add(Box::new(Flood));
-    (1..5).for_each(|slot| stage.play(slot, Said::default()));
+    (1..5).for_each(|slot| stage.play(slot, SlotInput::default()));
     assert_eq!((stage.of(&OneThing::KIND).len(), stage.of(&AnotherThing::KIND).len()), (MAX_OPEN, 1));
     assert!(stage.refused >= 744);
 }
@@ -248,7 +248,7 @@ fn a_restart_does_not_end_what_lasts() {
         let honest = members(&stage, slot, 128);
         let voting = if (48..120).contains(&slot) { 8 } else { 16 };
         let votes = vec![stage.plain_vote(slot, head, &honest[..voting])];
-        stage.play(slot, Said { votes, ..Said::default() });
+        stage.play(slot, SlotInput { votes, ..SlotInput::default() });
         if slot == 60 {
             let incidents: Vec<Incident> = stage.incidents.values().cloned().collect();
             stage.monitor = Monitor::new(&DetectConfig::default(), stage.chain.network());
@@ -274,7 +274,7 @@ fn a_permanent_drop_is_over_some_day() {
     for slot in 1..260 {
         let honest = members(&stage, slot, 128);
         let votes = vec![stage.plain_vote(slot, head, &honest[..if slot < 48 { 16 } else { 12 }])];
-        stage.play(slot, Said { votes, ..Said::default() });
+        stage.play(slot, SlotInput { votes, ..SlotInput::default() });
     }
     let drops = stage.of(&Kind::ParticipationDrop);
     assert_eq!((drops.len(), drops[0].state), (1, IncidentState::Closed));

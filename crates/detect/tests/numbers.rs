@@ -6,7 +6,7 @@
 
 mod common;
 
-use common::{Said, Stage, block, offenders};
+use common::{SlotInput, Stage, block, offenders};
 use consensus::{AttestationData, Checkpoint, Epoch, Root, Slot, ValidatorIndex};
 use detect::watch::{Duty, FeePayers, Labels, SharedWatchState, WatchList, WatchedKeysConfig, WatchedKeysDetector};
 use detect::{DetectConfig, Offender};
@@ -14,7 +14,7 @@ use evidence::{Kind, Punishable};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
-use verify::UnixNs;
+use verify::Time;
 
 /// Members of the committee of a slot: one eighth of all validators each.
 fn members(stage: &Stage, slot: u64, n: u64) -> Vec<u64> {
@@ -39,8 +39,8 @@ fn unpunished_validators_are_counted_and_not_their_offences() {
     }
     found.extend(offenders(&stage.chain, &indices(0..97), Slot::new(slot), 15, at, Punishable::Yes));
     assert_eq!(found.len(), 2_977);
-    stage.play(slot, Said { offenders: found, ..Said::default() });
-    (5..110).for_each(|slot| stage.play(slot, Said::default()));
+    stage.play(slot, SlotInput { offenders: found, ..SlotInput::default() });
+    (5..110).for_each(|slot| stage.play(slot, SlotInput::default()));
     let told = stage.of(&Kind::UnpunishedOffence);
     assert_eq!(told.len(), 1);
     assert_eq!(told[0].validators.unwrap().0, 192, "of a network of 192");
@@ -52,9 +52,9 @@ fn unpunished_validators_are_counted_and_not_their_offences() {
         (0..3).flat_map(|nth| offenders(&stage.chain, &indices(0..10), Slot::new(4), nth, at, Punishable::Yes)).collect();
     let included = evidence::Included { slot: Slot::new(9), block_root: Root::ZERO };
     let included: Vec<_> = found.iter().take(4).map(|offender| (offender.finding.id, included)).collect();
-    stage.play(4, Said { offenders: found, ..Said::default() });
-    stage.play(9, Said { included, ..Said::default() });
-    (10..110).for_each(|slot| stage.play(slot, Said::default()));
+    stage.play(4, SlotInput { offenders: found, ..SlotInput::default() });
+    stage.play(9, SlotInput { included, ..SlotInput::default() });
+    (10..110).for_each(|slot| stage.play(slot, SlotInput::default()));
     let told = stage.of(&Kind::UnpunishedOffence)[0];
     assert_eq!((told.validators.unwrap().0, &told.details["offences"]), (6, &18.into()));
 }
@@ -65,8 +65,8 @@ fn a_wave_costs_no_more_than_its_stake() {
     for n in [64, 100, 192] {
         let mut stage = Stage::new(192, &DetectConfig::default());
         let found = offenders(&stage.chain, &indices(0..n), Slot::new(4), 0, stage.at(4, 5_000), Punishable::Yes);
-        stage.play(4, Said { offenders: found, ..Said::default() });
-        (5..8).for_each(|slot| stage.play(slot, Said::default()));
+        stage.play(4, SlotInput { offenders: found, ..SlotInput::default() });
+        (5..8).for_each(|slot| stage.play(slot, SlotInput::default()));
         let cost = stage.of(&Kind::SlashingWave)[0].penalty.unwrap();
         let stake = n * 32_000_000_000;
         let now = cost.initial_gwei.0 + cost.correlation_gwei_now.0;
@@ -101,7 +101,7 @@ fn a_second_signer_is_told_once_a_key() {
         let slot = 4 + 3 * nth as u64;
         let at = stage.at(slot, 5_000);
         let offenders = offenders(&stage.chain, &indices(of), Slot::new(slot), nth as u8, at, Punishable::Yes);
-        stage.play(slot, Said { offenders, ..Said::default() });
+        stage.play(slot, SlotInput { offenders, ..SlotInput::default() });
     }
     let told = second_signers(&stage);
     assert_eq!(told.len(), 42, "137 offences of 42 keys");
@@ -116,22 +116,22 @@ fn a_key_whose_clock_was_wrong_has_no_second_signer() {
     let head = stage.chain.head().root;
     let ours: Vec<u64> = (0..8).collect();
     let mut ahead = stage.plain_vote(36, head, &ours);
-    ahead.heard.at = UnixNs(stage.at(4, 4_500));
+    ahead.heard.at = Time(stage.at(4, 4_500));
     ahead.arrivals = vec![ahead.heard.arrival(); 8];
-    stage.play(4, Said { votes: vec![ahead], ..Said::default() });
+    stage.play(4, SlotInput { votes: vec![ahead], ..SlotInput::default() });
     // The clock is right again, and their slot comes. The other vote is in time, and only now the
     // two contradict each other.
-    (5..36).for_each(|slot| stage.play(slot, Said::default()));
+    (5..36).for_each(|slot| stage.play(slot, SlotInput::default()));
     let found = offenders(&stage.chain, &indices(0..8), Slot::new(36), 0, stage.at(36, 5_000), Punishable::Yes);
-    stage.play(36, Said { offenders: found, ..Said::default() });
+    stage.play(36, SlotInput { offenders: found, ..SlotInput::default() });
     assert_eq!(second_signers(&stage), [], "their clocks were ahead");
     // Two votes of the future that contradict each other.
     let found = offenders(&stage.chain, &indices(0..4), Slot::new(80), 1, stage.at(38, 5_000), Punishable::Yes);
-    stage.play(38, Said { offenders: found, ..Said::default() });
+    stage.play(38, SlotInput { offenders: found, ..SlotInput::default() });
     assert_eq!(second_signers(&stage), []);
     // Later another machine really signs with one of the keys.
     let found = offenders(&stage.chain, &indices(2..3), Slot::new(50), 2, stage.at(50, 5_000), Punishable::Yes);
-    stage.play(50, Said { offenders: found, ..Said::default() });
+    stage.play(50, SlotInput { offenders: found, ..SlotInput::default() });
     assert_eq!(second_signers(&stage), indices(2..3));
 }
 
@@ -153,7 +153,7 @@ fn an_incidents_range_ends_with_what_it_is_about() {
         // A third of the votes is missing in the same slots.
         let all = members(&stage, slot, 128);
         let votes = vec![stage.plain_vote(slot, head, if blocks.is_empty() { &all[..10] } else { &all })];
-        stage.play(slot, Said { votes, blocks, ..Said::default() });
+        stage.play(slot, SlotInput { votes, blocks, ..SlotInput::default() });
     }
     for kind in [&Kind::MissedProposals, &Kind::ParticipationDrop] {
         let told = stage.of(kind);
@@ -173,10 +173,10 @@ fn a_slow_engine_is_not_a_wrong_clock() {
         for slot in 2..40 {
             let voting = members(&stage, slot - 2, 512);
             let mut late = stage.plain_vote(slot - 2, head, &voting);
-            late.heard.at = UnixNs(stage.at(slot, 6_000));
+            late.heard.at = Time(stage.at(slot, 6_000));
             late.arrivals = vec![late.heard.arrival(); voting.len()];
-            stage.monitor.note_delay(UnixNs(stage.at(slot, 6_500)), Duration::from_millis(waited_ms));
-            stage.play(slot, Said { votes: vec![late], ..Said::default() });
+            stage.monitor.note_delay(Time(stage.at(slot, 6_500)), Duration::from_millis(waited_ms));
+            stage.play(slot, SlotInput { votes: vec![late], ..SlotInput::default() });
         }
         stage.of(&Kind::OwnClock).len()
     };
@@ -201,10 +201,10 @@ fn a_clock_that_is_behind_is_told_however_slow_we_are() {
         let mut early = stage.plain_vote(slot + 1, head, &voting);
         early.data = data;
         early.data_root = data.root();
-        early.heard.at = UnixNs(stage.at(slot, 2_000));
+        early.heard.at = Time(stage.at(slot, 2_000));
         early.arrivals = vec![early.heard.arrival(); voting.len()];
-        stage.monitor.note_delay(UnixNs(stage.at(slot, 6_500)), Duration::from_secs(20));
-        stage.play(slot, Said { votes: vec![early], ..Said::default() });
+        stage.monitor.note_delay(Time(stage.at(slot, 6_500)), Duration::from_secs(20));
+        stage.play(slot, SlotInput { votes: vec![early], ..SlotInput::default() });
     }
     let told = stage.of(&Kind::OwnClock);
     assert_eq!(told.len(), 1);

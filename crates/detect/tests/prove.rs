@@ -15,7 +15,7 @@ use index::{Conflict, StoredProposal, StoredVote};
 use simulator::Scenario;
 use simulator::keys::Keyring;
 use std::sync::Arc;
-use verify::{Arrival, FirstSeen, SlashingBody, SlashingOp, SourceKind, UnixNs};
+use verify::{Arrival, FirstSeen, SlashingBody, SlashingOp, SourceKind, Time};
 
 struct Setup {
     chain: Chain,
@@ -67,7 +67,7 @@ impl Setup {
 }
 
 fn heard(at: u64) -> FirstSeen {
-    FirstSeen { at: UnixNs(at), source: SourceKind::Gossip, peer: None }
+    FirstSeen { at: Time(at), source: SourceKind::Gossip, peer: None }
 }
 
 /// Both votes in one slashing, as a block or a peer would send them.
@@ -112,7 +112,7 @@ fn a_findings_times_and_sources_are_those_of_the_validators_own_messages() {
     let setup = Setup::new();
     let (a, b) = (setup.vote(0, 1, 1, &[3, 5, 9], 10), setup.vote(0, 1, 2, &[5, 9], 20));
     let Conflict::DoubleVote { validator, first, second, .. } = double_vote(5, &a, &b) else { unreachable!() };
-    let arrival = |at, source| Arrival { at: UnixNs(at), source };
+    let arrival = |at, source| Arrival { at: Time(at), source };
     let (block, api) = (arrival(400, SourceKind::Block), arrival(300, SourceKind::Api));
     for arrivals in [[block, api], [api, block]] {
         let (first, second) = (first.clone(), second.clone());
@@ -128,7 +128,7 @@ fn what_the_index_knows_goes_before_what_an_operation_tells() {
     let setup = Setup::new();
     let (a, b) = (setup.vote(0, 1, 1, &[3, 5, 9], 1), setup.vote(0, 1, 2, &[2, 5, 9], 2));
     let body = slashing_of(&a, &b);
-    let heard = FirstSeen { at: UnixNs(50), source: SourceKind::SlashingOp, peer: None };
+    let heard = FirstSeen { at: Time(50), source: SourceKind::SlashingOp, peer: None };
     let operation = SlashingOp {
         body: SlashingBody::Attester(Box::new(body)),
         fork: consensus::ForkName::Fulu,
@@ -140,7 +140,7 @@ fn what_the_index_knows_goes_before_what_an_operation_tells() {
     // before the operation.
     let alone =
         |validator: u64, heard: FirstSeen| Arc::new(StoredVote { heard, ..(*setup.vote(0, 1, 2, &[validator], 0)).clone() });
-    let gossip = |at| FirstSeen { at: UnixNs(at), source: SourceKind::Gossip, peer: None };
+    let gossip = |at| FirstSeen { at: Time(at), source: SourceKind::Gossip, peer: None };
     let known = [double_vote(5, &a, &alone(5, heard)), double_vote(9, &a, &alone(9, gossip(49)))];
     let known = || known.iter().map(|conflict| setup.prove(conflict).unwrap()).collect::<Vec<_>>();
     let merged = detect::merge(operation_findings(), known());

@@ -15,7 +15,7 @@ use detect::{DetectConfig, DetectorOutput, Monitor, MonitorInput};
 use evidence::{Included, Punishable};
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use verify::{Signed, UnixNs, Verified, Vote};
+use verify::{Signed, Time, Verified, Vote};
 
 const N_VALIDATORS: usize = 512;
 /// One validator is slashed in this number of epochs.
@@ -137,7 +137,7 @@ impl Days {
         self.waiting = later;
         let included: Vec<(Root, Included)> =
             due.into_iter().map(|(_, id)| (id, Included { slot, block_root: head.1 })).collect();
-        let over = self.monitor.turn_to(UnixNs(start), &self.chain, &Arc::default());
+        let over = self.monitor.turn_to(Time(start), &self.chain, &Arc::default());
         self.note(slot, over);
         let heard = self.monitor.observe(&MonitorInput {
             verified: &verified,
@@ -147,7 +147,7 @@ impl Days {
             peers: &[],
             chain: &self.chain,
             labels: &Arc::default(),
-            received_until: UnixNs(network.slot_start_ns(slot.saturating_add(1)) - 1),
+            received_until: Time(network.slot_start_ns(slot.saturating_add(1)) - 1),
         });
         self.note(slot, heard);
         let oldest = epoch.saturating_sub(4);

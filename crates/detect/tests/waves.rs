@@ -4,7 +4,7 @@
 
 mod common;
 
-use common::{Said, Stage, offenders};
+use common::{SlotInput, Stage, offenders};
 use consensus::{Root, Slot, ValidatorIndex};
 use detect::{DetectConfig, Left, Monitor};
 use evidence::{Evidence, Finding, Incident, IncidentState, Kind, Punishable, Severity};
@@ -27,7 +27,7 @@ fn offence(stage: &Stage, validators: &[u64], slot: u64, nth: u8, punishable: Pu
 }
 
 fn play(stage: &mut Stage, slot: u64, offenders: Vec<detect::Offender>) {
-    stage.play(slot, Said { offenders, ..Said::default() });
+    stage.play(slot, SlotInput { offenders, ..SlotInput::default() });
 }
 
 /// Withdrawn keys cost nothing, so anyone may hold some. Four of them are no wave, however often

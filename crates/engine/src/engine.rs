@@ -32,13 +32,13 @@ use consensus::{Checkpoint, Epoch, Root};
 use detect::offences::{Inclusions, Quota, SlashedByBlock, SourceState};
 use detect::watch::{Labels, SharedWatchState, WatchList, WatchedKeysConfig, WatchedKeysDetector};
 use detect::{DetectConfig, Monitor, PeerNews, Proofs};
-use evidence::{Addressee, Changes, Finding, Incident, Recorded, Store, StoreError, Time};
+use evidence::{Changes, Finding, Incident, Recorded, RouteFilter, Store, StoreError, Time};
 use index::{Index, IndexError, Shape};
 use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
-use verify::{MessageOutcome, Outcome, PeerBytes, PeerReputation, RawMessage, UnixNs, Verified, Verifier};
+use verify::{MessageOutcome, Outcome, PeerBytes, PeerReputation, RawMessage, Verified, Verifier};
 
 /// The reasons why the engine cannot go on. The content of a message never causes such an error.
 #[derive(Debug, thiserror::Error)]
@@ -83,12 +83,12 @@ pub struct Engine {
     /// Proofs that the second check has already confirmed.
     proofs: Proofs,
     store: Store,
-    routes: Vec<Addressee>,
+    routes: Vec<RouteFilter>,
     unrecorded: Option<Unrecorded>,
     /// Changes that could not be written so far. They are written together with the next ones.
     owed: Changes,
     metrics: Metrics,
-    clock: fn() -> UnixNs,
+    clock: fn() -> Time,
     pruned_before: Epoch,
     /// The epoch in which expired findings were last deleted.
     expired_in: Epoch,
@@ -97,13 +97,13 @@ pub struct Engine {
     /// Peer news since the last batch.
     peer_news: Vec<PeerNews>,
     /// The time at which a current vote or block was last proven. See [`Self::last_reception`].
-    last_reception: Option<UnixNs>,
+    last_reception: Option<Time>,
     /// The silence that was still open when the last run ended.
     earlier_silence: Option<Incident>,
     /// All messages that arrived before this time were given to [`Self::process`].
-    received_until: UnixNs,
+    received_until: Time,
     /// The latest time that the source's clock showed.
-    latest_now: UnixNs,
+    latest_now: Time,
     labels: LabelResolver,
     /// What others read about watched keys. The detector of watched keys publishes in it.
     watch_state: SharedWatchState,
@@ -135,14 +135,14 @@ pub struct EngineParts {
     pub detect: DetectConfig,
     pub watch: WatchParts,
     /// The routes that are told about findings.
-    pub routes: Vec<Addressee>,
+    pub routes: Vec<RouteFilter>,
     /// Receives findings that were proven but could not be written, so that kill switches can still
     /// act on them. `None` if nothing acts on findings.
     pub unrecorded: Option<Unrecorded>,
     pub metrics: Metrics,
     /// The wall clock. It is read only to stamp `recorded_at` and to decide which findings have
     /// expired.
-    pub clock: fn() -> UnixNs,
+    pub clock: fn() -> Time,
 }
 
 /// The configuration of watched keys.
@@ -205,8 +205,8 @@ impl Engine {
             peer_news: Vec::new(),
             last_reception: None,
             earlier_silence: silence::open_silence(&earlier.incidents).cloned(),
-            received_until: UnixNs(0),
-            latest_now: UnixNs(0),
+            received_until: Time(0),
+            latest_now: Time(0),
             inclusions,
             punished,
             open_incidents,
@@ -248,7 +248,7 @@ impl Engine {
 
     /// Arrival time of the oldest message that waits for its committees. Parked messages are in
     /// memory only.
-    pub fn parked_since(&self) -> Option<UnixNs> {
+    pub fn parked_since(&self) -> Option<Time> {
         self.verifier.parked_since()
     }
 
@@ -267,7 +267,7 @@ impl Engine {
     }
 
     /// Replaces the routes that are told about new findings.
-    pub fn set_routes(&mut self, routes: Vec<Addressee>) {
+    pub fn set_routes(&mut self, routes: Vec<RouteFilter>) {
         self.routes = routes;
     }
 
@@ -293,7 +293,7 @@ impl Engine {
 
     /// Takes one batch through all stages. `now` is the time on the source's clock. For a capture,
     /// this is the time of the capture.
-    pub fn process(&mut self, batch: Vec<RawMessage>, now: UnixNs) -> Result<Processed, EngineError> {
+    pub fn process(&mut self, batch: Vec<RawMessage>, now: Time) -> Result<Processed, EngineError> {
         let network = self.chain.network().clone();
         self.chain.tick(network.slot_at(now.0));
         // While messages wait, the detectors' time is the time of the messages. Otherwise a backlog
@@ -331,7 +331,7 @@ impl Engine {
 
     /// Time at which a current vote or block was last proven. `None` if there was none since the
     /// start.
-    pub fn last_reception(&self) -> Option<UnixNs> {
+    pub fn last_reception(&self) -> Option<Time> {
         self.last_reception
     }
 
@@ -342,7 +342,7 @@ impl Engine {
 
     /// The time of the detectors only grows. If the clock was set back by more than a few slots,
     /// the detectors start again from the new time.
-    fn follow_clock(&mut self, now: UnixNs) {
+    fn follow_clock(&mut self, now: Time) {
         let network = self.chain.network();
         let (from, to) = (network.slot_at(self.latest_now.0), network.slot_at(now.0));
         if to.saturating_add(detect::monitor::MAX_STEP_BACK) < from {
@@ -373,7 +373,7 @@ impl Engine {
     }
 
     /// Notes how long messages have waited in this process. See [`Monitor::note_delay`].
-    pub fn note_delay(&mut self, now: UnixNs, delay: Duration) {
+    pub fn note_delay(&mut self, now: Time, delay: Duration) {
         self.monitor.note_delay(now, delay);
     }
 
@@ -384,7 +384,7 @@ impl Engine {
 
     /// Ends the waiting of all parked messages when a source has no more messages. Each of them is
     /// tried one last time if possible.
-    pub fn finish(&mut self, now: UnixNs) -> Result<Processed, EngineError> {
+    pub fn finish(&mut self, now: Time) -> Result<Processed, EngineError> {
         let verified = self.verifier.finish(&mut self.chain, now);
         let processed = self.settle(verified, Vec::new(), SourceState::Ended)?;
         let last = self.monitor.finish(&self.chain, self.labels.labels());
@@ -404,7 +404,7 @@ impl Engine {
         Ok(Processed { reports: verified.outcomes, recorded })
     }
 
-    fn prune(&mut self, now: UnixNs) -> Result<(), EngineError> {
+    fn prune(&mut self, now: Time) -> Result<(), EngineError> {
         let epoch = self.chain.now().epoch(self.chain.network().preset());
         if epoch > self.expired_in {
             self.expired_in = epoch;

@@ -43,7 +43,7 @@ use std::collections::{HashMap, HashSet, VecDeque};
 use std::hash::Hash;
 use std::time::Duration;
 use verify::{
-    MessageKind, Outcome, PeerBytes, PeerReputation, RawMessage, Triage, UnixNs, greatest_index_named, single_vote_claimed,
+    MessageKind, Outcome, PeerBytes, PeerReputation, RawMessage, Time, Triage, greatest_index_named, single_vote_claimed,
 };
 
 /// Contradictions and blocks in one batch.
@@ -314,7 +314,7 @@ impl PriorityQueues {
     }
 
     /// Returns the arrival time of the message that waits longest. This looks at every message.
-    pub fn oldest(&self) -> Option<UnixNs> {
+    pub fn oldest(&self) -> Option<Time> {
         self.queues().into_iter().flat_map(|queue| &queue.messages).map(|message| message.received_at).min()
     }
 
@@ -356,14 +356,14 @@ impl PriorityQueues {
 
     /// Returns how long it takes until a batch is due. It returns zero if one is due now, and
     /// `None` if nothing waits.
-    pub fn due_in(&self, now: UnixNs) -> Option<Duration> {
+    pub fn due_in(&self, now: Time) -> Option<Duration> {
         if [&self.urgent, &self.deferred, &self.settled].iter().any(|queue| !queue.is_empty()) {
             return Some(Duration::ZERO);
         }
         self.ordinary_due_in(now).or_else(|| (!self.doubtful.is_empty()).then_some(Duration::ZERO))
     }
 
-    fn ordinary_due_in(&self, now: UnixNs) -> Option<Duration> {
+    fn ordinary_due_in(&self, now: Time) -> Option<Duration> {
         if self.ordinary.len() >= self.limits.batch {
             return Some(Duration::ZERO);
         }
@@ -373,7 +373,7 @@ impl PriorityQueues {
     }
 
     /// Returns the next batch.
-    pub fn take(&mut self, now: UnixNs, repute: impl Fn(Option<&PeerBytes>) -> PeerReputation) -> Batch {
+    pub fn take(&mut self, now: Time, repute: impl Fn(Option<&PeerBytes>) -> PeerReputation) -> Batch {
         let mut dropped = Vec::new();
         let messages = self.choose(now, &repute, &mut dropped);
         for message in &messages {
@@ -384,7 +384,7 @@ impl PriorityQueues {
 
     fn choose(
         &mut self,
-        now: UnixNs,
+        now: Time,
         repute: &impl Fn(Option<&PeerBytes>) -> PeerReputation,
         dropped: &mut Vec<(RawMessage, Dropped)>,
     ) -> Vec<RawMessage> {

@@ -22,7 +22,6 @@ use detect::monitor::{Described, Details as _, News, announcement};
 use evidence::{Finding, INCIDENT_SCHEMA, Incident, IncidentState, Kind, Severity, Time, Tracking, incident_id};
 use std::sync::Arc;
 use std::time::Duration;
-use verify::UnixNs;
 
 /// Number of slots without a proven vote or block after which the watcher is deaf.
 pub const SILENT_AFTER_SLOTS: u32 = 2;
@@ -35,17 +34,17 @@ const KEY: &str = "all";
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Reception {
     /// When the watcher started.
-    pub started: UnixNs,
+    pub started: Time,
     /// When the latest vote or block was proven, or `None` if none was since the start.
-    pub last_message: Option<UnixNs>,
+    pub last_message: Option<Time>,
     /// When the engine ticked last.
-    pub looked_at: UnixNs,
+    pub looked_at: Time,
 }
 
 impl Reception {
     /// Returns true if a vote or block came within the last two slots before `now`. It returns
     /// false if the engine has not ticked for that long, because then nothing is known.
-    pub fn is_current(&self, now: UnixNs, slot_duration: Duration) -> bool {
+    pub fn is_current(&self, now: Time, slot_duration: Duration) -> bool {
         let limit = nanoseconds(slot_duration * SILENT_AFTER_SLOTS);
         self.last_message.is_some_and(|last| now.0.saturating_sub(last.0.min(now.0)) <= limit)
             && now.0.saturating_sub(self.looked_at.0) <= limit
@@ -53,7 +52,7 @@ impl Reception {
 
     /// Returns the start of the silence, if there is one: the last reception, or the start of the
     /// watcher.
-    pub fn silent_since(&self) -> UnixNs {
+    pub fn silent_since(&self) -> Time {
         self.last_message.unwrap_or(self.started)
     }
 }
@@ -62,15 +61,15 @@ impl Reception {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SilenceChange {
     Began {
-        since: UnixNs,
+        since: Time,
     },
     /// Another epoch has passed. Nobody is alerted, but the stored incident gets its new length.
     GoesOn {
-        since: UnixNs,
+        since: Time,
     },
     Ended {
-        since: UnixNs,
-        until: UnixNs,
+        since: Time,
+        until: Time,
     },
 }
 
@@ -79,9 +78,9 @@ pub struct SilenceTracker {
     network: Arc<Network>,
     reception: Reception,
     /// The start of the silence that was reported to every route.
-    silent_since: Option<UnixNs>,
+    silent_since: Option<Time>,
     /// Since when messages arrive again. It is set while it is not certain yet that they continue.
-    heard_again: Option<UnixNs>,
+    heard_again: Option<Time>,
     /// The slot in which the incident was stored last.
     stored_at: Slot,
 }
@@ -89,9 +88,9 @@ pub struct SilenceTracker {
 impl SilenceTracker {
     /// Creates a tracker. `earlier` is the silence that was open when the last run ended, see
     /// [`open_silence`].
-    pub fn new(network: Arc<Network>, now: UnixNs, earlier: Option<&Incident>) -> Self {
+    pub fn new(network: Arc<Network>, now: Time, earlier: Option<&Incident>) -> Self {
         let reception = Reception { started: now, last_message: None, looked_at: now };
-        let silent_since = earlier.map(|incident| UnixNs(network.slot_start_ns(incident.first_slot)));
+        let silent_since = earlier.map(|incident| Time(network.slot_start_ns(incident.first_slot)));
         let stored_at = network.slot_at(now.0);
         Self { network, reception, silent_since, heard_again: None, stored_at }
     }
@@ -102,23 +101,23 @@ impl SilenceTracker {
 
     /// Returns the start of a reported silence if nothing has been received since. The slots after
     /// the first new message are no gap.
-    pub fn silent_since(&self) -> Option<UnixNs> {
+    pub fn silent_since(&self) -> Option<Time> {
         self.silent_since.filter(|_| self.heard_again.is_none())
     }
 
     /// Records that a vote or block was proven at this time.
-    pub fn received(&mut self, at: UnixNs) {
+    pub fn received(&mut self, at: Time) {
         self.reception.last_message = self.reception.last_message.max(Some(at));
     }
 
     /// Advances the time and returns the change, if any.
-    pub fn tick(&mut self, now: UnixNs) -> Option<SilenceChange> {
+    pub fn tick(&mut self, now: Time) -> Option<SilenceChange> {
         self.reception.looked_at = now;
         // If the clock was set back, times in the future are replaced by `now`.
         self.reception.last_message = self.reception.last_message.map(|last| last.min(now));
         self.reception.started = self.reception.started.min(now);
         // There is nothing to receive before genesis.
-        let since = UnixNs(self.reception.silent_since().0.max(self.network.slot_start_ns(Slot::new(0))));
+        let since = Time(self.reception.silent_since().0.max(self.network.slot_start_ns(Slot::new(0))));
         let slot_duration = self.network.spec.slot_duration;
         let is_silent = now.0.saturating_sub(since.0) > nanoseconds(slot_duration * SILENT_AFTER_SLOTS);
         let slot = self.network.slot_at(now.0);
@@ -127,7 +126,7 @@ impl SilenceTracker {
             Some(since) => Some(since.min(now)),
             None => self.reception.last_message,
         };
-        let is_over = |again: UnixNs| now.0.saturating_sub(again.0) >= nanoseconds(slot_duration * OVER_AFTER_SLOTS);
+        let is_over = |again: Time| now.0.saturating_sub(again.0) >= nanoseconds(slot_duration * OVER_AFTER_SLOTS);
         match (self.silent_since, self.heard_again) {
             (None, _) if is_silent => {
                 (self.silent_since, self.stored_at) = (Some(since), slot);
@@ -159,13 +158,13 @@ pub fn is_silence(incident: &Incident) -> bool {
 
 /// Returns the incident after a change, and the finding for the alert routes, if they are to be
 /// alerted. `n_peers` is the number of connected peers.
-pub fn report(network: &Network, change: SilenceChange, now: UnixNs, n_peers: u64) -> (Incident, Option<Finding>) {
+pub fn report(network: &Network, change: SilenceChange, now: Time, n_peers: u64) -> (Incident, Option<Finding>) {
     let (since, until) = match change {
         SilenceChange::Began { since } | SilenceChange::GoesOn { since } => (since, None),
         SilenceChange::Ended { since, until } => (since, Some(until)),
     };
     let first_slot = network.slot_at(since.0);
-    let time = |at: UnixNs| Time::from_unix_ns(at.0);
+    let time = |at: Time| Time::from_unix_ns(at.0);
     let details = SubnetSilentDetails::All {
         subnets: AllSubnets::All,
         silent_since: time(since),
@@ -174,7 +173,7 @@ pub fn report(network: &Network, change: SilenceChange, now: UnixNs, n_peers: u6
     };
     let (kind, details) = Described::from(details).into_parts();
     // The time comes from the network's clock, so it does not depend on the moment of the tick.
-    let opened_at = UnixNs(since.0.saturating_add(nanoseconds(network.spec.slot_duration * SILENT_AFTER_SLOTS)));
+    let opened_at = Time(since.0.saturating_add(nanoseconds(network.spec.slot_duration * SILENT_AFTER_SLOTS)));
     let incident = Incident {
         schema: INCIDENT_SCHEMA,
         id: incident_id(network.genesis_validators_root, &kind, first_slot, KEY),
@@ -218,8 +217,8 @@ mod tests {
     }
 
     /// The time this many seconds after genesis.
-    fn at(seconds: i64) -> UnixNs {
-        UnixNs((GENESIS_S as i64 + seconds) as u64 * 1_000_000_000)
+    fn at(seconds: i64) -> Time {
+        Time((GENESIS_S as i64 + seconds) as u64 * 1_000_000_000)
     }
 
     #[test]

@@ -3,7 +3,7 @@
 //! the deliveries.
 
 use crate::keys::{CHECKPOINTS, EVIDENCE, FINDINGS, Key};
-use crate::outbox::{Addressee, Priority};
+use crate::outbox::{Priority, RouteFilter};
 use crate::store::{Recorded, StoreWriter, to_json};
 use crate::{Evidence, Finding, Incident, Included, Store, StoreError};
 use consensus::{Root, ValidatorIndex};
@@ -37,8 +37,8 @@ pub struct Changes {
 /// The routes that get a delivery of a finding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Recipients {
-    WhoWantsIt,
-    Everybody,
+    ByFilter,
+    AllRoutes,
 }
 
 impl Changes {
@@ -65,14 +65,14 @@ impl Store {
     /// Stores all changes in one atomic, synced write, with one delivery of each new finding for
     /// each route that wants it. The result has a row for each finding, in order, and then one for
     /// each broadcast. On an error nothing is stored.
-    pub fn apply(&self, changes: Changes, routes: &[Addressee]) -> Result<Vec<Recorded>, StoreError> {
+    pub fn apply(&self, changes: Changes, routes: &[RouteFilter]) -> Result<Vec<Recorded>, StoreError> {
         let Changes { findings, broadcasts, mut inclusions, mut further_pairs, incidents, checkpoints, dropped_checkpoints } =
             changes;
         let mut writer = self.lock_writer()?;
         let mut next = *writer;
         let mut batch = WriteBatch::default();
-        let rows = findings.into_iter().map(|(finding, evidence)| (finding, evidence, Recipients::WhoWantsIt));
-        let rows = rows.chain(broadcasts.into_iter().map(|finding| (finding, None, Recipients::Everybody)));
+        let rows = findings.into_iter().map(|(finding, evidence)| (finding, evidence, Recipients::ByFilter));
+        let rows = rows.chain(broadcasts.into_iter().map(|finding| (finding, None, Recipients::AllRoutes)));
         let recorded = self.stage_findings(rows, &mut inclusions, &mut further_pairs, routes, &mut batch, &mut next)?;
         let changed: HashSet<Root> = inclusions.keys().chain(further_pairs.keys()).copied().collect();
         for id in changed {
@@ -102,7 +102,7 @@ impl Store {
         self.commit(&mut writer, next, batch)?;
         drop(writer);
         if has_news {
-            self.tell_listeners(next.last_seq);
+            self.notify_listeners(next.last_seq);
         }
         Ok(recorded)
     }
@@ -113,7 +113,7 @@ impl Store {
         rows: impl Iterator<Item = (Finding, Option<Arc<Evidence>>, Recipients)>,
         inclusions: &mut HashMap<Root, Option<Included>>,
         further_pairs: &mut HashMap<Root, u64>,
-        routes: &[Addressee],
+        routes: &[RouteFilter],
         batch: &mut WriteBatch,
         next: &mut StoreWriter,
     ) -> Result<Vec<Recorded>, StoreError> {
@@ -147,21 +147,21 @@ impl Store {
             {
                 batch.put_cf(&self.family(EVIDENCE), evidence.id, evidence.to_stored());
             }
-            let told: Vec<&Addressee> =
-                routes.iter().filter(|addressee| recipients == Recipients::Everybody || addressee.wants(&finding)).collect();
+            let receivers: Vec<&RouteFilter> =
+                routes.iter().filter(|route| recipients == Recipients::AllRoutes || route.wants(&finding)).collect();
             let offender = finding.validator.as_ref().filter(|_| finding.offence().is_some()).map(|subject| subject.index);
             let is_first_here = offender.is_some_and(|validator| offenders_in_batch.insert(validator));
-            if !told.is_empty() {
+            if !receivers.is_empty() {
                 let is_first = match offender {
                     Some(validator) => is_first_here && !self.is_offender(validator)?,
                     None => true,
                 };
                 let priority = match recipients {
-                    Recipients::WhoWantsIt => Priority::of(&finding, is_first),
-                    Recipients::Everybody => Priority::Watched,
+                    Recipients::ByFilter => Priority::of(&finding, is_first),
+                    Recipients::AllRoutes => Priority::Watched,
                 };
-                for addressee in told {
-                    self.put_new_delivery(batch, seq, &addressee.route, priority, finding.recorded_at);
+                for route in receivers {
+                    self.put_new_delivery(batch, seq, &route.route, priority, finding.recorded_at);
                     next.counts.pending += 1;
                 }
             }

@@ -141,7 +141,7 @@ pub struct EvidenceRef {
 
 /// The arguments of [`Finding::slashable`].
 #[derive(Clone, Debug)]
-pub struct Slashable {
+pub struct OffenceFacts {
     pub genesis_validators_root: Root,
     pub offence: Offence,
     pub validator: ValidatorIndex,
@@ -184,8 +184,8 @@ pub struct Anomaly {
 impl Finding {
     /// Creates a finding of a proven offence. Its id and severity follow from the facts (see
     /// [`Self::set_punishable`]).
-    pub fn slashable(facts: Slashable, evidence: &Evidence) -> Self {
-        let Slashable { genesis_validators_root, offence, validator, pubkey, labels, roots, slot, epoch, .. } = facts;
+    pub fn slashable(facts: OffenceFacts, evidence: &Evidence) -> Self {
+        let OffenceFacts { genesis_validators_root, offence, validator, pubkey, labels, roots, slot, epoch, .. } = facts;
         let [one, other] = facts.seen;
         Self {
             schema: SCHEMA,

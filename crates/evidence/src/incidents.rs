@@ -7,7 +7,7 @@
 use crate::incident::{Incident, Tracking};
 use crate::keys::{INCIDENT_REVISIONS, INCIDENTS, Key};
 use crate::store::StoreWriter;
-use crate::{Changes, Store, StoreError};
+use crate::{Store, StoreError};
 use consensus::Root;
 use rocksdb::{Direction, IteratorMode, Snapshot, WriteBatch};
 use serde::Serialize;
@@ -22,12 +22,6 @@ struct Stored<'a> {
 }
 
 impl Store {
-    /// Stores the new state of incidents in one atomic, synced write. Incidents that did not change
-    /// get no new revision.
-    pub fn put_incidents(&self, incidents: &[Incident]) -> Result<(), StoreError> {
-        self.apply(Changes { incidents: incidents.to_vec(), ..Changes::default() }, &[]).map(|_| ())
-    }
-
     pub(crate) fn stage_incidents(
         &self,
         incidents: &[Incident],

@@ -1,12 +1,12 @@
 //! Findings, their proofs and the outbox of their deliveries, stored durably in one database.
 //!
 //! A finding, its evidence and one delivery per route become visible in one atomic, synced write
-//! ([`Store::record`]). So after a power cut there is either all of it or nothing. A finding's id
+//! ([`Store::apply`]). So after a power cut there is either all of it or nothing. A finding's id
 //! is a hash of its content only. So if work is repeated after a crash, it finds the row that is
 //! already there and changes nothing.
 //!
 //! The crate reads no clock and knows no async runtime. Times come in as [`Time`]. Code that wants
-//! to be told about new findings registers a callback ([`Store::subscribe`]).
+//! to be notified of new findings registers a callback ([`Store::subscribe`]).
 //!
 //! - [`kind`]: the names of findings and incidents, and who may see them
 //! - [`finding`]: the JSON of findings, byte for byte as the contract has it
@@ -48,11 +48,15 @@ pub use consensus::Punishable;
 pub use durable::{is_partial, replace_file};
 pub use error::StoreError;
 pub use find::{KindCounts, MAX_PARSED, MAX_SCANNED, Page, Query, SortOrder};
-pub use finding::{Anomaly, EvidenceRef, FURTHER_PAIRS, Finding, Included, Severity, Slashable, Subject, anomaly_id, finding_id};
+pub use finding::{
+    Anomaly, EvidenceRef, FURTHER_PAIRS, Finding, Included, OffenceFacts, Severity, Subject, anomaly_id, finding_id,
+};
 pub use incident::{Count, INCIDENT_SCHEMA, Incident, IncidentState, OffenceCounts, Penalty, SharedTrait, Tracking, incident_id};
 pub use kind::{Audience, Kind};
 pub use notify::Subscription;
-pub use outbox::{Addressee, Delivery, DeliveryId, DeliveryState, Due, OutboxCounts, Priority, RouteName, RouteNameError};
+pub use outbox::{
+    Delivery, DeliveryId, DeliveryState, DueDelivery, OutboxCounts, Priority, RouteFilter, RouteName, RouteNameError,
+};
 pub use proof::{Evidence, EvidenceKind};
 pub use store::{Recorded, Store};
 pub use submission::{SUBMISSION_SCHEMA, Submission, SubmissionState};

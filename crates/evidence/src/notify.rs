@@ -28,7 +28,7 @@ impl Listeners {
 
     /// Calls all callbacks without holding the lock, so that a callback may subscribe or
     /// unsubscribe.
-    pub(crate) fn tell(&self, last_seq: u64) {
+    pub(crate) fn notify(&self, last_seq: u64) {
         let callbacks: Vec<Callback> =
             self.callbacks.lock().unwrap_or_else(PoisonError::into_inner).iter().map(|(_, callback)| callback.clone()).collect();
         for callback in callbacks {

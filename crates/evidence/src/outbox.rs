@@ -1,6 +1,6 @@
 //! The outbox: deliveries of findings to routes, until each of them has ended.
 //!
-//! [`Store::record`] creates one delivery per finding and route, in the same atomic write as the
+//! [`Store::apply`] creates one delivery per finding and route, in the same atomic write as the
 //! finding. A delivery is pending until it ends as delivered or given up. A failed attempt moves it
 //! to a later time. Everything is on disk before a call returns. If a dispatcher is killed between
 //! the receiver's answer and [`Store::delivered`], it sends the delivery once more after the
@@ -95,7 +95,7 @@ impl fmt::Display for RouteName {
 
 /// The part of a route's configuration that the store needs.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Addressee {
+pub struct RouteFilter {
     pub route: RouteName,
     /// Only findings of this severity or higher.
     pub min_severity: Severity,
@@ -104,7 +104,7 @@ pub struct Addressee {
     pub labels: Vec<String>,
 }
 
-impl Addressee {
+impl RouteFilter {
     /// Whether the route gets this finding.
     pub fn wants(&self, finding: &Finding) -> bool {
         finding.severity >= self.min_severity
@@ -128,7 +128,7 @@ impl fmt::Display for DeliveryId {
 
 /// A delivery whose next attempt is due.
 #[derive(Clone, Debug)]
-pub struct Due {
+pub struct DueDelivery {
     pub id: DeliveryId,
     pub priority: Priority,
     /// Attempts made so far.
@@ -200,7 +200,7 @@ type PendingRows<'a> = Box<dyn Iterator<Item = Result<(Time, u64), StoreError>> 
 impl Store {
     /// Deliveries of all routes that are due at `now`, ordered by priority and then by due time,
     /// `limit` at most.
-    pub fn due(&self, now: Time, limit: usize) -> Result<Vec<Due>, StoreError> {
+    pub fn due(&self, now: Time, limit: usize) -> Result<Vec<DueDelivery>, StoreError> {
         let mut due = Vec::new();
         for route in self.pending_routes()? {
             due.extend(self.due_for(&route, now, limit)?);
@@ -211,7 +211,7 @@ impl Store {
     }
 
     /// Same as [`Self::due`], for one route.
-    pub fn due_for(&self, route: &RouteName, now: Time, limit: usize) -> Result<Vec<Due>, StoreError> {
+    pub fn due_for(&self, route: &RouteName, now: Time, limit: usize) -> Result<Vec<DueDelivery>, StoreError> {
         let mut due = Vec::new();
         // All rows are read as they are at this moment. Otherwise a delivery could be moved or end
         // between its row in `pending` and its state.
@@ -230,7 +230,7 @@ impl Store {
                 let finding = get(FINDINGS, &Key::seq(seq))?.ok_or_else(|| self.damaged("a delivery without its finding"))?;
                 let finding = self.finding_from_json(seq, &finding)?;
                 let Delivery { attempts, refusals, created_at, .. } = delivery;
-                due.push(Due { id, priority, attempts, refusals, created_at, due_at, finding });
+                due.push(DueDelivery { id, priority, attempts, refusals, created_at, due_at, finding });
             }
         }
         Ok(due)

@@ -1,11 +1,15 @@
 //! Sample findings and incidents for tests. A test sets the fields that matter to it and takes the
-//! rest from here, as in `Slashable { slot, ..Slashable::sample() }`.
+//! rest from here, as in `OffenceFacts { slot, ..OffenceFacts::sample() }`.
 
-use crate::{Anomaly, INCIDENT_SCHEMA, Incident, IncidentState, Kind, Punishable, Severity, Slashable, Time};
+use crate::{
+    Anomaly, Changes, Evidence, Finding, INCIDENT_SCHEMA, Incident, IncidentState, Kind, OffenceFacts, Punishable, Recorded,
+    RouteFilter, Severity, Store, StoreError, Time,
+};
 use consensus::{Epoch, ForkName, Offence, PubkeyBytes, Root, Slot, ValidatorIndex};
 use serde_json::Map;
+use std::sync::Arc;
 
-impl Slashable {
+impl OffenceFacts {
     /// A double vote of validator 5 in slot 1 that a block can punish, received on gossip.
     pub fn sample() -> Self {
         Self {
@@ -66,5 +70,30 @@ impl Incident {
             details: Map::new(),
             tracking: None,
         }
+    }
+}
+
+/// Short forms of [`Store::apply`].
+impl Store {
+    /// Stores findings with their evidence and one delivery for each route that wants them, in one
+    /// atomic, synced write.
+    ///
+    /// A finding whose id is already stored, or occurs earlier in this batch, changes nothing. On
+    /// an error nothing is stored.
+    pub fn record(&self, findings: Vec<(Finding, Arc<Evidence>)>, routes: &[RouteFilter]) -> Result<Vec<Recorded>, StoreError> {
+        let findings = findings.into_iter().map(|(finding, evidence)| (finding, Some(evidence))).collect();
+        self.apply(Changes { findings, ..Changes::default() }, routes)
+    }
+
+    /// Same as [`Self::record`], for findings that have no evidence.
+    pub fn record_anomalies(&self, findings: Vec<Finding>, routes: &[RouteFilter]) -> Result<Vec<Recorded>, StoreError> {
+        let findings = findings.into_iter().map(|finding| (finding, None)).collect();
+        self.apply(Changes { findings, ..Changes::default() }, routes)
+    }
+
+    /// Stores the new state of incidents in one atomic, synced write. Incidents that did not change
+    /// get no new revision.
+    pub fn put_incidents(&self, incidents: &[Incident]) -> Result<(), StoreError> {
+        self.apply(Changes { incidents: incidents.to_vec(), ..Changes::default() }, &[]).map(|_| ())
     }
 }

@@ -6,7 +6,7 @@
 
 use crate::keys::{BY_KIND, BY_LABEL, BY_SEVERITY, BY_SLOT, BY_VALIDATOR, CHECKPOINTS, EVIDENCE, FINDING_IDS, FINDINGS, Key};
 use crate::notify::Listeners;
-use crate::outbox::{Addressee, OutboxCounts};
+use crate::outbox::OutboxCounts;
 use crate::{Changes, Evidence, Finding, Query, StoreError, Subscription, open};
 use consensus::{Root, ValidatorIndex};
 use rocksdb::{BoundColumnFamily, DB, Direction, IteratorMode, WriteBatch};
@@ -87,22 +87,6 @@ impl Store {
     /// The folder of the database.
     pub fn path(&self) -> &Path {
         &self.shared.path
-    }
-
-    /// Stores findings with their evidence and one delivery for each route that wants them, in one
-    /// atomic, synced write.
-    ///
-    /// A finding whose id is already stored, or occurs earlier in this batch, changes nothing. On
-    /// an error nothing is stored.
-    pub fn record(&self, findings: Vec<(Finding, Arc<Evidence>)>, routes: &[Addressee]) -> Result<Vec<Recorded>, StoreError> {
-        let findings = findings.into_iter().map(|(finding, evidence)| (finding, Some(evidence))).collect();
-        self.apply(Changes { findings, ..Changes::default() }, routes)
-    }
-
-    /// Same as [`Self::record`], for findings that have no evidence.
-    pub fn record_anomalies(&self, findings: Vec<Finding>, routes: &[Addressee]) -> Result<Vec<Recorded>, StoreError> {
-        let findings = findings.into_iter().map(|finding| (finding, None)).collect();
-        self.apply(Changes { findings, ..Changes::default() }, routes)
     }
 
     /// Whether a finding with this id is stored.
@@ -311,8 +295,8 @@ impl Store {
         *self.shared.writer.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(crate) fn tell_listeners(&self, last_seq: u64) {
-        self.shared.listeners.tell(last_seq);
+    pub(crate) fn notify_listeners(&self, last_seq: u64) {
+        self.shared.listeners.notify(last_seq);
     }
 
     /// A column family that databases of older formats may not have.

@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "in a test an unwrap is an assertion")]
 
 use evidence::{
-    Addressee, Delivery, DeliveryId, DeliveryState, Kind, OutboxCounts, Priority, Punishable, RouteName, Severity, StoreError,
+    Delivery, DeliveryId, DeliveryState, Kind, OutboxCounts, Priority, Punishable, RouteFilter, RouteName, Severity, StoreError,
     Time,
 };
 use proptest::prelude::*;
@@ -19,7 +19,7 @@ fn each_route_gets_what_is_severe_enough() {
     let dir = tempfile::tempdir().unwrap();
     let store = open(dir.path());
     let routes = [("all", Severity::Info), ("pager", Severity::Critical)];
-    let routes = routes.map(|(name, min_severity)| Addressee { route: route(name), min_severity, labels: Vec::new() });
+    let routes = routes.map(|(name, min_severity)| RouteFilter { route: route(name), min_severity, labels: Vec::new() });
     store.record_anomalies(vec![anomaly(Kind::ClockSkew, Severity::Warning, 1)], &routes).unwrap();
     store.record(vec![double_vote(1, 2)], &routes).unwrap();
     let due = store.due(at(10), 10).unwrap();
@@ -170,7 +170,7 @@ proptest! {
 fn a_route_with_labels_is_told_of_their_holders_only() {
     let dir = tempfile::tempdir().unwrap();
     let store = open(dir.path());
-    let labelled = |name: &str, labels: &[&str]| Addressee {
+    let labelled = |name: &str, labels: &[&str]| RouteFilter {
         route: route(name),
         min_severity: Severity::Info,
         labels: labels.iter().map(|label| (*label).to_owned()).collect(),

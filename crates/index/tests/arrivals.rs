@@ -9,7 +9,7 @@ use consensus::{CommitteeIndex, Root, Slot, ValidatorIndex};
 use index::Conflict;
 use proptest::prelude::*;
 use std::collections::BTreeMap;
-use verify::{Arrival, Signed, SourceKind, UnixNs, Vote};
+use verify::{Arrival, Signed, SourceKind, Time, Vote};
 
 /// A message that arrived at some time: members of a committee (or a listed validator) that signed
 /// one of a few data.
@@ -41,7 +41,7 @@ impl Message {
         let mut vote = vote_in(data(self.source, self.target, slot, self.head), &signers, known).get().clone();
         // Each member has its own time and source, as in a sum of single votes.
         let arrival = |nth: u64| Arrival {
-            at: UnixNs(self.at + nth * 7 % 5),
+            at: Time(self.at + nth * 7 % 5),
             source: SourceKind::ALL[((u64::from(self.chosen) + nth) % 4) as usize],
         };
         vote.arrivals = (0..vote.indices.len() as u64).map(arrival).collect();
@@ -104,8 +104,8 @@ fn what_is_no_longer_known_is_told_by_the_sum() {
     let dir = tempfile::tempdir().unwrap();
     let sum = |head, times: [u64; 3]| {
         let mut vote = vote_in(data(0, 1, SLOTS, head), &[3, 4, 5], None).get().clone();
-        vote.arrivals = times.map(|at| Arrival { at: UnixNs(at), source: vote.heard.source }).to_vec();
-        vote.heard.at = UnixNs(times.into_iter().min().unwrap());
+        vote.arrivals = times.map(|at| Arrival { at: Time(at), source: vote.heard.source }).to_vec();
+        vote.heard.at = Time(times.into_iter().min().unwrap());
         Signed::for_tests(vote)
     };
     let mut index = open(dir.path());

@@ -52,7 +52,7 @@ impl Branch {
 
     /// Enters a new epoch: continues the randao mix, computes the committees, and counts the votes
     /// of the previous epoch.
-    pub(crate) fn enter(&mut self, epoch: Epoch, active: &Arc<Vec<u32>>, preset: &Preset) {
+    pub(crate) fn record(&mut self, epoch: Epoch, active: &Arc<Vec<u32>>, preset: &Preset) {
         while (self.mixes.len() as u64) <= epoch.as_u64() {
             self.mixes.push(self.mixes[self.mixes.len() - 1]);
         }

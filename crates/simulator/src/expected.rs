@@ -2,7 +2,7 @@
 //! how soon. The author of a scenario writes them, and they are compared with the reports of a
 //! watcher, in a replay or live.
 
-use crate::ledger::GroundTruth;
+use crate::ground_truth::GroundTruth;
 use consensus::Slot;
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -34,27 +34,27 @@ pub enum Seen {
 /// A report of a watcher: an incident with the slot in which it was opened, or an anomaly with its
 /// own slot.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Said {
+pub struct Reported {
     pub kind: String,
     pub slot: Slot,
 }
 
 /// The comparison of a watcher's reports with the expected incidents.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Reckoning {
+pub struct TruthComparison {
     pub found: Vec<(Expected, Slot)>,
     pub missed: Vec<Expected>,
-    pub invented: Vec<Said>,
+    pub invented: Vec<Reported>,
 }
 
-impl Reckoning {
+impl TruthComparison {
     /// Whether every expected incident was reported in time, and no other.
     pub fn is_complete(&self) -> bool {
         self.missed.is_empty() && self.invented.is_empty()
     }
 }
 
-impl fmt::Display for Reckoning {
+impl fmt::Display for TruthComparison {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let total = self.found.len() + self.missed.len();
         write!(
@@ -66,14 +66,14 @@ impl fmt::Display for Reckoning {
         )?;
         for (expected, slot) in &self.found {
             let after = slot.as_u64() - expected.onset;
-            write!(f, "\n  found   {:<19} said in slot {slot}, {after} after it began", expected.kind)?;
+            write!(f, "\n  found   {:<19} reported in slot {slot}, {after} after it began", expected.kind)?;
         }
         for expected in &self.missed {
             let last = expected.onset + expected.within;
-            write!(f, "\n  MISSED  {:<19} was to be said from slot {} to {last}", expected.kind, expected.onset)?;
+            write!(f, "\n  MISSED  {:<19} was to be reported from slot {} to {last}", expected.kind, expected.onset)?;
         }
-        for said in &self.invented {
-            write!(f, "\n  FALSE   {:<19} said in slot {}", said.kind, said.slot)?;
+        for reported in &self.invented {
+            write!(f, "\n  FALSE   {:<19} reported in slot {}", reported.kind, reported.slot)?;
         }
         Ok(())
     }
@@ -83,27 +83,28 @@ impl GroundTruth {
     /// Compares reports with the expected incidents. Every incident must be reported in time, and
     /// no other may be reported. A kind that is expected may not be reported before its onset. A
     /// kind in `may_follow` may not be reported before the first onset of all.
-    pub fn reckon(&self, said: &[Said]) -> Reckoning {
-        let mut reckoning = Reckoning::default();
+    pub fn compare(&self, reported: &[Reported]) -> TruthComparison {
+        let mut comparison = TruthComparison::default();
         for expected in &self.incidents {
-            let in_time = |said: &&Said| {
-                said.kind == expected.kind && (expected.onset..=expected.onset + expected.within).contains(&said.slot.as_u64())
+            let in_time = |reported: &&Reported| {
+                reported.kind == expected.kind
+                    && (expected.onset..=expected.onset + expected.within).contains(&reported.slot.as_u64())
             };
-            match said.iter().filter(in_time).min_by_key(|said| said.slot) {
-                Some(first) => reckoning.found.push((expected.clone(), first.slot)),
-                None => reckoning.missed.push(expected.clone()),
+            match reported.iter().filter(in_time).min_by_key(|reported| reported.slot) {
+                Some(first) => comparison.found.push((expected.clone(), first.slot)),
+                None => comparison.missed.push(expected.clone()),
             }
         }
         let first = self.incidents.iter().map(|expected| expected.onset).min();
-        for one in said {
+        for one in reported {
             let slot = one.slot.as_u64();
             let expected = self.incidents.iter().any(|expected| expected.kind == one.kind && expected.onset <= slot);
             let follows = self.may_follow.contains(&one.kind) && first.is_some_and(|first| first <= slot);
             if !expected && !follows {
-                reckoning.invented.push(one.clone());
+                comparison.invented.push(one.clone());
             }
         }
-        reckoning
+        comparison
     }
 }
 
@@ -115,18 +116,19 @@ mod tests {
         Expected { kind: kind.to_owned(), onset, within, seen: Seen::Everywhere }
     }
 
-    fn check(said: &[(&str, u64)], missed: &[&str], invented: &[(&str, u64)]) {
+    fn check(reported: &[(&str, u64)], missed: &[&str], invented: &[(&str, u64)]) {
         let truth = GroundTruth {
             incidents: vec![expected("wave", 10, 2), expected("split", 20, 5)],
             may_follow: vec!["reorg".to_owned()],
             ..GroundTruth::default()
         };
-        let said: Vec<Said> = said.iter().map(|(kind, slot)| Said { kind: (*kind).to_owned(), slot: Slot::new(*slot) }).collect();
-        let reckoning = truth.reckon(&said);
-        assert_eq!(reckoning.missed.iter().map(|one| one.kind.as_str()).collect::<Vec<_>>(), missed);
-        let found: Vec<_> = reckoning.invented.iter().map(|one| (one.kind.as_str(), one.slot.as_u64())).collect();
+        let reported: Vec<Reported> =
+            reported.iter().map(|(kind, slot)| Reported { kind: (*kind).to_owned(), slot: Slot::new(*slot) }).collect();
+        let comparison = truth.compare(&reported);
+        assert_eq!(comparison.missed.iter().map(|one| one.kind.as_str()).collect::<Vec<_>>(), missed);
+        let found: Vec<_> = comparison.invented.iter().map(|one| (one.kind.as_str(), one.slot.as_u64())).collect();
         assert_eq!(found, invented);
-        assert_eq!(reckoning.is_complete(), missed.is_empty() && invented.is_empty());
+        assert_eq!(comparison.is_complete(), missed.is_empty() && invented.is_empty());
     }
 
     #[test]

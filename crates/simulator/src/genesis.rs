@@ -94,7 +94,7 @@ impl SimGenesis {
             limit: VALIDATOR_REGISTRY_LIMIT,
         };
         let validators_root = validators.root();
-        let randao_mix = Root::from(scenario.dice().hash("eth1 block", &[]));
+        let randao_mix = Root::from(scenario.random().hash("eth1 block", &[]));
         let first_header = first_header(fork, preset);
         let active = scenario.active(Epoch::new(0));
         let parts = Parts {

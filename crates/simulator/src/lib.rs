@@ -8,13 +8,13 @@
 //! | module | subject |
 //! |---|---|
 //! | [`scenario`] | what is to happen |
-//! | [`circumstances`] | temporary conditions: clocks, outages, stale views, a wrong branch |
+//! | [`conditions`] | temporary conditions: clocks, outages, stale views, a wrong branch |
 //! | [`scenario_file`] | a scenario as a TOML file |
 //! | [`keys`] | a million BLS keys at the cost of additions |
 //! | [`genesis`] | config.yaml and genesis state |
 //! | `world`, `voting`, `proposing`, `noise` | all messages that are sent, slot by slot |
 //! | `slasher` | finds slashable messages and includes them in blocks |
-//! | [`ledger`] | what happened, with all pairs compared: the oracle |
+//! | [`ground_truth`] | what really happened, with all pairs compared |
 //! | `expected` | the incidents that a watcher must report |
 //! | [`record`] | writes a capture file |
 //! | [`network`] | sends over sockets |
@@ -28,27 +28,27 @@
 
 mod block;
 mod branch;
-mod cast;
-pub mod circumstances;
+pub mod conditions;
 mod containers;
-mod dice;
 mod error;
 mod expected;
 pub mod genesis;
+pub mod ground_truth;
 pub mod keys;
-pub mod ledger;
 pub mod load;
 mod message;
 pub mod network;
 mod node;
 mod noise;
 mod peers;
+mod planned_acts;
 mod pool;
 mod proposer;
 mod proposing;
 pub mod record;
 pub mod scenario;
 pub mod scenario_file;
+mod seeded_random;
 mod slasher;
 mod ssz;
 #[cfg(test)]
@@ -57,10 +57,10 @@ mod voting;
 mod wire;
 mod world;
 
-pub use circumstances::{Circumstance, Condition, Group, Peers, Storm, Wear};
+pub use conditions::{Condition, Group, Peers, Storm, TimedCondition, Wear};
 pub use error::SimError;
-pub use expected::{Expected, Reckoning, Said, Seen};
-pub use ledger::{Crime, GroundTruth};
+pub use expected::{Expected, Reported, Seen, TruthComparison};
+pub use ground_truth::{Crime, GroundTruth};
 pub use network::{SecondMachine, SimNetwork, SimProgress};
 pub use record::write_capture;
 pub use scenario::{Act, Deed, Noise, STAKED_KEYS, Scenario, Who};

@@ -201,17 +201,17 @@ impl Load {
         plan.check()?;
         let scenario = plan.scenario();
         let preset = scenario.preset();
-        let dice = scenario.dice();
+        let random = scenario.random();
         let spec = Spec::from_yaml(&crate::genesis::config_yaml(&scenario)).map_err(SimError::Config)?;
-        let network = Network { spec, genesis_time, genesis_validators_root: Root::from(dice.hash("registry", &[])) };
-        let genesis_mix = Root::from(dice.hash("eth1 block", &[]));
+        let network = Network { spec, genesis_time, genesis_validators_root: Root::from(random.hash("registry", &[])) };
+        let genesis_mix = Root::from(random.hash("eth1 block", &[]));
         let active = Arc::new(spread(plan.n_active, plan.n_registered));
         let first_root = state::first_block(&plan, &preset).root();
         let epoch = Epoch::new(plan.epochs_before);
         let seed = compute_seed(DomainType::BeaconAttester, epoch, genesis_mix);
         let mut blocks = vec![(plan.slot_before(), first_root)];
         if plan.epochs_before > 0 {
-            blocks.insert(0, (Slot::new(0), state::parent_of_first(dice)));
+            blocks.insert(0, (Slot::new(0), state::parent_of_first(random)));
         }
         Ok(Self {
             shuffling: Arc::new(Shuffling::new(epoch, blocks[0].1, seed, active.clone(), &preset)),
@@ -258,7 +258,7 @@ impl Load {
     }
 
     /// Enters a new epoch: continues the randao mix and computes the committees.
-    fn enter(&mut self, epoch: Epoch) {
+    fn record(&mut self, epoch: Epoch) {
         while (self.mixes.len() as u64) <= epoch.as_u64() {
             self.mixes.push(self.mixes[self.mixes.len() - 1]);
         }

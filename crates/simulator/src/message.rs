@@ -1,6 +1,6 @@
 //! A message that is to be sent.
 
-use crate::ledger::Claim;
+use crate::ground_truth::Claim;
 use sources::topic::Topic;
 
 /// A gossip message, the time and node at which it is sent, and the claims of its signers.

@@ -3,7 +3,7 @@
 //! ```text
 //! player thread: World::play(slot) -> batches (two at most ahead) -> crier task:
 //!     waits for each message's time, publishes it on its node,
-//!     enters what was received by somebody into the ledger
+//!     enters what was received by somebody into the history
 //! nodes: honest ... | second machine | vandal
 //!     the watcher dials all of them; they do not know each other
 //! ```
@@ -12,13 +12,13 @@
 //! its own node, and only a listener that is connected to both nodes receives both messages. The
 //! vandal has its own node too, because watchers ignore peers that send invalid messages.
 //!
-//! Only messages that at least one listener received are entered into the ledger. An offence that
+//! Only messages that at least one listener received are entered into the history. An offence that
 //! nobody could observe does not count.
 
 use crate::error::SimError;
 use crate::expected::Seen;
 use crate::genesis::config_yaml;
-use crate::ledger::{Claim, Crime, GroundTruth, Ledger};
+use crate::ground_truth::{Claim, GroundTruth, MessageHistory};
 use crate::message::Sent;
 use crate::node::{self, Node};
 use crate::scenario::Scenario;
@@ -113,7 +113,7 @@ impl SimNetwork {
         let (status, status_seen) = watch::channel(head);
         let mut nodes = Vec::new();
         for number in 0..world.scenario.n_nodes {
-            let secret = world.scenario.dice().hash("node key", &[number as u64]);
+            let secret = world.scenario.random().hash("node key", &[number as u64]);
             let agent = format!("slashwatch-simulator/{number}");
             let network = Arc::new(world.network.clone());
             nodes.push(Node::start((number, secret, agent), network, status_seen.clone(), stop.clone()).await?);
@@ -127,7 +127,7 @@ impl SimNetwork {
             second_machine: (world.scenario.second_node(), second_machine.clone()),
             unsaid: Vec::new(),
             genesis_ns: genesis_time.saturating_mul(1_000_000_000),
-            ledger: Ledger::new(genesis_validators_root, world.preset.slots_per_epoch),
+            history: MessageHistory::new(genesis_validators_root, world.preset.slots_per_epoch),
             controls: nodes.iter().map(|node| node.control.clone()).collect(),
             truth: truth.clone(),
             progress: progress_in,
@@ -185,11 +185,6 @@ impl SimNetwork {
         lock(&self.truth).clone()
     }
 
-    /// The offences from number `n` on, in the order in which they became visible.
-    pub fn crimes_from(&self, n: usize) -> Vec<Crime> {
-        lock(&self.truth).crimes.get(n..).unwrap_or_default().to_vec()
-    }
-
     /// The progress. It changes with every slot and every offence.
     pub fn progress(&self) -> watch::Receiver<SimProgress> {
         self.progress.clone()
@@ -244,14 +239,14 @@ fn play_ahead(mut world: World) -> Result<mpsc::Receiver<Batch>, SimError> {
     Ok(receiver)
 }
 
-/// Sends messages at their time and enters them into the ledger.
+/// Sends messages at their time and enters them into the history.
 struct Crier {
     /// The node of the second machine, and the switch that tells whether it still runs.
     second_machine: (usize, SecondMachine),
     /// What the second machine would have sent since it was stopped.
     unsaid: Vec<Vec<Claim>>,
     genesis_ns: u64,
-    ledger: Ledger,
+    history: MessageHistory,
     controls: Vec<GossipControl>,
     truth: Arc<Mutex<GroundTruth>>,
     progress: watch::Sender<SimProgress>,
@@ -304,7 +299,7 @@ impl Crier {
             return;
         }
         truth.count(message.nature);
-        truth.crimes.extend(self.ledger.enter(&message.claims, sent_at));
+        truth.crimes.extend(self.history.record(&message.claims, sent_at));
         let (messages, crimes) = (truth.messages, truth.crimes.len());
         drop(truth);
         self.progress.send_modify(|progress| {

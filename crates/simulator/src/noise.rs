@@ -39,22 +39,22 @@ impl World {
     }
 
     fn pick(&self, signed: &[Sent], why: &str, slot: Slot, n: u64) -> Option<Sent> {
-        let at = self.scenario.dice().below(signed.len() as u64, why, &[slot.as_u64(), n]);
+        let at = self.scenario.random().below(signed.len() as u64, why, &[slot.as_u64(), n]);
         signed.get(at as usize).cloned()
     }
 
     /// Forges in turn: a vote with another validator's signature, a vote with bytes that are no
     /// signature, a block with another validator's signature.
     fn forge(&self, slot: Slot, n: u64) -> Option<Sent> {
-        let dice = self.scenario.dice();
+        let random = self.scenario.random();
         let about = [slot.as_u64(), n];
-        let committee = CommitteeIndex::new(dice.below(self.committees().count() as u64, "forged committee", &about));
+        let committee = CommitteeIndex::new(random.below(self.committees().count() as u64, "forged committee", &about));
         let members = self.committee(slot, committee);
-        let position = dice.below(members.len() as u64, "forged member", &about) as usize;
+        let position = random.below(members.len() as u64, "forged member", &about) as usize;
         let victim = *members.get(position)?;
         // The key of the next validator gives a valid signature, but of another validator.
         let other = ValidatorIndex::new((victim.as_u64() + 1) % self.scenario.n_validators as u64);
-        let elsewhere = Root::from(dice.hash("forged head", &about));
+        let elsewhere = Root::from(random.hash("forged head", &about));
         let sent = |kind, ssz| Sent {
             at_ns: 0,
             node: 0,
@@ -70,7 +70,7 @@ impl World {
         let signature = if n.is_multiple_of(3) {
             self.keys.sign(other, self.vote_root(&data))
         } else {
-            SignatureBytes::from_slice(&dice.bytes(96, "no signature", &about))
+            SignatureBytes::from_slice(&random.bytes(96, "no signature", &about))
         };
         let place = Place { committee, position, size: members.len() };
         Some(sent(self.subnet(slot, committee), self.vote_ssz(&data, place, victim, &signature)))
@@ -90,18 +90,18 @@ impl World {
     }
 
     fn junk(&self, slot: Slot, n: u64) -> Sent {
-        let dice = self.scenario.dice();
+        let random = self.scenario.random();
         let about = [slot.as_u64(), n];
         let kinds = [
             MessageKind::Block,
             MessageKind::Aggregate,
-            MessageKind::Attestation { subnet: dice.below(64, "junk subnet", &about) },
+            MessageKind::Attestation { subnet: random.below(64, "junk subnet", &about) },
             MessageKind::AttesterSlashing,
             MessageKind::ProposerSlashing,
         ];
-        let kind = kinds[dice.below(kinds.len() as u64, "junk topic", &about) as usize];
-        let length = dice.below(MAX_JUNK, "junk length", &about) as usize;
-        let ssz = dice.bytes(length, "junk", &about);
+        let kind = kinds[random.below(kinds.len() as u64, "junk topic", &about) as usize];
+        let length = random.below(MAX_JUNK, "junk length", &about) as usize;
+        let ssz = random.bytes(length, "junk", &about);
         Sent { at_ns: 0, node: 0, topic: self.topic(slot, kind), ssz, nature: Nature::Junk, claims: Vec::new() }
     }
 }

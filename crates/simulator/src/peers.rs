@@ -34,11 +34,11 @@ pub(crate) fn in_slot(scenario: &Scenario, slot: Slot, genesis_ns: u64) -> Vec<P
     let at = genesis_ns + slot.as_u64() * scenario.slot_duration.as_nanos() as u64;
     let storm = scenario.peers.storm.filter(|storm| (storm.from..storm.until).contains(&slot.as_u64()));
     for peer in (0..scenario.peers.n).filter(|peer| peer % per_epoch == slot.as_u64() % per_epoch) {
-        let hit = storm.filter(|storm| scenario.dice().below(100, "peer behind", &[peer]) < u64::from(storm.percent));
+        let hit = storm.filter(|storm| scenario.random().below(100, "peer behind", &[peer]) < u64::from(storm.percent));
         let head = slot.as_u64().saturating_sub(hit.map_or(1, |storm| storm.behind));
         let status = json!({"peer": name(peer), "event": "status", "head_slot": head.to_string()});
         entries.push(entry(status, at));
-        let leaves = |goodbyes: u8| scenario.dice().below(100, "goodbye", &[peer, slot.as_u64()]) < u64::from(goodbyes);
+        let leaves = |goodbyes: u8| scenario.random().below(100, "goodbye", &[peer, slot.as_u64()]) < u64::from(goodbyes);
         if hit.is_some_and(|storm| leaves(storm.goodbyes)) {
             let goodbye = json!({"peer": name(peer), "event": "goodbye", "sent": false, "code": 129, "reason": "too many peers"});
             entries.push(entry(goodbye, at));

@@ -1,9 +1,9 @@
 //! Blocks: the honest ones and the second ones.
 
 use crate::block::{BlockBody, max_attestations};
-use crate::circumstances::Condition;
+use crate::conditions::Condition;
 use crate::containers::{VotesByBits, data_column_sidecar, proposer_slashing};
-use crate::ledger::Claim;
+use crate::ground_truth::Claim;
 use crate::message::{Nature, Sent, moment};
 use crate::scenario::Deed;
 use crate::slasher::{Charge, Operations};
@@ -30,7 +30,7 @@ const COLUMN: u64 = 0;
 impl World {
     pub(crate) fn propose(&mut self, slot: Slot, branch: usize, out: &mut Vec<Sent>) {
         let proposer = self.proposer(slot, branch);
-        let dice = self.scenario.dice();
+        let random = self.scenario.random();
         if branch == MAIN {
             self.head_is_late = false;
         }
@@ -39,13 +39,14 @@ impl World {
         if branch == MAIN && self.slashed_in(proposer).is_some() {
             return;
         }
-        if self.branch_of(slot, proposer) != branch || dice.percent(self.scenario.missed_blocks_percent, "missed block", &about) {
+        if self.branch_of(slot, proposer) != branch || random.percent(self.scenario.missed_blocks_percent, "missed block", &about)
+        {
             return;
         }
         let wear = self.scenario.wear;
-        let is_reorged = branch == MAIN && dice.percent(wear.reorged_blocks, "reorged block", &about);
+        let is_reorged = branch == MAIN && random.percent(wear.reorged_blocks, "reorged block", &about);
         let mut leaves = moment::BLOCK;
-        if is_reorged || branch == MAIN && dice.percent(wear.late_blocks, "late block", &about) {
+        if is_reorged || branch == MAIN && random.percent(wear.late_blocks, "late block", &about) {
             leaves = moment::LATE_BLOCK;
         }
         for condition in self.conditions(slot, proposer) {
@@ -56,7 +57,7 @@ impl World {
             }
         }
         let fork = self.fork(slot);
-        let deed = self.cast.deed(slot, proposer, |deed| {
+        let deed = self.acts.deed(slot, proposer, |deed| {
             branch == MAIN && deed.is_proposal() && (deed != Deed::DoubleProposalInColumn || fork == ForkName::Fulu)
         });
         let parent = self.branches[branch].head();
@@ -100,7 +101,7 @@ impl World {
         self.branches[branch].pool = pool;
         let of_operator = self.scenario.operator.contains(&proposer);
         let client = if of_operator { OPERATOR_CLIENT } else { self.scenario.client_of(proposer) };
-        let is_custom = self.scenario.dice().percent(self.scenario.custom_graffiti, "custom graffiti", &[proposer.as_u64()]);
+        let is_custom = self.scenario.random().percent(self.scenario.custom_graffiti, "custom graffiti", &[proposer.as_u64()]);
         let text = match (is_custom, of_operator) {
             (true, _) => "gm",
             (false, true) => OPERATOR_GRAFFITI,
@@ -144,7 +145,7 @@ impl World {
             slot,
             proposer_index: proposer,
             parent_root: parent,
-            state_root: Root::from(self.scenario.dice().hash("state root", &[slot.as_u64()])),
+            state_root: Root::from(self.scenario.random().hash("state root", &[slot.as_u64()])),
             body_root: body.root(self.fork(slot), &self.preset),
         };
         SignedBeaconBlockHeader { message, signature: self.sign_header(&message, proposer) }

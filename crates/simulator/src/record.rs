@@ -3,7 +3,7 @@
 
 use crate::error::SimError;
 use crate::genesis::config_yaml;
-use crate::ledger::{GroundTruth, Happened, Ledger};
+use crate::ground_truth::{GroundTruth, Happened, MessageHistory};
 use crate::message::{Nature, Sent};
 use crate::peers;
 use crate::scenario::Scenario;
@@ -54,13 +54,13 @@ fn write<W: Write>(mut world: World, writer: &mut CaptureWriter<W>) -> Result<Gr
     for node in 0..world.scenario.n_nodes {
         writer.peer_event(&connected(node, genesis_ns))?;
     }
-    let mut ledger = Ledger::new(world.network.genesis_validators_root, world.preset.slots_per_epoch);
+    let mut history = MessageHistory::new(world.network.genesis_validators_root, world.preset.slots_per_epoch);
     let mut truth = GroundTruth::of(&world.scenario, |_| true);
     let mut packer = snap::raw::Encoder::new();
-    for circumstance in &world.scenario.circumstances {
+    for condition in &world.scenario.conditions {
         let validators = (0..world.scenario.n_validators as u64).map(ValidatorIndex::new);
-        let concerned = validators.filter(|validator| circumstance.who.has(*validator, &world.scenario)).count() as u64;
-        truth.happened.push(Happened { circumstance: circumstance.clone(), validators: concerned });
+        let concerned = validators.filter(|validator| condition.who.has(*validator, &world.scenario)).count() as u64;
+        truth.happened.push(Happened { condition: condition.clone(), validators: concerned });
     }
     for event in peers::at_start(&world.scenario, genesis_ns) {
         writer.peer_event(&event)?;
@@ -80,7 +80,7 @@ fn write<W: Write>(mut world: World, writer: &mut CaptureWriter<W>) -> Result<Gr
             let received_at = genesis_ns + message.at_ns;
             writer.gossip(&gossip_entry(&mut packer, &message, received_at)?)?;
             truth.count(message.nature);
-            truth.crimes.extend(ledger.enter(&message.claims, received_at));
+            truth.crimes.extend(history.record(&message.claims, received_at));
         }
     }
     truth.slashed = world.slashed();

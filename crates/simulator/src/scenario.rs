@@ -2,13 +2,13 @@
 //!
 //! A scenario is data. The same scenario gives the same bytes, whether it is played into a file or,
 //! apart from the times of arrival, over sockets. What really happened is not derived from the
-//! scenario: the [ledger](crate::ledger) records it as messages are sent. So an act that found no
+//! scenario: the [history](crate::ground_truth) records it as messages are sent. So an act that found no
 //! opportunity is not an offence.
 
-use crate::circumstances::{Circumstance, Peers, Wear};
-use crate::dice::Dice;
+use crate::conditions::{Peers, TimedCondition, Wear};
 use crate::error::SimError;
 use crate::expected::Expected;
+use crate::seeded_random::SeededRandom;
 use consensus::{Epoch, ForkName, Preset, PresetName, Slot, ValidatorIndex};
 use serde::Deserialize;
 use std::time::Duration;
@@ -149,7 +149,7 @@ pub struct Scenario {
     pub clients: Vec<(String, u8)>,
     /// Percentage of validators whose blocks have a graffiti that names no client.
     pub custom_graffiti: u8,
-    pub circumstances: Vec<Circumstance>,
+    pub conditions: Vec<TimedCondition>,
     pub wear: Wear,
     /// `(n, epoch)`: the `n` validators with the highest indices become active in `epoch`.
     pub fresh: Option<(u64, Epoch)>,
@@ -187,7 +187,7 @@ impl Scenario {
             noise: Noise::default(),
             clients: Vec::new(),
             custom_graffiti: 0,
-            circumstances: Vec::new(),
+            conditions: Vec::new(),
             wear: Wear::default(),
             fresh: None,
             peers: Peers::default(),
@@ -203,7 +203,7 @@ impl Scenario {
         if self.clients.is_empty() {
             return CLIENTS[(index % 6) as usize];
         }
-        let lot = self.dice().below(100, "client", &[index]);
+        let lot = self.random().below(100, "client", &[index]);
         let mut sum = 0;
         for (client, percent) in &self.clients {
             sum += u64::from(*percent);
@@ -305,8 +305,8 @@ impl Scenario {
         {
             return wrong("next_fork", format!("{next} at epoch {epoch}"), "a later one up to fulu, from epoch 1 on".to_owned());
         }
-        for circumstance in &self.circumstances {
-            circumstance.check()?;
+        for condition in &self.conditions {
+            condition.check()?;
         }
         if self.clients.iter().map(|(_, percent)| u64::from(*percent)).sum::<u64>() > 100 {
             return wrong("clients", "more than 100 percent".to_owned(), "shares that add up to 100 or less".to_owned());
@@ -327,8 +327,8 @@ impl Scenario {
         Ok(())
     }
 
-    pub(crate) fn dice(&self) -> Dice {
-        Dice::new(self.seed)
+    pub(crate) fn random(&self) -> SeededRandom {
+        SeededRandom::new(self.seed)
     }
 
     /// The node that sends an honest message of validator `of`.

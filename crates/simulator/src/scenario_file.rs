@@ -28,7 +28,7 @@
 //! kinds that may be reported as well. Every option has a default ([`Scenario::quiet`]). Unknown
 //! keys are errors.
 
-use crate::circumstances::{Circumstance, Peers, Wear};
+use crate::conditions::{Peers, TimedCondition, Wear};
 use crate::error::SimError;
 use crate::expected::Expected;
 use crate::scenario::{Act, Deed, Noise, Scenario, Who};
@@ -54,7 +54,7 @@ struct ScenarioFile {
     /// `(n, epoch)`: the `n` validators with the highest indices become active in `epoch`.
     fresh: Option<(u64, u64)>,
     acts: Vec<ActLine>,
-    circumstances: Vec<Circumstance>,
+    circumstances: Vec<TimedCondition>,
     wear: Wear,
     peers: Peers,
     noise: NoiseLine,
@@ -147,7 +147,7 @@ impl Scenario {
             },
             clients: file.clients,
             custom_graffiti: file.custom_graffiti,
-            circumstances: file.circumstances,
+            conditions: file.circumstances,
             wear: file.wear,
             fresh: file.fresh.map(|(n, epoch)| (n, Epoch::new(epoch))),
             peers: file.peers,
@@ -164,7 +164,7 @@ impl Scenario {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::circumstances::{Condition, Group};
+    use crate::conditions::{Condition, Group};
 
     #[test]
     fn a_file_is_what_it_says() {
@@ -175,19 +175,20 @@ mod tests {
              [[acts]]\ndeed = \"double_vote\"\nfirst = 10\nn = 5\nfrom = 20\n",
         )
         .unwrap();
-        assert_eq!(scenario.circumstances[0].what, Condition::ClockAhead(296));
-        assert_eq!(scenario.circumstances[1].who, Group::Everybody);
+        assert_eq!(scenario.conditions[0].what, Condition::ClockAhead(296));
+        assert_eq!(scenario.conditions[1].who, Group::Everybody);
         assert_eq!(scenario.acts[0].who, Who::Validators((10..15).map(ValidatorIndex::new).collect()));
         assert_eq!(scenario.operator, [ValidatorIndex::new(4), ValidatorIndex::new(5)]);
     }
 
     #[test]
     fn what_is_wrong_is_told() {
-        let told = |text| Scenario::from_toml(text).unwrap_err().to_string();
-        assert!(told("validatos = 3").contains("validatos"));
-        assert!(told("preset = \"big\"").contains("preset is big"));
+        let refusal = |text| Scenario::from_toml(text).unwrap_err().to_string();
+        assert!(refusal("validatos = 3").contains("validatos"));
+        assert!(refusal("preset = \"big\"").contains("preset is big"));
         assert!(
-            told("[[circumstances]]\nwhat = \"offline\"\nwho = \"everybody\"\nfrom = 9\nuntil = 9").contains("from before until")
+            refusal("[[circumstances]]\nwhat = \"offline\"\nwho = \"everybody\"\nfrom = 9\nuntil = 9")
+                .contains("from before until")
         );
     }
 }

@@ -9,7 +9,7 @@
 //! its exit waits in a queue that is longer than any scenario, so that committees do not change.
 
 use crate::containers::VotesByBits;
-use crate::ledger::{Claim, Crime, Ledger};
+use crate::ground_truth::{Claim, Crime, MessageHistory};
 use consensus::{
     AttestationData, BeaconBlockHeader, Epoch, ForkName, Offence, Root, SignedBeaconBlockHeader, Slot, ValidatorIndex,
 };
@@ -52,7 +52,7 @@ impl Operations {
 #[derive(Clone, Debug)]
 pub(crate) struct Slasher {
     after_slots: u64,
-    ledger: Ledger,
+    history: MessageHistory,
     votes: BTreeMap<Root, AttestationData>,
     headers: BTreeMap<Root, BeaconBlockHeader>,
     oldest: Epoch,
@@ -63,10 +63,10 @@ pub(crate) struct Slasher {
 }
 
 impl Slasher {
-    pub(crate) fn new(after_slots: u64, ledger: Ledger) -> Self {
+    pub(crate) fn new(after_slots: u64, history: MessageHistory) -> Self {
         Self {
             after_slots,
-            ledger,
+            history,
             votes: BTreeMap::new(),
             headers: BTreeMap::new(),
             oldest: Epoch::new(0),
@@ -85,14 +85,14 @@ impl Slasher {
                     Claim::Proposal(header) => drop(self.headers.insert(header.root(), *header)),
                 }
             }
-            for crime in self.ledger.enter(claims, 0) {
+            for crime in self.history.record(claims, 0) {
                 let charge = self.charge(&crime).filter(|_| self.charged.insert(crime.validator));
                 self.waiting.extend(charge.map(|charge| (slot.saturating_add(self.after_slots), charge)));
             }
         }
     }
 
-    /// Drops what the ledger has dropped: messages with a target before epoch `oldest` or a slot
+    /// Drops what the history has dropped: messages with a target before epoch `oldest` or a slot
     /// before `first_slot`.
     pub(crate) fn forget(&mut self, oldest: Epoch, first_slot: Slot) {
         if oldest > self.oldest {
@@ -158,13 +158,13 @@ impl Charge {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ledger::tests::vote;
+    use crate::ground_truth::tests::vote;
 
     #[test]
     fn each_once_and_as_many_as_a_block_takes() {
         let said = [vote(2, 5, 0, &[1, 2, 3]), vote(3, 4, 0, &[1]), vote(2, 5, 1, &[2, 3]), vote(2, 5, 2, &[2])].map(|one| [one]);
         for (fork, a_block) in [(ForkName::Deneb, 2), (ForkName::Electra, 1)] {
-            let mut slasher = Slasher::new(4, Ledger::new(Root::ZERO, 8));
+            let mut slasher = Slasher::new(4, MessageHistory::new(Root::ZERO, 8));
             slasher.hear(Slot::new(40), said.iter().map(<[Claim; 1]>::as_slice));
             assert!(slasher.include(Slot::new(43), fork).is_empty(), "not yet");
             let mut accused = Vec::new();

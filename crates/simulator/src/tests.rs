@@ -1,7 +1,7 @@
 //! The simulator's own check: its messages are read by the watcher's decoders and verified with a
 //! few lines of blst.
 
-use crate::ledger::{Claim, Ledger};
+use crate::ground_truth::{Claim, MessageHistory};
 use crate::message::{Nature, Sent};
 use crate::scenario::{Act, Deed, Noise, STAKED_KEYS, Scenario, Who};
 use crate::world::World;
@@ -38,7 +38,7 @@ fn a_chain_starts_from_the_state() {
 }
 
 /// A listener that dials every node receives every offence, and what it receives is exactly what is
-/// in the ledger.
+/// in the history.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn over_sockets_a_listener_hears_every_crime() {
     use sources::gossip::{GossipConfig, GossipService, StatusView};
@@ -63,7 +63,7 @@ async fn over_sockets_a_listener_hears_every_crime() {
     assert!(!truth.crimes.is_empty() && truth.pairs().iter().all(|(kind, _)| *kind == Offence::DoubleVote));
 
     let mut outsider = Outsider::new(&world);
-    let mut ledger = Ledger::new(world.genesis.validators_root, 8);
+    let mut history = MessageHistory::new(world.genesis.validators_root, 8);
     let mut heard = BTreeSet::new();
     while heard != truth.pairs() {
         let event = tokio::time::timeout(Duration::from_secs(60), watcher.events.recv()).await.expect("everything is on its way");
@@ -71,7 +71,7 @@ async fn over_sockets_a_listener_hears_every_crime() {
         let ReceivedAs::Gossip { topic, .. } = message.received_as else { continue };
         let sent = Sent { at_ns: 0, node: 0, topic, ssz: message.raw.bytes.clone(), nature: Nature::Signed, claims: Vec::new() };
         let claims = outsider.read(&sent).unwrap_or_default();
-        heard.extend(ledger.enter(&claims, 0).into_iter().map(|crime| (crime.kind, crime.validator)));
+        heard.extend(history.record(&claims, 0).into_iter().map(|crime| (crime.kind, crime.validator)));
     }
     watcher.shutdown().await;
     assert_eq!(network.stop().await, truth);

@@ -1,9 +1,9 @@
 //! Votes and aggregates: the honest ones, and those of a second machine.
 
 use crate::branch::members;
-use crate::circumstances::Condition;
+use crate::conditions::Condition;
 use crate::containers::{VotesByBits, aggregate_and_proof, attestation, attester_slashing, signed, single_attestation};
-use crate::ledger::Claim;
+use crate::ground_truth::Claim;
 use crate::message::{Nature, Sent, moment};
 use crate::pool::{Place, one_committee};
 use crate::scenario::Deed;
@@ -70,7 +70,7 @@ impl World {
             return None;
         }
         let epoch = slot.epoch(&self.preset).as_u64();
-        if self.scenario.dice().percent(self.scenario.wear.missed_votes, "missed vote", &[epoch, member.as_u64()]) {
+        if self.scenario.random().percent(self.scenario.wear.missed_votes, "missed vote", &[epoch, member.as_u64()]) {
             return None;
         }
         let mut said = *honest;
@@ -88,7 +88,7 @@ impl World {
     /// not begun, with the current head.
     pub(crate) fn vote_ahead(&self, slot: Slot, out: &mut Vec<Sent>) {
         let mut distances: Vec<u64> = Vec::new();
-        for one in self.scenario.circumstances.iter().filter(|one| (one.from..one.until).contains(&slot.as_u64())) {
+        for one in self.scenario.conditions.iter().filter(|one| (one.from..one.until).contains(&slot.as_u64())) {
             if let Condition::ClockAhead(distance) = one.what
                 && !distances.contains(&distance)
             {
@@ -132,7 +132,7 @@ impl World {
         let has_slasher = self.slasher.is_some();
         let now = self.justified_epoch(epoch).as_u64();
         let before = self.justified_epoch(epoch.saturating_sub(1)).as_u64();
-        self.cast.deed(slot, member, |deed| match deed {
+        self.acts.deed(slot, member, |deed| match deed {
             Deed::DoubleVote | Deed::DoubleVoteInAggregate | Deed::DoubleVoteInBlock | Deed::DoubleVoteInOperation => {
                 has_stale_view
             }

@@ -6,13 +6,13 @@
 //! it votes for the parent of the head.
 
 use crate::branch::Branch;
-use crate::cast::Cast;
-use crate::circumstances::Condition;
+use crate::conditions::Condition;
 use crate::error::SimError;
 use crate::genesis::{self, Parts, SimGenesis, Standing, VALIDATOR_REGISTRY_LIMIT, validator};
+use crate::ground_truth::{Claim, HISTORY_EPOCHS, MessageHistory};
 use crate::keys::Keyring;
-use crate::ledger::{Claim, LEDGER_EPOCHS, Ledger};
 use crate::message::Sent;
+use crate::planned_acts::PlannedActs;
 use crate::proposer::proposer;
 use crate::scenario::Scenario;
 use crate::slasher::{EXIT_QUEUE_EPOCHS, Slasher};
@@ -33,7 +33,7 @@ pub(crate) struct World {
     pub(crate) network: Network,
     pub(crate) keys: Keyring,
     pub(crate) genesis: SimGenesis,
-    pub(crate) cast: Cast,
+    pub(crate) acts: PlannedActs,
     /// The first branch is that of all validators. A second one exists during a split.
     pub(crate) branches: Vec<Branch>,
     /// Votes that are held back, by the validator that signed them.
@@ -69,13 +69,13 @@ impl World {
         let network = genesis::network(&scenario, &genesis)?;
         let active = Arc::new(scenario.active(Epoch::new(0)));
         let main = Branch::new(genesis.header, genesis.randao_mix, active, &preset);
-        let ledger = Ledger::new(genesis.validators_root, preset.slots_per_epoch);
+        let history = MessageHistory::new(genesis.validators_root, preset.slots_per_epoch);
         Ok(Self {
-            cast: Cast::new(&scenario.acts),
+            acts: PlannedActs::new(&scenario.acts),
             branches: vec![main],
             withheld: BTreeMap::new(),
             delayed: BTreeMap::new(),
-            slasher: scenario.slashings_after.map(|after| Slasher::new(after, ledger)),
+            slasher: scenario.slashings_after.map(|after| Slasher::new(after, history)),
             overheard: Vec::new(),
             head_is_late: false,
             scenario,
@@ -93,7 +93,7 @@ impl World {
         let epoch = slot.epoch(&self.preset);
         let active = Arc::new(self.scenario.active(epoch));
         for branch in &mut self.branches {
-            branch.enter(epoch, &active, &self.preset);
+            branch.record(epoch, &active, &self.preset);
         }
         let mut messages = self.delayed.remove(&slot).unwrap_or_default();
         for branch in 0..self.branches.len() {
@@ -113,7 +113,7 @@ impl World {
         let overheard = std::mem::take(&mut self.overheard);
         if let Some(slasher) = &mut self.slasher {
             slasher.hear(slot, messages.iter().map(|message| message.claims.as_slice()).chain([overheard.as_slice()]));
-            let oldest = slot.epoch(&self.preset).saturating_sub(LEDGER_EPOCHS);
+            let oldest = slot.epoch(&self.preset).saturating_sub(HISTORY_EPOCHS);
             slasher.forget(oldest, oldest.start_slot(&self.preset));
         }
     }
@@ -166,12 +166,12 @@ impl World {
         self.slasher.as_ref().map(|slasher| slasher.slashed().clone()).unwrap_or_default()
     }
 
-    /// Creates the second branch when a circumstance with `OtherBranch` begins, and removes it when
-    /// no such circumstance holds any more.
+    /// Creates the second branch when a condition with `OtherBranch` begins, and removes it when
+    /// no such condition holds any more.
     fn split_or_heal(&mut self, slot: Slot) {
         let parted = self
             .scenario
-            .circumstances
+            .conditions
             .iter()
             .any(|one| one.what == Condition::OtherBranch && (one.from..one.until).contains(&slot.as_u64()));
         match (parted, self.branches.len()) {
@@ -185,8 +185,8 @@ impl World {
 
     /// All conditions that hold for a validator in a slot.
     pub(crate) fn conditions(&self, slot: Slot, validator: ValidatorIndex) -> impl Iterator<Item = Condition> + '_ {
-        let holds = move |one: &&crate::circumstances::Circumstance| one.holds(slot, validator, &self.scenario);
-        self.scenario.circumstances.iter().filter(holds).map(|one| one.what)
+        let holds = move |one: &&crate::conditions::TimedCondition| one.holds(slot, validator, &self.scenario);
+        self.scenario.conditions.iter().filter(holds).map(|one| one.what)
     }
 
     /// The branch that a validator follows.

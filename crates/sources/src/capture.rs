@@ -41,7 +41,7 @@ pub use error::{CaptureError, Damage};
 pub use read::{CaptureFile, CaptureReader, Located};
 pub use write::{CaptureWriter, WriteError};
 
-use verify::UnixNs;
+use verify::Time;
 
 /// Length of an entry's header in bytes.
 pub const HEADER_LEN: u64 = 8;
@@ -140,7 +140,7 @@ impl Entry {
 /// A message as it was received on the wire.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct GossipEntry {
-    pub received_at: UnixNs,
+    pub received_at: Time,
     /// libp2p peer id, binary.
     pub peer: Vec<u8>,
     pub topic: String,
@@ -152,14 +152,14 @@ pub struct GossipEntry {
 /// or `goodbye`, with its fields.
 #[derive(Clone, Debug, PartialEq)]
 pub struct PeerEventEntry {
-    pub at: UnixNs,
+    pub at: Time,
     pub json: serde_json::Value,
 }
 
 /// An event of a beacon node's event stream.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ApiEventEntry {
-    pub at: UnixNs,
+    pub at: Time,
     /// The node's URL.
     pub node: String,
     /// The name of the event, for example `single_attestation`.

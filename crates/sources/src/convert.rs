@@ -14,7 +14,7 @@ use consensus::ssz_schema::json_to_ssz;
 use consensus::{ForkDigests, ForkName, MessageKind, Network, Root, SingleAttestation, Slot, block_prefix};
 use serde_json::Value;
 use std::sync::Arc;
-use verify::{MessageParts, MessageTooLong, Origin, PeerBytes, RawMessage, SourceKind, UnixNs};
+use verify::{MessageParts, MessageTooLong, Origin, PeerBytes, RawMessage, SourceKind, Time};
 
 /// Why an input is not a message, and who sent it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -119,7 +119,7 @@ impl MessageConverter {
             return Err(Refusal::of(RefusalReason::ShortBlock { len: ssz.len() }, None));
         };
         let fork = self.fork_at(prefix.slot);
-        let received_at = UnixNs(self.network.slot_start_ns(prefix.slot));
+        let received_at = Time(self.network.slot_start_ns(prefix.slot));
         raw(SourceKind::Block, None, Some(fork), MessageKind::Block, received_at, ssz)
     }
 
@@ -228,7 +228,7 @@ pub fn peer_text(peer: &[u8]) -> String {
 }
 
 /// Takes a block that was fetched from a node, with the node's URL as its sender if that is known.
-pub fn fetched_block(ssz: Vec<u8>, fork: ForkName, node: Option<&str>, at: UnixNs) -> Result<RawMessage, Refusal> {
+pub fn fetched_block(ssz: Vec<u8>, fork: ForkName, node: Option<&str>, at: Time) -> Result<RawMessage, Refusal> {
     let sender = node.map(|node| PeerBytes::from(node.as_bytes()));
     raw(SourceKind::Api, sender, Some(fork), MessageKind::Block, at, ssz)
 }
@@ -238,7 +238,7 @@ fn raw(
     peer: Option<PeerBytes>,
     fork: Option<ForkName>,
     kind: MessageKind,
-    received_at: UnixNs,
+    received_at: Time,
     bytes: Vec<u8>,
 ) -> Result<RawMessage, Refusal> {
     let origin = Origin { source, peer: peer.clone(), fork };
@@ -266,7 +266,7 @@ mod tests {
     }
 
     fn gossip(topic: String, payload: Vec<u8>) -> Result<RawMessage, Refusal> {
-        converter().gossip(&GossipEntry { received_at: UnixNs(1), peer: vec![1, 2], topic, payload })
+        converter().gossip(&GossipEntry { received_at: Time(1), peer: vec![1, 2], topic, payload })
     }
 
     fn topic(epoch: u64, name: &str) -> String {
@@ -274,7 +274,7 @@ mod tests {
     }
 
     fn event(topic: &str, json: &str) -> Result<ApiContent, Refusal> {
-        let entry = ApiEventEntry { at: UnixNs(7), node: "http://node".into(), topic: topic.into(), json: json.into() };
+        let entry = ApiEventEntry { at: Time(7), node: "http://node".into(), topic: topic.into(), json: json.into() };
         converter().api_event(&entry)
     }
 
@@ -303,7 +303,7 @@ mod tests {
         ssz[0] = 100;
         ssz[100..108].copy_from_slice(&80u64.to_le_bytes());
         let message = converter().block(ssz).unwrap();
-        assert_eq!(message.received_at, UnixNs((1_700_000_000 + 480) * 1_000_000_000));
+        assert_eq!(message.received_at, Time((1_700_000_000 + 480) * 1_000_000_000));
         assert_eq!((message.origin.fork, message.origin.source), (Some(ForkName::Electra), SourceKind::Block));
         assert_eq!(converter().block(vec![0; 50]).unwrap_err().label(), "short_block");
     }
@@ -343,7 +343,7 @@ mod tests {
             "body_root": root}, "signature": signature});
         let slashing = message("proposer_slashing", serde_json::json!({"signed_header_1": header, "signed_header_2": header}));
         assert_eq!((slashing.kind, slashing.bytes.len()), (MessageKind::ProposerSlashing, 416));
-        assert_eq!(slashing.received_at, UnixNs(7));
+        assert_eq!(slashing.received_at, Time(7));
     }
 
     #[test]

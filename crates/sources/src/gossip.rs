@@ -63,7 +63,7 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio_util::sync::{CancellationToken, DropGuard};
-use verify::{Ticket, UnixNs, Verdict};
+use verify::{Ticket, Time, Verdict};
 
 /// Places in the event queue that are reserved for peer events, so that a flood of messages cannot
 /// displace a goodbye.
@@ -130,18 +130,18 @@ impl Default for GossipConfig {
 
 /// The source of the time: the system's clock, or a clock that a test controls.
 #[derive(Clone)]
-pub struct Clock(Arc<dyn Fn() -> UnixNs + Send + Sync>);
+pub struct Clock(Arc<dyn Fn() -> Time + Send + Sync>);
 
 impl Clock {
-    pub fn new(now: impl Fn() -> UnixNs + Send + Sync + 'static) -> Self {
+    pub fn new(now: impl Fn() -> Time + Send + Sync + 'static) -> Self {
         Self(Arc::new(now))
     }
 
     pub fn system() -> Self {
-        Self::new(UnixNs::now)
+        Self::new(Time::now)
     }
 
-    pub fn now(&self) -> UnixNs {
+    pub fn now(&self) -> Time {
         (self.0)()
     }
 }

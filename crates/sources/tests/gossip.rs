@@ -17,7 +17,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::sync::watch;
-use verify::{SourceKind, UnixNs, Verdict};
+use verify::{SourceKind, Time, Verdict};
 
 const PATIENCE: Duration = Duration::from_secs(60);
 const SLOT: u64 = 12;
@@ -372,7 +372,7 @@ async fn topics_follow_the_clock_over_a_fork() {
     let network = network(&[(ForkName::Electra, 0), (ForkName::Fulu, 10)], Root::repeat_byte(3));
     let epoch = Arc::new(AtomicU64::new(5));
     let (genesis, turned) = (network.genesis_time, epoch.clone());
-    let clock = Clock::new(move || UnixNs((genesis + turned.load(Ordering::Relaxed) * 32 * SLOT) * 1_000_000_000));
+    let clock = Clock::new(move || Time((genesis + turned.load(Ordering::Relaxed) * 32 * SLOT) * 1_000_000_000));
     let a = post(GossipConfig { clock: clock.clone(), ..config(&[]) }, &network).await;
     let mut b = post(GossipConfig { clock, ..config(&[&a]) }, &network).await;
     a.until(&b, |info| info.topics == 4 + 64 + 9).await;

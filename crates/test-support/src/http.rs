@@ -1,6 +1,6 @@
 //! A minimal HTTP client and server for tests of the running program.
 
-use crate::program::PATIENCE;
+use crate::program::TEST_TIMEOUT;
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
@@ -46,7 +46,7 @@ pub fn get_any(address: SocketAddr, path: &str) -> Option<(u16, String)> {
 
 /// Repeats a GET until it is answered with 200 and the answer is as `wanted`.
 pub fn wait_until(address: SocketAddr, path: &str, wanted: impl Fn(&Value) -> bool) -> Value {
-    let until = Instant::now() + PATIENCE;
+    let until = Instant::now() + TEST_TIMEOUT;
     let mut last = Value::Null;
     while Instant::now() < until {
         if let Some(answer) = get(address, path) {

@@ -10,7 +10,7 @@ use std::sync::mpsc::{Receiver, sync_channel};
 use std::time::{Duration, Instant};
 
 /// How long the tests wait for an event before they fail.
-pub const PATIENCE: Duration = Duration::from_secs(90);
+pub const TEST_TIMEOUT: Duration = Duration::from_secs(90);
 
 /// Runs a command to its end.
 pub fn run(command: &mut Command) -> Output {
@@ -68,9 +68,9 @@ impl Running {
     /// Waits for the next line that contains `text`. A process that reports its progress is waited
     /// for longer: loading the two million keys of the long campaign takes two minutes.
     pub fn wait_for(&self, text: &str) -> String {
-        let until = Instant::now() + 10 * PATIENCE;
+        let until = Instant::now() + 10 * TEST_TIMEOUT;
         let mut seen = Vec::new();
-        while let Ok(line) = self.log.recv_timeout(PATIENCE.min(until.saturating_duration_since(Instant::now()))) {
+        while let Ok(line) = self.log.recv_timeout(TEST_TIMEOUT.min(until.saturating_duration_since(Instant::now()))) {
             if line.contains(text) {
                 return line;
             }

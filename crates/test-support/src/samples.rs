@@ -3,8 +3,8 @@
 
 use consensus::{Epoch, ForkName, Offence, PubkeyBytes, Root, Slot, ValidatorIndex};
 use evidence::{
-    Addressee, Anomaly, Evidence, EvidenceKind, Finding, Incident, IncidentState, Kind, RouteName, Severity, Slashable, Store,
-    Time, anomaly_id, incident_id,
+    Anomaly, Evidence, EvidenceKind, Finding, Incident, IncidentState, Kind, OffenceFacts, RouteFilter, RouteName, Severity,
+    Store, Time, anomaly_id, incident_id,
 };
 use std::path::Path;
 use std::sync::Arc;
@@ -26,8 +26,8 @@ pub fn route(name: &str) -> RouteName {
 }
 
 /// Routes that receive every finding.
-pub fn everyone(names: &[&str]) -> Vec<Addressee> {
-    let everything = |name| Addressee { route: route(name), min_severity: Severity::Info, labels: Vec::new() };
+pub fn everyone(names: &[&str]) -> Vec<RouteFilter> {
+    let everything = |name| RouteFilter { route: route(name), min_severity: Severity::Info, labels: Vec::new() };
     names.iter().copied().map(everything).collect()
 }
 
@@ -46,7 +46,7 @@ pub fn labelled_offence(offence: Offence, validator: u64, slot: u64, labels: &[&
     let evidence = proof(slot as u8);
     let mut root = [0; 32];
     root[..8].copy_from_slice(&slot.to_le_bytes());
-    let facts = Slashable {
+    let facts = OffenceFacts {
         genesis_validators_root: NETWORK,
         offence,
         validator: ValidatorIndex::new(validator),
@@ -57,7 +57,7 @@ pub fn labelled_offence(offence: Offence, validator: u64, slot: u64, labels: &[&
         epoch: Epoch::new(slot / 32),
         seen: [at(slot), at(slot)],
         recorded_at: at(slot),
-        ..Slashable::sample()
+        ..OffenceFacts::sample()
     };
     (Finding::slashable(facts, &evidence), evidence)
 }

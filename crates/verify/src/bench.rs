@@ -7,7 +7,7 @@
 //! that it may be forwarded). Each method is measured with all votes in one batch, and with batches
 //! of the size that occurs live.
 
-use crate::{Outcome, RawMessage, SinglesProof, UnixNs, Verifier, VerifyConfig, bls};
+use crate::{Outcome, RawMessage, SinglesProof, Time, Verifier, VerifyConfig, bls};
 use chain::Chain;
 use consensus::{SignatureBytes, SingleAttestation};
 use serde::Serialize;
@@ -65,7 +65,7 @@ pub fn run(chain: &mut Chain, votes: &[RawMessage], distinct_data: u64, cpu: &dy
         while spent < LEAST_SECONDS {
             let mut verifier = Verifier::new(VerifyConfig { singles, ..VerifyConfig::replay() });
             for batch in votes.chunks(batch) {
-                let (batch, now) = (batch.to_vec(), batch.iter().map(|vote| vote.received_at).max().unwrap_or(UnixNs(0)));
+                let (batch, now) = (batch.to_vec(), batch.iter().map(|vote| vote.received_at).max().unwrap_or(Time(0)));
                 let before = cpu();
                 let verified = verifier.process(chain, batch, now);
                 spent += cpu() - before;

@@ -14,7 +14,7 @@
 //!
 //! Whether blocks are valid in other respects is not checked here.
 
-use crate::{UnixNs, resolve};
+use crate::{Time, resolve};
 use chain::{Chain, Contexts, SignedWith};
 use consensus::{
     ATTESTATION_SUBNET_COUNT, AttestationData, BeaconBlockHeader, CommitteeIndex, ForkName, MAXIMUM_GOSSIP_CLOCK_DISPARITY_NS,
@@ -28,7 +28,7 @@ const PROPAGATION_SLOTS: u64 = 32;
 const TARGET_AGGREGATORS: u64 = 16;
 
 /// The conditions for every vote on gossip.
-pub(crate) fn vote(chain: &Chain, data: &AttestationData, now: UnixNs) -> bool {
+pub(crate) fn vote(chain: &Chain, data: &AttestationData, now: Time) -> bool {
     let network = chain.network();
     let preset = network.preset();
     let fork = network.spec.fork_name_at(data.target.epoch);
@@ -84,7 +84,7 @@ pub(crate) fn aggregate(contexts: &Contexts, signed: &SignedAggregate) -> bool {
 
 /// The conditions for a block: it is not from the future, its parent is known, and its proposer had
 /// the slot. The block is already in the chain's tree.
-pub(crate) fn block(chain: &Chain, header: &BeaconBlockHeader, root: &Root, now: UnixNs) -> bool {
+pub(crate) fn block(chain: &Chain, header: &BeaconBlockHeader, root: &Root, now: Time) -> bool {
     let network = chain.network();
     let early = network.slot_at(now.0.saturating_add(MAXIMUM_GOSSIP_CLOCK_DISPARITY_NS));
     header.slot <= early

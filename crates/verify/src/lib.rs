@@ -50,7 +50,7 @@ pub use config::{ParkingLimits, SinglesProof, VerifyConfig};
 pub use consensus::MessageKind;
 pub use message::{
     Arrival, FirstSeen, Inclusion, MessageParts, MessageTooLong, Origin, PeerBytes, Proposal, ProvenBlock, RawMessage,
-    SlashingBody, SlashingOp, SourceKind, Stated, Statement, Ticket, UnixNs, Vote,
+    SlashingBody, SlashingOp, SourceKind, Stated, Statement, Ticket, Time, Vote,
 };
 pub use outcome::{InnerKind, MessageOutcome, NO_SIGNED_HEADER, NoRoom, Outcome, Verdict, Verified};
 pub use peer_reputation::PeerReputation;

@@ -9,7 +9,7 @@ use std::ops::Deref;
 use std::sync::Arc;
 
 /// When something was received. The time is taken where the bytes arrived.
-pub use base::Time as UnixNs;
+pub use base::Time;
 
 /// A libp2p peer id in its binary form. For what came by REST, the URL of the node.
 pub type PeerBytes = Arc<[u8]>;
@@ -65,7 +65,7 @@ pub struct Ticket(pub u64);
 pub struct MessageParts {
     pub origin: Origin,
     pub kind: MessageKind,
-    pub received_at: UnixNs,
+    pub received_at: Time,
     /// The message's SSZ, already decompressed.
     pub bytes: Vec<u8>,
     pub ticket: Option<Ticket>,
@@ -97,7 +97,7 @@ impl RawMessage {
     }
 
     /// The same message with another time of arrival, for a replay that keeps time itself.
-    pub fn arrived_at(self, received_at: UnixNs) -> Self {
+    pub fn arrived_at(self, received_at: Time) -> Self {
         Self(MessageParts { received_at, ..self.0 })
     }
 
@@ -126,7 +126,7 @@ impl Deref for RawMessage {
 /// When, how and from whom something was first received.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FirstSeen {
-    pub at: UnixNs,
+    pub at: Time,
     pub source: SourceKind,
     pub peer: Option<PeerBytes>,
 }
@@ -140,7 +140,7 @@ impl FirstSeen {
 /// When and how a message arrived. The smaller of two values is the earlier arrival.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Arrival {
-    pub at: UnixNs,
+    pub at: Time,
     pub source: SourceKind,
 }
 

@@ -5,7 +5,7 @@
 
 use crate::decode::VoteByBits;
 use crate::verifier::PendingOutcome;
-use crate::{FirstSeen, NoRoom, ParkingLimits, PeerBytes, UnixNs};
+use crate::{FirstSeen, NoRoom, ParkingLimits, PeerBytes, Time};
 use consensus::{Root, ShufflingId};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -19,7 +19,7 @@ pub(crate) struct Job {
     pub(crate) n_bytes: usize,
     /// When the vote came to us, by the time that was given to `process`. The waiting time counts
     /// from here, also for a message that a replay or backfill delivers late.
-    pub(crate) since: UnixNs,
+    pub(crate) since: Time,
     /// The shufflings with which the vote was tried and failed.
     pub(crate) tried: Vec<ShufflingId>,
 }
@@ -85,7 +85,7 @@ impl Parking {
     }
 
     /// The arrival time of the job that has waited longest.
-    pub(crate) fn waits_since(&self) -> Option<UnixNs> {
+    pub(crate) fn waits_since(&self) -> Option<Time> {
         // The map is not in order of arrival: a job that was tried in between is behind jobs that
         // came later.
         self.jobs.values().map(|job| job.since).min()
@@ -134,7 +134,7 @@ impl Parking {
     }
 
     /// Removes and returns the jobs that have waited since before `oldest`.
-    pub(crate) fn expire(&mut self, oldest: UnixNs) -> Vec<Job> {
+    pub(crate) fn expire(&mut self, oldest: Time) -> Vec<Job> {
         self.take_if(|job| job.since < oldest)
     }
 
@@ -176,11 +176,11 @@ mod tests {
         let peer: Option<PeerBytes> = peer.map(|peer| PeerBytes::from([peer]));
         Job {
             item: PendingOutcome::message(number, None, peer.clone(), MessageKind::AttestationByBits),
-            heard: FirstSeen { at: UnixNs(number), source: SourceKind::Gossip, peer },
+            heard: FirstSeen { at: Time(number), source: SourceKind::Gossip, peer },
             vote,
             data_root: Root::ZERO,
             n_bytes: 100,
-            since: UnixNs(number),
+            since: Time(number),
             tried: Vec::new(),
         }
     }
@@ -206,9 +206,9 @@ mod tests {
         assert_eq!((parking.len(), parking.n_messages(), parking.bytes()), (10, 10, 1000));
         // The largest holder makes nobody else give way.
         assert!(parking.park(job(Some(1), 12)).refused.is_some());
-        assert_eq!(parking.waits_since(), Some(UnixNs(1)));
-        assert_eq!(parking.expire(UnixNs(9)).len(), 7);
-        assert_eq!(parking.waits_since(), Some(UnixNs(9)));
+        assert_eq!(parking.waits_since(), Some(Time(1)));
+        assert_eq!(parking.expire(Time(9)).len(), 7);
+        assert_eq!(parking.waits_since(), Some(Time(9)));
         assert_eq!(parking.take_if(|_| true).len(), 3);
         assert_eq!(parking.waits_since(), None);
         assert_eq!((parking.len(), parking.n_messages(), parking.bytes(), parking.by_peer.len()), (0, 0, 0, 0));

@@ -7,7 +7,7 @@
 //! the same target. One key can sign thousands of different data for one target. So the answer
 //! comes from a count for each target and validator, not from a search through the target's data.
 
-use crate::UnixNs;
+use crate::Time;
 use consensus::{AttestationData, Epoch, Root, ValidatorIndex};
 use std::collections::{BTreeSet, HashMap, HashSet};
 
@@ -33,7 +33,7 @@ pub(crate) struct SeenVotes {
     by_use: BTreeSet<(u64, Root)>,
     /// The pairs that are new in this batch, with the arrival time of the message that proved each
     /// of them.
-    of_batch: HashMap<Root, HashMap<u32, UnixNs>>,
+    of_batch: HashMap<Root, HashMap<u32, Time>>,
     now: u64,
     n_votes: usize,
     max_votes: usize,
@@ -168,7 +168,7 @@ impl SeenVotes {
     /// message that proved the same vote in this batch. Such a message still has new information
     /// even if [`Self::contains_all`] is true: the time at which the vote was first received. So
     /// this time does not depend on how messages are cut into batches.
-    pub(crate) fn is_earlier(&self, data_root: Root, members: &[ValidatorIndex], at: UnixNs) -> bool {
+    pub(crate) fn is_earlier(&self, data_root: Root, members: &[ValidatorIndex], at: Time) -> bool {
         let Some(new) = self.of_batch.get(&data_root) else { return false };
         members.iter().any(|member| short(*member).and_then(|member| new.get(&member)).is_some_and(|proven_by| at < *proven_by))
     }
@@ -195,7 +195,7 @@ impl SeenVotes {
     }
 
     /// Remembers a proven vote. `at` is the arrival time of the message that proves it.
-    pub(crate) fn insert(&mut self, data_root: Root, data: &AttestationData, members: &[ValidatorIndex], at: UnixNs) {
+    pub(crate) fn insert(&mut self, data_root: Root, data: &AttestationData, members: &[ValidatorIndex], at: Time) {
         let target = data.target.epoch;
         let known = self.by_target.entry(target).or_default();
         let voters = self.by_data.entry(data_root).or_insert_with(|| {
@@ -259,7 +259,7 @@ fn short(validator: ValidatorIndex) -> Option<u32> {
 mod tests {
     use super::*;
 
-    const AT: UnixNs = UnixNs(5);
+    const AT: Time = Time(5);
 
     fn validators(range: std::ops::Range<u64>) -> Vec<ValidatorIndex> {
         range.map(ValidatorIndex::new).collect()
@@ -283,10 +283,10 @@ mod tests {
         let root = |n: u64| Root::from(consensus::sha256(&n.to_be_bytes()));
         for source in 0..5000 {
             seen.start_batch();
-            seen.insert(root(source), &with_source(source), &validators(7..8), UnixNs(0));
+            seen.insert(root(source), &with_source(source), &validators(7..8), Time(0));
             if source % 100 == 0 {
                 let start = 10 + source;
-                seen.insert(Root::ZERO, &with_source((1 << 20) - 1), &validators(start..start + 100), UnixNs(0));
+                seen.insert(Root::ZERO, &with_source((1 << 20) - 1), &validators(start..start + 100), Time(0));
             }
         }
         let known = &seen.by_target[&target];
@@ -303,7 +303,7 @@ mod tests {
                 root(source),
                 &AttestationData { source: with_source(source).source, ..data(Epoch::new(5)) },
                 &validators(8..9),
-                UnixNs(0),
+                Time(0),
             );
         }
         assert!(!seen.by_target.contains_key(&target) || seen.by_target[&target].n_data < 2);
@@ -398,13 +398,13 @@ mod tests {
         let mut seen = SeenVotes::new(100, 2);
         let (root, target) = (Root::repeat_byte(1), Epoch::new(1));
         seen.start_batch();
-        seen.insert(root, &data(target), &validators(0..4), UnixNs(10));
-        seen.insert(root, &data(target), &validators(3..5), UnixNs(8));
-        let first = |seen: &SeenVotes, range, at| seen.is_earlier(root, &validators(range), UnixNs(at));
+        seen.insert(root, &data(target), &validators(0..4), Time(10));
+        seen.insert(root, &data(target), &validators(3..5), Time(8));
+        let first = |seen: &SeenVotes, range, at| seen.is_earlier(root, &validators(range), Time(at));
         assert!(first(&seen, 0..5, 9) && first(&seen, 4..9, 7) && !first(&seen, 0..5, 10));
         assert!(!first(&seen, 3..5, 8) && !first(&seen, 6..9, 1), "not earlier; nobody's");
         seen.start_batch();
-        seen.insert(root, &data(target), &validators(0..6), UnixNs(20));
+        seen.insert(root, &data(target), &validators(0..6), Time(20));
         assert!(!first(&seen, 0..5, 1), "proven in an earlier batch");
         assert!(first(&seen, 0..6, 19));
     }

@@ -31,7 +31,7 @@ use crate::parking::Job;
 use crate::peer_reputation::PeerReputation;
 use crate::resolve::ContextCache;
 use crate::seen::SeenVotes;
-use crate::{FirstSeen, MessageParts, Outcome, PeerBytes, RawMessage, Statement, UnixNs, Verified, VerifyConfig};
+use crate::{FirstSeen, MessageParts, Outcome, PeerBytes, RawMessage, Statement, Time, Verified, VerifyConfig};
 use blocks::{BlockJob, HeaderJob, SeenBlocks};
 use by_bits::UncertainVotes;
 use chain::Chain;
@@ -136,7 +136,7 @@ impl Verifier {
     /// and which ones are too early or too late for forwarding. In a replay it is the time of the
     /// latest message. Proven blocks extend `chain`. The result contains one outcome for each
     /// message of the batch, and one for each parked message whose waiting ended.
-    pub fn process(&mut self, chain: &mut Chain, batch: Vec<RawMessage>, now: UnixNs) -> Verified {
+    pub fn process(&mut self, chain: &mut Chain, batch: Vec<RawMessage>, now: Time) -> Verified {
         let network = chain.network().clone();
         let mut collector = OutcomeCollector::default();
         self.votes.start_batch();
@@ -155,7 +155,7 @@ impl Verifier {
     /// tried a last time. The limits and delays that are useful only while more may come do not
     /// apply. The rest expires. So the result of a replay does not depend on how it was cut into
     /// batches.
-    pub fn finish(&mut self, chain: &mut Chain, now: UnixNs) -> Verified {
+    pub fn finish(&mut self, chain: &mut Chain, now: Time) -> Verified {
         // The chain will not be asked again later, so everything must be computed now.
         chain.compute_at_once();
         let mut collector = OutcomeCollector::default();
@@ -179,7 +179,7 @@ impl Verifier {
 
     /// The arrival time of the message, or part of one, that has waited longest. A crash loses what
     /// waits. Looks at everything that is parked.
-    pub fn parked_since(&self) -> Option<UnixNs> {
+    pub fn parked_since(&self) -> Option<Time> {
         self.uncertain.parking().waits_since()
     }
 
@@ -203,7 +203,7 @@ impl Verifier {
 
     /// Starts a new slot: resets the limits per slot, and lets messages expire that waited too
     /// long. Returns whether the slot is a new one.
-    fn start_slot(&mut self, network: &Network, now: UnixNs, collector: &mut OutcomeCollector) -> bool {
+    fn start_slot(&mut self, network: &Network, now: Time, collector: &mut OutcomeCollector) -> bool {
         let slot = network.slot_at(now.0);
         if slot == self.slot {
             return false;
@@ -213,7 +213,7 @@ impl Verifier {
         self.prover.start_slot(is_new_epoch);
         let epoch_ns = network.spec.slot_duration.as_nanos() as u64 * network.preset().slots_per_epoch;
         let oldest = now.0.saturating_sub(self.config.parking.wait_epochs.saturating_mul(epoch_ns));
-        for job in self.uncertain.start_slot(UnixNs(oldest)) {
+        for job in self.uncertain.start_slot(Time(oldest)) {
             collector.record(job.item, Outcome::Expired);
         }
         true
@@ -233,7 +233,7 @@ impl Verifier {
         &mut self,
         network: &Network,
         batch: Vec<RawMessage>,
-        now: UnixNs,
+        now: Time,
         collector: &mut OutcomeCollector,
     ) -> SortedBatch {
         let chunks: Vec<&[RawMessage]> = batch.chunks(DECODE_CHUNK).collect();
@@ -313,7 +313,7 @@ impl SortedBatch {
         fork: ForkName,
         data_root: Root,
         n_bytes: usize,
-        now: UnixNs,
+        now: Time,
     ) {
         let vote = match message {
             DecodedMessage::Block(block) => return self.blocks.push(BlockJob { item, heard, block, fork, n_bytes }),

@@ -9,7 +9,7 @@ mod common;
 use common::Capture;
 use consensus::{AttestationData, BeaconBlockHeader, Offence, is_double_proposal, is_double_vote, surrounds};
 use std::collections::{BTreeMap, BTreeSet};
-use verify::{MessageOutcome, Outcome, SinglesProof, UnixNs, Verified, Verifier, VerifyConfig};
+use verify::{MessageOutcome, Outcome, SinglesProof, Time, Verified, Verifier, VerifyConfig};
 
 /// Everything that a replay proved, and its outcomes.
 #[derive(Default)]
@@ -94,7 +94,7 @@ fn replay(capture: &Capture, config: VerifyConfig, batch: usize) -> Run {
     let mut verifier = Verifier::seeded(config, 1);
     let mut run = Run { replay: Replay::default(), data: BTreeMap::new() };
     let mut received = 0;
-    let mut last = UnixNs(0);
+    let mut last = Time(0);
     for messages in capture.messages.chunks(batch) {
         let now = messages.iter().map(|message| message.received_at).max().unwrap();
         last = now;
@@ -200,7 +200,7 @@ fn captures_backwards() {
         for messages in backwards.chunks(29) {
             run.take(verifier.process(&mut chain, messages.to_vec(), now));
         }
-        run.take(verifier.process(&mut chain, Vec::new(), UnixNs(now.0 + 6_000_000_000)));
+        run.take(verifier.process(&mut chain, Vec::new(), Time(now.0 + 6_000_000_000)));
         run.take(verifier.finish(&mut chain, now));
         println!("{} backwards: {:?}, {} blocks", capture.name, run.outcomes(), run.replay.n_blocks);
         let expected = replay(capture, VerifyConfig::replay(), 29);

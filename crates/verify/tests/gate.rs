@@ -15,7 +15,7 @@ use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
 use std::collections::BTreeSet;
 use verify::{
-    About, HistoryCheck, MessageKind, Outcome, ParkingLimits, RawMessage, SinglesProof, Triage, UnixNs, Verdict, Verified,
+    About, HistoryCheck, MessageKind, Outcome, ParkingLimits, RawMessage, SinglesProof, Time, Triage, Verdict, Verified,
     Verifier, VerifyConfig,
 };
 
@@ -388,9 +388,9 @@ fn waiting_is_bounded_and_ends() {
     assert_eq!(labels(&verified), ["parked", "refused", "parked", "refused", "parked", "parked"]);
     assert_eq!((verifier.parked(), verifier.stats().parked), (3, 3));
     let epoch_ns = 8 * 6_000_000_000;
-    let verified = verifier.process(&mut chain, Vec::new(), UnixNs(now.0 + 3 * epoch_ns));
+    let verified = verifier.process(&mut chain, Vec::new(), Time(now.0 + 3 * epoch_ns));
     assert!(verified.outcomes.is_empty());
-    let verified = verifier.process(&mut chain, Vec::new(), UnixNs(now.0 + 5 * epoch_ns));
+    let verified = verifier.process(&mut chain, Vec::new(), Time(now.0 + 5 * epoch_ns));
     assert_eq!(labels(&verified), ["expired"; 3]);
     assert_eq!((verifier.parked(), verifier.stats().parked_bytes), (0, 0));
 }
@@ -418,7 +418,7 @@ fn a_vote_waits_for_its_shuffling_and_is_proven_all_the_same() {
                     proven.extend(vote.get().indices.iter().map(|index| (vote.get().data_root, *index)));
                 }
             };
-            let mut now = UnixNs(0);
+            let mut now = Time(0);
             for batch in capture.messages.chunks(batch_len) {
                 now = batch.iter().map(|message| message.received_at).max().unwrap().max(now);
                 chain.tick(chain.network().slot_at(now.0));

@@ -11,14 +11,14 @@ use consensus::ForkName;
 use std::collections::BTreeMap;
 use test_support::spec_tests::{Case, REFTESTS};
 use verify::{
-    MessageKind, MessageParts, Origin, Outcome, RawMessage, SourceKind, Ticket, UnixNs, Verdict, Verified, Verifier, VerifyConfig,
+    MessageKind, MessageParts, Origin, Outcome, RawMessage, SourceKind, Ticket, Time, Verdict, Verified, Verifier, VerifyConfig,
 };
 
 fn chain_of(fork: ForkName, state: &[u8]) -> Chain {
     Chain::from_state(minimal_spec(fork), state, &mut PubkeyCache::in_memory(), &mut |_| ()).unwrap()
 }
 
-fn message(fork: ForkName, kind: MessageKind, bytes: &[u8], at: UnixNs) -> RawMessage {
+fn message(fork: ForkName, kind: MessageKind, bytes: &[u8], at: Time) -> RawMessage {
     let origin = Origin { source: SourceKind::Gossip, peer: None, fork: Some(fork) };
     let bytes = bytes.to_vec();
     RawMessage::new(MessageParts { origin, kind, received_at: at, bytes, ticket: Some(Ticket(7)) }).unwrap()
@@ -51,7 +51,7 @@ fn slashing_operations() {
             _ => ("proposer_slashing", MessageKind::ProposerSlashing),
         };
         let mut chain = chain_of(case.fork(), &case.ssz("pre"));
-        let now = UnixNs(chain.network().slot_start_ns(chain.head().slot));
+        let now = Time(chain.network().slot_start_ns(chain.head().slot));
         let mut verifier = Verifier::seeded(VerifyConfig::default(), 1);
         let verified = verifier.process(&mut chain, vec![message(case.fork(), kind, &case.ssz(stem), now)], now);
         let outcome = only_outcome(&verified);
@@ -92,7 +92,7 @@ fn gossip_messages() {
         let mut chain = chain_of(case.fork(), &case.ssz("state"));
         let mut verifier = Verifier::seeded(VerifyConfig::default(), 1);
         let base_ms = meta["current_time_ms"].as_u64().unwrap_or_default();
-        let at = |ms: u64| UnixNs((chain_genesis_ms(&case) + base_ms + ms) * 1_000_000);
+        let at = |ms: u64| Time((chain_genesis_ms(&case) + base_ms + ms) * 1_000_000);
         for block in meta["blocks"].as_array().into_iter().flatten() {
             let failed = block["failed"].as_bool().unwrap_or(false);
             let bytes = case.ssz(block["block"].as_str().unwrap());

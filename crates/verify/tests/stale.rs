@@ -16,7 +16,7 @@ use consensus::{
 };
 use serde_json::{Value, json};
 use verify::{
-    InnerKind, MessageKind, MessageParts, Origin, Outcome, PeerBytes, PeerReputation, RawMessage, SourceKind, UnixNs, Verifier,
+    InnerKind, MessageKind, MessageParts, Origin, Outcome, PeerBytes, PeerReputation, RawMessage, SourceKind, Time, Verifier,
     VerifyConfig,
 };
 
@@ -82,7 +82,7 @@ fn aggregate(truth: &mut Chain, told: &Chain, secrets: &[SecretKey], epoch: u64,
     let parts = MessageParts {
         origin: Origin { source: SourceKind::Gossip, peer: Some(PeerBytes::from([7])), fork: Some(ForkName::Electra) },
         kind: MessageKind::AttestationByBits,
-        received_at: UnixNs(network.slot_start_ns(slot)),
+        received_at: Time(network.slot_start_ns(slot)),
         bytes: attestation.to_ssz(network.preset()),
         ticket: None,
     };
@@ -114,7 +114,7 @@ fn committees_of_an_old_registry_blame_nobody_until_somebody_signed_by_them() {
     let network = stale.network().clone();
     let good = aggregate(&mut truth, &stale, &secrets, epoch, false);
     let at = good.received_at;
-    let later = UnixNs(at.0 + 2 * epoch_ns);
+    let later = Time(at.0 + 2 * epoch_ns);
     let mut verifier = Verifier::seeded(VerifyConfig::default(), 1);
     let mut told = Vec::new();
     for now in [at, later] {

@@ -14,7 +14,7 @@ use chain::{Chain, Progress, PubkeyCache};
 use consensus::{Network, Slot, Spec};
 use std::path::Path;
 use std::time::{Duration, Instant};
-use verify::{RawMessage, UnixNs};
+use verify::{RawMessage, Time};
 
 /// Largest number of blocks fetched at the start. In normal conditions this covers the range from
 /// finality to the head. Older gaps are closed later, backwards from the blocks that arrive.
@@ -119,7 +119,7 @@ pub fn load(
 
 /// Fetches the blocks after `from` from the nodes, oldest first. It stops early when no node
 /// answers.
-pub async fn blocks_since(nodes: &NodeSet, network: &Network, from: Slot, now: UnixNs) -> Vec<RawMessage> {
+pub async fn blocks_since(nodes: &NodeSet, network: &Network, from: Slot, now: Time) -> Vec<RawMessage> {
     let head = match nodes.syncing().await {
         Ok(syncing) => syncing.head_slot,
         Err(error) => {
@@ -144,12 +144,7 @@ pub async fn blocks_since(nodes: &NodeSet, network: &Network, from: Slot, now: U
 }
 
 /// Fetches one block. Returns `None` if no node has it.
-pub async fn block_message(
-    nodes: &NodeSet,
-    network: &Network,
-    id: BlockId,
-    now: UnixNs,
-) -> Result<Option<RawMessage>, NodeError> {
+pub async fn block_message(nodes: &NodeSet, network: &Network, id: BlockId, now: Time) -> Result<Option<RawMessage>, NodeError> {
     let Some(block) = nodes.block_ssz(id, &network.spec).await? else { return Ok(None) };
     let message = sources::convert::fetched_block(block.ssz, block.fork, None, now);
     Ok(message.inspect_err(|refusal| tracing::warn!(%refusal, ?id, "a fetched block is not used")).ok())

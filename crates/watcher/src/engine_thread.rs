@@ -19,12 +19,12 @@ use detect::watch::WatchList;
 use engine::priority_queues::{Batch, PriorityQueues, QueueLimits};
 use engine::silence::{SilenceChange, SilenceTracker};
 use engine::{Engine, EngineError};
-use evidence::Addressee;
+use evidence::RouteFilter;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc::error::TryRecvError;
 use tokio::sync::{mpsc, watch};
-use verify::{MessageOutcome, RawMessage, Ticket, UnixNs, Verdict};
+use verify::{MessageOutcome, RawMessage, Ticket, Time, Verdict};
 
 /// While votes are gathered, the thread checks this often whether a new message contradicts
 /// something. Waking up for each message would cost more than processing the messages.
@@ -56,7 +56,7 @@ pub enum Input {
     /// New groups and labels of watched keys.
     Watch(Arc<WatchList>),
     /// New addressees of findings.
-    Routes(Vec<Addressee>),
+    Routes(Vec<RouteFilter>),
     /// The clock has advanced. `late` is how long the clock's task waited for its turn after the
     /// planned time. Tasks that read from connections wait about as long.
     Tick {
@@ -148,16 +148,16 @@ struct EngineLoop<'a> {
     recorded_slot: Slot,
     /// The last time at which the queue was empty. What came earlier is in the priority queues or
     /// is processed.
-    emptied_at: UnixNs,
+    emptied_at: Time,
     /// Is set while the disk refuses writes.
     refused: Option<Refused>,
 }
 
 /// State of the thread while the disk refuses writes.
 struct Refused {
-    since: UnixNs,
+    since: Time,
     /// When the refusal was logged last.
-    logged_at: UnixNs,
+    logged_at: Time,
 }
 
 impl EngineLoop<'_> {
@@ -194,7 +194,7 @@ impl EngineLoop<'_> {
     /// (`open` is false), it takes whatever is left.
     fn process_due(&mut self, open: bool) -> Result<(), EngineError> {
         let now = clock::now();
-        let until = if open { now } else { UnixNs(u64::MAX) };
+        let until = if open { now } else { Time(u64::MAX) };
         let engine = &self.engine;
         let Batch { messages: batch, dropped } = self.queues.take(until, |peer| engine.repute(peer));
         for (message, why) in dropped {
@@ -232,7 +232,7 @@ impl EngineLoop<'_> {
 
     /// Records whether anything arrives from the network. A silence is a gap that grows with each
     /// slot.
-    fn record_silence(&mut self, now: UnixNs) -> Result<(), EngineError> {
+    fn record_silence(&mut self, now: Time) -> Result<(), EngineError> {
         let change = self.silence_change(now);
         let network = self.engine.chain().network();
         let slot = network.slot_at(now.0);
@@ -257,7 +257,7 @@ impl EngineLoop<'_> {
 
     /// Returns whether a silence begins, continues or ends. If the last change could not be stored,
     /// it is kept.
-    fn silence_change(&mut self, now: UnixNs) -> Option<SilenceChange> {
+    fn silence_change(&mut self, now: Time) -> Option<SilenceChange> {
         if let Some(at) = self.engine.last_reception() {
             self.silence.received(at);
         }
@@ -280,9 +280,9 @@ impl EngineLoop<'_> {
 
     /// Lets the thread continue for a while although the disk refuses writes. Any other error is
     /// returned and ends the thread.
-    fn continue_after(&mut self, error: EngineError, now: UnixNs) -> Result<(), EngineError> {
-        let (since, mut logged_at) = self.refused.as_ref().map_or((now, UnixNs(0)), |refused| (refused.since, refused.logged_at));
-        let lasts = |from: UnixNs| Duration::from_nanos(now.0.saturating_sub(from.0));
+    fn continue_after(&mut self, error: EngineError, now: Time) -> Result<(), EngineError> {
+        let (since, mut logged_at) = self.refused.as_ref().map_or((now, Time(0)), |refused| (refused.since, refused.logged_at));
+        let lasts = |from: Time| Duration::from_nanos(now.0.saturating_sub(from.0));
         if !error.is_refused_write() || lasts(since) > CONTINUE_WITHOUT_WRITES {
             return Err(error);
         }
@@ -300,7 +300,7 @@ impl EngineLoop<'_> {
 
     /// Records once per slot how far the watcher has come. Messages that wait for their committees
     /// or for their turn are lost in a crash. So the record goes only as far as the oldest of them.
-    fn record_progress(&mut self, now: UnixNs) -> Result<(), EngineError> {
+    fn record_progress(&mut self, now: Time) -> Result<(), EngineError> {
         let network = self.engine.chain().network();
         let slot = network.slot_at(now.0);
         if slot > self.recorded_slot {

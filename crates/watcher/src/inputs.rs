@@ -125,13 +125,13 @@ impl Drop for InputReceiver {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use verify::{MessageKind, MessageParts, Origin, RawMessage, SourceKind, UnixNs};
+    use verify::{MessageKind, MessageParts, Origin, RawMessage, SourceKind, Time};
 
     fn message(n_bytes: usize) -> Input {
         let parts = MessageParts {
             origin: Origin { source: SourceKind::Gossip, peer: None, fork: None },
             kind: MessageKind::Block,
-            received_at: UnixNs(0),
+            received_at: Time(0),
             bytes: vec![0; n_bytes],
             ticket: None,
         };

@@ -17,7 +17,6 @@ use sources::gossip::{GossipControl, PeerInfo};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use tokio::sync::watch;
-use verify::UnixNs;
 
 /// Largest number of peers in `/v1/status`. Further peers are only counted.
 const MAX_PEERS_SHOWN: usize = 256;
@@ -36,7 +35,7 @@ pub struct EngineSnapshot {
     pub index: Stats,
     pub reception: Reception,
     /// Since when the disk refuses writes. `None` while it accepts them.
-    pub writes_refused_since: Option<UnixNs>,
+    pub writes_refused_since: Option<Time>,
     /// Slots that were not watched, or in which nothing was received.
     pub gaps: Arc<Vec<Gap>>,
 }
@@ -173,7 +172,7 @@ impl StatusSource for StatusPage {
         let now = clock::now();
         let listening = reception.is_current(now, self.network.spec.slot_duration);
         let context_loaded = snapshot.validators > 0;
-        let time = |at: UnixNs| Time::from_unix_ns(at.0);
+        let time = |at: Time| Time::from_unix_ns(at.0);
         let mut advice = Vec::new();
         if let Some(since) = snapshot.writes_refused_since {
             advice.push(format!(

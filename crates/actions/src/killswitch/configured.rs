@@ -10,7 +10,7 @@ use alert::{NetworkName, SecretSource};
 use base::error_chain;
 use consensus::{Epoch, ForkName, Offence, Root, Slot};
 use detect::watch::Label;
-use evidence::{Evidence, EvidenceKind, Finding, Punishable, Slashable, Time};
+use evidence::{Evidence, EvidenceKind, Finding, OffenceFacts, Punishable, Time};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -60,7 +60,7 @@ fn switch_of(group: &str, config: &KillSwitchConfig) -> Result<KillSwitch, alert
 fn test_finding(configured: &ConfiguredSwitch, group: &str, now: Time) -> Finding {
     let evidence = Evidence::new(EvidenceKind::AttesterSlashing, ForkName::Fulu, Vec::new(), serde_json::json!({}));
     let (index, pubkey) = configured.own.named.first();
-    let facts = Slashable {
+    let facts = OffenceFacts {
         genesis_validators_root: Root::ZERO,
         offence: Offence::DoubleVote,
         roots: [Root::ZERO; 2],

@@ -15,10 +15,10 @@ use std::time::{Duration, Instant, SystemTime};
 
 const PREFIX: &str = "rearm.";
 /// Interval at which the watcher looks for requests.
-pub(super) const LOOK: Duration = Duration::from_secs(1);
+pub(super) const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// How long the requester waits for the answer.
-const PATIENCE: Duration = Duration::from_secs(20);
-const POLL: Duration = Duration::from_millis(50);
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(20);
+const POLL_EVERY: Duration = Duration::from_millis(50);
 /// Requests older than this are removed without any other effect.
 const VALID_FOR: Duration = Duration::from_secs(60);
 /// Maximum number of requests that are read at once. Group names are typed by a person, so there
@@ -73,13 +73,13 @@ pub fn ask(dir: &Path, group: &str) -> Result<bool, ActionError> {
     })?;
     let asked = Instant::now();
     while path.exists() {
-        if asked.elapsed() > PATIENCE {
+        if asked.elapsed() > ANSWER_TIMEOUT {
             // The request is reported as failed, so nobody may take it later. If the file is
             // already gone, the watcher took it in the meantime.
             let was_open = std::fs::remove_file(&path).is_ok();
             return Ok(!was_open);
         }
-        std::thread::sleep(POLL);
+        std::thread::sleep(POLL_EVERY);
     }
     Ok(true)
 }

@@ -66,12 +66,12 @@ pub(super) fn read(at: &str, path: &Path, watches: bool, into: &mut ListBuilder)
 }
 
 fn read_text(path: &Path) -> Result<String, String> {
-    let told = |error: std::io::Error| format!("cannot be read: {error}; check the path and its permissions");
-    let length = std::fs::metadata(path).map_err(told)?.len();
+    let unreadable = |error: std::io::Error| format!("cannot be read: {error}; check the path and its permissions");
+    let length = std::fs::metadata(path).map_err(unreadable)?.len();
     if length > MAX_FILE_BYTES {
         return Err(format!("has {length} bytes; more than {MAX_FILE_BYTES} are not read, use ranges or split it"));
     }
-    std::fs::read_to_string(path).map_err(told)
+    std::fs::read_to_string(path).map_err(unreadable)
 }
 
 fn toml(at: &str, text: &str, watches: bool, into: &mut ListBuilder) {

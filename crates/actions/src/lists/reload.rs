@@ -118,7 +118,7 @@ pub async fn follow(
     read_config: ReadConfig,
     mut now: ActiveConfig,
     mut hangups: Option<Signal>,
-    told: ReloadReports,
+    reports: ReloadReports,
     cancel: CancellationToken,
 ) {
     // The problem of the last check. The cause may be corrected in a file that the configuration in
@@ -142,13 +142,13 @@ pub async fn follow(
                 tracing::info!(groups, entries, "lists of watched keys are read again");
                 wrong = None;
                 now = next.clone();
-                told.refused.send_replace(None);
-                told.changed.send_replace(Arc::new(next));
+                reports.refused.send_replace(None);
+                reports.changed.send_replace(Arc::new(next));
             }
             Ok(Err(reason)) => {
                 if asked || wrong.as_ref() != Some(&reason) {
                     tracing::error!(reason, "the changed lists cannot be used; what was in force stays");
-                    told.refused.send_replace(Some(RejectedConfig { at: (told.now)(), reason: reason.clone() }));
+                    reports.refused.send_replace(Some(RejectedConfig { at: (reports.now)(), reason: reason.clone() }));
                 }
                 wrong = Some(reason);
             }
@@ -331,8 +331,8 @@ mod tests {
         async fn follow_until(&self, read: ActiveConfig, wanted: impl Fn(&ActiveConfig) -> bool) -> Arc<ActiveConfig> {
             let (changed, mut seen) = watch::channel(Arc::new(read.clone()));
             let cancel = CancellationToken::new();
-            let told = ReloadReports { changed, refused: watch::channel(None).0, now: || Time::default() };
-            let task = tokio::spawn(follow(Some(self.source.clone()), read_config, read, None, told, cancel.clone()));
+            let reports = ReloadReports { changed, refused: watch::channel(None).0, now: || Time::default() };
+            let task = tokio::spawn(follow(Some(self.source.clone()), read_config, read, None, reports, cancel.clone()));
             let now = tokio::time::timeout(PATIENCE, seen.wait_for(|now| wanted(now))).await.expect("seen in time");
             let now = now.unwrap().clone();
             cancel.cancel();
@@ -377,7 +377,7 @@ mod tests {
         stage.file("keys.csv", "group,key\nacme,1\n");
         let read = stage.read();
         let (changed, _in_force) = watch::channel(Arc::new(read.clone()));
-        let (refused, mut told) = watch::channel(None);
+        let (refused, mut rejections) = watch::channel(None);
         let cancel = CancellationToken::new();
         stage.file("keys.csv", "group,key\nacme,zebra\n");
         let task = tokio::spawn(follow(
@@ -389,13 +389,14 @@ mod tests {
             cancel.clone(),
         ));
         let notice = {
-            let told = tokio::time::timeout(PATIENCE, told.wait_for(Option::is_some)).await.expect("seen in time").unwrap();
-            told.as_ref().map(|refused| (refused.notice(), refused.notice_without_reason())).unwrap()
+            let rejection =
+                tokio::time::timeout(PATIENCE, rejections.wait_for(Option::is_some)).await.expect("seen in time").unwrap();
+            rejection.as_ref().map(|refused| (refused.notice(), refused.notice_without_reason())).unwrap()
         };
         assert!(notice.0.contains("line 2") && notice.0.contains("what was in force stays"), "{notice:?}");
         assert!(!notice.1.contains("acme") && !notice.1.contains("keys.csv"), "{notice:?}");
         stage.file("keys.csv", "group,key\nacme,2\n");
-        tokio::time::timeout(PATIENCE, told.wait_for(Option::is_none)).await.expect("mended in time").unwrap();
+        tokio::time::timeout(PATIENCE, rejections.wait_for(Option::is_none)).await.expect("mended in time").unwrap();
         cancel.cancel();
         task.await.unwrap();
     }

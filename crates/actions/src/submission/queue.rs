@@ -124,7 +124,7 @@ impl Queue {
 mod tests {
     use super::*;
     use consensus::{Epoch, ForkName, Spec, ValidatorIndex};
-    use evidence::{Evidence, Slashable};
+    use evidence::{Evidence, OffenceFacts};
     use std::collections::HashSet;
 
     const ATTESTER: EvidenceKind = EvidenceKind::AttesterSlashing;
@@ -132,7 +132,7 @@ mod tests {
 
     fn finding(validator: u64) -> Finding {
         let evidence = Evidence::new(ATTESTER, ForkName::Fulu, vec![1], serde_json::Value::Null);
-        Finding::slashable(Slashable { validator: ValidatorIndex::new(validator), ..Slashable::sample() }, &evidence)
+        Finding::slashable(OffenceFacts { validator: ValidatorIndex::new(validator), ..OffenceFacts::sample() }, &evidence)
     }
 
     fn root(n: u64) -> Root {

@@ -7,7 +7,7 @@ use axum::extract::State;
 use axum::http::{HeaderMap, Method, StatusCode, Uri};
 use chain::node::NodeConfig;
 use consensus::{ForkName, Offence, PubkeyBytes, Spec, ValidatorIndex};
-use evidence::{Included, Slashable};
+use evidence::{Included, OffenceFacts};
 use serde_json::{Value, json};
 use std::cell::Cell;
 use std::sync::Mutex;
@@ -115,7 +115,7 @@ fn double_proposal(validator: u64) -> (Finding, Arc<Evidence>) {
 
 fn offence(offence: Offence, validator: u64, evidence: Evidence) -> (Finding, Arc<Evidence>) {
     let validator = ValidatorIndex::new(validator);
-    let facts = Slashable { offence, validator, fork: ForkName::Deneb, ..Slashable::sample() };
+    let facts = OffenceFacts { offence, validator, fork: ForkName::Deneb, ..OffenceFacts::sample() };
     (Finding::slashable(facts, &evidence), Arc::new(evidence))
 }
 
@@ -159,8 +159,8 @@ async fn each_proof_goes_once_over_restarts_and_as_a_node_wants_it() {
     let (vote, proposal) = (double_vote(5), double_proposal(6));
     let stage = Stage::new(vec![vote.clone(), proposal.clone()]).await;
     let mut submitter = stage.submitter();
-    submitter.turn().await.unwrap();
-    submitter.turn().await.unwrap();
+    submitter.submit_ready().await.unwrap();
+    submitter.submit_ready().await.unwrap();
     let post = |path: &str, proof: &Evidence| Post { path: path.into(), fork: "deneb".into(), body: proof.json.clone() };
     let wanted =
         [post("/eth/v2/beacon/pool/attester_slashings", &vote.1), post("/eth/v1/beacon/pool/proposer_slashings", &proposal.1)];
@@ -169,14 +169,14 @@ async fn each_proof_goes_once_over_restarts_and_as_a_node_wants_it() {
     assert_eq!(stage.states(), [("accepted", 1), ("accepted", 1)]);
     assert_eq!(stage.records()[0].nodes, *std::slice::from_ref(&stage.node.url));
     let mut again = stage.submitter();
-    again.turn().await.unwrap();
+    again.submit_ready().await.unwrap();
     assert_eq!(stage.node.posts().len(), 2, "not again after a restart");
     // A later finding with a proof that is already accepted is no reason to send it again.
     let mut sharing = double_vote(5);
     sharing.0.id = Root::repeat_byte(9);
     stage.store.record(vec![sharing, double_vote(7)], &[]).unwrap();
     pass(60);
-    again.turn().await.unwrap();
+    again.submit_ready().await.unwrap();
     assert_eq!(stage.node.posts().len(), 3);
     assert_eq!(submitter.metrics.submissions.with_label_values(&["accepted"]).get(), 2);
 }
@@ -185,7 +185,7 @@ async fn each_proof_goes_once_over_restarts_and_as_a_node_wants_it() {
 async fn a_node_that_knows_v1_only_gets_v1() {
     let stage = Stage::new(vec![double_vote(5)]).await;
     stage.node.answers(|path| if path.contains("/v2/") { (StatusCode::NOT_FOUND, "no route") } else { (StatusCode::OK, "") });
-    stage.submitter().turn().await.unwrap();
+    stage.submitter().submit_ready().await.unwrap();
     let paths: Vec<String> = stage.node.posts().into_iter().map(|post| post.path).collect();
     assert_eq!(paths, ["/eth/v2/beacon/pool/attester_slashings", "/eth/v1/beacon/pool/attester_slashings"]);
     assert_eq!(stage.states(), [("accepted", 1)]);
@@ -195,12 +195,12 @@ async fn a_node_that_knows_v1_only_gets_v1() {
 async fn a_refusal_is_kept_with_the_nodes_words_and_not_repeated() {
     let stage = Stage::new(vec![double_vote(5)]).await;
     stage.node.answers(|_| (StatusCode::BAD_REQUEST, "{\"message\":\"ATTESTATIONS_NOT_SLASHABLE\"}"));
-    stage.submitter().turn().await.unwrap();
+    stage.submitter().submit_ready().await.unwrap();
     pass(1000);
-    stage.submitter().turn().await.unwrap();
+    stage.submitter().submit_ready().await.unwrap();
     assert_eq!((stage.states(), stage.node.posts().len()), (vec![("refused", 1)], 1));
-    let said = stage.records()[0].answer.clone().unwrap();
-    assert!(said.contains("ATTESTATIONS_NOT_SLASHABLE") && said.contains("400"), "{said}");
+    let answer_text = stage.records()[0].answer.clone().unwrap();
+    assert!(answer_text.contains("ATTESTATIONS_NOT_SLASHABLE") && answer_text.contains("400"), "{answer_text}");
 }
 
 #[tokio::test]
@@ -210,13 +210,13 @@ async fn a_node_that_is_away_is_tried_again_later_and_later() {
     let mut submitter = stage.submitter();
     for (seconds, attempts) in [(0, 1), (1, 1), (1, 2), (3, 2), (1, 3), (7, 3)] {
         pass(seconds);
-        submitter.turn().await.unwrap();
+        submitter.submit_ready().await.unwrap();
         assert_eq!(stage.states(), [("pending", attempts)]);
     }
     assert!(stage.records()[0].answer.as_ref().unwrap().contains("syncing"));
     stage.node.answers(|_| (StatusCode::OK, ""));
     pass(1);
-    submitter.turn().await.unwrap();
+    submitter.submit_ready().await.unwrap();
     assert_eq!((stage.states(), stage.records()[0].answer.clone()), (vec![("accepted", 4)], None));
 }
 
@@ -225,15 +225,15 @@ async fn who_breaks_down_over_a_proof_holds_up_no_other_and_is_left_in_the_end()
     let stage = Stage::new(vec![double_vote(5)]).await;
     stage.node.answers(|_| (StatusCode::INTERNAL_SERVER_ERROR, "database is locked"));
     let mut submitter = stage.submitter();
-    submitter.turn().await.unwrap();
+    submitter.submit_ready().await.unwrap();
     stage.node.answers(|_| (StatusCode::OK, ""));
     stage.store.record(vec![double_proposal(6)], &[]).unwrap();
-    submitter.turn().await.unwrap();
+    submitter.submit_ready().await.unwrap();
     assert_eq!(stage.states(), [("pending", 1), ("accepted", 1)]);
     stage.node.answers(|_| (StatusCode::INTERNAL_SERVER_ERROR, "database is locked"));
     for _ in 0..20 {
         pass(300);
-        submitter.turn().await.unwrap();
+        submitter.submit_ready().await.unwrap();
     }
     assert_eq!(stage.states(), [("refused", RetryPolicy::DEFAULT.max_refusals), ("accepted", 1)]);
 }
@@ -243,9 +243,9 @@ async fn what_the_node_has_already_is_not_needed() {
     let stage = Stage::new(vec![double_vote(5)]).await;
     stage.node.answers(|_| (StatusCode::INTERNAL_SERVER_ERROR, "ATTESTATION_SLASHING_ERROR_ALREADY_EXISTS"));
     let mut submitter = stage.submitter();
-    submitter.turn().await.unwrap();
+    submitter.submit_ready().await.unwrap();
     pass(300);
-    submitter.turn().await.unwrap();
+    submitter.submit_ready().await.unwrap();
     assert_eq!(stage.states(), [("not_needed", 1)]);
     assert!(stage.records()[0].answer.as_ref().unwrap().contains("ALREADY_EXISTS"));
 }
@@ -256,7 +256,7 @@ async fn what_a_crash_left_open_is_sent_again() {
     let stage = Stage::new(vec![(finding.clone(), evidence.clone())]).await;
     let open = Submission { attempts: 1, ..Submission::new(1, finding.id, &evidence, now()) };
     stage.store.put_submission(&open).unwrap();
-    stage.submitter().turn().await.unwrap();
+    stage.submitter().submit_ready().await.unwrap();
     assert_eq!((stage.states(), stage.node.posts().len()), (vec![("accepted", 2)], 1));
 }
 
@@ -266,7 +266,7 @@ async fn nothing_is_sent_that_no_block_could_use() {
     let stage = Stage::new(vec![slashed, double_vote(6), double_vote(7), double_vote(8)]).await;
     include(&stage.store, double_vote(6).0.id, Included { slot: Slot::new(9), block_root: Root::ZERO });
     stage.node.slashed.lock().unwrap().push(7);
-    stage.submitter().turn().await.unwrap();
+    stage.submitter().submit_ready().await.unwrap();
     let bodies: Vec<Value> = stage.node.posts().into_iter().map(|post| post.body).collect();
     assert_eq!(bodies, [double_vote(8).1.json.clone()]);
     assert_eq!(stage.states(), [("not_needed", 0), ("accepted", 1)], "7 by the node's state; of 5 and 6 we knew");
@@ -278,19 +278,19 @@ async fn no_more_are_sent_than_fit_into_a_block() {
     let mut submitter = stage.submitter();
     let mut after = Vec::new();
     for _ in 0..3 {
-        submitter.turn().await.unwrap();
+        submitter.submit_ready().await.unwrap();
         after.push(stage.node.posts().len());
         pass(6);
     }
     assert_eq!(after, [2, 2, 2], "none of them is in a block yet");
     // After a restart the proofs at the node still count.
     let mut submitter = stage.submitter();
-    submitter.turn().await.unwrap();
+    submitter.submit_ready().await.unwrap();
     assert_eq!(stage.node.posts().len(), 2);
     for record in stage.records() {
         include(&stage.store, record.finding, Included { slot: Slot::new(9), block_root: Root::ZERO });
     }
-    submitter.turn().await.unwrap();
+    submitter.submit_ready().await.unwrap();
     assert_eq!(stage.node.posts().len(), 4);
 }
 

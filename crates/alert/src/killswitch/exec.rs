@@ -11,7 +11,7 @@ use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::process::Command;
 
 /// How long to read what is still in the pipes after the program has ended.
-const LAST_WORDS: Duration = Duration::from_millis(200);
+const DRAIN_TIMEOUT: Duration = Duration::from_millis(200);
 const INHERITED: [&str; 4] = ["PATH", "HOME", "USER", "LANG"];
 
 /// Runs the program. Dropping the future before its end (after a timeout) kills the program.
@@ -36,34 +36,34 @@ pub(super) async fn run(program: &str, arguments: &[String], order: &SwitchOrder
     let mut body = serde_json::to_vec(order).expect("a finding has string keys only");
     body.push(b'\n');
     let (stdin, stdout, stderr) = (child.stdin.take(), child.stdout.take(), child.stderr.take());
-    let (mut said, mut complained) = (Vec::new(), Vec::new());
+    let (mut output, mut errors) = (Vec::new(), Vec::new());
     let status = {
-        let hand_over = async {
+        let write_input = async {
             if let Some(mut stdin) = stdin {
                 // A program does not have to read its input.
                 let _ = stdin.write_all(&body).await;
             }
         };
-        let talking = async { tokio::join!(hand_over, beginning(stdout, &mut said), beginning(stderr, &mut complained)) };
-        tokio::pin!(talking);
-        let mut is_silent = false;
+        let exchange = async { tokio::join!(write_input, beginning(stdout, &mut output), beginning(stderr, &mut errors)) };
+        tokio::pin!(exchange);
+        let mut is_drained = false;
         let status = loop {
             tokio::select! {
                 status = child.wait() => break status,
-                _ = &mut talking, if !is_silent => is_silent = true,
+                _ = &mut exchange, if !is_drained => is_drained = true,
             }
         };
         // Processes that the program leaves in the background may keep its output open without end.
-        if !is_silent {
-            let _ = tokio::time::timeout(LAST_WORDS, talking).await;
+        if !is_drained {
+            let _ = tokio::time::timeout(DRAIN_TIMEOUT, exchange).await;
         }
         status
     };
     let status = status.map_err(|error| format!("{program}: {error}"))?;
-    let words = [one_line(&said), one_line(&complained)].into_iter().filter(|text| !text.is_empty());
+    let words = [one_line(&output), one_line(&errors)].into_iter().filter(|text| !text.is_empty());
     let words = words.collect::<Vec<_>>().join(" | ");
-    let told = if words.is_empty() { format!("{program}: {status}") } else { format!("{program}: {status}: {words}") };
-    if status.success() { Ok(told) } else { Err(told) }
+    let summary = if words.is_empty() { format!("{program}: {status}") } else { format!("{program}: {status}: {words}") };
+    if status.success() { Ok(summary) } else { Err(summary) }
 }
 
 /// Keeps the beginning of a stream. The rest is read and dropped, so that the program never blocks

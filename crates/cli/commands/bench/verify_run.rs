@@ -10,7 +10,7 @@ use simulator::load::{Load, LoadMessage, LoadPlan};
 use sources::capture::GossipEntry;
 use sources::convert::MessageConverter;
 use std::sync::Arc;
-use verify::{RawMessage, UnixNs};
+use verify::{RawMessage, Time};
 
 /// Fields that programs rely on.
 const FIELDS: [&str; 4] = ["signatures", "cpu_us_per_signature", "decompress_us", "ratio"];
@@ -33,7 +33,7 @@ pub fn verify(args: &BenchVerify) -> anyhow::Result<u8> {
         .into_iter()
         .map(|vote| {
             let LoadMessage { at_ns, topic, payload, .. } = vote;
-            converter.gossip(&GossipEntry { received_at: UnixNs(at_ns), peer: Vec::new(), topic, payload })
+            converter.gossip(&GossipEntry { received_at: Time(at_ns), peer: Vec::new(), topic, payload })
         })
         .collect::<Result<_, _>>()?;
     let spec = load.network().spec.clone();

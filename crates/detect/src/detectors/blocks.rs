@@ -19,7 +19,7 @@ use crate::monitor::{Described, Details, Detector, DetectorView, Signal, SingleA
 use consensus::{Root, Slot, ValidatorIndex};
 use evidence::{Kind, Severity};
 use serde::{Deserialize, Serialize};
-use verify::UnixNs;
+use verify::Time;
 
 /// `[detect.blocks]`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -185,7 +185,7 @@ fn anomaly(what: Described, slot: Slot, view: &DetectorView<'_>) -> SingleAnomal
         severity: Severity::Warning,
         slot,
         validator: None,
-        first_seen: UnixNs(view.network().slot_start_ns(slot)),
+        first_seen: Time(view.network().slot_start_ns(slot)),
         second_seen: None,
         sources: vec!["gossip".to_owned()],
     }

@@ -43,7 +43,7 @@ use peers::PeerHistory;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
-use verify::{MessageKind, SourceKind, UnixNs, Vote};
+use verify::{MessageKind, SourceKind, Time, Vote};
 use voters::{SetKind, Voters};
 
 /// Number of epochs for which slots are kept.
@@ -207,7 +207,7 @@ impl Facts {
         }
     }
 
-    pub(super) fn note_delay(&mut self, now: UnixNs, delay: Duration) {
+    pub(super) fn note_delay(&mut self, now: Time, delay: Duration) {
         let longest = self.delays.entry(self.network.slot_at(now.0)).or_default();
         *longest = delay.max(*longest);
     }
@@ -317,7 +317,7 @@ impl Facts {
 
     /// The active members that had not yet voted for a slot of this epoch, with their time of
     /// arrival. The result is empty if the epoch is not remembered.
-    fn first_of(&mut self, epoch: Epoch, kind: SetKind, vote: &Vote, chain: &Chain) -> Vec<(ValidatorIndex, UnixNs)> {
+    fn first_of(&mut self, epoch: Epoch, kind: SetKind, vote: &Vote, chain: &Chain) -> Vec<(ValidatorIndex, Time)> {
         let now = self.now.epoch(self.network.preset());
         if epoch.saturating_add(KEPT_EPOCHS) < now {
             return Vec::new();
@@ -337,12 +337,12 @@ impl Facts {
 
     /// Like [`Self::first_of`], but for future slots: each validator counts once per epoch of
     /// arrival.
-    fn ahead_for_the_first_time(&mut self, vote: &Vote, chain: &Chain) -> Vec<(ValidatorIndex, UnixNs)> {
+    fn ahead_for_the_first_time(&mut self, vote: &Vote, chain: &Chain) -> Vec<(ValidatorIndex, Time)> {
         self.first_of(self.now.epoch(self.network.preset()), SetKind::Ahead, vote, chain)
     }
 
     /// Records when a vote arrived, compared with when it was due.
-    fn came(&mut self, vote: &Vote, fresh: &[(ValidatorIndex, UnixNs)], chain: &Chain) {
+    fn came(&mut self, vote: &Vote, fresh: &[(ValidatorIndex, Time)], chain: &Chain) {
         let network = self.network.clone();
         let slot_ns = network.spec.slot_duration.as_nanos() as i128;
         let due = i128::from(network.slot_start_ns(vote.data.slot));

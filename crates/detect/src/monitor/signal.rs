@@ -5,7 +5,7 @@ use evidence::{Incident, Kind, Severity, SharedTrait};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
-use verify::UnixNs;
+use verify::Time;
 
 /// The details of one kind, declared by the detector that finds it. They are written as the JSON
 /// map of a finding or an incident, and read from there again.
@@ -89,8 +89,8 @@ pub struct SingleAnomaly {
     pub severity: Severity,
     pub slot: Slot,
     pub validator: Option<ValidatorIndex>,
-    pub first_seen: UnixNs,
-    pub second_seen: Option<UnixNs>,
+    pub first_seen: Time,
+    pub second_seen: Option<Time>,
     /// Where it was seen: `gossip`, `block`, `slashing_op` or `api`.
     pub sources: Vec<String>,
 }

@@ -6,7 +6,7 @@ use consensus::{
     AttestationData, AttesterSlashing, Epoch, ForkName, ForkVersion, IndexedAttestation, Offence, ProposerSlashing, Root,
     SignatureBytes, SignedBeaconBlockHeader, Slot, ValidatorIndex, is_double_proposal, is_slashable_attestation_data, sha256,
 };
-use evidence::{Evidence, EvidenceKind, Finding, Slashable, Time, finding_id};
+use evidence::{Evidence, EvidenceKind, Finding, OffenceFacts, Time, finding_id};
 use index::{Conflict, StoredProposal, StoredVote};
 use serde::Serialize;
 use std::collections::HashMap;
@@ -277,7 +277,7 @@ fn prove_votes(
     let epochs = [one.data.target.epoch, two.data.target.epoch];
     let signed = [0, 1].map(|side| SignedWith { epoch: epochs[side], version: versions[side] });
     let roots = [one.data_root, two.data_root];
-    let finding = OffenceFacts { offence, validator, slot, epoch, fork, signed, roots, arrivals };
+    let finding = TwoMessages { offence, validator, slot, epoch, fork, signed, roots, arrivals };
     Ok(finding.proven(chain, evidence))
 }
 
@@ -298,7 +298,7 @@ fn prove_proposals(
     let signed = |side: &StoredProposal| SignedBeaconBlockHeader { message: side.header, signature: side.signature };
     let Proof { evidence, versions } =
         proofs.proposer(fork, ProposerSlashing { signed_header_1: signed(one), signed_header_2: signed(two) }, chain)?;
-    let finding = OffenceFacts {
+    let finding = TwoMessages {
         offence: Offence::DoubleProposal,
         validator,
         slot,
@@ -393,8 +393,8 @@ impl Proofs {
     }
 }
 
-/// What a finding is about.
-struct OffenceFacts {
+/// The two messages of one offence, as a finding tells of them.
+struct TwoMessages {
     offence: Offence,
     validator: ValidatorIndex,
     slot: Slot,
@@ -406,9 +406,9 @@ struct OffenceFacts {
     arrivals: [Arrival; 2],
 }
 
-impl OffenceFacts {
+impl TwoMessages {
     fn proven(self, chain: &Chain, evidence: Arc<Evidence>) -> ProvenConflict {
-        let facts = Slashable {
+        let facts = OffenceFacts {
             genesis_validators_root: chain.network().genesis_validators_root,
             offence: self.offence,
             validator: self.validator,

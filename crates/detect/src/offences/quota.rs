@@ -262,8 +262,8 @@ impl ListedFindings {
 mod tests {
     use super::*;
     use consensus::{ForkName, Spec};
-    use evidence::{Evidence, EvidenceKind, Slashable, Time};
-    use verify::{Arrival, SourceKind, UnixNs};
+    use evidence::{Evidence, EvidenceKind, OffenceFacts, Time};
+    use verify::{Arrival, SourceKind};
 
     const GENESIS: Root = Root::repeat_byte(9);
     /// Slots in an epoch of mainnet.
@@ -317,12 +317,12 @@ mod tests {
 
         fn record(&mut self, nth: u64, slot: u64, punishable: Punishable) -> Root {
             let candidate = pair(Offence::DoubleVote, 5, nth);
-            let facts = Slashable {
+            let facts = OffenceFacts {
                 genesis_validators_root: GENESIS,
                 roots: candidate.roots,
                 seen: [Time::from_unix_ns(self.network.slot_start_ns(Slot::new(slot))); 2],
                 punishable,
-                ..Slashable::sample()
+                ..OffenceFacts::sample()
             };
             let evidence = Evidence::new(EvidenceKind::AttesterSlashing, ForkName::Fulu, nth.to_le_bytes().into(), ().into());
             self.stored.push(Finding::slashable(facts, &evidence));
@@ -339,7 +339,7 @@ mod tests {
             validator: ValidatorIndex::new(validator),
             roots: [Root::repeat_byte(0xff), root],
             epochs: [Epoch::new(0), Epoch::new(nth)],
-            arrivals: [Arrival { at: UnixNs(0), source: SourceKind::Gossip }; 2],
+            arrivals: [Arrival { at: Time(0), source: SourceKind::Gossip }; 2],
         }
     }
 

@@ -71,7 +71,7 @@ impl SlashedByBlock {
 mod tests {
     use super::*;
     use consensus::{ForkName, Spec};
-    use evidence::{Evidence, EvidenceKind, Slashable, Time};
+    use evidence::{Evidence, EvidenceKind, OffenceFacts, Time};
 
     fn mainnet() -> Network {
         Network { spec: Spec::builtin("mainnet").unwrap(), genesis_time: 0, genesis_validators_root: Root::ZERO }
@@ -80,11 +80,11 @@ mod tests {
     /// The `nth` offence of a validator, which became known in this slot.
     fn offence(validator: u64, nth: u8, slot: u64) -> Finding {
         let at = Time::from_unix_ns(mainnet().slot_start_ns(Slot::new(slot)));
-        let facts = Slashable {
+        let facts = OffenceFacts {
             validator: ValidatorIndex::new(validator),
             roots: [Root::ZERO, Root::repeat_byte(nth)],
             seen: [at; 2],
-            ..Slashable::sample()
+            ..OffenceFacts::sample()
         };
         Finding::slashable(facts, &Evidence::new(EvidenceKind::AttesterSlashing, ForkName::Fulu, vec![nth], ().into()))
     }

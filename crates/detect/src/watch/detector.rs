@@ -25,7 +25,7 @@ use consensus::{Epoch, Slot, ValidatorIndex};
 use evidence::Finding;
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use verify::{UnixNs, Vote};
+use verify::{Time, Vote};
 
 /// Votes are entered for the next epoch, the current one, and `KEPT_EPOCHS - 1` earlier ones.
 const KEPT_EPOCHS: u64 = 4;
@@ -93,7 +93,7 @@ impl WatchedKeysDetector {
         let (epoch, now) = (vote.data.target.epoch, view.facts.now().epoch(view.network().preset()));
         // Nearly every vote has no watched key among its voters.
         let members = vote.indices.iter().zip(&vote.arrivals);
-        let watched: Vec<(ValidatorIndex, UnixNs)> = members
+        let watched: Vec<(ValidatorIndex, Time)> = members
             .filter(|(validator, _)| self.watched.contains(**validator))
             .map(|(validator, arrival)| (*validator, arrival.at))
             .collect();
@@ -122,7 +122,7 @@ impl WatchedKeysDetector {
     }
 
     /// Takes in a signature of a watched key that arrived at `at`.
-    fn take_signature(&mut self, signature: &WatchedSignature<'_>, at: UnixNs, view: &DetectorView<'_>, out: &mut Vec<Signal>) {
+    fn take_signature(&mut self, signature: &WatchedSignature<'_>, at: Time, view: &DetectorView<'_>, out: &mut Vec<Signal>) {
         self.second_signers.note_signature(signature.validator, signature.slot, at, view.network());
         let anomaly = self.dormant.check(signature, &self.config, &self.labels, view);
         out.extend(anomaly.map(Signal::Anomaly));

@@ -15,7 +15,7 @@ use super::missed_duties::MissedDutiesDetails;
 use crate::monitor::{DetectorView, SingleAnomaly};
 use consensus::{Root, Slot, ValidatorIndex};
 use evidence::Severity;
-use verify::{SourceKind, UnixNs};
+use verify::{SourceKind, Time};
 
 /// The outcome of a slot in which a key was to propose.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,7 +71,7 @@ impl ProposalOutcome {
             severity: Severity::Warning,
             slot,
             validator: Some(proposer),
-            first_seen: UnixNs(view.network().slot_start_ns(slot)),
+            first_seen: Time(view.network().slot_start_ns(slot)),
             second_seen: None,
             sources: vec![SourceKind::Gossip.label().to_owned()],
         })

@@ -12,7 +12,7 @@ use consensus::{AttesterSlashing, Epoch, Network, Root, Slot, ValidatorIndex};
 use evidence::{Evidence, EvidenceKind, Finding, Kind, Severity};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use verify::UnixNs;
+use verify::Time;
 
 /// Number of epochs that are remembered of a key whose clock was ahead.
 const MAX_AHEAD: usize = 64;
@@ -56,7 +56,7 @@ impl SecondSigners {
     }
 
     /// Remembers that a key signed something for a slot that had not begun when it arrived.
-    pub fn note_signature(&mut self, validator: ValidatorIndex, slot: Slot, at: UnixNs, network: &Network) {
+    pub fn note_signature(&mut self, validator: ValidatorIndex, slot: Slot, at: Time, network: &Network) {
         if !is_ahead(slot, at, network) {
             return;
         }
@@ -92,8 +92,8 @@ impl SecondSigners {
             severity: Severity::Critical,
             slot: finding.slot,
             validator: Some(validator),
-            first_seen: UnixNs(finding.first_seen.as_unix_ns()),
-            second_seen: finding.second_seen.map(|second| UnixNs(second.as_unix_ns())),
+            first_seen: Time(finding.first_seen.as_unix_ns()),
+            second_seen: finding.second_seen.map(|second| Time(second.as_unix_ns())),
             sources: finding.sources.clone(),
         })
     }
@@ -126,7 +126,7 @@ impl SecondSigners {
         network: &Network,
     ) -> bool {
         // Both messages had arrived by this time.
-        let both_by = UnixNs(finding.second_seen.unwrap_or(finding.first_seen).as_unix_ns());
+        let both_by = Time(finding.second_seen.unwrap_or(finding.first_seen).as_unix_ns());
         let attestations = evidence.filter(|evidence| evidence.kind == EvidenceKind::AttesterSlashing);
         let slots = match attestations.and_then(|evidence| AttesterSlashing::data_in_ssz(&evidence.ssz)) {
             Some(data) => data.map(|data| data.slot),
@@ -140,6 +140,6 @@ impl SecondSigners {
 
 /// Whether a message for `slot` that arrived at `at` came before its slot, by more than clocks may
 /// differ.
-fn is_ahead(slot: Slot, at: UnixNs, network: &Network) -> bool {
+fn is_ahead(slot: Slot, at: Time, network: &Network) -> bool {
     slot > network.slot_at(at.0.saturating_add(DISPARITY_NS))
 }

@@ -11,12 +11,12 @@ use consensus::{
 use detect::monitor::MAX_STEP_BACK;
 use detect::watch::Labels;
 use detect::{DetectConfig, DetectorOutput, Monitor, MonitorInput, Offender, PeerNews};
-use evidence::{Evidence, EvidenceKind, Finding, Incident, Included, Kind, Punishable, Slashable, Time};
+use evidence::{Evidence, EvidenceKind, Finding, Incident, Included, Kind, OffenceFacts, Punishable, Time};
 use simulator::{Scenario, record};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use test_support::capture::Capture;
-use verify::{ProvenBlock, Signed, SourceKind, UnixNs, Verified, Vote};
+use verify::{ProvenBlock, Signed, SourceKind, Verified, Vote};
 
 /// The chain that a capture's config and first state describe.
 pub fn chain_of(capture: &[u8]) -> Chain {
@@ -37,7 +37,7 @@ pub fn genesis(n_validators: usize) -> Chain {
 }
 
 pub fn heard(at: u64) -> verify::FirstSeen {
-    verify::FirstSeen { at: UnixNs(at), source: SourceKind::Gossip, peer: None }
+    verify::FirstSeen { at: Time(at), source: SourceKind::Gossip, peer: None }
 }
 
 /// An empty block that arrived at `at`, in Unix nanoseconds. `word` distinguishes blocks of one
@@ -104,7 +104,7 @@ pub fn offenders(
     let json = serde_json::to_value(&slashing).unwrap();
     let evidence = Arc::new(Evidence::new(EvidenceKind::AttesterSlashing, ForkName::Fulu, slashing.to_ssz(), json));
     let offender = |validator: &ValidatorIndex| {
-        let facts = Slashable {
+        let facts = OffenceFacts {
             genesis_validators_root: network.genesis_validators_root,
             validator: *validator,
             roots: [slashing.attestation_1.data.root(), slashing.attestation_2.data.root()],
@@ -113,7 +113,7 @@ pub fn offenders(
             seen: [Time::from_unix_ns(at), Time::from_unix_ns(at + 1)],
             recorded_at: Time::from_unix_ns(at + 2),
             punishable,
-            ..Slashable::sample()
+            ..OffenceFacts::sample()
         };
         Offender { finding: Finding::slashable(facts, &evidence), evidence: evidence.clone() }
     };
@@ -122,7 +122,7 @@ pub fn offenders(
 
 /// What is proven during one slot.
 #[derive(Default)]
-pub struct Said {
+pub struct SlotInput {
     pub votes: Vec<Vote>,
     pub blocks: Vec<ProvenBlock>,
     pub offenders: Vec<Offender>,
@@ -200,18 +200,18 @@ impl Stage {
     }
 
     /// Plays everything of a slot in one batch, at its end.
-    pub fn play(&mut self, slot: u64, said: Said) {
+    pub fn play(&mut self, slot: u64, said: SlotInput) {
         let until = self.at(slot + 1, 0) - 1;
         self.play_until(slot, said, until);
     }
 
-    pub fn play_until(&mut self, slot: u64, said: Said, until: u64) {
+    pub fn play_until(&mut self, slot: u64, said: SlotInput, until: u64) {
         self.chain.tick(Slot::new(slot));
         if self.chain.network().slot_at(until).saturating_add(MAX_STEP_BACK) < self.chain.network().slot_at(self.until) {
             self.monitor.go_back(Slot::new(slot));
         }
         self.until = until;
-        let over = self.monitor.turn_to(UnixNs(until), &self.chain, &self.labels);
+        let over = self.monitor.turn_to(Time(until), &self.chain, &self.labels);
         self.note(over);
         for block in &said.blocks {
             extend(&mut self.chain, block);
@@ -226,7 +226,7 @@ impl Stage {
             peers: &said.peers,
             chain: &self.chain,
             labels: &self.labels,
-            received_until: UnixNs(until),
+            received_until: Time(until),
         });
         self.note(heard);
     }

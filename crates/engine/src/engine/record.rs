@@ -9,7 +9,7 @@ use detect::{DetectorOutput, MonitorInput, Offender, ProvenConflict};
 use evidence::{Changes, Evidence, Finding, Included, Recorded, Severity, StoreError, Time};
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
-use verify::{UnixNs, Verified};
+use verify::Verified;
 
 /// Limit on findings that are kept in memory while the disk refuses them.
 const MAX_OWED: usize = 16_384;
@@ -132,7 +132,7 @@ impl Engine {
     }
 
     /// Stores a change of a silence and tells every route about it.
-    pub fn record_silence(&mut self, change: SilenceChange, now: UnixNs) -> Result<(), StoreError> {
+    pub fn record_silence(&mut self, change: SilenceChange, now: Time) -> Result<(), StoreError> {
         let n_peers = u64::try_from(self.metrics.peers.get()).unwrap_or_default();
         let (incident, announcement) = silence::report(self.chain.network(), change, now, n_peers);
         let recorded_at = Time::from_unix_ns((self.clock)().0);

@@ -15,7 +15,7 @@ fn engine(dir: &Path, history_epochs: u64) -> Engine {
 fn engine_with(
     dir: &Path,
     history_epochs: u64,
-    routes: Vec<Addressee>,
+    routes: Vec<RouteFilter>,
     unrecorded: Option<std::sync::mpsc::SyncSender<Vec<Finding>>>,
 ) -> Engine {
     let file = CaptureFile::open(Path::new("../../tests/data/fulu_4.e2s")).unwrap();
@@ -35,7 +35,7 @@ fn engine_with(
         unrecorded: unrecorded
             .map(|out| -> Unrecorded { Box::new(move |findings| out.try_send(findings).map_err(|error| error.to_string())) }),
         metrics: Metrics::new(),
-        clock: || UnixNs(0),
+        clock: || Time(0),
     };
     Engine::open(&dir.join("index"), &dir.join("evidence"), parts).unwrap()
 }
@@ -48,7 +48,7 @@ fn a_wrong_clock_erases_nothing() {
     let dir = path.path().to_owned();
     let mut engine = engine(&dir, 4_096);
     let network = engine.chain().network().clone();
-    let ten_years = UnixNs(network.slot_start_ns(consensus::Slot::new(10)) + 10 * 365 * 86_400 * 1_000_000_000);
+    let ten_years = Time(network.slot_start_ns(consensus::Slot::new(10)) + 10 * 365 * 86_400 * 1_000_000_000);
     engine.process(Vec::new(), ten_years).unwrap();
     assert!(network.slot_at(ten_years.0).epoch(network.preset()) > Epoch::new(2 * 4_096));
     assert_eq!(engine.pruned_before, Epoch::new(0));
@@ -65,7 +65,7 @@ fn groups_are_shown_from_the_start_and_their_keys_from_the_first_batch_on() {
     let labels = engine.watch_state.labels();
     let groups: Vec<(&str, usize)> = labels.groups().iter().map(|group| (&*group.name, group.validators.len())).collect();
     assert_eq!(groups, [("acme", 3)]);
-    let now = UnixNs(engine.chain().network().slot_start_ns(Slot::new(1)));
+    let now = Time(engine.chain().network().slot_start_ns(Slot::new(1)));
     engine.process(Vec::new(), now).unwrap();
     assert_eq!(engine.watch_state.report().keys.len(), 3, "before the first slot has ended");
 }
@@ -88,7 +88,7 @@ fn waiting_messages_are_shown_under_the_name_of_their_queues() {
 fn a_silence_is_told_once_to_every_route_over_a_restart_and_its_end_once() {
     let path = tempfile::tempdir().unwrap();
     let dir = path.path().to_owned();
-    let route = |name, labels| Addressee {
+    let route = |name, labels| RouteFilter {
         route: evidence::RouteName::new(name).unwrap(),
         min_severity: evidence::Severity::Critical,
         labels,
@@ -96,7 +96,7 @@ fn a_silence_is_told_once_to_every_route_over_a_restart_and_its_end_once() {
     let routes = vec![route("ops", vec![]), route("acme", vec!["operator=nobody".to_owned()])];
     let mut engine = engine_with(&dir, 4_096, routes.clone(), None);
     let network = engine.chain().network().clone();
-    let at = |slot| UnixNs(network.slot_start_ns(Slot::new(slot)));
+    let at = |slot| Time(network.slot_start_ns(Slot::new(slot)));
     assert!(engine.last_reception().is_none() && engine.earlier_silence().is_none());
     engine.record_silence(SilenceChange::Began { since: at(10) }, at(13)).unwrap();
     let pending = |engine: &Engine| engine.store().outbox_counts().pending;
@@ -124,7 +124,7 @@ fn only_proven_messages_of_the_present_are_the_network() {
         let mut engine = engine(&dir, 4_096);
         let network = engine.chain().network().clone();
         let converter = MessageConverter::new(network.clone());
-        let mut last = UnixNs(0);
+        let mut last = Time(0);
         let mut batch = Vec::new();
         for entry in file.entries().unwrap() {
             let sources::capture::Entry::Gossip(entry) = entry.unwrap().entry else { continue };
@@ -139,7 +139,7 @@ fn only_proven_messages_of_the_present_are_the_network() {
             batch.push(if spoil { message.changed(spoiled) } else { message });
         }
         assert!(batch.len() > 100);
-        let now = UnixNs(last.0 + slots_late * network.spec.slot_duration.as_nanos() as u64);
+        let now = Time(last.0 + slots_late * network.spec.slot_duration.as_nanos() as u64);
         engine.process(batch, now).unwrap();
         assert_eq!(engine.last_reception(), counts.then_some(now), "{what}");
         assert_eq!(engine.metrics.last_message.get(), if counts { (now.0 / 1_000_000_000) as i64 } else { 0 }, "{what}");
@@ -147,10 +147,10 @@ fn only_proven_messages_of_the_present_are_the_network() {
 }
 
 /// The messages of the small capture, slot by slot, in the order of arrival.
-fn slots(network: &Arc<consensus::Network>) -> Vec<(Vec<RawMessage>, UnixNs)> {
+fn slots(network: &Arc<consensus::Network>) -> Vec<(Vec<RawMessage>, Time)> {
     let (file, converter) =
         (CaptureFile::open(Path::new("../../tests/data/fulu_4.e2s")).unwrap(), MessageConverter::new(network.clone()));
-    let mut slots: Vec<(Vec<RawMessage>, UnixNs)> = Vec::new();
+    let mut slots: Vec<(Vec<RawMessage>, Time)> = Vec::new();
     for entry in file.entries().unwrap() {
         let Entry::Gossip(entry) = entry.unwrap().entry else { continue };
         let Ok(message) = converter.gossip(&entry) else { continue };
@@ -209,7 +209,7 @@ fn what_is_proven_while_the_disk_refuses_is_handed_over_and_written_when_it_take
     assert_eq!(ids(&handed_over), wanted);
     assert_eq!(engine.store().count(), 0);
     engine.store().refuse_writes(false);
-    let later = UnixNs(engine.latest_now.0 + 1);
+    let later = Time(engine.latest_now.0 + 1);
     engine.process(Vec::new(), later).unwrap();
     let stored: Vec<Finding> = engine.store().all_findings().map(|row| row.unwrap().1).collect();
     assert_eq!(ids(&stored), wanted);

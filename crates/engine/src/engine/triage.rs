@@ -3,7 +3,7 @@
 use super::Engine;
 use consensus::{Offence, Slot, ValidatorIndex};
 use detect::offences::{cannot_be_punished, cannot_propose};
-use verify::{About, FirstSeen, RawMessage, SourceKind, Triage, UnixNs, Verified};
+use verify::{About, FirstSeen, RawMessage, SourceKind, Time, Triage, Verified};
 
 impl Engine {
     /// Classifies a message by what it would be if its claims were true. The class decides its
@@ -47,7 +47,7 @@ impl Engine {
     /// validator signed, with a slot at most one epoch away from now, because a block that a node
     /// was asked for may be old. A validator that has left can sign anything, and such a key must
     /// not make a watcher without reception look healthy. Slashing operations do not count.
-    pub(super) fn note_reception(&mut self, verified: &Verified, now: UnixNs) {
+    pub(super) fn note_reception(&mut self, verified: &Verified, now: Time) {
         let network = self.chain.network();
         let (slot, reach) = (network.slot_at(now.0).as_u64(), network.preset().slots_per_epoch);
         let is_live = |of: Slot, heard: &FirstSeen| heard.source != SourceKind::SlashingOp && of.as_u64().abs_diff(slot) <= reach;

@@ -5,7 +5,7 @@ fn message(number: u64, peer: u8) -> RawMessage {
     let parts = MessageParts {
         origin: Origin { source: SourceKind::Gossip, peer: Some(PeerBytes::from([peer])), fork: None },
         kind: MessageKind::Attestation { subnet: 0 },
-        received_at: UnixNs(number),
+        received_at: Time(number),
         bytes: Vec::new(),
         ticket: None,
     };
@@ -23,7 +23,7 @@ fn queues(messages: usize, batch: usize) -> PriorityQueues {
 }
 
 /// Takes a batch from which nothing is dropped.
-fn take(queues: &mut PriorityQueues, now: UnixNs, repute: impl Fn(Option<&PeerBytes>) -> PeerReputation) -> Vec<RawMessage> {
+fn take(queues: &mut PriorityQueues, now: Time, repute: impl Fn(Option<&PeerBytes>) -> PeerReputation) -> Vec<RawMessage> {
     let Batch { messages, dropped } = queues.take(now, repute);
     assert!(dropped.is_empty(), "{} are dropped", dropped.len());
     messages
@@ -42,16 +42,16 @@ fn a_contradiction_goes_first_and_alone() {
         assert!(queues.push(message(number, 1), Triage::Ordinary, PeerReputation::Good).is_none());
     }
     assert!(queues.push(message(9, 1), Triage::Contradiction, PeerReputation::Good).is_none());
-    assert_eq!(queues.oldest(), Some(UnixNs(0)));
-    assert_eq!(queues.due_in(UnixNs(0)), Some(Duration::ZERO));
-    assert_eq!(numbers(&take(&mut queues, UnixNs(0), GOOD)), [9]);
+    assert_eq!(queues.oldest(), Some(Time(0)));
+    assert_eq!(queues.due_in(Time(0)), Some(Duration::ZERO));
+    assert_eq!(numbers(&take(&mut queues, Time(0), GOOD)), [9]);
     assert!(queues.is_pressed());
-    assert_eq!(numbers(&take(&mut queues, UnixNs(0), GOOD)), [0, 1, 2], "a whole batch need not be gathered for");
+    assert_eq!(numbers(&take(&mut queues, Time(0), GOOD)), [0, 1, 2], "a whole batch need not be gathered for");
     assert!(!queues.is_pressed());
-    assert_eq!(queues.due_in(UnixNs(50)), Some(Duration::from_nanos(53)));
-    assert!(take(&mut queues, UnixNs(50), GOOD).is_empty());
-    assert_eq!(numbers(&take(&mut queues, UnixNs(103), GOOD)), [3]);
-    assert_eq!(queues.due_in(UnixNs(0)), None);
+    assert_eq!(queues.due_in(Time(50)), Some(Duration::from_nanos(53)));
+    assert!(take(&mut queues, Time(50), GOOD).is_empty());
+    assert_eq!(numbers(&take(&mut queues, Time(103), GOOD)), [3]);
+    assert_eq!(queues.due_in(Time(0)), None);
 }
 
 /// A vote of a validator. `said` stands for the rest of its content.
@@ -74,11 +74,11 @@ fn votes_that_contradict_each_other_while_they_wait_go_first_together() {
     push(vote(11, 3, 6, 1)); // for another target epoch
     push(vote(12, 4, 5, 1));
     push(vote(13, 4, 5, 2)); // a third vote
-    assert_eq!(numbers(&take(&mut queues, UnixNs(0), GOOD)), [12, 13, 4]);
-    assert_eq!(numbers(&take(&mut queues, UnixNs(500), GOOD)), [0, 1, 2, 3, 5, 10, 11]);
+    assert_eq!(numbers(&take(&mut queues, Time(0), GOOD)), [12, 13, 4]);
+    assert_eq!(numbers(&take(&mut queues, Time(500), GOOD)), [0, 1, 2, 3, 5, 10, 11]);
     // Votes that were taken are no longer compared here. The engine's triage compares them.
     assert!(queues.push(vote(20, 4, 5, 3), Triage::Ordinary, PeerReputation::Good).is_none());
-    assert!(take(&mut queues, UnixNs(0), GOOD).is_empty());
+    assert!(take(&mut queues, Time(0), GOOD).is_empty());
     assert_eq!((queues.waiting_votes.len(), queues.contradicted.len()), (1, 0));
 }
 
@@ -97,8 +97,8 @@ fn votes_of_which_one_surrounds_the_other_go_first_together() {
     push(from(6, vote(3, 4, 8, 0))); // the same source: no contradiction
     push(from(7, vote(4, 5, 9, 0)));
     push(from(6, vote(5, 5, 10, 0))); // surrounds the vote before
-    assert_eq!(numbers(&take(&mut queues, UnixNs(0), GOOD)), [1, 5, 0, 4]);
-    assert_eq!(numbers(&take(&mut queues, UnixNs(500), GOOD)), [2, 3]);
+    assert_eq!(numbers(&take(&mut queues, Time(0), GOOD)), [1, 5, 0, 4]);
+    assert_eq!(numbers(&take(&mut queues, Time(500), GOOD)), [2, 3]);
 }
 
 /// Whoever owns a key can sign any number of votes that contradict nothing. They wait like others,
@@ -110,9 +110,9 @@ fn many_votes_of_one_validator_that_contradict_nothing_are_ordinary() {
         assert!(queues.push(vote(number, 3, number, 0), Triage::Ordinary, PeerReputation::Good).is_none());
     }
     assert!(queues.push(vote(10_000, 3, 9_000, 1), Triage::Ordinary, PeerReputation::Good).is_none());
-    assert_eq!(numbers(&take(&mut queues, UnixNs(0), GOOD)), [10_000, 9_000]);
-    assert!(take(&mut queues, UnixNs(0), GOOD).is_empty(), "nothing else is urgent");
-    assert_eq!(take(&mut queues, UnixNs(50_000), GOOD).len(), 9_999);
+    assert_eq!(numbers(&take(&mut queues, Time(0), GOOD)), [10_000, 9_000]);
+    assert!(take(&mut queues, Time(0), GOOD).is_empty(), "nothing else is urgent");
+    assert_eq!(take(&mut queues, Time(50_000), GOOD).len(), 9_999);
     assert_eq!(queues.waiting_votes.len(), 0);
 }
 
@@ -139,7 +139,7 @@ fn who_contradicts_a_vote_that_was_shed_goes_first() {
     assert_eq!(push(vote(3, 7, 5, 0)), Some(Dropped::Overload), "the same again");
     assert_eq!(push(vote(4, 7, 5, 1)), None);
     assert_eq!(push(vote(5, 7, 6, 1)), Some(Dropped::Overload), "for another target");
-    assert_eq!(numbers(&take(&mut queues, UnixNs(0), GOOD)), [4]);
+    assert_eq!(numbers(&take(&mut queues, Time(0), GOOD)), [4]);
     for n in 0..10 {
         assert_eq!(
             queues.push(vote(n, 100 + n, 5, 0), Triage::Ordinary, PeerReputation::Good).map(|(_, why)| why),
@@ -174,7 +174,7 @@ fn overload_sheds_liars_then_ordinary_votes_and_never_contradictions() {
         assert_eq!(why(queues.push(message(number, 1), Triage::Contradiction, PeerReputation::Good)), None);
     }
     assert!(!queues.has_room(), "the input queue fills up instead");
-    assert_eq!(numbers(&take(&mut queues, UnixNs(0), GOOD)), (30..40).collect::<Vec<_>>());
+    assert_eq!(numbers(&take(&mut queues, Time(0), GOOD)), (30..40).collect::<Vec<_>>());
     assert!(queues.has_room());
 }
 
@@ -188,20 +188,20 @@ fn strangers_have_a_share_and_liars_wait() {
         queues.push(message(number, 7), Triage::Contradiction, PeerReputation::Unknown);
     }
     queues.push(message(50, 1), Triage::Contradiction, PeerReputation::Good);
-    let batch = numbers(&take(&mut queues, UnixNs(0), unknown_peer));
+    let batch = numbers(&take(&mut queues, Time(0), unknown_peer));
     assert_eq!((batch.len(), batch.last()), (URGENT_PER_UNKNOWN_PEER + 1, Some(&50)));
     // All of them were forged.
     let liar = |peer: Option<&PeerBytes>| {
         if peer.is_some_and(|peer| peer[0] == 7) { PeerReputation::Bad } else { PeerReputation::Good }
     };
     queues.push(message(60, 1), Triage::Ordinary, PeerReputation::Good);
-    let batch = numbers(&take(&mut queues, UnixNs(60), liar));
+    let batch = numbers(&take(&mut queues, Time(60), liar));
     assert_eq!(batch, (16..20).collect::<Vec<_>>(), "the rest, once with other doubtful ones");
     for number in 70..170 {
         queues.push(message(number, 7), Triage::Ordinary, PeerReputation::Bad);
     }
-    assert_eq!(numbers(&take(&mut queues, UnixNs(1000), liar)), [60], "then it is the others' turn");
-    assert_eq!(take(&mut queues, UnixNs(1000), liar).len(), DOUBTFUL_BATCH);
+    assert_eq!(numbers(&take(&mut queues, Time(1000), liar)), [60], "then it is the others' turn");
+    assert_eq!(take(&mut queues, Time(1000), liar).len(), DOUBTFUL_BATCH);
 }
 
 /// A peer is known to forge only after its contradictions wait. Then the limits of doubtful
@@ -212,7 +212,7 @@ fn contradictions_of_a_peer_that_turns_out_to_forge_keep_the_limits_of_doubtful_
     for number in 0..35 {
         assert!(queues.push(message(number, 7), Triage::Contradiction, PeerReputation::Unknown).is_none());
     }
-    let batch = queues.take(UnixNs(0), |_| PeerReputation::Bad);
+    let batch = queues.take(Time(0), |_| PeerReputation::Bad);
     assert_eq!(numbers(&batch.messages), (0..10).collect::<Vec<_>>(), "a quarter of the places");
     let dropped: Vec<(u64, Dropped)> = batch.dropped.iter().map(|(one, why)| (one.received_at.0, *why)).collect();
     assert_eq!(dropped, (10..35).map(|number| (number, Dropped::Forger)).collect::<Vec<_>>());
@@ -225,7 +225,7 @@ fn contradictions_of_a_peer_that_turns_out_to_forge_keep_the_limits_of_doubtful_
     for number in 0..20 {
         assert!(queues.push(large(number), Triage::Contradiction, PeerReputation::Unknown).is_none());
     }
-    let batch = queues.take(UnixNs(0), |_| PeerReputation::Bad);
+    let batch = queues.take(Time(0), |_| PeerReputation::Bad);
     assert!(batch.dropped.iter().all(|(_, why)| *why == Dropped::PeerBytes));
     assert_eq!((batch.messages.len(), batch.dropped.len(), queues.bytes_by_peer.0.len()), (4, 16, 0));
 }
@@ -263,13 +263,13 @@ fn what_is_settled_waits_for_everything_else_and_is_shed_by_validator_peer_and_p
         queues.push(message(number, 2), Triage::Ordinary, PeerReputation::Good);
     }
     queues.push(message(300, 2), Triage::Contradiction, PeerReputation::Good);
-    assert_eq!(numbers(&take(&mut queues, UnixNs(0), GOOD)), [300]);
-    assert_eq!(take(&mut queues, UnixNs(0), GOOD).len(), SETTLED_BATCH, "a few");
-    assert_eq!(numbers(&take(&mut queues, UnixNs(0), GOOD)), [200, 201, 202], "then it is the others' turn");
-    assert_eq!(queues.due_in(UnixNs(0)), Some(Duration::ZERO));
+    assert_eq!(numbers(&take(&mut queues, Time(0), GOOD)), [300]);
+    assert_eq!(take(&mut queues, Time(0), GOOD).len(), SETTLED_BATCH, "a few");
+    assert_eq!(numbers(&take(&mut queues, Time(0), GOOD)), [200, 201, 202], "then it is the others' turn");
+    assert_eq!(queues.due_in(Time(0)), Some(Duration::ZERO));
     let mut n_left = 0;
     while !queues.is_empty() {
-        n_left += take(&mut queues, UnixNs(0), GOOD).len();
+        n_left += take(&mut queues, Time(0), GOOD).len();
     }
     assert_eq!(n_left, places - SETTLED_BATCH, "all of it while nothing else is there");
     assert_eq!((queues.bytes(), queues.bytes_by_peer.0.len(), queues.settled_by_validator.0.len()), (0, 0, 0));
@@ -296,15 +296,15 @@ fn one_validators_contradictions_take_turns_with_everything_else_and_none_is_she
     for number in 300..302 {
         queues.push(message(number, 1), Triage::Ordinary, PeerReputation::Good);
     }
-    let first = numbers(&take(&mut queues, UnixNs(0), GOOD));
+    let first = numbers(&take(&mut queues, Time(0), GOOD));
     assert_eq!((first.len(), first.last()), (URGENT_PER_VALIDATOR + 1, Some(&200)), "nobody waits for its hundred");
-    assert_eq!(take(&mut queues, UnixNs(0), GOOD).len(), URGENT_PER_VALIDATOR);
-    assert_eq!(numbers(&take(&mut queues, UnixNs(0), GOOD)), [300, 301]);
+    assert_eq!(take(&mut queues, Time(0), GOOD).len(), URGENT_PER_VALIDATOR);
+    assert_eq!(numbers(&take(&mut queues, Time(0), GOOD)), [300, 301]);
     queues.push(vote(400, 9, 5, 1), Triage::Contradiction, PeerReputation::Good);
-    assert_eq!(numbers(&take(&mut queues, UnixNs(0), GOOD)), [400], "what is new goes before what was deferred");
+    assert_eq!(numbers(&take(&mut queues, Time(0), GOOD)), [400], "what is new goes before what was deferred");
     let mut rest = Vec::new();
     while !queues.is_empty() {
-        rest.extend(numbers(&take(&mut queues, UnixNs(0), GOOD)));
+        rest.extend(numbers(&take(&mut queues, Time(0), GOOD)));
     }
     assert_eq!(rest, (16..100).collect::<Vec<_>>(), "in order");
 }
@@ -347,7 +347,7 @@ fn bytes_are_bounded_in_total_and_by_peer_and_no_contradiction_is_shed_for_them(
     }
     assert!(n_taken > 5 && queues.bytes() <= 2 * limits.bytes + (11 << 10), "{n_taken}, {} bytes", queues.bytes());
     while !queues.is_empty() {
-        take(&mut queues, UnixNs(0), GOOD);
+        take(&mut queues, Time(0), GOOD);
     }
     assert_eq!((queues.bytes(), queues.bytes_by_peer.0.len()), (0, 0));
     assert!(queues.push(large(0, 1), Triage::Context, PeerReputation::Good).is_none());

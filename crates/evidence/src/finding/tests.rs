@@ -20,7 +20,7 @@ fn proof() -> Evidence {
 }
 
 fn double_vote() -> Finding {
-    let facts = Slashable {
+    let facts = OffenceFacts {
         genesis_validators_root: Root::repeat_byte(0x11),
         offence: Offence::DoubleVote,
         validator: ValidatorIndex::new(0x0102),

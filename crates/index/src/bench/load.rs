@@ -6,7 +6,7 @@ use consensus::{
     AttestationData, Checkpoint, CommitteeIndex, Epoch, Preset, Root, Shuffling, SignatureBytes, Slot, ValidatorIndex,
 };
 use std::sync::Arc;
-use verify::{FirstSeen, SourceKind, UnixNs, Vote};
+use verify::{FirstSeen, SourceKind, Time, Vote};
 
 /// One validator in this many is absent from the third epoch to the third last one. Its votes come
 /// late.
@@ -129,7 +129,7 @@ impl IndexLoad {
         self.next += 1;
         let at = data.slot.as_u64() * 12_000_000_000 + mix(self.next as u64, 3) % 4_000_000_000;
         let peer = self.peers[(mix(self.next as u64, 5) % PEERS) as usize].clone();
-        let heard = FirstSeen { at: UnixNs(at), source: SourceKind::Gossip, peer: Some(peer) };
+        let heard = FirstSeen { at: Time(at), source: SourceKind::Gossip, peer: Some(peer) };
         Vote {
             data,
             data_root: data.root(),

@@ -115,11 +115,11 @@ mod tests {
     use consensus::{AttestationData, Epoch, Preset, Root, SignatureBytes, Slot, ValidatorIndex};
     use proptest::prelude::*;
     use std::sync::Arc;
-    use verify::{FirstSeen, SourceKind, UnixNs};
+    use verify::{FirstSeen, SourceKind, Time};
 
     fn vote(slot: u64, indices: Vec<ValidatorIndex>) -> Vote {
         let data = AttestationData { slot: Slot::new(slot), ..AttestationData::default() };
-        let heard = FirstSeen { at: UnixNs(0), source: SourceKind::Gossip, peer: None };
+        let heard = FirstSeen { at: Time(0), source: SourceKind::Gossip, peer: None };
         Vote {
             data,
             data_root: Root::ZERO,

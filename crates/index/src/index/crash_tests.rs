@@ -17,7 +17,7 @@ use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::{Command, ExitStatus, Stdio};
 use std::sync::{Arc, LazyLock};
-use verify::{FirstSeen, Signed, SourceKind, UnixNs, Vote};
+use verify::{FirstSeen, Signed, SourceKind, Time, Vote};
 
 /// Number of kills in an ordinary run: a third at injected points, a third at any moment, and a
 /// third inside a write to a file. The environment variable [`KILLS`] sets another number.
@@ -91,7 +91,7 @@ fn single(target: u64, source: u64, slot: u64, head: u8, validator: u32, shuffli
     // Any point except infinity is good enough, because the test only compares which validators are
     // reported.
     let bytes = *POINT;
-    let heard = FirstSeen { at: UnixNs(1), source: SourceKind::Gossip, peer: None };
+    let heard = FirstSeen { at: Time(1), source: SourceKind::Gossip, peer: None };
     Signed::for_tests(Vote {
         data,
         data_root: data.root(),

@@ -13,7 +13,7 @@ use consensus::{Epoch, ForkName, Offence, SignatureBytes, ValidatorIndex};
 use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::Arc;
-use verify::{Arrival, FirstSeen, Signed, UnixNs, Vote};
+use verify::{Arrival, FirstSeen, Signed, Time, Vote};
 
 /// Proofs that are built during one call are shared by the conflicts of one pair of rows. At most
 /// this many are kept at once.
@@ -500,7 +500,7 @@ impl Index {
     }
 
     pub(super) fn heard(&self, heard: StoredFirstSeen) -> FirstSeen {
-        FirstSeen { at: UnixNs(heard.at_ns), source: heard.source, peer: self.peers.peer(heard.peer, UnixNs(heard.at_ns)) }
+        FirstSeen { at: Time(heard.at_ns), source: heard.source, peer: self.peers.peer(heard.peer, Time(heard.at_ns)) }
     }
 }
 

@@ -3,7 +3,7 @@
 use crate::newest_votes::NO_EPOCH;
 use crate::storage::ByteReader;
 use consensus::Epoch;
-use verify::UnixNs;
+use verify::Time;
 
 const STATE_KEY: &[u8] = b"state";
 
@@ -20,7 +20,7 @@ pub(super) struct State {
     /// The greatest target that newest votes or summary may contain. It is below 2^32 - 1.
     pub reach: Epoch,
     /// The latest arrival of a message that came from a peer.
-    pub newest: UnixNs,
+    pub newest: Time,
 }
 
 impl State {
@@ -53,6 +53,6 @@ impl State {
         // A value of format 2 ends here. In that format no peer's number was ever assigned a second
         // time.
         let newest = if reader.is_empty() { 0 } else { u64::from_be_bytes(reader.array()?) };
-        reader.is_empty().then_some(Self { tail_from, next_handle, log_floor, log_next, reach, newest: UnixNs(newest) })
+        reader.is_empty().then_some(Self { tail_from, next_handle, log_floor, log_next, reach, newest: Time(newest) })
     }
 }

@@ -14,7 +14,7 @@
 use crate::storage::{SOURCE_BITS, source_number, source_of};
 use consensus::{Epoch, ValidatorIndex};
 use std::collections::HashMap;
-use verify::{Arrival, UnixNs};
+use verify::{Arrival, Time};
 
 /// Limit for arrivals of votes in their validator's chain.
 const MAX_BYTES: usize = 48 << 20;
@@ -43,7 +43,7 @@ impl Packed {
 
     fn get(self) -> Option<Arrival> {
         let source = source_of((self.0 & ((1 << SOURCE_BITS) - 1)) as u8)?;
-        (self != Self::UNKNOWN).then_some(Arrival { at: UnixNs(self.0 >> SOURCE_BITS), source })
+        (self != Self::UNKNOWN).then_some(Arrival { at: Time(self.0 >> SOURCE_BITS), source })
     }
 
     /// The earlier one of two arrivals.
@@ -171,19 +171,19 @@ mod tests {
     use verify::SourceKind;
 
     fn at(ns: u64) -> Arrival {
-        Arrival { at: UnixNs(ns), source: SourceKind::Gossip }
+        Arrival { at: Time(ns), source: SourceKind::Gossip }
     }
 
     #[test]
     fn eight_bytes_hold_time_and_source() {
         for source in SourceKind::ALL {
             for ns in [1, 1_700_000_000_123_456_789, (1 << 61) - 1] {
-                let arrival = Arrival { at: UnixNs(ns), source };
+                let arrival = Arrival { at: Time(ns), source };
                 assert_eq!(Packed::of(arrival).get(), Some(arrival));
             }
-            assert_eq!(Packed::of(Arrival { at: UnixNs(1 << 61), source }).get(), None, "past 2043");
+            assert_eq!(Packed::of(Arrival { at: Time(1 << 61), source }).get(), None, "past 2043");
         }
-        let (block, gossip) = (Arrival { at: UnixNs(5), source: SourceKind::Block }, at(6));
+        let (block, gossip) = (Arrival { at: Time(5), source: SourceKind::Block }, at(6));
         assert_eq!(Packed::of(gossip).earlier(Packed::of(block)).get(), Some(block), "time goes before source");
         assert_eq!(Packed::UNKNOWN.earlier(Packed::of(gossip)).get(), Some(gossip));
         assert_eq!(Packed::of(gossip).earlier(Packed::UNKNOWN).get(), Some(gossip));

@@ -15,7 +15,7 @@ use crate::IndexError;
 use crate::storage::{Cf, Db, WriteBuffer};
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
-use verify::{FirstSeen, UnixNs};
+use verify::{FirstSeen, Time};
 
 /// How many peers are remembered at a time, at 64 bytes each.
 pub(crate) const MAX_PEERS: usize = 1 << 16;
@@ -38,7 +38,7 @@ pub(crate) struct PeerTable {
     picked: Vec<(u64, u32)>,
     n_commits: u64,
     /// The latest arrival of a message whose peer got a number.
-    pub newest: UnixNs,
+    pub newest: Time,
     /// Number of rows that were stored without the peer that they came from.
     pub n_refused: u64,
 }
@@ -46,21 +46,21 @@ pub(crate) struct PeerTable {
 struct Owner {
     peer: Arc<[u8]>,
     /// What arrived earlier is not from this peer.
-    since: UnixNs,
+    since: Time,
     /// The commit in which the number was last used.
     used: u64,
 }
 
 impl PeerTable {
     /// Reads the table. `newest` is its value at the last commit.
-    pub fn load(db: &Db, newest: UnixNs) -> Result<Self, IndexError> {
+    pub fn load(db: &Db, newest: Time) -> Result<Self, IndexError> {
         let mut peers = Self { newest, ..Self::default() };
         db.scan_all(Cf::PeerTable, |key, value| {
             if let Some((number, [SINCE])) = key.split_at_checked(4)
                 && let (Some(owner), Ok(since)) = (peers.owners.last_mut(), value.try_into())
                 && number == (peers.numbers.len() as u32).to_be_bytes()
             {
-                owner.since = UnixNs(u64::from_be_bytes(since));
+                owner.since = Time(u64::from_be_bytes(since));
                 return Ok(());
             }
             let expected = peers.owners.len() as u32 + 1;
@@ -100,7 +100,7 @@ impl PeerTable {
     }
 
     /// The peer that owned this number when something arrived.
-    pub fn peer(&self, number: u32, at: UnixNs) -> Option<Arc<[u8]>> {
+    pub fn peer(&self, number: u32, at: Time) -> Option<Arc<[u8]>> {
         let owner = self.owners.get(number.checked_sub(1)? as usize)?;
         (owner.since <= at).then(|| owner.peer.clone())
     }
@@ -110,7 +110,7 @@ impl PeerTable {
             let Some(owner) = self.owners.get(*number as usize - 1) else { continue };
             let key = number.to_be_bytes();
             batch.put(Cf::PeerTable, &key, &owner.peer);
-            if owner.since > UnixNs(0) {
+            if owner.since > Time(0) {
                 let since_key = [key.as_slice(), &[SINCE]].concat();
                 batch.put(Cf::PeerTable, &since_key, &owner.since.0.to_be_bytes());
             }
@@ -123,7 +123,7 @@ impl PeerTable {
     }
 
     fn push(&mut self, peer: Arc<[u8]>) -> u32 {
-        self.owners.push(Owner { peer: peer.clone(), since: UnixNs(0), used: self.n_commits });
+        self.owners.push(Owner { peer: peer.clone(), since: Time(0), used: self.n_commits });
         let number = self.owners.len() as u32;
         self.numbers.insert(peer, number);
         self.changed.insert(number);
@@ -140,7 +140,7 @@ impl PeerTable {
                 None => self.pick(),
             }
         };
-        let since = UnixNs(self.newest.0.saturating_add(1));
+        let since = Time(self.newest.0.saturating_add(1));
         let owner = Owner { peer: peer.clone(), since, used: self.n_commits };
         let former = std::mem::replace(&mut self.owners[number as usize - 1], owner);
         self.numbers.remove(&former.peer);
@@ -166,7 +166,7 @@ mod tests {
     use verify::SourceKind;
 
     fn heard(peer: u64, at: u64) -> FirstSeen {
-        FirstSeen { at: UnixNs(at), source: SourceKind::Gossip, peer: Some(Arc::from(peer.to_be_bytes().as_slice())) }
+        FirstSeen { at: Time(at), source: SourceKind::Gossip, peer: Some(Arc::from(peer.to_be_bytes().as_slice())) }
     }
 
     fn reopened(db: Db, peers: &mut PeerTable, dir: &std::path::Path) -> (Db, PeerTable) {
@@ -192,14 +192,14 @@ mod tests {
         let mut numbers = Vec::new();
         for nth in 0..n_flood {
             if nth % 1000 == 0 {
-                peers.number(&FirstSeen { at: UnixNs(10 + nth), ..regular.clone() });
+                peers.number(&FirstSeen { at: Time(10 + nth), ..regular.clone() });
                 peers.committed();
             }
             numbers.push(peers.number(&heard(nth, 10 + nth)));
         }
         assert_eq!((peers.owners.len(), peers.numbers.len()), (MAX_PEERS, MAX_PEERS));
         // A peer that keeps sending keeps its number.
-        assert_eq!(peers.number(&FirstSeen { at: UnixNs(20 + n_flood), ..regular.clone() }), 1);
+        assert_eq!(peers.number(&FirstSeen { at: Time(20 + n_flood), ..regular.clone() }), 1);
         let late = heard(1 << 41, 30 + n_flood);
         let number = peers.number(&late);
         assert_ne!(number, 0, "a peer that comes after the flood has a number");
@@ -207,7 +207,7 @@ mod tests {
         peers.changed = (1..=MAX_PEERS as u32).collect();
         let (_db, loaded) = reopened(db, &mut peers, dir.path());
         assert_eq!(loaded.peer(number, late.at), late.peer);
-        assert_eq!(loaded.peer(1, UnixNs(11)), regular.peer);
+        assert_eq!(loaded.peer(1, Time(11)), regular.peer);
         let mut named = 0;
         for (nth, number) in (0u64..).zip(&numbers) {
             let row = heard(nth, 10 + nth);
@@ -227,7 +227,7 @@ mod tests {
         let newcomer = |at| heard(1 << 40, at);
         assert_eq!((peers.number(&newcomer(100)), peers.n_refused), (0, 1));
         let number = peers.number(&newcomer(101));
-        assert_eq!((peers.peer(number, UnixNs(101)), peers.peer(number, UnixNs(100))), (newcomer(0).peer, None));
+        assert_eq!((peers.peer(number, Time(101)), peers.peer(number, Time(100))), (newcomer(0).peer, None));
         assert_eq!(peers.number(&FirstSeen { peer: None, ..newcomer(102) }), 0);
     }
 }

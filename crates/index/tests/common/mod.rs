@@ -14,7 +14,7 @@ use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::Path;
 use std::sync::Arc;
-use verify::{FirstSeen, Proposal, Signed, SourceKind, UnixNs, Vote};
+use verify::{FirstSeen, Proposal, Signed, SourceKind, Time, Vote};
 
 pub const N_VALIDATORS: u32 = 96;
 pub const SLOTS: u64 = 8;
@@ -92,7 +92,7 @@ pub fn signature(root: Root, signers: impl Iterator<Item = u64>) -> SignatureByt
 }
 
 pub fn heard(at: u64) -> FirstSeen {
-    FirstSeen { at: UnixNs(at), source: SourceKind::Gossip, peer: Some(Arc::from(format!("peer {}", at % 5).as_bytes())) }
+    FirstSeen { at: Time(at), source: SourceKind::Gossip, peer: Some(Arc::from(format!("peer {}", at % 5).as_bytes())) }
 }
 
 /// A vote of listed validators.

@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::Instant;
-use verify::UnixNs;
+use verify::Time;
 use watcher::WatcherError;
 use watcher::clock;
 use watcher::config::{Config, GossipSection, NetworkSection};
@@ -57,7 +57,7 @@ pub fn paced(options: &PacedOptions, expected: &LoadExpectation) -> Result<Measu
         // The store's callback reports when findings are on disk. Which findings these are is
         // looked up at the end. The callback runs on the thread that recorded them, a few times per
         // second. Nobody else takes the lock before the end, so the callback does not wait.
-        let recorded: Arc<Mutex<Vec<(u64, UnixNs)>>> = Arc::default();
+        let recorded: Arc<Mutex<Vec<(u64, Time)>>> = Arc::default();
         let bell = Arc::new(Notify::new());
         let (noted, ring) = (recorded.clone(), bell.clone());
         let subscription = watcher.store().subscribe(move |seq| {
@@ -167,7 +167,7 @@ fn offer(path: &Path, spec: Spec, genesis_time: u64, feed: &MessageFeed, shed: &
 
 /// Returns the latency of each finding in milliseconds, and the time from the last second message
 /// of an offence to the last finding on disk.
-fn latencies(store: &evidence::Store, recorded: &[(u64, UnixNs)]) -> Result<(Vec<f64>, Option<f64>), WatcherError> {
+fn latencies(store: &evidence::Store, recorded: &[(u64, Time)]) -> Result<(Vec<f64>, Option<f64>), WatcherError> {
     let milliseconds = |from: u64, to: u64| to.saturating_sub(from) as f64 / 1e6;
     let (mut all, mut last_seen, mut last_recorded) = (Vec::new(), 0, 0);
     for row in store.all_findings() {

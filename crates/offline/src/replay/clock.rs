@@ -19,7 +19,7 @@
 //! when its slot began. After another kind of entry has given a time, a block that claims to be
 //! ahead of it counts as arrived now.
 
-use verify::{RawMessage, SourceKind, UnixNs};
+use verify::{RawMessage, SourceKind, Time};
 
 /// Number of consecutive entries ahead of time that are needed before they are believed. They stay
 /// in memory until then.
@@ -31,9 +31,9 @@ const SPEAKS_OF_EPOCHS: u64 = 64;
 
 /// The time of a replay.
 pub(super) struct ReplayClock {
-    now: UnixNs,
+    now: Time,
     /// Time of a trusted state. Entries up to this time are not ahead.
-    known: UnixNs,
+    known: Time,
     /// An entry is in time if it is at most this much later than the entries before it.
     stride_ns: u64,
     /// Whether an entry with a time of arrival has been read.
@@ -45,28 +45,28 @@ pub(super) struct ReplayClock {
 impl ReplayClock {
     /// Creates a clock. `stride_ns` is the length of an epoch.
     pub(super) fn new(stride_ns: u64) -> Self {
-        Self { now: UnixNs(0), known: UnixNs(0), stride_ns, has_arrival_times: false, ahead: Vec::new() }
+        Self { now: Time(0), known: Time(0), stride_ns, has_arrival_times: false, ahead: Vec::new() }
     }
 
     /// Returns the latest time of arrival that is believed.
-    pub(super) fn now(&self) -> UnixNs {
+    pub(super) fn now(&self) -> Time {
         self.now
     }
 
     /// Notes the time of a trusted state.
-    pub(super) fn know(&mut self, at: UnixNs) {
+    pub(super) fn know(&mut self, at: Time) {
         self.known = self.known.max(at);
     }
 
     /// Advances to `at` if that is in time.
-    pub(super) fn reach(&mut self, at: UnixNs) {
+    pub(super) fn reach(&mut self, at: Time) {
         if self.is_in_time(at) {
             self.now = self.now.max(at);
         }
     }
 
     /// Returns whether `at` is at most one epoch after the time that is known.
-    pub(super) fn is_in_time(&self, at: UnixNs) -> bool {
+    pub(super) fn is_in_time(&self, at: Time) -> bool {
         at.0 <= self.now.max(self.known).0.saturating_add(self.stride_ns)
     }
 
@@ -74,7 +74,7 @@ impl ReplayClock {
     /// message was set aside until others like it come. `about` is the start of the slot that the
     /// message is about. The caller advances the clock with [`Self::reach`] for each message of the
     /// list.
-    pub(super) fn turn(&mut self, mut message: RawMessage, about: Option<UnixNs>) -> Vec<RawMessage> {
+    pub(super) fn turn(&mut self, mut message: RawMessage, about: Option<Time>) -> Vec<RawMessage> {
         match message.origin.source {
             SourceKind::Block if self.has_arrival_times && !self.is_in_time(message.received_at) => {
                 message = message.arrived_at(self.now);
@@ -116,7 +116,7 @@ mod tests {
 
     fn message(source: SourceKind, at: u64) -> RawMessage {
         let origin = Origin { source, peer: None, fork: None };
-        let (kind, received_at, bytes) = (MessageKind::Header, UnixNs(at), Vec::new());
+        let (kind, received_at, bytes) = (MessageKind::Header, Time(at), Vec::new());
         RawMessage::new(MessageParts { origin, kind, received_at, bytes, ticket: None }).unwrap()
     }
 
@@ -125,7 +125,7 @@ mod tests {
         let (mut taken, mut times) = (Vec::new(), Vec::new());
         for (source, at) in entries {
             // Each message is about the time at which it arrived.
-            for message in clock.turn(message(*source, *at), Some(UnixNs(*at))) {
+            for message in clock.turn(message(*source, *at), Some(Time(*at))) {
                 clock.reach(message.received_at);
                 taken.push(message.received_at.0);
             }
@@ -148,10 +148,10 @@ mod tests {
     fn times_that_have_nothing_to_do_with_what_is_said_move_nothing() {
         let mut clock = ReplayClock::new(EPOCH);
         for nth in 0..100 {
-            let turn = clock.turn(message(SourceKind::Gossip, 1_000_000_000 + nth), Some(UnixNs(nth)));
+            let turn = clock.turn(message(SourceKind::Gossip, 1_000_000_000 + nth), Some(Time(nth)));
             assert_eq!(turn.len(), 1);
         }
-        assert_eq!(clock.now(), UnixNs(0));
+        assert_eq!(clock.now(), Time(0));
         assert_eq!(clock.turn(message(SourceKind::Gossip, u64::MAX), None).len(), 1);
     }
 
@@ -180,7 +180,7 @@ mod tests {
     #[test]
     fn a_state_says_how_far_time_has_come() {
         let mut clock = ReplayClock::new(EPOCH);
-        clock.know(UnixNs(1_000_000));
+        clock.know(Time(1_000_000));
         assert_eq!(play(&mut clock, &[(SourceKind::Gossip, 1_000_010)]).1, [1_000_010]);
     }
 }

@@ -12,7 +12,7 @@ use sources::capture::{CaptureFile, Entry, EntryType, Located};
 use sources::convert::MessageConverter;
 use std::path::Path;
 use std::sync::Arc;
-use verify::{RawMessage, UnixNs, slot_claimed};
+use verify::{RawMessage, Time, slot_claimed};
 use watcher::WatcherError;
 
 /// State that exists when the network is known.
@@ -82,12 +82,12 @@ impl Session {
 
     pub(super) fn note_state(&mut self) {
         let slot = self.engine.chain().registry().slot();
-        self.clock.know(UnixNs(self.network.slot_start_ns(slot)));
+        self.clock.know(Time(self.network.slot_start_ns(slot)));
     }
 
     /// Takes a message as the capture has it.
     pub(super) fn take(&mut self, message: RawMessage, summary: &mut ReplaySummary) -> Result<(), WatcherError> {
-        let about = slot_claimed(&message).map(|slot| UnixNs(self.network.slot_start_ns(slot)));
+        let about = slot_claimed(&message).map(|slot| Time(self.network.slot_start_ns(slot)));
         for message in self.clock.turn(message, about) {
             if let Some(message) = self.late_validators.keep(message, self.engine.chain().registry().len()) {
                 self.put(message, summary)?;
@@ -109,7 +109,7 @@ impl Session {
 
     /// Advances the time if `at` is in time. At the end of a slot everything received in it is
     /// processed.
-    pub(super) fn go_on_to(&mut self, at: UnixNs, summary: &mut ReplaySummary) -> Result<(), WatcherError> {
+    pub(super) fn go_on_to(&mut self, at: Time, summary: &mut ReplaySummary) -> Result<(), WatcherError> {
         if self.clock.is_in_time(at) && self.network.slot_at(at.0) > self.network.slot_at(self.clock.now().0) {
             self.flush(summary)?;
         }

@@ -104,11 +104,11 @@ impl<'a> Arsenal<'a> {
     }
 
     fn any_root(&self, question: &str, about: &[u64]) -> Root {
-        Root::from(self.load.plan.scenario().dice().hash(question, about))
+        Root::from(self.load.plan.scenario().random().hash(question, about))
     }
 
     fn any_bytes(&self, n: usize, question: &str, nth: u64) -> Vec<u8> {
-        self.load.plan.scenario().dice().bytes(n, question, &[nth])
+        self.load.plan.scenario().random().bytes(n, question, &[nth])
     }
 
     fn root_to_sign(&self, root: Root, kind: DomainType, epoch: Epoch) -> Root {

@@ -43,9 +43,9 @@ impl Load {
     pub(super) fn forge(&self, duty: &SlotDuty, out: &mut Vec<LoadMessage>) {
         let n_voters = duty.voters.len();
         let n = n_voters * self.plan.forged_percent as usize / 100;
-        let dice = self.plan.scenario().dice();
+        let random = self.plan.scenario().random();
         for nth in 0..n.min(n_voters * 10) {
-            let at = dice.below(n_voters as u64, "forged", &[duty.slot.as_u64(), nth as u64]) as usize;
+            let at = random.below(n_voters as u64, "forged", &[duty.slot.as_u64(), nth as u64]) as usize;
             let voter = duty.voters[at];
             let signature = &duty.signatures[(at + 1 + nth / n_voters) % n_voters];
             let data = if nth.is_multiple_of(2) { &duty.stale } else { &duty.data };
@@ -76,9 +76,9 @@ impl Load {
     }
 
     fn junk(&self, duty: &SlotDuty, nth: usize) -> (String, Vec<u8>) {
-        let (dice, about) = (self.plan.scenario().dice(), [duty.slot.as_u64(), nth as u64]);
-        let subnet = self.topic(duty.slot, MessageKind::Attestation { subnet: dice.below(64, "junk subnet", &about) });
-        let random = dice.bytes(96, "junk", &about);
+        let (random, about) = (self.plan.scenario().random(), [duty.slot.as_u64(), nth as u64]);
+        let subnet = self.topic(duty.slot, MessageKind::Attestation { subnet: random.below(64, "junk subnet", &about) });
+        let random = random.bytes(96, "junk", &about);
         let vote = |validator: u64, data: &AttestationData| {
             let signature = SignatureBytes::from_slice(&random);
             packed(&single_attestation(CommitteeIndex::new(0), ValidatorIndex::new(validator), data, &signature).to_ssz())

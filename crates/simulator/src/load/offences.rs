@@ -12,7 +12,7 @@ use super::capture::OFFENCES_FROM;
 use super::slot::{LoadMessage, SlotDuty, compressed, even, vote_time};
 use super::{Load, LoadPlan};
 use crate::containers::single_attestation;
-use crate::ledger::crime;
+use crate::ground_truth::crime;
 use consensus::{AttestationData, Checkpoint, Offence, Slot};
 
 /// Least time between the first and the second vote, in nanoseconds. The second one is sent before

@@ -83,7 +83,7 @@ struct ScheduledMessage {
 /// The capture cannot be read, or loopback sockets are not available.
 pub async fn publish_load(options: PublishOptions, ready: impl FnOnce(&[String])) -> Result<Published, SimError> {
     let capture = options.capture.clone();
-    let Survey { network, liars } = tokio::task::spawn_blocking(move || survey(&capture))
+    let Survey { network, invalid_senders } = tokio::task::spawn_blocking(move || survey(&capture))
         .await
         .map_err(|error| SimError::Thread(std::io::Error::other(error)))??;
     let genesis_of_capture = network.genesis_time;
@@ -93,7 +93,7 @@ pub async fn publish_load(options: PublishOptions, ready: impl FnOnce(&[String])
     let stop = CancellationToken::new();
     let _guard = stop.clone().drop_guard();
     let mut nodes: Vec<Node> = Vec::new();
-    let n_liars = liars.values().max().map_or(0, |last| last + 1);
+    let n_liars = invalid_senders.values().max().map_or(0, |last| last + 1);
     for number in 0..options.publishers + n_liars {
         let secret = consensus::sha256(format!("load node {number}").as_bytes());
         let who = (number, secret, format!("slashwatch-load/{number}"));
@@ -112,7 +112,7 @@ pub async fn publish_load(options: PublishOptions, ready: impl FnOnce(&[String])
         tasks.push(tokio::spawn(send(node.control.clone(), due)));
     }
     let shift = (options.genesis_time as i128 - genesis_of_capture as i128) * 1_000_000_000;
-    let reader = move || deal(&options.capture, shift, options.publishers, &liars, &queues);
+    let reader = move || pass_messages(&options.capture, shift, options.publishers, &invalid_senders, &queues);
     let reader = std::thread::Builder::new().name("load-reader".to_owned()).spawn(reader).map_err(SimError::Thread)?;
     let mut published = Published::default();
     for task in tasks {
@@ -131,7 +131,7 @@ fn unreadable(path: &Path, error: impl Into<Box<dyn std::error::Error + Send + S
 struct Survey {
     network: Network,
     /// The node of each sender of invalid messages.
-    liars: BTreeMap<Vec<u8>, usize>,
+    invalid_senders: BTreeMap<Vec<u8>, usize>,
 }
 
 fn survey(path: &Path) -> Result<Survey, SimError> {
@@ -144,29 +144,29 @@ fn survey(path: &Path) -> Result<Survey, SimError> {
     let genesis_time = u64::from_le_bytes(head[..8].try_into().expect("eight of forty"));
     let genesis_validators_root = consensus::Root::from_slice(&head[8..]);
     drop(state);
-    let mut liars: BTreeMap<Vec<u8>, usize> = BTreeMap::new();
+    let mut invalid_senders: BTreeMap<Vec<u8>, usize> = BTreeMap::new();
     let mut nodes: BTreeMap<(bool, u64), usize> = BTreeMap::new();
     for entry in file.entries().map_err(|error| unreadable(path, error))? {
         let Ok(Entry::Gossip(gossip)) = entry.map(|located| located.entry) else { continue };
         let name = String::from_utf8_lossy(&gossip.peer).into_owned();
         let Some((kind, number)) = name.rsplit_once('-') else { continue };
-        if kind == "publisher" || liars.contains_key(&gossip.peer) {
+        if kind == "publisher" || invalid_senders.contains_key(&gossip.peer) {
             continue;
         }
         let number = number.parse::<u64>().unwrap_or(0) % MAX_FORGER_NODES;
         let next = nodes.len();
         let node = *nodes.entry((kind == "forger", number)).or_insert(next);
-        liars.insert(gossip.peer, node);
+        invalid_senders.insert(gossip.peer, node);
     }
-    Ok(Survey { network: Network { spec, genesis_time, genesis_validators_root }, liars })
+    Ok(Survey { network: Network { spec, genesis_time, genesis_validators_root }, invalid_senders })
 }
 
 /// Reads the capture and passes each message to the nodes that are to send it.
-fn deal(
+fn pass_messages(
     path: &Path,
     shift: i128,
     publishers: usize,
-    liars: &BTreeMap<Vec<u8>, usize>,
+    invalid_senders: &BTreeMap<Vec<u8>, usize>,
     queues: &[mpsc::Sender<ScheduledMessage>],
 ) -> Result<(), SimError> {
     let file = CaptureFile::open(path).map_err(|error| unreadable(path, error))?;
@@ -176,8 +176,8 @@ fn deal(
         let Ok(topic) = Topic::parse(&gossip.topic) else { continue };
         let payload: Arc<[u8]> = Arc::from(gossip.payload);
         let at_unix_ns = u64::try_from(i128::from(gossip.received_at.0) + shift).unwrap_or(0);
-        let to: Vec<usize> = match liars.get(&gossip.peer) {
-            Some(liar) => vec![publishers + liar],
+        let to: Vec<usize> = match invalid_senders.get(&gossip.peer) {
+            Some(node) => vec![publishers + node],
             // Other publishers' copies are left out, because every publisher sends all messages
             // itself.
             None if gossip.peer == b"publisher-0" => (0..publishers).collect(),

@@ -4,7 +4,7 @@
 use super::Load;
 use crate::block::BlockBody;
 use crate::containers::single_attestation;
-use crate::ledger::Crime;
+use crate::ground_truth::Crime;
 use crate::proposer::proposer;
 use crate::proposing::graffiti;
 use crate::wire;
@@ -67,7 +67,7 @@ impl Load {
     /// Returns all messages of a slot in order of time. Slots must be played one after the other,
     /// in the order of [`super::LoadPlan::each_slot`].
     pub fn play(&mut self, slot: Slot) -> Vec<LoadMessage> {
-        self.enter(slot.epoch(&self.preset));
+        self.record(slot.epoch(&self.preset));
         let mut messages = vec![self.propose(slot)];
         let duty = self.duty(slot);
         self.vote(&duty, &mut messages);
@@ -96,7 +96,7 @@ impl Load {
         let duty = self.duty(self.plan.slot_before().saturating_add(1));
         let mut messages = Vec::with_capacity(duty.voters.len());
         for nth in 0..distinct_data.max(1) {
-            let head = Root::from(self.plan.scenario().dice().hash("some head", &[nth]));
+            let head = Root::from(self.plan.scenario().random().hash("some head", &[nth]));
             let data = AttestationData { beacon_block_root: head, ..duty.data };
             let voters: Vec<Voter> =
                 duty.voters.iter().skip(nth as usize).step_by(distinct_data.max(1) as usize).copied().collect();
@@ -124,7 +124,7 @@ impl Load {
             slot,
             proposer_index: by,
             parent_root: self.blocks[self.blocks.len() - 1].1,
-            state_root: Root::from(self.plan.scenario().dice().hash("state root", &[slot.as_u64()])),
+            state_root: Root::from(self.plan.scenario().random().hash("state root", &[slot.as_u64()])),
             body_root: body.root(ForkName::Fulu, &self.preset),
         };
         let root = message.root();

@@ -7,8 +7,8 @@
 //! block's own slot.
 
 use super::{Load, LoadPlan};
-use crate::dice::Dice;
 use crate::genesis::{EFFECTIVE_BALANCE, Parts, VALIDATOR_REGISTRY_LIMIT, first_header};
+use crate::seeded_random::SeededRandom;
 use crate::ssz::SszValue;
 use consensus::{BeaconBlockHeader, Epoch, ForkName, Preset, Root, Slot};
 
@@ -17,15 +17,15 @@ const VALIDATOR_LEN: usize = 121;
 
 /// The block before the load's first slot. Its state root is an arbitrary hash.
 pub(super) fn first_block(plan: &LoadPlan, preset: &Preset) -> BeaconBlockHeader {
-    let (slot, dice) = (plan.slot_before(), plan.scenario().dice());
-    let state_root = Root::from(dice.hash("state root", &[slot.as_u64()]));
-    let parent_root = if slot == Slot::new(0) { Root::ZERO } else { parent_of_first(dice) };
+    let (slot, random) = (plan.slot_before(), plan.scenario().random());
+    let state_root = Root::from(random.hash("state root", &[slot.as_u64()]));
+    let parent_root = if slot == Slot::new(0) { Root::ZERO } else { parent_of_first(random) };
     BeaconBlockHeader { slot, parent_root, state_root, ..first_header(ForkName::Fulu, preset) }
 }
 
 /// The head of the chain in all epochs before the load.
-pub(super) fn parent_of_first(dice: Dice) -> Root {
-    Root::from(dice.hash("block before the load", &[]))
+pub(super) fn parent_of_first(random: SeededRandom) -> Root {
+    Root::from(random.hash("block before the load", &[]))
 }
 
 impl Load {

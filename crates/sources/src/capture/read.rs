@@ -7,7 +7,7 @@ use super::{
 use std::fs::File;
 use std::io::{self, BufReader, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
-use verify::UnixNs;
+use verify::Time;
 
 /// An entry and the offset in bytes where it begins.
 #[derive(Clone, Debug, PartialEq)]
@@ -326,7 +326,7 @@ impl<'a> Fields<'a> {
 
 fn gossip(bytes: &[u8]) -> Result<GossipEntry, String> {
     let mut fields = Fields(bytes);
-    let received_at = UnixNs(fields.u64("time")?);
+    let received_at = Time(fields.u64("time")?);
     let peer_len = fields.u8("peer length")?;
     let peer = fields.bytes(peer_len.into(), "peer id")?.to_vec();
     let topic_len = fields.u16("topic length")?;
@@ -336,14 +336,14 @@ fn gossip(bytes: &[u8]) -> Result<GossipEntry, String> {
 
 fn peer_event(bytes: &[u8]) -> Result<PeerEventEntry, String> {
     let mut fields = Fields(bytes);
-    let at = UnixNs(fields.u64("time")?);
+    let at = Time(fields.u64("time")?);
     let json = serde_json::from_slice(fields.rest()).map_err(|error| format!("its JSON: {error}"))?;
     Ok(PeerEventEntry { at, json })
 }
 
 fn api_event(bytes: &[u8]) -> Result<ApiEventEntry, String> {
     let mut fields = Fields(bytes);
-    let at = UnixNs(fields.u64("time")?);
+    let at = Time(fields.u64("time")?);
     let node_len = fields.u16("node length")?;
     let node = fields.text(node_len.into(), "node")?;
     let topic_len = fields.u16("topic length")?;

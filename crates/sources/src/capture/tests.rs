@@ -15,13 +15,13 @@ fn any_entry() -> impl Strategy<Value = Entry> {
         bytes(100_000).prop_map(Entry::State),
         bytes(3000).prop_map(Entry::Block),
         (any::<u64>(), bytes(255), "[a-z0-9/_é]{0,60}", bytes(600)).prop_map(|(at, peer, topic, payload)| {
-            Entry::Gossip(GossipEntry { received_at: UnixNs(at), peer, topic, payload })
+            Entry::Gossip(GossipEntry { received_at: Time(at), peer, topic, payload })
         }),
         (any::<u64>(), ".{0,40}").prop_map(|(at, agent)| {
-            Entry::PeerEvent(PeerEventEntry { at: UnixNs(at), json: serde_json::json!({"event": "agent", "agent": agent}) })
+            Entry::PeerEvent(PeerEventEntry { at: Time(at), json: serde_json::json!({"event": "agent", "agent": agent}) })
         }),
         (any::<u64>(), ".{0,40}", "[a-z_]{0,20}", ".{0,100}")
-            .prop_map(|(at, node, topic, json)| { Entry::ApiEvent(ApiEventEntry { at: UnixNs(at), node, topic, json }) }),
+            .prop_map(|(at, node, topic, json)| { Entry::ApiEvent(ApiEventEntry { at: Time(at), node, topic, json }) }),
     ]
 }
 
@@ -54,14 +54,14 @@ fn small_file() -> (Vec<u8>, Vec<Entry>) {
         Entry::Config("PRESET_BASE: minimal\n".to_owned()),
         Entry::State(vec![7; 300]),
         Entry::Gossip(GossipEntry {
-            received_at: UnixNs(1),
+            received_at: Time(1),
             peer: vec![1, 2, 3],
             topic: "/eth2/8c9f62fe/beacon_block/ssz_snappy".to_owned(),
             payload: vec![9; 20],
         }),
         Entry::Block((0..200).collect()),
-        Entry::PeerEvent(PeerEventEntry { at: UnixNs(2), json: serde_json::json!({"event": "connected"}) }),
-        Entry::ApiEvent(ApiEventEntry { at: UnixNs(3), node: "n".into(), topic: "block".into(), json: "{}".into() }),
+        Entry::PeerEvent(PeerEventEntry { at: Time(2), json: serde_json::json!({"event": "connected"}) }),
+        Entry::ApiEvent(ApiEventEntry { at: Time(3), node: "n".into(), topic: "block".into(), json: "{}".into() }),
     ];
     (written(&entries), entries)
 }
@@ -198,7 +198,7 @@ fn bad_fields_cost_their_entry_only() {
 fn what_does_not_fit_is_not_written() {
     let mut file = Vec::new();
     let mut writer = CaptureWriter::new(&mut file).unwrap();
-    let entry = GossipEntry { received_at: UnixNs(0), peer: vec![0; 256], topic: String::new(), payload: Vec::new() };
+    let entry = GossipEntry { received_at: Time(0), peer: vec![0; 256], topic: String::new(), payload: Vec::new() };
     assert!(matches!(writer.gossip(&entry), Err(WriteError::TooLong { what: "peer id", len: 256, limit: 255 })));
     let entry = GossipEntry { peer: Vec::new(), payload: vec![0; crate::limits::MAX_WIRE_SIZE + 1000], ..entry };
     assert!(matches!(writer.gossip(&entry), Err(WriteError::TooLong { what: "message", .. })));
@@ -272,7 +272,7 @@ fn every_message_of_the_shared_captures_becomes_a_raw_message() {
         }
         let file = CaptureFile::open(&path).unwrap();
         let converter = MessageConverter::new(Arc::new(genesis_of(&file)));
-        let (mut n_messages, mut last) = (0, UnixNs(0));
+        let (mut n_messages, mut last) = (0, Time(0));
         for item in file.entries().unwrap() {
             if let Entry::Gossip(entry) = item.unwrap().entry {
                 let message = converter.gossip(&entry).unwrap_or_else(|refusal| panic!("{}: {refusal}", path.display()));

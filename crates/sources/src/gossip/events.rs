@@ -5,12 +5,12 @@ use crate::capture::PeerEventEntry;
 use libp2p::PeerId;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
-use verify::{PeerBytes, UnixNs};
+use verify::{PeerBytes, Time};
 
 /// An event of a peer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PeerEvent {
-    pub at: UnixNs,
+    pub at: Time,
     pub peer: PeerId,
     pub what: PeerEventKind,
 }
@@ -124,7 +124,7 @@ mod tests {
     fn a_peer_event_is_one_flat_object() {
         let peer = PeerId::random();
         let event = PeerEvent {
-            at: UnixNs(5),
+            at: Time(5),
             peer,
             what: PeerEventKind::Goodbye { sent: false, code: 129, reason: "too many peers".into() },
         };

@@ -1,7 +1,7 @@
 //! Claims: which validators claim to have signed what. The signing roots are computed here, from
 //! the same values that become [`crate::Signed`].
 
-use crate::{FirstSeen, PeerBytes, SourceKind, Statement, UnixNs};
+use crate::{FirstSeen, PeerBytes, SourceKind, Statement, Time};
 use consensus::{
     AttestationData, BeaconBlockHeader, BuilderIndex, CommitteeIndex, DomainType, Epoch, ForkName, Network, Root, Shuffling,
     ShufflingId, SignatureBytes, Slot, ValidatorIndex, sha256, signing_root,
@@ -370,7 +370,7 @@ impl SignatureClaim {
     }
 
     /// The arrival of the earliest message that made this claim.
-    pub(crate) fn arrival(&self) -> UnixNs {
+    pub(crate) fn arrival(&self) -> Time {
         self.heard.at
     }
 }

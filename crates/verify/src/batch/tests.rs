@@ -7,7 +7,7 @@ use super::proven_claims::ProvenClaims;
 use crate::bls::tests::{secret, sign};
 use crate::peer_reputation::PeerReputations;
 use crate::workers::Workers;
-use crate::{FirstSeen, PeerBytes, SinglesProof, SourceKind, UnixNs, bls};
+use crate::{FirstSeen, PeerBytes, SinglesProof, SourceKind, Time, bls};
 use blst::min_pk::{PublicKey, SecretKey, Signature};
 use consensus::{AttestationData, BuilderIndex, Checkpoint, Epoch, Network, Root, SignatureBytes, Slot, ValidatorIndex};
 use rand::rngs::StdRng;
@@ -49,7 +49,7 @@ fn data(n: u64) -> AttestationData {
 }
 
 fn heard(peer: u8, at: u64) -> FirstSeen {
-    FirstSeen { at: UnixNs(at), source: SourceKind::Gossip, peer: Some(PeerBytes::from([peer])) }
+    FirstSeen { at: Time(at), source: SourceKind::Gossip, peer: Some(PeerBytes::from([peer])) }
 }
 
 /// A single vote with a valid signature.
@@ -173,7 +173,7 @@ fn singles_become_one_vote() {
         assert_eq!(votes.len(), 1);
         assert_eq!(votes[0].indices, [0, 1, 3, 4].map(ValidatorIndex::new));
         assert_eq!(votes[0].arrivals, [0, 1, 3, 4].map(|at| heard(0, at).arrival()));
-        assert_eq!(votes[0].heard.at, UnixNs(0));
+        assert_eq!(votes[0].heard.at, Time(0));
         check_votes(&proofs, &publics);
         let alone = matches!(mode, SinglesProof::RandomCombination);
         assert_eq!(proofs.of(0), ClaimResult::Proven { alone }, "{mode:?}");

@@ -8,7 +8,7 @@ use super::{OutcomeCollector, PendingOutcome, SortedBatch, Verifier, without_key
 use crate::batch::{BatchResult, ClaimRef, ClaimResult, ClaimSet, SignatureClaim};
 use crate::decode::VoteByBits;
 use crate::parking::Job;
-use crate::{FirstSeen, Inclusion, InnerKind, Outcome, ProvenBlock, SourceKind, UnixNs, forward};
+use crate::{FirstSeen, Inclusion, InnerKind, Outcome, ProvenBlock, SourceKind, Time, forward};
 use base::BoundedMap;
 use chain::{BlockFacts, Chain};
 use consensus::{
@@ -107,7 +107,7 @@ impl Verifier {
         &mut self,
         chain: &mut Chain,
         sorted: &mut SortedBatch,
-        now: UnixNs,
+        now: Time,
         collector: &mut OutcomeCollector,
     ) {
         let network = chain.network().clone();
@@ -242,7 +242,7 @@ fn apply_block(
     job: BlockJob,
     reveal: ClaimResult,
     is_first: bool,
-    now: UnixNs,
+    now: Time,
     collector: &mut OutcomeCollector,
 ) {
     let BlockJob { item, heard, block, fork, n_bytes } = job;

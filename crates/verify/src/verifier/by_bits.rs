@@ -7,7 +7,7 @@ use super::{OutcomeCollector, Verifier};
 use crate::batch::{BatchResult, ClaimRef, ClaimResult, ClaimSet, ClaimedSigners, SignatureClaim};
 use crate::parking::{Job, Parking};
 use crate::resolve::{self, CommitteeCandidate, ContextCache, Need, Resolution};
-use crate::{NoRoom, Outcome, PeerBytes, UnixNs, VerifyConfig, forward};
+use crate::{NoRoom, Outcome, PeerBytes, Time, VerifyConfig, forward};
 use base::BoundedMap;
 use chain::Chain;
 use consensus::{Attestation, Network, Root, ShufflingId, SignedAggregate, sha256};
@@ -23,12 +23,12 @@ const CONFIRMED: usize = 256;
 /// present candidates.
 #[derive(Clone, Copy)]
 enum WaitPolicy {
-    Waits(UnixNs),
-    Over(UnixNs),
+    Waits(Time),
+    Over(Time),
 }
 
 impl WaitPolicy {
-    fn now(self) -> UnixNs {
+    fn now(self) -> Time {
         match self {
             Self::Waits(now) | Self::Over(now) => now,
         }
@@ -85,7 +85,7 @@ impl UncertainVotes {
     }
 
     /// Resets the limits per slot. Returns the votes that have waited since before `oldest`.
-    pub(super) fn start_slot(&mut self, oldest: UnixNs) -> Vec<Job> {
+    pub(super) fn start_slot(&mut self, oldest: Time) -> Vec<Job> {
         self.tries.clear();
         self.parking.expire(oldest)
     }
@@ -104,7 +104,7 @@ impl Verifier {
         chain: &mut Chain,
         fresh: Vec<Job>,
         new_slot: bool,
-        now: UnixNs,
+        now: Time,
         collector: &mut OutcomeCollector,
     ) {
         let mut cache = ContextCache::new(Need::Signers);
@@ -126,7 +126,7 @@ impl Verifier {
 
     /// Tries, for the last time, every parked job for which there is a shuffling with which it was
     /// not tried.
-    pub(super) fn prove_parked_at_last(&mut self, chain: &mut Chain, now: UnixNs, collector: &mut OutcomeCollector) {
+    pub(super) fn prove_parked_at_last(&mut self, chain: &mut Chain, now: Time, collector: &mut OutcomeCollector) {
         let mut cache = ContextCache::new(Need::Signers);
         let jobs = self.uncertain.parking.take_if(|job| {
             resolve::has_untried(cache.of(chain, &job.vote.attestation().data, job.data_root, job.asker()), &job.tried)
@@ -275,7 +275,7 @@ impl Verifier {
     /// Whether the chain ends well before the block that decides this vote's committees. The
     /// candidates would then be guesses about blocks that are still to come. If no block has come
     /// for an epoch, the guess that those slots are empty is right.
-    fn is_behind(&self, chain: &Chain, job: &Job, now: UnixNs) -> bool {
+    fn is_behind(&self, chain: &Chain, job: &Job, now: Time) -> bool {
         let network = chain.network();
         let preset = network.preset();
         let decision = job.vote.attestation().data.target.epoch.saturating_sub(1).start_slot(preset).min(self.slot);
@@ -302,7 +302,7 @@ impl Verifier {
         job: &Job,
         outer: Option<[ClaimRef; 2]>,
         proofs: &BatchResult,
-        now: UnixNs,
+        now: Time,
     ) -> bool {
         let attestation = job.vote.attestation();
         if !forward::vote(chain, &attestation.data, now) {

@@ -8,7 +8,7 @@ use super::unknown_validators::UnknownValidators;
 use super::{OutcomeCollector, PendingOutcome, SortedBatch, Verifier, contexts_near, without_key};
 use crate::batch::{BatchResult, ClaimRef, ClaimResult, ClaimSet, ClaimedSigners, SignatureClaim};
 use crate::resolve::{ContextCache, Need, shuffling_with_seats};
-use crate::{FirstSeen, Inclusion, Outcome, PeerBytes, SlashingBody, SlashingOp, SourceKind, UnixNs, forward};
+use crate::{FirstSeen, Inclusion, Outcome, PeerBytes, SlashingBody, SlashingOp, SourceKind, Time, forward};
 use base::BoundedMap;
 use chain::{Chain, Contexts, SignedWith};
 use consensus::{
@@ -181,7 +181,7 @@ impl Verifier {
         &mut self,
         chain: &mut Chain,
         sorted: &mut SortedBatch,
-        now: UnixNs,
+        now: Time,
         collector: &mut OutcomeCollector,
     ) {
         let mut cache = ContextCache::new(Need::Seats);

@@ -182,7 +182,7 @@ impl Prover {
 mod tests {
     use super::*;
     use crate::batch::ClaimedSigners;
-    use crate::{FirstSeen, SourceKind, UnixNs};
+    use crate::{FirstSeen, SourceKind, Time};
     use chain::PubkeyCache;
     use consensus::{AttestationData, Checkpoint, Epoch, Fork, ForkName, Root, SignatureBytes, ValidatorIndex};
     use rand::SeedableRng as _;
@@ -201,7 +201,7 @@ mod tests {
         for nth in 0..n_claims {
             let target = Checkpoint { epoch: Epoch::new(200 + nth), root: Root::ZERO };
             let data = AttestationData { target, ..AttestationData::default() };
-            let heard = FirstSeen { at: UnixNs(nth), source: SourceKind::Gossip, peer: Some(peer.clone()) };
+            let heard = FirstSeen { at: Time(nth), source: SourceKind::Gossip, peer: Some(peer.clone()) };
             let members = ClaimedSigners::from_sorted(vec![ValidatorIndex::new(1)]).unwrap();
             // Bytes that are not a point of the curve cost no pairing.
             let signature = SignatureBytes::ZERO;

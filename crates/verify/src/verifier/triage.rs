@@ -234,7 +234,7 @@ fn indices_accused(bytes: &[u8]) -> Option<impl Iterator<Item = u64>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{MessageParts, Origin, SourceKind, UnixNs};
+    use crate::{MessageParts, Origin, SourceKind, Time};
     use consensus::{Checkpoint, CommitteeIndex, ForkName, SignatureBytes, SingleAttestation};
 
     fn message(kind: MessageKind, bytes: Vec<u8>) -> RawMessage {
@@ -243,7 +243,7 @@ mod tests {
 
     fn message_of(fork: Option<ForkName>, kind: MessageKind, bytes: Vec<u8>) -> RawMessage {
         let origin = Origin { source: SourceKind::Gossip, peer: None, fork };
-        RawMessage::new(MessageParts { origin, kind, received_at: UnixNs(0), bytes, ticket: None }).unwrap()
+        RawMessage::new(MessageParts { origin, kind, received_at: Time(0), bytes, ticket: None }).unwrap()
     }
 
     #[test]

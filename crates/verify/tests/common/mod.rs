@@ -6,7 +6,7 @@ use chain::{Chain, PubkeyCache};
 use consensus::{ForkName, Network, Spec};
 use std::path::Path;
 use test_support::capture::CapturedMessage;
-use verify::{MessageKind, MessageParts, Origin, PeerBytes, RawMessage, SourceKind, Ticket, UnixNs};
+use verify::{MessageKind, MessageParts, Origin, PeerBytes, RawMessage, SourceKind, Ticket, Time};
 
 /// A capture: its chain at genesis, and its messages in order, numbered by their tickets.
 pub struct Capture {
@@ -55,7 +55,7 @@ fn raw_message(network: &Network, message: &CapturedMessage, number: u64) -> Opt
             fork: network.fork_of_digest(consensus::ForkDigest(message.digest)),
         },
         kind: kind(&message.topic)?,
-        received_at: UnixNs(message.received_at_ns),
+        received_at: Time(message.received_at_ns),
         bytes: message.ssz()?,
         ticket: Some(Ticket(number)),
     };

@@ -286,7 +286,7 @@ impl Starting<'_> {
         let mut switches = KillSwitches::new(store.clone(), context)?;
         switches.arm(&active)?;
         let switch_state = switches.state();
-        let lines = actions::lists::in_words(&active, &watch_state.labels(), &switch_state.borrow());
+        let lines = actions::lists::summary(&active, &watch_state.labels(), &switch_state.borrow());
         let (changed, changes) = watch::channel(Arc::new(active.clone()));
         let context = Context {
             network: alerts::name_of(&network),

@@ -3,7 +3,7 @@
 use crate::monitor::{PeerFact, PeerNews};
 use consensus::Slot;
 use std::collections::{BTreeMap, BTreeSet};
-use verify::UnixNs;
+use verify::Time;
 
 /// Goodbye codes for reasons of the peer's own: it shuts down, or it met a fault. Having too many
 /// peers (129) is normal.
@@ -16,7 +16,7 @@ const MAX_PEERS: usize = 4096;
 pub struct ConnectedPeer {
     pub client: usize,
     /// The head slot that it last reported, and when it did so.
-    pub head: Option<(Slot, UnixNs)>,
+    pub head: Option<(Slot, Time)>,
 }
 
 /// All connected peers, and the goodbyes of the last slots.

@@ -2,7 +2,7 @@
 
 use crate::client::{ByClient, N_CLIENTS};
 use consensus::{Checkpoint, Root, ValidatorIndex};
-use verify::{SourceKind, UnixNs, Vote};
+use verify::{SourceKind, Time, Vote};
 
 /// Number of different votes of a slot that are kept apart. One more replaces the smallest.
 pub const MAX_TALLIES: usize = 64;
@@ -60,7 +60,7 @@ impl SlotFacts {
         (self.expected > 0).then(|| (self.voters * 100 / self.expected).min(100))
     }
 
-    pub(super) fn tally(&mut self, vote: &Vote, fresh: &[(ValidatorIndex, UnixNs)], by_client: ByClient) {
+    pub(super) fn tally(&mut self, vote: &Vote, fresh: &[(ValidatorIndex, Time)], by_client: ByClient) {
         if fresh.is_empty() {
             return;
         }

@@ -6,9 +6,9 @@
 //! ahead of time. A validator that leaves a wrongly justified branch surrounds its votes on that
 //! branch.
 
-use crate::dice::Dice;
 use crate::error::SimError;
 use crate::scenario::Scenario;
+use crate::seeded_random::SeededRandom;
 use consensus::{Slot, ValidatorIndex};
 use serde::{Deserialize, Serialize};
 
@@ -52,7 +52,7 @@ pub enum Group {
 /// A condition of some validators for some slots.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Circumstance {
+pub struct TimedCondition {
     pub what: Condition,
     pub who: Group,
     /// First slot in which the condition holds.
@@ -99,7 +99,7 @@ pub struct Storm {
 impl Group {
     pub(crate) fn has(&self, validator: ValidatorIndex, scenario: &Scenario) -> bool {
         let index = validator.as_u64();
-        let lot = |question: &str| Dice::new(scenario.seed).below(100, question, &[index]);
+        let lot = |question: &str| SeededRandom::new(scenario.seed).below(100, question, &[index]);
         match self {
             Self::Everybody => true,
             Self::Range(first, n) => index >= *first && index - first < *n,
@@ -113,14 +113,14 @@ impl Group {
     }
 }
 
-impl Circumstance {
+impl TimedCondition {
     pub(crate) fn holds(&self, slot: Slot, validator: ValidatorIndex, scenario: &Scenario) -> bool {
         (self.from..self.until).contains(&slot.as_u64()) && self.who.has(validator, scenario)
     }
 
     pub(crate) fn check(&self) -> Result<(), SimError> {
         let wrong = |found: String, possible: &str| {
-            Err(SimError::Scenario { what: "a circumstance", found, possible: possible.to_owned() })
+            Err(SimError::Scenario { what: "one of the `circumstances`", found, possible: possible.to_owned() })
         };
         if self.from >= self.until {
             return wrong(format!("from {} until {}", self.from, self.until), "from before until");

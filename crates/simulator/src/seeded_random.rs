@@ -8,11 +8,11 @@ use consensus::sha256;
 
 /// A seeded source of decisions.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Dice {
+pub(crate) struct SeededRandom {
     seed: u64,
 }
 
-impl Dice {
+impl SeededRandom {
     pub(crate) fn new(seed: u64) -> Self {
         Self { seed }
     }

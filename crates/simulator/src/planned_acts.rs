@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 
 /// All acts with what is left of them.
 #[derive(Clone, Debug)]
-pub(crate) struct Cast {
+pub(crate) struct PlannedActs {
     parts: Vec<Part>,
     /// Validators that have begun an offence, or that an act names. [`Who::OnDuty`] does not choose
     /// them.
@@ -26,7 +26,7 @@ enum Left {
     Anybody(usize),
 }
 
-impl Cast {
+impl PlannedActs {
     pub(crate) fn new(acts: &[Act]) -> Self {
         let parts: Vec<Part> = acts
             .iter()
@@ -76,17 +76,17 @@ mod tests {
     #[test]
     fn each_does_its_deed_once_and_not_too_early() {
         let validator = ValidatorIndex::new;
-        let mut cast = Cast::new(&[
+        let mut acts = PlannedActs::new(&[
             Act { deed: Deed::DoubleVote, who: Who::Validators(vec![validator(3)]), from: Slot::new(4) },
             Act { deed: Deed::Surround, who: Who::OnDuty(1), from: Slot::new(0) },
         ]);
         let vote = |deed: Deed| deed == Deed::DoubleVote;
         let any = |_: Deed| true;
-        assert_eq!(cast.deed(Slot::new(3), validator(3), vote), None);
-        assert_eq!(cast.deed(Slot::new(4), validator(2), vote), None);
-        assert_eq!(cast.deed(Slot::new(5), validator(3), vote), Some(Deed::DoubleVote));
-        assert_eq!(cast.deed(Slot::new(6), validator(3), any), None, "named ones are not picked for other deeds");
-        assert_eq!(cast.deed(Slot::new(6), validator(9), any), Some(Deed::Surround));
-        assert_eq!(cast.deed(Slot::new(6), validator(8), any), None);
+        assert_eq!(acts.deed(Slot::new(3), validator(3), vote), None);
+        assert_eq!(acts.deed(Slot::new(4), validator(2), vote), None);
+        assert_eq!(acts.deed(Slot::new(5), validator(3), vote), Some(Deed::DoubleVote));
+        assert_eq!(acts.deed(Slot::new(6), validator(3), any), None, "named ones are not picked for other deeds");
+        assert_eq!(acts.deed(Slot::new(6), validator(9), any), Some(Deed::Surround));
+        assert_eq!(acts.deed(Slot::new(6), validator(8), any), None);
     }
 }

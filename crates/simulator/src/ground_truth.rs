@@ -3,18 +3,18 @@
 //!
 //! It compares all pairs by the text of the rule and is deliberately simple. The watcher's results
 //! are compared with it, so it shares no code with the watcher. Forged messages are not entered.
-//! Votes whose target is more than [`LEDGER_EPOCHS`] epochs older than the newest one are dropped;
+//! Votes whose target is more than [`HISTORY_EPOCHS`] epochs older than the newest one are dropped;
 //! no offence of a scenario reaches that far back.
 
-use crate::circumstances::Circumstance;
+use crate::conditions::TimedCondition;
 use crate::expected::Expected;
 use crate::scenario::Scenario;
 use consensus::{AttestationData, BeaconBlockHeader, Epoch, Offence, Root, Slot, ValidatorIndex, sha256};
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
 
-/// Number of epochs that the ledger keeps.
-pub const LEDGER_EPOCHS: u64 = 64;
+/// Number of epochs that the history keeps.
+pub const HISTORY_EPOCHS: u64 = 64;
 
 /// What the signers of a message signed. One message may contain several claims: a block is a
 /// proposal and carries votes.
@@ -49,7 +49,7 @@ pub struct GroundTruth {
     pub crimes: Vec<Crime>,
     /// The validators whose slashing is in a block of the first branch, with that block's slot.
     pub slashed: BTreeMap<ValidatorIndex, Slot>,
-    /// The circumstances that were played.
+    /// The conditions that were played.
     pub happened: Vec<Happened>,
     /// The incidents that a watcher must report.
     pub incidents: Vec<Expected>,
@@ -65,10 +65,11 @@ pub struct GroundTruth {
     pub unheard: u64,
 }
 
-/// A circumstance that was played.
+/// A condition that was played.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Happened {
-    pub circumstance: Circumstance,
+    #[serde(rename = "circumstance")]
+    pub condition: TimedCondition,
     /// Number of validators that it affected.
     pub validators: u64,
 }
@@ -88,18 +89,11 @@ impl GroundTruth {
     pub fn pairs(&self) -> BTreeSet<(Offence, ValidatorIndex)> {
         self.crimes.iter().map(|crime| (crime.kind, crime.validator)).collect()
     }
-
-    /// The truth in the form of the captures' `expected.json`.
-    pub fn expected_json(&self) -> serde_json::Value {
-        let findings: Vec<_> =
-            self.pairs().iter().map(|(kind, validator)| serde_json::json!([kind.as_str(), validator.as_u64()])).collect();
-        serde_json::json!({"messages": self.messages, "invalid_signatures": self.forged, "findings": findings})
-    }
 }
 
 /// All claims with their signers and times.
 #[derive(Clone, Debug)]
-pub(crate) struct Ledger {
+pub(crate) struct MessageHistory {
     genesis_validators_root: Root,
     slots_per_epoch: u64,
     votes: BTreeMap<ValidatorIndex, Vec<Vote>>,
@@ -116,7 +110,7 @@ struct Vote {
     sent_at: u64,
 }
 
-impl Ledger {
+impl MessageHistory {
     pub(crate) fn new(genesis_validators_root: Root, slots_per_epoch: u64) -> Self {
         Self {
             genesis_validators_root,
@@ -129,7 +123,7 @@ impl Ledger {
 
     /// Enters a message that was sent at `sent_at` (in nanoseconds since the Unix epoch). Returns
     /// the offences that it completes.
-    pub(crate) fn enter(&mut self, claims: &[Claim], sent_at: u64) -> Vec<Crime> {
+    pub(crate) fn record(&mut self, claims: &[Claim], sent_at: u64) -> Vec<Crime> {
         let mut crimes = Vec::new();
         for claim in claims {
             match claim {
@@ -187,7 +181,7 @@ impl Ledger {
             return;
         }
         self.newest = target;
-        let oldest = target.saturating_sub(LEDGER_EPOCHS);
+        let oldest = target.saturating_sub(HISTORY_EPOCHS);
         for votes in self.votes.values_mut() {
             votes.retain(|vote| vote.target >= oldest);
         }
@@ -240,11 +234,11 @@ pub(crate) mod tests {
     }
 
     fn check(claims: &[Claim], expected: &[(Offence, u64)]) {
-        let mut ledger = Ledger::new(Root::ZERO, 8);
+        let mut history = MessageHistory::new(Root::ZERO, 8);
         let found: Vec<(Offence, u64)> = claims
             .iter()
             .enumerate()
-            .flat_map(|(at, claim)| ledger.enter(std::slice::from_ref(claim), at as u64))
+            .flat_map(|(at, claim)| history.record(std::slice::from_ref(claim), at as u64))
             .map(|crime| (crime.kind, crime.validator.as_u64()))
             .collect();
         assert_eq!(found, expected);
@@ -280,9 +274,9 @@ pub(crate) mod tests {
 
     #[test]
     fn old_votes_are_forgotten() {
-        let mut ledger = Ledger::new(Root::ZERO, 8);
-        ledger.enter(&[vote(0, 1, 0, &[1])], 0);
-        ledger.enter(&[vote(LEDGER_EPOCHS, LEDGER_EPOCHS + 2, 0, &[2])], 1);
-        assert!(ledger.votes[&ValidatorIndex::new(1)].is_empty());
+        let mut history = MessageHistory::new(Root::ZERO, 8);
+        history.record(&[vote(0, 1, 0, &[1])], 0);
+        history.record(&[vote(HISTORY_EPOCHS, HISTORY_EPOCHS + 2, 0, &[2])], 1);
+        assert!(history.votes[&ValidatorIndex::new(1)].is_empty());
     }
 }
