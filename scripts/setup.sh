@@ -80,16 +80,10 @@ if [ "$(cat "$CARGO_TARGET_DIR/.clone" 2> /dev/null)" != "$SLASHWATCH_ROOT" ]; t
 fi
 
 # -- room on the disk ---------------------------------------------------------------------------------------------------
-# Cargo never deletes what it kept for incremental builds, and each clone and set of features adds some GB. A build on a
-# full disk ends in a compiler panic.
+# A build on a full disk ends in a compiler panic.
 free_gib=$(($(df --output=avail -k "$CARGO_TARGET_DIR" | tail -n 1) / 1024 / 1024))
-if [ "$free_gib" -lt 15 ] && compgen -G "$CARGO_TARGET_DIR/*/incremental" > /dev/null; then
-  say "only $free_gib GiB are free: deleting what Cargo kept for incremental builds in $CARGO_TARGET_DIR"
-  rm -rf "$CARGO_TARGET_DIR"/*/incremental
-  free_gib=$(($(df --output=avail -k "$CARGO_TARGET_DIR" | tail -n 1) / 1024 / 1024))
-fi
-if [ "$free_gib" -lt 5 ]; then
-  say "only $free_gib GiB are free in $CARGO_TARGET_DIR, and a build of everything takes 8: make room there, or set SLASHWATCH_CACHE to a larger disk"
+if [ "$free_gib" -lt 8 ]; then
+  say "only $free_gib GiB are free for $CARGO_TARGET_DIR, and a build of everything takes 8: make room (deleting $CARGO_TARGET_DIR/*/incremental is always safe), or set SLASHWATCH_CACHE to a folder on a larger disk"
 fi
 
 # -- RocksDB, once -----------------------------------------------------------------------------------------------------

@@ -14,26 +14,32 @@ macro_rules! quantity {
         impl $name {
             pub const MAX: Self = Self(u64::MAX);
 
+            #[inline]
             pub const fn new(value: u64) -> Self {
                 Self(value)
             }
 
+            #[inline]
             pub const fn as_u64(self) -> u64 {
                 self.0
             }
 
+            #[inline]
             pub const fn saturating_add(self, n: u64) -> Self {
                 Self(self.0.saturating_add(n))
             }
 
+            #[inline]
             pub const fn saturating_sub(self, n: u64) -> Self {
                 Self(self.0.saturating_sub(n))
             }
 
+            #[inline]
             pub fn checked_add(self, n: u64) -> Option<Self> {
                 self.0.checked_add(n).map(Self)
             }
 
+            #[inline]
             pub fn checked_sub(self, n: u64) -> Option<Self> {
                 self.0.checked_sub(n).map(Self)
             }
@@ -138,6 +144,7 @@ quantity!(
 
 impl Slot {
     /// Returns the epoch that contains this slot.
+    #[inline]
     pub const fn epoch(self, preset: &Preset) -> Epoch {
         Epoch(self.0 / preset.slots_per_epoch)
     }
@@ -148,6 +155,7 @@ impl Epoch {
     pub const FAR_FUTURE: Self = Self::MAX;
 
     /// Returns the first slot of the epoch. The result saturates at the largest slot.
+    #[inline]
     pub const fn start_slot(self, preset: &Preset) -> Slot {
         Slot(self.0.saturating_mul(preset.slots_per_epoch))
     }
