@@ -93,3 +93,25 @@ fn built_in_networks_survive_being_written() {
     let gnosis = Spec::builtin("gnosis").expect("known");
     assert_eq!((gnosis.preset.name, gnosis.preset.slots_per_epoch), (PresetName::Gnosis, 16));
 }
+
+/// The digests that boot nodes of the networks publish in their records hold for our built-in
+/// configurations: `eth2` of Plataberget's records of August 2026 says Fulu and Gloas at 1536.
+#[test]
+fn digests_in_the_records_of_boot_nodes() {
+    let plataberget = Network::builtin("plataberget").expect("built in");
+    assert_eq!(plataberget.fork_digest_at(Epoch::new(0)), digest("5c943807"));
+    assert_eq!(plataberget.fork_digest_at(Epoch::new(1_536)), digest("98c910cf"), "`nfd` of the same records");
+    let chiado = Network::builtin("chiado").expect("built in");
+    assert_eq!(chiado.fork_digest_at(Epoch::new(180)), digest("31367043"), "Bellatrix");
+    assert_eq!(chiado.fork_digest_at(Epoch::new(516_608)), digest("9d33b675"), "Deneb");
+}
+
+#[test]
+fn every_built_in_network_but_medalla_has_boot_nodes() {
+    for name in Network::builtin_names().filter(|name| *name != "medalla") {
+        let records: Vec<&str> = Network::builtin_boot_nodes(name).collect();
+        assert!(records.len() >= 5, "{name}: {}", records.len());
+        assert!(records.iter().all(|record| record.starts_with("enr:")), "{name}");
+    }
+    assert_eq!(Network::builtin_boot_nodes("medalla").count() + Network::builtin_boot_nodes("no such network").count(), 0);
+}
