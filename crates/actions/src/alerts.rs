@@ -1,21 +1,20 @@
 //! Makes the dispatcher's alert routes from the configuration, and replaces the dispatcher when
 //! they change.
 
-use crate::config::{AlertsConfig, MinSeverity, RouteSection};
+use crate::config::AlertsConfig;
 use crate::error::ActionError;
 use crate::lists::reload::ActiveConfig;
-use alert::{Context, Dispatcher, NetworkName, RetryPolicy, Routes, SecretSource, SinkConfig};
+use alert::{Context, Dispatcher, NetworkName, RetryPolicy, Routes};
 use base::error_chain;
 use consensus::Network;
-use evidence::{Severity, Store, Time};
+use evidence::{Store, Time};
 use std::sync::Arc;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 /// Makes the alert routes of a configuration: loads their secrets and checks their addresses.
 pub fn routes(config: &AlertsConfig) -> Result<Routes, ActionError> {
-    let configs: Vec<alert::RouteConfig> = config.routes.iter().filter_map(route).collect();
-    Routes::new(&configs, RetryPolicy::DEFAULT).map_err(|problems| {
+    Routes::new(&config.routes, RetryPolicy::DEFAULT).map_err(|problems| {
         let list: Vec<String> = problems.iter().map(|problem| error_chain(problem)).collect();
         ActionError::Usage(format!("alerts cannot start:\n  {}", list.join("\n  ")))
     })
@@ -70,24 +69,4 @@ pub async fn test(routes: &Routes, name: &str, now: Time) -> Result<String, Acti
             Err(ActionError::Failed(format!("{} at {} did not take it: {reason}", report.route.as_str(), report.place)))
         }
     }
-}
-
-/// Returns the dispatcher's form of a configured route. It is `None` only for a route without a
-/// secret, which the check of the configuration refuses.
-fn route(config: &RouteSection) -> Option<alert::RouteConfig> {
-    let secret = match (&config.secret_file, &config.secret_env) {
-        (Some(file), _) => SecretSource::File(file.clone()),
-        (None, Some(name)) => SecretSource::Variable(name.clone()),
-        (None, None) => return None,
-    };
-    Some(alert::RouteConfig {
-        name: config.name.clone(),
-        min_severity: match config.min_severity {
-            MinSeverity::Info => Severity::Info,
-            MinSeverity::Warning => Severity::Warning,
-            MinSeverity::Critical => Severity::Critical,
-        },
-        labels: config.labels.clone(),
-        sink: SinkConfig::Webhook { url: config.url.clone(), secret },
-    })
 }

@@ -14,8 +14,8 @@
 //! The worker holds no state that matters. It can be killed at any moment, and the next worker over
 //! the same store continues from the outbox.
 
-use crate::retry::{FailureKind, Next, Tries};
-use crate::route::{AttemptResult, Route, Routes};
+use crate::retry::{Failure, FailureKind, Next, Tries};
+use crate::route::{Route, Routes};
 use crate::{Context, RetryPolicy};
 use evidence::{DueDelivery, RouteName, Store, StoreError, Subscription, Time};
 use futures::future::join_all;
@@ -166,11 +166,15 @@ impl Worker {
             // next start.
             () = cut_off => return Ok(None),
         };
-        self.settle(due, results).await
+        self.record_results(due, results).await
     }
 
     /// Records the result of each attempt.
-    async fn settle(&mut self, due: Vec<DueDelivery>, results: Vec<AttemptResult>) -> Result<Option<Pause>, StoreError> {
+    async fn record_results(
+        &mut self,
+        due: Vec<DueDelivery>,
+        results: Vec<Result<String, Failure>>,
+    ) -> Result<Option<Pause>, StoreError> {
         let now = (self.clock)();
         let mut asked = Duration::ZERO;
         let mut trouble = None;
@@ -219,7 +223,12 @@ impl Worker {
     }
 
     /// Records the results with one synced write for each delivery, which takes some milliseconds.
-    async fn write_down(&self, due: Vec<DueDelivery>, results: Vec<AttemptResult>, now: Time) -> Result<Vec<End>, StoreError> {
+    async fn write_down(
+        &self,
+        due: Vec<DueDelivery>,
+        results: Vec<Result<String, Failure>>,
+        now: Time,
+    ) -> Result<Vec<End>, StoreError> {
         let (store, policy) = (self.store.clone(), self.policy);
         off_the_async_threads(move || {
             due.iter().zip(results).map(|(due, result)| end(&store, &policy, due, result, now)).collect()
@@ -257,7 +266,13 @@ impl End {
     }
 }
 
-fn end(store: &Store, policy: &RetryPolicy, due: &DueDelivery, result: AttemptResult, now: Time) -> Result<End, StoreError> {
+fn end(
+    store: &Store,
+    policy: &RetryPolicy,
+    due: &DueDelivery,
+    result: Result<String, Failure>,
+    now: Time,
+) -> Result<End, StoreError> {
     let failure = match result {
         Ok(_) => return store.delivered(&due.id, now).map(|()| End::Delivered),
         Err(failure) => failure,

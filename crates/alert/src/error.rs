@@ -14,6 +14,8 @@ pub enum AlertError {
     NoSuchRoute { route: String, known: String },
     #[error("route {route:?}: its address is not valid: {reason}; give one like https://example.org/hook")]
     BadUrl { route: String, reason: String },
+    #[error("{name:?} has no secret; give `secret_file` or `secret_env`")]
+    NoSecret { name: String },
     #[error("secret file {path} cannot be read: {source}; check the path and its permissions")]
     SecretFile { path: std::path::PathBuf, source: std::io::Error },
     #[error("environment variable {name} is not set or not UTF-8; set it, or give the secret by file")]

@@ -11,7 +11,8 @@
 mod call;
 mod exec;
 
-use crate::webhook::{self, Webhook};
+use crate::sink::Sink as _;
+use crate::sink::webhook::{self, Webhook};
 use crate::{AlertError, NetworkName, Secret, SecretSource};
 use evidence::{Finding, Time};
 use serde::Serialize;

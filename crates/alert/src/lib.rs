@@ -25,11 +25,13 @@ pub mod killswitch;
 mod retry;
 mod route;
 mod secret;
-pub mod webhook;
+mod sink;
 
 pub use context::{Context, NetworkName, SwitchNote, SwitchNotes};
 pub use dispatch::{Dispatcher, RouteCounts};
 pub use error::AlertError;
 pub use retry::RetryPolicy;
-pub use route::{Attempt, Route, RouteConfig, Routes, SinkConfig, TestReport};
-pub use secret::{Secret, SecretSource};
+pub use route::{Route, RouteConfig, Routes, TestReport};
+pub use secret::{Secret, SecretSource, problem as secret_problem};
+pub use sink::webhook::{self, WebhookConfig};
+pub use sink::{SinkConfig, is_http};

@@ -1,40 +1,65 @@
 //! Routes: who receives alerts, from which severity on, and by which sink.
 
 use crate::retry::{Failure, RetryPolicy};
-use crate::webhook::{self, Message, Webhook};
-use crate::{AlertError, Context, Secret, SecretSource};
+use crate::sink::{Message, Sink, SinkConfig, webhook};
+use crate::{AlertError, Context};
 use evidence::{DueDelivery, RouteFilter, RouteName, Severity, Time};
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// A route, as configured.
-#[derive(Clone, Debug)]
+/// A route, as configured in `[[alerts.routes]]`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(try_from = "RouteKeys")]
 pub struct RouteConfig {
-    /// The name of the route in the outbox. A renamed route is a new one.
+    /// Name of the route. The outbox uses it as the key, so a renamed route is a new route.
     pub name: String,
+    /// Lowest severity of the findings that the route delivers.
     pub min_severity: Severity,
-    /// Only findings whose validator has one of these labels are sent. If empty, all findings are
-    /// sent.
+    /// If not empty, only findings about validators with one of these labels are delivered. A label
+    /// is written like `operator=acme` or `group=acme-1`.
     pub labels: Vec<String>,
+    #[serde(flatten)]
     pub sink: SinkConfig,
 }
 
-/// The destination of a route, as configured.
-#[derive(Clone, Debug)]
-pub enum SinkConfig {
-    Webhook { url: String, secret: SecretSource },
+/// The keys of a route. Those that are not of every route belong to its sink, which refuses the
+/// keys that it does not know.
+#[derive(Deserialize)]
+struct RouteKeys {
+    name: Option<String>,
+    #[serde(default)]
+    min_severity: Severity,
+    #[serde(default)]
+    labels: Vec<String>,
+    #[serde(flatten)]
+    sink: Map<String, Value>,
+}
+
+impl TryFrom<RouteKeys> for RouteConfig {
+    type Error = String;
+
+    fn try_from(keys: RouteKeys) -> Result<Self, String> {
+        let RouteKeys { name, min_severity, labels, mut sink } = keys;
+        sink.entry("type").or_insert_with(|| SinkConfig::DEFAULT.into());
+        let sink = SinkConfig::deserialize(Value::Object(sink)).map_err(|error| match error.to_string() {
+            text if text.starts_with("unknown field") => {
+                format!("{text}, or one of every route: `name`, `type`, `min_severity`, `labels`")
+            }
+            text => text,
+        })?;
+        // After the sink: without a name, the sink's problems are the same.
+        let name = name.ok_or("missing field `name`")?;
+        Ok(Self { name, min_severity, labels, sink })
+    }
 }
 
 /// A route that is ready: its secret is loaded and its address is valid.
 #[derive(Clone, Debug)]
 pub struct Route {
     filter: RouteFilter,
-    sink: Sink,
-}
-
-#[derive(Clone, Debug)]
-enum Sink {
-    Webhook(Webhook),
+    sink: Arc<dyn Sink>,
 }
 
 /// All routes. Clones share them.
@@ -43,16 +68,6 @@ pub struct Routes {
     routes: Arc<Vec<Route>>,
     policy: RetryPolicy,
     context: Arc<Context>,
-}
-
-/// The result of an attempt.
-pub(crate) type AttemptResult = Result<Attempt, Failure>;
-
-/// A receiver's successful answer.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Attempt {
-    /// The answer as one line of text.
-    pub answer: String,
 }
 
 /// The result of a test message.
@@ -133,7 +148,7 @@ impl Routes {
         let route = self.get(name)?;
         let started = Instant::now();
         let result = match route.send_test(&self.context, now).await {
-            Ok(attempt) => Ok(attempt.answer),
+            Ok(answer) => Ok(answer),
             Err(failure) => {
                 Err(format!("{}; check the route's address, its secret, and that the receiver is up", failure.reason))
             }
@@ -149,11 +164,7 @@ impl Route {
             min_severity: config.min_severity,
             labels: config.labels.clone(),
         };
-        let sink = match &config.sink {
-            SinkConfig::Webhook { url, secret } => {
-                Sink::Webhook(Webhook::new(&config.name, client.clone(), url, Secret::load(secret)?)?)
-            }
-        };
+        let sink = config.sink.open(&config.name, client)?;
         Ok(Self { filter, sink })
     }
 
@@ -168,12 +179,11 @@ impl Route {
 
     /// Scheme, host and port of the receiver. It contains nothing secret.
     pub fn place(&self) -> String {
-        match &self.sink {
-            Sink::Webhook(webhook) => webhook.place(),
-        }
+        self.sink.place()
     }
 
-    pub(crate) async fn send(&self, due: &DueDelivery, context: &Context, now: Time) -> AttemptResult {
+    /// Sends a delivery once. Returns the receiver's successful answer.
+    pub(crate) async fn send(&self, due: &DueDelivery, context: &Context, now: Time) -> Result<String, Failure> {
         let finding = &due.finding;
         let switches = context.notes(finding, now);
         let message = Message {
@@ -186,10 +196,10 @@ impl Route {
             switches,
             finding: Some(finding),
         };
-        self.send_message(&message, now).await
+        self.sink.send(&message, now).await
     }
 
-    async fn send_test(&self, context: &Context, now: Time) -> AttemptResult {
+    async fn send_test(&self, context: &Context, now: Time) -> Result<String, Failure> {
         let message = Message {
             delivery: format!("test:{}", self.name()),
             idempotency_key: format!("test-{}", now.as_unix_ns()),
@@ -204,15 +214,6 @@ impl Route {
             switches: Vec::new(),
             finding: None,
         };
-        self.send_message(&message, now).await
-    }
-
-    async fn send_message(&self, message: &Message<'_>, now: Time) -> AttemptResult {
-        match &self.sink {
-            Sink::Webhook(webhook) => {
-                let status = webhook.send(message, now).await?;
-                Ok(Attempt { answer: format!("{} answered {status}", webhook.place()) })
-            }
-        }
+        self.sink.send(&message, now).await
     }
 }

@@ -3,13 +3,35 @@
 
 use crate::AlertError;
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Where a secret is stored.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SecretSource {
     File(PathBuf),
     Variable(String),
+}
+
+impl SecretSource {
+    /// The source that the keys `secret_file` and `secret_env` name. `None` if both are missing.
+    pub fn of(file: Option<&Path>, variable: Option<&str>) -> Option<Self> {
+        file.map(|file| Self::File(file.into())).or_else(|| variable.map(|name| Self::Variable(name.into())))
+    }
+}
+
+/// Checks the keys `secret_file` and `secret_env`. Returns the key that is wrong and a text about
+/// it. `whose` names what is signed with the secret.
+pub fn problem(file: Option<&Path>, variable: Option<&str>, whose: &str) -> Option<(&'static str, String)> {
+    let key = match (file, variable) {
+        (Some(_), Some(_)) => return Some(("secret_env", "both `secret_file` and `secret_env`: keep one".into())),
+        (Some(file), None) if !file.is_file() => return Some(("secret_file", format!("{} is not a file", file.display()))),
+        (None, Some(_)) => "secret_env",
+        (_, None) => "secret_file",
+    };
+    let Some(source) = SecretSource::of(file, variable) else {
+        return Some((key, format!("no secret: give `secret_file` or `secret_env`; {whose} are signed")));
+    };
+    Secret::load(&source).err().map(|error| (key, error.to_string()))
 }
 
 /// A shared secret. It prints as `***`.

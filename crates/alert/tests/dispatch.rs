@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "in a test an unwrap is an assertion")]
 
 use alert::{
-    Context, Dispatcher, NetworkName, RetryPolicy, RouteConfig, RouteCounts, Routes, SecretSource, SinkConfig, SwitchNote,
+    Context, Dispatcher, NetworkName, RetryPolicy, RouteConfig, RouteCounts, Routes, SinkConfig, SwitchNote, WebhookConfig,
 };
 use axum::Router;
 use axum::body::Bytes;
@@ -29,12 +29,12 @@ use tokio::sync::mpsc;
 const SECRET: &str = "a shared secret";
 
 /// One request as it arrived.
-struct FirstSeen {
+struct ReceivedRequest {
     headers: HeaderMap,
     body: Value,
 }
 
-impl FirstSeen {
+impl ReceivedRequest {
     fn key(&self) -> &str {
         self.headers["idempotency-key"].to_str().unwrap()
     }
@@ -45,7 +45,7 @@ type Answer = Arc<Mutex<dyn FnMut(&Value) -> (StatusCode, Vec<(HeaderName, Strin
 
 struct Receiver {
     address: SocketAddr,
-    heard: mpsc::Receiver<FirstSeen>,
+    heard: mpsc::Receiver<ReceivedRequest>,
     server: tokio::task::JoinHandle<()>,
 }
 
@@ -65,7 +65,7 @@ async fn receiver_at(
 }
 
 async fn hook(
-    State((tell, answer)): State<(mpsc::Sender<FirstSeen>, Answer)>,
+    State((tell, answer)): State<(mpsc::Sender<ReceivedRequest>, Answer)>,
     headers: HeaderMap,
     body: Bytes,
 ) -> (StatusCode, HeaderMap) {
@@ -80,7 +80,7 @@ async fn hook(
     }
     let body: Value = serde_json::from_slice(&body).unwrap();
     let (status, extra) = (answer.lock().unwrap())(&body);
-    tell.send(FirstSeen { headers, body }).await.unwrap();
+    tell.send(ReceivedRequest { headers, body }).await.unwrap();
     (status, extra.into_iter().map(|(name, value)| (name, value.parse().unwrap())).collect())
 }
 
@@ -95,8 +95,12 @@ fn quick() -> RetryPolicy {
 fn routes(dir: &Path, address: SocketAddr, policy: RetryPolicy) -> Routes {
     let secret = dir.join("secret");
     std::fs::write(&secret, SECRET).unwrap();
-    let sink = SinkConfig::Webhook { url: format!("http://{address}/hook"), secret: SecretSource::File(secret) };
+    let sink = webhook(&format!("http://{address}/hook"), &secret);
     Routes::new(&[RouteConfig { name: "ops".into(), min_severity: Severity::Warning, labels: Vec::new(), sink }], policy).unwrap()
+}
+
+fn webhook(url: &str, secret: &Path) -> SinkConfig {
+    SinkConfig::Webhook(WebhookConfig { url: url.into(), secret_file: Some(secret.into()), secret_env: None })
 }
 
 fn finding(nth: u64, severity: Severity) -> Finding {
@@ -402,7 +406,7 @@ async fn a_wrong_secret_shows_in_the_test_message() {
     let receiver = receiver_at(anywhere(), always(StatusCode::OK)).await;
     let path = dir.path().join("wrong");
     std::fs::write(&path, "another secret").unwrap();
-    let sink = SinkConfig::Webhook { url: format!("http://{}/hook", receiver.address), secret: SecretSource::File(path) };
+    let sink = webhook(&format!("http://{}/hook", receiver.address), &path);
     let config = RouteConfig { name: "ops".into(), min_severity: Severity::Info, labels: Vec::new(), sink };
     let routes = Routes::new(&[config], quick()).unwrap();
     let refused = routes.test("ops", Time::now()).await.unwrap().result.unwrap_err();
@@ -412,12 +416,14 @@ async fn a_wrong_secret_shows_in_the_test_message() {
 
 #[test]
 fn all_problems_of_the_routes_are_told_at_once() {
-    let webhook = |url: &str| SinkConfig::Webhook { url: url.into(), secret: SecretSource::Variable("PATH".into()) };
+    let dir = tempfile::tempdir().unwrap();
+    let secret = dir.path().join("secret");
+    std::fs::write(&secret, SECRET).unwrap();
     let route = |name: &str, url: &str| RouteConfig {
         name: name.into(),
         min_severity: Severity::Info,
         labels: Vec::new(),
-        sink: webhook(url),
+        sink: webhook(url, &secret),
     };
     let configs = [
         route("a", "https://example.org/x"),

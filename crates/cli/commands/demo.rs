@@ -9,12 +9,12 @@ use crate::args::DemoArgs;
 use crate::exit::FAILED;
 use crate::output;
 use actions::config::{
-    DEFAULT_MAX_AGE_EPOCHS, GroupConfig, KillSwitchConfig, MembersConfig, MinSeverity, RouteSection, TriggerConfig,
+    DEFAULT_MAX_AGE_EPOCHS, GroupConfig, KillSwitchConfig, MembersConfig, RouteConfig, SinkConfig, TriggerConfig, WebhookConfig,
 };
 use anyhow::Context as _;
 use consensus::Network;
 use engine::silence::is_silence;
-use evidence::{Audience, Finding, Incident, Kind};
+use evidence::{Audience, Finding, Incident, Kind, Severity};
 use simulator::{Crime, GroundTruth, Reported, STAKED_KEYS, Scenario, SimNetwork, TruthComparison};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -89,13 +89,12 @@ fn config(network: &SimNetwork, folder: &Path, options: &DemoArgs) -> anyhow::Re
     if let Some(url) = &options.webhook {
         let secret = folder.join("secret");
         std::fs::write(&secret, "demo").context("cannot write to the temporary folder")?;
-        config.alerts.routes.push(RouteSection {
+        let sink = WebhookConfig { url: url.clone(), secret_file: Some(secret), secret_env: None };
+        config.alerts.routes.push(RouteConfig {
             name: "demo".into(),
-            url: url.clone(),
-            secret_file: Some(secret),
-            secret_env: None,
-            min_severity: MinSeverity::Info,
+            min_severity: Severity::Info,
             labels: Vec::new(),
+            sink: SinkConfig::Webhook(sink),
         });
     }
     Ok(config)

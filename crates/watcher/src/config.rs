@@ -509,6 +509,31 @@ mod tests {
         }
     }
 
+    /// The keys of a route that belong to its sink are read by the sink, so their paths are found
+    /// in another way than those of the rest of the file.
+    #[test]
+    fn keys_and_types_of_routes_are_checked_by_their_sink() {
+        let route = |keys: &str| format!("[[alerts.routes]]\nname = \"ops\"\nsecret_env = \"PATH\"\n{keys}");
+        for (keys, expected) in [
+            ("type = \"pigeon\"\nurl = \"http://x\"\n", "alerts.routes[0].type: unknown variant `pigeon`, expected `webhook`"),
+            ("url = 7\n", "alerts.routes[0].url: invalid type: integer `7`, expected text in quotes such as \"abc\""),
+            (
+                "url = \"http://x\"\nsecrets = 1\n",
+                "alerts.routes[0].secrets: unknown; expected one of `url`, `secret_file`, `secret_env`, or one of every route: \
+                 `name`, `type`, `min_severity`, `labels`; see `slashwatch config show-defaults`",
+            ),
+            ("", "alerts.routes[0]: missing field `url`"),
+            ("url = \"http://x\"\nlabels = [3]\n", "alerts.routes[0].labels[0]: invalid type: integer `3`, expected text"),
+        ] {
+            let reported = check(&route(keys)).unwrap_err();
+            assert!(reported.contains(&format!("  {expected}")), "{expected} is missing in: {reported}");
+        }
+        let text = route("type = \"webhook\"\nurl = \"http://x\"\nlabels = [\"operator=acme\"]\n");
+        let config: AlertsConfig = toml::from_str(&text.replace("alerts.routes", "routes")).unwrap();
+        let again: AlertsConfig = toml::from_str(&toml::to_string(&config).unwrap()).unwrap();
+        assert_eq!(again, config);
+    }
+
     /// `run` would accept such values and then log nothing, or it would fail later.
     #[test]
     fn levels_that_there_are_not_and_empty_secrets_are_refused() {

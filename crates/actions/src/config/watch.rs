@@ -1,6 +1,7 @@
 //! The `[watch]` section: groups of keys, list files, alarm thresholds, and kill switches.
 
-use super::{Problem, is_http, secret_problem};
+use super::Problem;
+use alert::{is_http, secret_problem};
 use detect::watch::WatchedKeysConfig;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;

@@ -46,11 +46,11 @@ pub(super) fn configured_switches(
 
 /// Makes a group's switch from its configuration, and loads its secret.
 fn switch_of(group: &str, config: &KillSwitchConfig) -> Result<KillSwitch, alert::AlertError> {
-    let action = match (&config.url, &config.secret_file, &config.secret_env) {
-        (Some(url), Some(file), _) => ActionConfig::Call { url: url.clone(), secret: SecretSource::File(file.clone()) },
-        (Some(url), None, Some(name)) => ActionConfig::Call { url: url.clone(), secret: SecretSource::Variable(name.clone()) },
+    let secret = SecretSource::of(config.secret_file.as_deref(), config.secret_env.as_deref());
+    let action = match (&config.url, secret) {
+        (Some(url), Some(secret)) => ActionConfig::Call { url: url.clone(), secret },
         // The check of the configuration refuses a call without a secret.
-        (Some(_), None, None) | (None, _, _) => ActionConfig::Command(config.command.clone()),
+        (Some(_), None) | (None, _) => ActionConfig::Command(config.command.clone()),
     };
     KillSwitch::new(group, &action, config.timeout)
 }

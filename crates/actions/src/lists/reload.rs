@@ -250,7 +250,7 @@ async fn stamps_of(source: Option<PathBuf>, in_force: ActiveConfig) -> Stamps {
 
 /// The files with the secrets that sign deliveries.
 fn secrets(alerts: &AlertsConfig) -> impl Iterator<Item = &Path> {
-    alerts.routes.iter().filter_map(|route| route.secret_file.as_deref())
+    alerts.routes.iter().filter_map(|route| route.sink.secret_file())
 }
 
 /// The files whose contents or permissions matter to `[watch]`: the lists, the programs of kill

@@ -7,7 +7,8 @@
 
 use super::SwitchOrder;
 use crate::retry::{FailureKind, RetryPolicy};
-use crate::webhook::Webhook;
+use crate::sink::Sink as _;
+use crate::sink::webhook::Webhook;
 use evidence::Time;
 use std::time::{Duration, Instant};
 

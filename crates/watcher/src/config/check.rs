@@ -1,7 +1,8 @@
 //! Checks of a configuration. All problems are reported at once, with their path in the file.
 
 use super::{Config, GossipSection, IndexConfig, LogConfig, NetworkSection, NodesConfig, VerifySection};
-use actions::config::{Problem, is_http};
+use actions::config::Problem;
+use alert::is_http;
 use std::time::Duration;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::LevelFilter;

@@ -1,6 +1,7 @@
 //! The section `[api]`: where the API listens, its limits, and who sees watched keys.
 
-use actions::config::{Problem, is_http};
+use actions::config::Problem;
+use alert::is_http;
 use serde::{Deserialize, Serialize};
 use std::net::SocketAddr;
 

@@ -106,14 +106,16 @@ impl Misfit {
     }
 
     /// Finds the key of a section whose removal changes the error. An error about a flattened
-    /// struct, as in `[watch]`, names only the section.
+    /// struct, as in `[watch]` and in `[[alerts.routes]]`, names only the section. `type` decides
+    /// how other keys are read, so it is tried last.
     fn key_in_section(&self, given: &Value) -> Option<String> {
         let section = self.path.iter().try_fold(given, |value, step| match step {
             Segment::Map { key } => value.get(key),
             Segment::Seq { index } => value.get(index),
             Segment::Enum { .. } | Segment::Unknown => None,
         })?;
-        let keys = section.as_table().filter(|_| self.missing_key().is_none())?.keys();
+        let mut keys: Vec<&String> = section.as_table().filter(|_| self.missing_key().is_none())?.keys().collect();
+        keys.sort_by_key(|key| *key == "type");
         let is_cause = |key: &&String| {
             let (mut rest, mut path) = (given.clone(), self.path.clone());
             path.push(Segment::Map { key: (*key).clone() });

@@ -20,21 +20,66 @@
 //! or replay an old one. Any 2xx status means "delivered". A test message has `"test":true` and
 //! `"finding":null`.
 
+use super::{Message, Sink, SinkSettings, is_http};
 use crate::retry::{Failure, FailureKind};
-use crate::{AlertError, NetworkName, Secret, SwitchNote};
+use crate::secret::{self, Secret, SecretSource};
+use crate::{AlertError, NetworkName, SwitchNote};
 use base::http;
 use evidence::{Finding, Time};
+use futures::future::BoxFuture;
 use hmac::{Hmac, Mac as _};
 use reqwest::header::{CONTENT_TYPE, HeaderMap, RETRY_AFTER};
 use reqwest::{Client, StatusCode, Url};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use sha2::Sha256;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Version of the format of the body around the finding.
 const SCHEMA: u64 = 1;
 /// Number of bytes of an answer's body that are read. This is enough for a reason.
 const MAX_ANSWER_BYTES: usize = 256;
+
+/// The keys of a route to a webhook.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct WebhookConfig {
+    /// Address of the webhook.
+    pub url: String,
+    /// File with the secret that signs each delivery.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub secret_file: Option<PathBuf>,
+    /// Environment variable with the secret, instead of a file.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub secret_env: Option<String>,
+}
+
+impl SinkSettings for WebhookConfig {
+    fn problems(&self, wrong: &mut dyn FnMut(&str, String)) {
+        if !is_http(&self.url) {
+            wrong("url", "is not an http(s) address".into());
+        }
+        let secret = secret::problem(self.secret_file.as_deref(), self.secret_env.as_deref(), "deliveries");
+        if let Some((key, text)) = secret {
+            wrong(key, text);
+        }
+    }
+
+    fn secret_file(&self) -> Option<&Path> {
+        self.secret_file.as_deref()
+    }
+
+    fn secret_file_mut(&mut self) -> Option<&mut PathBuf> {
+        self.secret_file.as_mut()
+    }
+
+    fn open(&self, route: &str, client: &Client) -> Result<Arc<dyn Sink>, AlertError> {
+        let secret = SecretSource::of(self.secret_file.as_deref(), self.secret_env.as_deref())
+            .ok_or_else(|| AlertError::NoSecret { name: route.into() })?;
+        Ok(Arc::new(Webhook::new(route, client.clone(), &self.url, Secret::load(&secret)?)?))
+    }
+}
 
 /// An address to post to, with its secret.
 #[derive(Clone, Debug)]
@@ -61,21 +106,6 @@ struct WebhookBody<'a> {
     finding: Option<&'a Finding>,
 }
 
-/// One message to one receiver.
-pub(crate) struct Message<'a> {
-    pub(crate) delivery: String,
-    pub(crate) idempotency_key: String,
-    /// Number of the attempt, from 1.
-    pub(crate) attempt: u32,
-    pub(crate) network: &'a NetworkName,
-    /// The summary for people.
-    pub(crate) text: String,
-    /// The address with further details.
-    pub(crate) link: Option<String>,
-    pub(crate) switches: Vec<SwitchNote>,
-    pub(crate) finding: Option<&'a Finding>,
-}
-
 impl Webhook {
     pub(crate) fn new(route: &str, client: Client, url: &str, secret: Secret) -> Result<Self, AlertError> {
         let bad = |reason: String| AlertError::BadUrl { route: route.into(), reason };
@@ -84,28 +114,6 @@ impl Webhook {
             return Err(bad(format!("{}: is neither http nor https", url.scheme())));
         }
         Ok(Self { client, url, secret })
-    }
-
-    /// Scheme, host and port. Path and query are left out, because they often contain a secret.
-    pub(crate) fn place(&self) -> String {
-        self.url.origin().ascii_serialization()
-    }
-
-    /// Posts a message. Returns the status if the receiver has accepted it.
-    pub(crate) async fn send(&self, message: &Message<'_>, now: Time) -> Result<StatusCode, Failure> {
-        let body = WebhookBody {
-            schema: SCHEMA,
-            delivery: &message.delivery,
-            attempt: message.attempt,
-            test: message.finding.is_none(),
-            network: message.network,
-            text: &message.text,
-            link: message.link.as_deref(),
-            kill_switches: &message.switches,
-            finding: message.finding,
-        };
-        let body = serde_json::to_vec(&body).expect("a finding has string keys only");
-        self.post(&body, &message.idempotency_key, now).await
     }
 
     /// Posts a signed body.
@@ -129,7 +137,33 @@ impl Webhook {
     }
 }
 
-/// Creates the client that all webhooks share. Unlike requests to beacon nodes, its requests may go
+impl Sink for Webhook {
+    /// Path and query are left out, because they often contain a secret.
+    fn place(&self) -> String {
+        self.url.origin().ascii_serialization()
+    }
+
+    fn send<'a>(&'a self, message: &'a Message<'a>, now: Time) -> BoxFuture<'a, Result<String, Failure>> {
+        Box::pin(async move {
+            let body = WebhookBody {
+                schema: SCHEMA,
+                delivery: &message.delivery,
+                attempt: message.attempt,
+                test: message.finding.is_none(),
+                network: message.network,
+                text: &message.text,
+                link: message.link.as_deref(),
+                kill_switches: &message.switches,
+                finding: message.finding,
+            };
+            let body = serde_json::to_vec(&body).expect("a finding has string keys only");
+            let status = self.post(&body, &message.idempotency_key, now).await?;
+            Ok(format!("{} answered {status}", self.place()))
+        })
+    }
+}
+
+/// Creates the client that all sinks share. Unlike requests to beacon nodes, its requests may go
 /// through the proxy of the environment.
 pub(crate) fn client(timeout: Duration) -> Result<Client, AlertError> {
     let client = http::client_builder(true).timeout(timeout).build();
