@@ -7,7 +7,7 @@
 //! chain give the same finding, and the same traffic gives the same incidents.
 //!
 //! A finding is proven twice. First, the index reports that two stored messages contradict each
-//! other. Then [`prove`] applies the specification's own predicate to the very pair that goes into
+//! other. Then [`prove_conflict`] applies the specification's own predicate to the very pair that goes into
 //! the exported slashing, and checks both signatures of that slashing again over exactly its
 //! indices. A failure of this second proof is our own mistake and never a validator's. It is
 //! counted as [`Unproven`], and nobody is accused.
@@ -37,5 +37,5 @@ pub use detectors::{DetectConfig, sentence};
 pub use monitor::{
     Detector, DetectorOutput, Left, Monitor, MonitorInput, NOTES, Offender, PeerFact, PeerNews, ProofLookup, Signal,
 };
-pub use offences::{Candidate, Proofs, ProvenConflict, Unproven, accused, merge, prove, prove_operation, punishable};
+pub use offences::{Candidate, Proofs, ProvenConflict, Unproven, accused, merge, prove_conflict, prove_operation, punishable};
 pub use penalty::{Losses, PenaltyRules};

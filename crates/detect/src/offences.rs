@@ -21,7 +21,7 @@ mod registry_status;
 mod slashed_by_block;
 
 pub use inclusions::{InclusionChanges, InclusionRows, Inclusions, SourceState};
-pub use prove::{Candidate, Proofs, ProvenConflict, Unproven, accused, merge, prove, prove_operation};
+pub use prove::{Candidate, Proofs, ProvenConflict, Unproven, accused, merge, prove_conflict, prove_operation};
 pub use punishable::punishable;
 pub use quota::{ListedFindings, Quota, QuotaAnswer, SeenIn};
 pub use registry_status::{cannot_be_punished, cannot_propose};

@@ -9,7 +9,7 @@ use consensus::{
     AttestationData, AttesterSlashing, BeaconBlockHeader, Checkpoint, DomainType, Epoch, Offence, ProposerSlashing, Root, Slot,
     ValidatorIndex, signing_root,
 };
-use detect::{Proofs, ProvenConflict, Unproven, accused, prove, prove_operation};
+use detect::{Proofs, ProvenConflict, Unproven, accused, prove_conflict, prove_operation};
 use evidence::finding_id;
 use index::{Conflict, StoredProposal, StoredVote};
 use simulator::Scenario;
@@ -55,8 +55,8 @@ impl Setup {
         StoredProposal { header, root: header.root(), signature, heard: heard(slot) }
     }
 
-    fn prove(&self, conflict: &Conflict) -> Result<ProvenConflict, Unproven> {
-        prove(conflict, &self.chain, &mut Proofs::default())
+    fn proven(&self, conflict: &Conflict) -> Result<ProvenConflict, Unproven> {
+        prove_conflict(conflict, &self.chain, &mut Proofs::default())
     }
 
     /// What an operation proves about all validators that it accuses.
@@ -98,8 +98,8 @@ fn surround(validator: u64, surrounding: &Arc<StoredVote>, surrounded: &Arc<Stor
 fn a_double_vote_is_the_same_finding_in_either_order() {
     let setup = Setup::new();
     let (a, b) = (setup.vote(0, 1, 1, &[3, 5, 9], 20), setup.vote(0, 1, 2, &[5], 10));
-    let one = setup.prove(&double_vote(5, &a, &b)).unwrap();
-    let other = setup.prove(&double_vote(5, &b, &a)).unwrap();
+    let one = setup.proven(&double_vote(5, &a, &b)).unwrap();
+    let other = setup.proven(&double_vote(5, &b, &a)).unwrap();
     assert_eq!(one.finding, other.finding);
     assert_eq!(one.evidence, other.evidence);
     let root = setup.chain.network().genesis_validators_root;
@@ -117,7 +117,7 @@ fn a_findings_times_and_sources_are_those_of_the_validators_own_messages() {
     for arrivals in [[block, api], [api, block]] {
         let (first, second) = (first.clone(), second.clone());
         let conflict = Conflict::DoubleVote { validator, first, second, arrivals };
-        let finding = setup.prove(&conflict).unwrap().finding;
+        let finding = setup.proven(&conflict).unwrap().finding;
         assert_eq!((finding.first_seen.as_unix_ns(), finding.second_seen.map(|at| at.as_unix_ns())), (300, Some(400)));
         assert_eq!(finding.sources, ["api", "block"], "the sums they were proven in came by gossip");
     }
@@ -142,7 +142,7 @@ fn what_the_index_knows_goes_before_what_an_operation_tells() {
         |validator: u64, heard: FirstSeen| Arc::new(StoredVote { heard, ..(*setup.vote(0, 1, 2, &[validator], 0)).clone() });
     let gossip = |at| FirstSeen { at: Time(at), source: SourceKind::Gossip, peer: None };
     let known = [double_vote(5, &a, &alone(5, heard)), double_vote(9, &a, &alone(9, gossip(49)))];
-    let known = || known.iter().map(|conflict| setup.prove(conflict).unwrap()).collect::<Vec<_>>();
+    let known = || known.iter().map(|conflict| setup.proven(conflict).unwrap()).collect::<Vec<_>>();
     let merged = detect::merge(operation_findings(), known());
     let times = |one: &ProvenConflict| (one.finding.first_seen.as_unix_ns(), one.finding.second_seen.map(|at| at.as_unix_ns()));
     assert_eq!(merged.iter().map(times).collect::<Vec<_>>(), [(1, Some(50)), (1, Some(49))]);
@@ -160,10 +160,10 @@ fn what_the_index_knows_goes_before_what_an_operation_tells() {
 fn a_surround_names_the_surrounding_vote_first() {
     let setup = Setup::new();
     let (outer, inner) = (setup.vote(0, 3, 1, &[7], 1), setup.vote(1, 2, 2, &[7, 8], 2));
-    let proven = setup.prove(&surround(7, &outer, &inner)).unwrap();
+    let proven = setup.proven(&surround(7, &outer, &inner)).unwrap();
     assert_eq!(proven.evidence.json["attestation_1"]["data"]["target"]["epoch"], "3");
     assert_eq!((proven.finding.slot, proven.finding.epoch), (Slot::new(24), Epoch::new(3)));
-    assert_eq!(setup.prove(&surround(7, &inner, &outer)).unwrap_err(), Unproven::Predicate(ValidatorIndex::new(7)));
+    assert_eq!(setup.proven(&surround(7, &inner, &outer)).unwrap_err(), Unproven::Predicate(ValidatorIndex::new(7)));
 }
 
 #[test]
@@ -171,20 +171,20 @@ fn what_does_not_contradict_or_was_not_signed_accuses_nobody() {
     let setup = Setup::new();
     let (a, b, later) = (setup.vote(0, 1, 1, &[3, 5], 1), setup.vote(0, 1, 2, &[5], 2), setup.vote(1, 2, 2, &[5], 3));
     let validator = ValidatorIndex::new;
-    assert_eq!(setup.prove(&double_vote(5, &a, &a)).unwrap_err(), Unproven::Predicate(validator(5)));
-    assert_eq!(setup.prove(&double_vote(5, &a, &later)).unwrap_err(), Unproven::Predicate(validator(5)));
-    assert_eq!(setup.prove(&double_vote(3, &a, &b)).unwrap_err(), Unproven::NotASigner(validator(3)));
+    assert_eq!(setup.proven(&double_vote(5, &a, &a)).unwrap_err(), Unproven::Predicate(validator(5)));
+    assert_eq!(setup.proven(&double_vote(5, &a, &later)).unwrap_err(), Unproven::Predicate(validator(5)));
+    assert_eq!(setup.proven(&double_vote(3, &a, &b)).unwrap_err(), Unproven::NotASigner(validator(3)));
     // A signer too many, a signer too few: the aggregate signature no longer holds for exactly its
     // signers.
     for signers in [&[3u64, 5, 6][..], &[5]] {
         let indices = signers.iter().map(|index| validator(*index)).collect();
         let tampered = Arc::new(StoredVote { indices, ..(*a).clone() });
-        assert_eq!(setup.prove(&double_vote(5, &tampered, &b)).unwrap_err(), Unproven::Signature(a.data_root));
+        assert_eq!(setup.proven(&double_vote(5, &tampered, &b)).unwrap_err(), Unproven::Signature(a.data_root));
     }
     let repeated = Arc::new(StoredVote { indices: vec![validator(5), validator(5)], ..(*a).clone() });
-    assert_eq!(setup.prove(&double_vote(5, &repeated, &b)).unwrap_err(), Unproven::Indices(a.data_root));
+    assert_eq!(setup.proven(&double_vote(5, &repeated, &b)).unwrap_err(), Unproven::Indices(a.data_root));
     let stranger = Arc::new(StoredVote { indices: vec![validator(5), validator(1 << 63)], ..(*a).clone() });
-    assert_eq!(setup.prove(&double_vote(5, &stranger, &b)).unwrap_err(), Unproven::Signature(a.data_root));
+    assert_eq!(setup.proven(&double_vote(5, &stranger, &b)).unwrap_err(), Unproven::Signature(a.data_root));
 }
 
 #[test]
@@ -192,14 +192,14 @@ fn a_double_proposal_needs_two_headers_of_one_proposer_and_slot() {
     let setup = Setup::new();
     let conflict = |first, second| Conflict::DoubleProposal { validator: ValidatorIndex::new(4), first, second };
     let (a, b) = (setup.proposal(9, 1, 4), setup.proposal(9, 2, 4));
-    let proven = setup.prove(&conflict(a.clone(), b.clone())).unwrap();
-    assert_eq!(proven.finding, setup.prove(&conflict(b.clone(), a.clone())).unwrap().finding);
+    let proven = setup.proven(&conflict(a.clone(), b.clone())).unwrap();
+    assert_eq!(proven.finding, setup.proven(&conflict(b.clone(), a.clone())).unwrap().finding);
     let refused = Err(Unproven::Predicate(ValidatorIndex::new(4)));
     for other in [setup.proposal(10, 2, 4), setup.proposal(9, 2, 5), a.clone()] {
-        assert_eq!(setup.prove(&conflict(a.clone(), other)).map(|_| ()), refused);
+        assert_eq!(setup.proven(&conflict(a.clone(), other)).map(|_| ()), refused);
     }
     let forged = StoredProposal { signature: b.signature, ..a.clone() };
-    assert_eq!(setup.prove(&conflict(forged, b)).unwrap_err(), Unproven::Signature(a.root));
+    assert_eq!(setup.proven(&conflict(forged, b)).unwrap_err(), Unproven::Signature(a.root));
 }
 
 #[test]

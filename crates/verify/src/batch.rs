@@ -50,6 +50,6 @@ mod tests;
 
 pub(crate) use claim::{ClaimedSigners, SignatureClaim};
 pub(crate) use claim_set::{ClaimRef, ClaimSet};
-pub(crate) use prove::{BatchResult, ClaimResult, prove};
+pub(crate) use prove::{BatchResult, ClaimResult, prove_claims};
 pub(crate) use proven_claims::ProvenClaims;
 pub use signed::Signed;

@@ -257,8 +257,14 @@ impl Verifier {
 
     /// Proves the claims of a batch. Proven claims are returned and remembered. For a claim that is
     /// not proven, the failure is remembered for its sender, unless the signers were only guessed.
-    fn prove(&mut self, chain: &Chain, claims: ClaimSet, signers: Signers, collector: &mut OutcomeCollector) -> BatchResult {
-        let (proofs, proven) = self.prover.prove(chain, claims, signers);
+    fn prove_and_remember(
+        &mut self,
+        chain: &Chain,
+        claims: ClaimSet,
+        signers: Signers,
+        collector: &mut OutcomeCollector,
+    ) -> BatchResult {
+        let (proofs, proven) = self.prover.prove_batch(chain, claims, signers);
         proven.into_iter().for_each(|proven| collector.add_proven(proven));
         for claim in proofs.proven() {
             if let Some((data_root, data)) = claim.vote() {

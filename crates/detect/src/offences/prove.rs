@@ -124,7 +124,7 @@ impl Candidate {
 }
 
 /// Proves a conflict from the index a second time and makes the finding.
-pub fn prove(conflict: &Conflict, chain: &Chain, proofs: &mut Proofs) -> Result<ProvenConflict, Unproven> {
+pub fn prove_conflict(conflict: &Conflict, chain: &Chain, proofs: &mut Proofs) -> Result<ProvenConflict, Unproven> {
     match conflict {
         Conflict::DoubleVote { validator, first, second, arrivals } => {
             // Either order is a double vote. This order does not depend on which vote came first.

@@ -54,7 +54,7 @@ impl Engine {
             };
             match (self.ask_quota(candidate, worthless, seen)?, case) {
                 (QuotaAnswer::Listed, ConflictCase::Conflict(conflict)) => {
-                    let proven = detect::prove(conflict, &self.chain, &mut self.proofs);
+                    let proven = detect::prove_conflict(conflict, &self.chain, &mut self.proofs);
                     self.keep(proven.map(|one| vec![one]), &mut of_index);
                 }
                 (QuotaAnswer::Listed, ConflictCase::Operation(nth)) => listed[*nth].push(candidate.validator),

@@ -63,7 +63,7 @@ pub(crate) enum ClaimResult {
     NoVersion,
 }
 
-/// The results of a batch. Only [`prove`] makes one, and a `Signed` is made only from it.
+/// The results of a batch. Only [`prove_claims`] makes one, and a `Signed` is made only from it.
 pub(crate) struct BatchResult {
     pub(super) claims: Vec<SignatureClaim>,
     pub(super) results: Vec<ClaimResult>,
@@ -135,7 +135,7 @@ impl BatchResult {
 }
 
 /// Decides about every claim.
-pub(crate) fn prove(
+pub(crate) fn prove_claims(
     claims: Vec<SignatureClaim>,
     keys: &dyn KeySource,
     singles: SinglesProof,

@@ -2,7 +2,7 @@
 //! it.
 
 use super::claim::{ClaimSubject, ClaimedSigners, ForkVersionChoice, SignatureClaim};
-use super::prove::{BatchResult, ClaimResult, KeySource, prove};
+use super::prove::{BatchResult, ClaimResult, KeySource, prove_claims};
 use super::proven_claims::ProvenClaims;
 use crate::bls::tests::{secret, sign};
 use crate::peer_reputation::PeerReputations;
@@ -90,7 +90,7 @@ fn shift(claim: &mut SignatureClaim, by: &Signature, minus: bool) {
 
 fn prove_all(claims: Vec<SignatureClaim>, keys: &Keys, singles: SinglesProof, threads: usize, seed: u64) -> BatchResult {
     let (workers, reputations) = (Workers::new(threads), PeerReputations::new(8));
-    prove(claims, keys, singles, &workers, &reputations, &mut StdRng::seed_from_u64(seed))
+    prove_claims(claims, keys, singles, &workers, &reputations, &mut StdRng::seed_from_u64(seed))
 }
 
 fn is_proven(proofs: &BatchResult) -> Vec<bool> {
@@ -466,7 +466,7 @@ fn reputation_changes_the_order_and_not_the_outcome() {
     reputations.forged(&PeerBytes::from([1u8]));
     for singles in MODES {
         let workers = Workers::new(2);
-        let proofs = prove(claims.clone(), &keys, singles, &workers, &reputations, &mut StdRng::seed_from_u64(1));
+        let proofs = prove_claims(claims.clone(), &keys, singles, &workers, &reputations, &mut StdRng::seed_from_u64(1));
         let proven: Vec<bool> = (0..12).map(|i| matches!(proofs.of(i), ClaimResult::Proven { .. })).collect();
         let expected: Vec<bool> = (0..12).map(|i| i != 1 && i != 2).collect();
         assert_eq!(proven, expected, "{singles:?}");

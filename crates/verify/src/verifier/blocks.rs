@@ -130,7 +130,7 @@ impl Verifier {
         if headers.is_empty() && blocks.is_empty() {
             return;
         }
-        let proofs = self.prove(chain, claims, Signers::Certain, collector);
+        let proofs = self.prove_and_remember(chain, claims, Signers::Certain, collector);
         for (job, prior) in headers {
             self.remember(prior, &proofs);
             let outcome = match prior.result(&proofs) {
@@ -200,7 +200,7 @@ impl Verifier {
 
     /// Remembers the result for a header or for a side of an attester slashing, so that the same
     /// one costs no pairing when it comes again, whether it is valid or forged. Proven headers are
-    /// remembered by [`Verifier::prove`].
+    /// remembered by [`Verifier::prove_and_remember`].
     pub(super) fn remember(&mut self, prior: PriorResult, proofs: &BatchResult) {
         let PriorResult::Pending(place) = prior else { return };
         let claim = proofs.claim(place.claim);

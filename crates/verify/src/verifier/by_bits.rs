@@ -197,7 +197,7 @@ impl Verifier {
                 }
             }
         }
-        let proofs = self.prove(chain, claims, Signers::Certain, collector);
+        let proofs = self.prove_and_remember(chain, claims, Signers::Certain, collector);
         for SubmittedVote { job, shuffling, vote, outer } in pending {
             let result = proofs.of(vote.claim);
             self.note_confirmed(&job, shuffling, result);
@@ -235,7 +235,7 @@ impl Verifier {
                     None => self.park(trial.job, collector),
                 }
             }
-            let proofs = self.prove(chain, claims, Signers::Guessed, collector);
+            let proofs = self.prove_and_remember(chain, claims, Signers::Guessed, collector);
             for (mut trial, place, id) in pending {
                 let result = proofs.of(place.claim);
                 self.note_confirmed(&trial.job, id, result);

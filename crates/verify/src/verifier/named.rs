@@ -207,7 +207,7 @@ impl Verifier {
             let sides = self.check_slashing(chain, &mut cache, &mut claims, &job);
             slashings.push((job, sides));
         }
-        let proofs = self.prove(chain, claims, Signers::Certain, collector);
+        let proofs = self.prove_and_remember(chain, claims, Signers::Certain, collector);
         for (item, single, data_root, place) in votes {
             let outcome = match proofs.of(place.claim) {
                 ClaimResult::Proven { .. } if !place.first => Outcome::Duplicate,
@@ -357,40 +357,13 @@ impl Verifier {
             self.wait_for_registry(job, collector);
             return;
         }
-        let greatest = job.greatest_named();
-        let SlashingJob { item, heard, body, fork, included_in, hash, responsible_peer } = job;
         let outcome = match (sides, results) {
             (SlashingCheck::NotIndexed, _) => Outcome::Malformed(NOT_INDEXED.into()),
             (SlashingCheck::Known, _) | (SlashingCheck::Pending(_), None) => Outcome::Duplicate,
             (SlashingCheck::Forged, _) => Outcome::BadSignature,
-            (SlashingCheck::Pending(pending), Some(results)) => match results {
-                [ClaimResult::NoKey, _] | [_, ClaimResult::NoKey] => without_key(chain, greatest, &heard),
-                [ClaimResult::Forged, _] | [_, ClaimResult::Forged] => Outcome::BadSignature,
-                [ClaimResult::NoVersion, _] | [_, ClaimResult::NoVersion] => Outcome::UnknownFork,
-                [ClaimResult::Proven { .. }, ClaimResult::Proven { .. }] if !contradicts(&body) => {
-                    Outcome::Malformed(NO_CONTRADICTION.into())
-                }
-                // The same operation was proven earlier in this batch.
-                [ClaimResult::Proven { .. }, ClaimResult::Proven { .. }] if self.operations.proven.contains(&hash) => {
-                    Outcome::Duplicate
-                }
-                [ClaimResult::Proven { alone: first }, ClaimResult::Proven { alone: second }] => {
-                    self.operations.proven.insert(hash, ());
-                    let subjects = subjects(&body);
-                    let fits = match self.signed_with(chain, &body, pending, proofs) {
-                        Some(signed) if first && second => {
-                            let free = subjects.iter().filter(|subject| !self.operations.slashed.contains(*subject));
-                            forward::slashing(chain, free.copied(), signed)
-                        }
-                        Some(_) | None => false,
-                    };
-                    if included_in.is_some_and(|block| chain.is_in_turn(&block.block)) {
-                        subjects.iter().for_each(|subject| self.operations.slashed.insert(*subject, ()));
-                    }
-                    Outcome::Proven { forwardable: fits }
-                }
-            },
+            (SlashingCheck::Pending(pending), Some(results)) => self.slashing_outcome(chain, &job, pending, results, proofs),
         };
+        let SlashingJob { item, heard, body, fork, included_in, hash, responsible_peer } = job;
         let is_forged = outcome == Outcome::BadSignature;
         if is_forged && included_in.is_none() {
             let forgery_key = self.forgery_key(chain, hash);
@@ -419,6 +392,44 @@ impl Verifier {
             collector.verified.slashings.push(SlashingOp { body, fork, heard, included_in });
         }
         collector.record(item, outcome);
+    }
+
+    /// The outcome of an operation whose sides have these results. A proven one is remembered.
+    fn slashing_outcome(
+        &mut self,
+        chain: &Chain,
+        job: &SlashingJob,
+        pending: [PriorResult; 2],
+        results: [ClaimResult; 2],
+        proofs: &BatchResult,
+    ) -> Outcome {
+        match results {
+            [ClaimResult::NoKey, _] | [_, ClaimResult::NoKey] => without_key(chain, job.greatest_named(), &job.heard),
+            [ClaimResult::Forged, _] | [_, ClaimResult::Forged] => Outcome::BadSignature,
+            [ClaimResult::NoVersion, _] | [_, ClaimResult::NoVersion] => Outcome::UnknownFork,
+            [ClaimResult::Proven { .. }, ClaimResult::Proven { .. }] if !contradicts(&job.body) => {
+                Outcome::Malformed(NO_CONTRADICTION.into())
+            }
+            // The same operation was proven earlier in this batch.
+            [ClaimResult::Proven { .. }, ClaimResult::Proven { .. }] if self.operations.proven.contains(&job.hash) => {
+                Outcome::Duplicate
+            }
+            [ClaimResult::Proven { alone: first }, ClaimResult::Proven { alone: second }] => {
+                self.operations.proven.insert(job.hash, ());
+                let subjects = subjects(&job.body);
+                let fits = match self.signed_with(chain, &job.body, pending, proofs) {
+                    Some(signed) if first && second => {
+                        let free = subjects.iter().filter(|subject| !self.operations.slashed.contains(*subject));
+                        forward::slashing(chain, free.copied(), signed)
+                    }
+                    Some(_) | None => false,
+                };
+                if job.included_in.is_some_and(|block| chain.is_in_turn(&block.block)) {
+                    subjects.iter().for_each(|subject| self.operations.slashed.insert(*subject, ()));
+                }
+                Outcome::Proven { forwardable: fits }
+            }
+        }
     }
 
     /// The versions that both sides are signed with. `None` if they are not certain.

@@ -1,7 +1,7 @@
 //! Runs the equations of a batch, keeps the reputation of the senders, and limits what claims may
 //! cost whose fork version is not certain.
 
-use crate::batch::{BatchResult, ClaimResult, ClaimSet, ProvenClaims, SignatureClaim, prove};
+use crate::batch::{BatchResult, ClaimResult, ClaimSet, ProvenClaims, SignatureClaim, prove_claims};
 use crate::peer_reputation::{PeerReputation, PeerReputations};
 use crate::workers::Workers;
 use crate::{PeerBytes, SinglesProof, VerifyConfig};
@@ -90,7 +90,7 @@ impl Prover {
     /// [`MAX_WITHOUT_VERSION`] such claims in a slot. Claims that hold do not use up this number.
     /// Therefore claims that may exceed it are postponed until the other claims have shown how much
     /// is left.
-    pub(super) fn prove(&mut self, chain: &Chain, claims: ClaimSet, signers: Signers) -> (BatchResult, Vec<ProvenClaims>) {
+    pub(super) fn prove_batch(&mut self, chain: &Chain, claims: ClaimSet, signers: Signers) -> (BatchResult, Vec<ProvenClaims>) {
         let now = chain.now().epoch(chain.network().preset());
         let mut claims = claims.into_claims();
         claims.iter_mut().for_each(|claim| claim.decide_version(chain.network(), now));
@@ -154,12 +154,12 @@ impl Prover {
         {
             self.n_prepared += claims.len();
         }
-        let mut proofs = prove(claims, chain.registry(), self.singles, &self.workers, &self.reputations, &mut self.rng);
+        let mut proofs = prove_claims(claims, chain.registry(), self.singles, &self.workers, &self.reputations, &mut self.rng);
         proven.push(proofs.collect_proven(&self.workers));
         let (places, again) = proofs.in_doubt();
         if !again.is_empty() {
             self.n_tried_again += again.len() as u64;
-            let other = prove(again, chain.registry(), self.singles, &self.workers, &self.reputations, &mut self.rng);
+            let other = prove_claims(again, chain.registry(), self.singles, &self.workers, &self.reputations, &mut self.rng);
             proven.push(other.collect_proven(&self.workers));
             proofs.take_over(&places, &other);
         }
@@ -209,7 +209,7 @@ mod tests {
         }
         let mut prover = Prover::new(&VerifyConfig::default(), StdRng::seed_from_u64(1));
         // Nobody is blamed for a guess, so the budget stays as it is, and all claims are tried.
-        let (proofs, proven) = prover.prove(&chain, claims, Signers::Guessed);
+        let (proofs, proven) = prover.prove_batch(&chain, claims, Signers::Guessed);
         assert!((0..n_claims as usize).all(|claim| proofs.of(claim) == ClaimResult::NoVersion && !proofs.was_skipped(claim)));
         assert!(proven.iter().all(|proven| proven.votes.is_empty()));
         assert!(prover.n_tried_again() == n_claims, "each was tried with both versions, and once");

@@ -62,7 +62,7 @@ impl Verifier {
         if pending.is_empty() {
             return;
         }
-        let proofs = self.prove(chain, claims, Signers::Certain, collector);
+        let proofs = self.prove_and_remember(chain, claims, Signers::Certain, collector);
         for (item, key, prior, lacks_key) in pending {
             let outcome = match prior.result(&proofs) {
                 ClaimResult::Proven { .. } if prior.is_repeat() => Outcome::Duplicate,
