@@ -320,7 +320,7 @@ impl Engine {
             Err(error) if error.is_refused_write() => (Vec::new(), None),
             Err(error) => (Vec::new(), Some(error)),
         };
-        let processed = self.settle(verified, recorded, SourceState::Open)?;
+        let processed = self.record_and_commit(verified, recorded, SourceState::Open)?;
         if let Some(error) = refused {
             return Err(error);
         }
@@ -386,7 +386,7 @@ impl Engine {
     /// tried one last time if possible.
     pub fn finish(&mut self, now: Time) -> Result<Processed, EngineError> {
         let verified = self.verifier.finish(&mut self.chain, now);
-        let processed = self.settle(verified, Vec::new(), SourceState::Ended)?;
+        let processed = self.record_and_commit(verified, Vec::new(), SourceState::Ended)?;
         let last = self.monitor.finish(&self.chain, self.labels.labels());
         let further_pairs = self.quota.take_all_counted();
         self.write(Changes { further_pairs, ..Changes::default() })?;
@@ -396,7 +396,12 @@ impl Engine {
 
     /// Judges verified messages, records the findings and commits the index. `recorded` are
     /// findings that were recorded earlier in the same call.
-    fn settle(&mut self, verified: Verified, mut recorded: Vec<Recorded>, source: SourceState) -> Result<Processed, EngineError> {
+    fn record_and_commit(
+        &mut self,
+        verified: Verified,
+        mut recorded: Vec<Recorded>,
+        source: SourceState,
+    ) -> Result<Processed, EngineError> {
         recorded.extend(self.find_and_record(&verified, source)?);
         self.index.commit()?;
         self.count_refused(&verified);

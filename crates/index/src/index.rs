@@ -41,7 +41,6 @@ use crate::storage::{Cf, Db, SetKey};
 use crate::sums::SumSet;
 use crate::tables::{Arrivals, DataTable, Limits, Offenders, PeerTable};
 use consensus::Epoch;
-use inspect::Counters;
 use proposals::StagedProposals;
 use state::State;
 use std::collections::BTreeMap;
@@ -67,7 +66,8 @@ pub struct Index {
     arrivals: Arrivals,
     peers: PeerTable,
     proposals: StagedProposals,
-    counters: Counters,
+    /// What is counted since the index was opened. The other fields are zero here.
+    counted: Stats,
     limits: Limits,
     /// As it was written last.
     state: State,

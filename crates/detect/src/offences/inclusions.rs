@@ -156,7 +156,7 @@ impl Inclusions {
     }
 
     /// Asks the chain about each claim, once for each slot of its head.
-    pub fn settle(&mut self, chain: &Chain, source: SourceState) -> InclusionChanges {
+    pub fn check_claims(&mut self, chain: &Chain, source: SourceState) -> InclusionChanges {
         let mut changes = InclusionChanges::default();
         let head = chain.backed_head();
         let at_the_end = source == SourceState::Ended;

@@ -18,7 +18,7 @@ impl Engine {
     pub(super) fn find_and_record(&mut self, verified: &Verified, source: SourceState) -> Result<Vec<Recorded>, EngineError> {
         self.quota.turn_to(self.chain.now(), self.chain.network());
         let [of_operations, of_index] = self.find_offences(verified)?;
-        let InclusionChanges { included, reopened } = self.inclusions.settle(&self.chain, source);
+        let InclusionChanges { included, reopened } = self.inclusions.check_claims(&self.chain, source);
         let reopened = self.reopened(&reopened)?;
         self.note_punished(&included, &of_operations)?;
         let recorded_at = Time::from_unix_ns((self.clock)().0);

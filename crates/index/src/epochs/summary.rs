@@ -73,11 +73,11 @@ impl Default for SummaryGroup {
 
 impl VoterSummary {
     /// Notes that `validators` voted in `epoch`. The other methods use it only after
-    /// [`Self::settle`]. The marks are collected until then, so that thousands of validators are
+    /// [`Self::add_marked`]. The marks are collected until then, so that thousands of validators are
     /// added at once, 64 in each step, at the cost of one by one.
     pub fn mark(&mut self, db: &Db, epoch: Epoch, validators: &[ValidatorIndex], late: bool) -> Result<(), IndexError> {
         if self.pending_for != Some((epoch, late)) {
-            self.settle(db)?;
+            self.add_marked(db)?;
             self.pending_for = Some((epoch, late));
         }
         for validator in validators {
@@ -96,7 +96,7 @@ impl VoterSummary {
     }
 
     /// Adds everything that was marked.
-    pub fn settle(&mut self, db: &Db) -> Result<(), IndexError> {
+    pub fn add_marked(&mut self, db: &Db) -> Result<(), IndexError> {
         let Some((epoch, late)) = self.pending_for.take() else { return Ok(()) };
         self.clock += 1;
         for number in std::mem::take(&mut self.named) {

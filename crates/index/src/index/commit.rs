@@ -11,7 +11,7 @@
 use super::shape::{FORMAT, put_shape};
 use super::state::State;
 use crate::newest_votes::NO_EPOCH;
-use crate::storage::{Cf, SetKey, put_varint};
+use crate::storage::{Cf, SetKey, WriteBuffer, put_varint};
 use crate::sums::put_record;
 use crate::{Index, IndexError};
 use consensus::Epoch;
@@ -52,7 +52,7 @@ impl Index {
     /// backup, and before closing for a long time.
     pub fn flush(&mut self) -> Result<(), IndexError> {
         self.commit_with(true)?;
-        self.db.settle()
+        self.db.flush_and_wait()
     }
 
     /// Commits. `close_all` writes every set as a row and empties the log.
@@ -62,38 +62,10 @@ impl Index {
         let mut batch = self.db.batch();
         let mut done = Vec::new();
         let mut entry = Vec::new();
-
-        for key in &self.dirty {
-            let Some(set) = self.sets.get(key).filter(|set| !set.staged.is_empty()) else { continue };
-            let geometry = self.seating_of(key)?.map(|seating| seating.geometry);
-            let slot_len = geometry.map_or(u32::MAX, |geometry| geometry.slot_len(key.slot));
-            let complete = u64::from(set.n_covered()) * 8 >= u64::from(slot_len) * u64::from(COMPLETE_EIGHTHS);
-            if close_all {
-                // These sets are closed below.
-            } else if complete && !set.on_disk && set.logged_from.is_none() {
-                batch.put(Cf::Votes, &key.to_bytes(), &set.encode(key, geometry.as_ref()));
-                done.push((*key, SetCommit::Written));
-            } else {
-                entry.extend_from_slice(&key.to_bytes());
-                put_varint(&mut entry, set.staged.len() as u64);
-                set.staged.iter().for_each(|sum| put_record(&mut entry, sum, key, geometry.as_ref()));
-                done.push((*key, SetCommit::Logged));
-            }
+        if !close_all {
+            self.stage_changed_sets(&mut batch, &mut entry, &mut done)?;
         }
-
-        let n_excess = self.sets.len().saturating_sub(MAX_OPEN_SETS);
-        let quiet: Vec<SetKey> = self
-            .sets
-            .iter()
-            .filter(|(_, set)| {
-                let quiet = set.staged.is_empty() && self.n_commits - set.touched >= QUIET_COMMITS;
-                let old = set.logged_from.is_some_and(|from| from + MAX_LOG_ENTRIES <= state.log_next);
-                close_all || quiet || old
-            })
-            .map(|(key, _)| *key)
-            .collect();
-        let excess = self.sets.iter().filter(|(_, set)| set.staged.is_empty()).map(|(key, _)| *key).take(n_excess);
-        let closing: BTreeSet<SetKey> = quiet.into_iter().chain(excess).collect();
+        let closing = self.sets_to_close(close_all);
         for key in closing.iter().copied() {
             let geometry = self.seating_of(&key)?.map(|seating| seating.geometry);
             let set = self.sets.get_mut(&key).expect("its key was just listed");
@@ -147,6 +119,44 @@ impl Index {
         }
         self.committed(state, checkpoint, &done, sequence);
         Ok(())
+    }
+
+    /// Stages what is new in each set: a complete set as its row, other sets as part of the log's
+    /// next entry.
+    fn stage_changed_sets(
+        &self,
+        batch: &mut WriteBuffer<'_>,
+        entry: &mut Vec<u8>,
+        done: &mut Vec<(SetKey, SetCommit)>,
+    ) -> Result<(), IndexError> {
+        for key in &self.dirty {
+            let Some(set) = self.sets.get(key).filter(|set| !set.staged.is_empty()) else { continue };
+            let geometry = self.seating_of(key)?.map(|seating| seating.geometry);
+            let slot_len = geometry.map_or(u32::MAX, |geometry| geometry.slot_len(key.slot));
+            let complete = u64::from(set.n_covered()) * 8 >= u64::from(slot_len) * u64::from(COMPLETE_EIGHTHS);
+            if complete && !set.on_disk && set.logged_from.is_none() {
+                batch.put(Cf::Votes, &key.to_bytes(), &set.encode(key, geometry.as_ref()));
+                done.push((*key, SetCommit::Written));
+            } else {
+                entry.extend_from_slice(&key.to_bytes());
+                put_varint(entry, set.staged.len() as u64);
+                set.staged.iter().for_each(|sum| put_record(entry, sum, key, geometry.as_ref()));
+                done.push((*key, SetCommit::Logged));
+            }
+        }
+        Ok(())
+    }
+
+    /// The sets that are quiet, that hold back the log, or that are too many.
+    fn sets_to_close(&self, close_all: bool) -> BTreeSet<SetKey> {
+        let n_excess = self.sets.len().saturating_sub(MAX_OPEN_SETS);
+        let due = self.sets.iter().filter(|(_, set)| {
+            let quiet = set.staged.is_empty() && self.n_commits - set.touched >= QUIET_COMMITS;
+            let old = set.logged_from.is_some_and(|from| from + MAX_LOG_ENTRIES <= self.state.log_next);
+            close_all || quiet || old
+        });
+        let excess = self.sets.iter().filter(|(_, set)| set.staged.is_empty()).take(n_excess);
+        due.chain(excess).map(|(key, _)| *key).collect()
     }
 
     /// Updates the state in memory after the write succeeded.

@@ -7,23 +7,8 @@ use crate::{Index, IndexError, StoredProposal, Walked};
 use consensus::{AttestationData, Epoch, Root, Slot, ValidatorIndex};
 use std::collections::HashSet;
 
-/// Counts since the index was opened.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Counters {
-    pub votes: u64,
-    pub new_votes: u64,
-    pub slow_votes: u64,
-    pub proposals: u64,
-    pub conflicts: u64,
-    pub pairs_over_cap: u64,
-    pub votes_over_cap: u64,
-    pub proposals_over_cap: u64,
-    pub refused_index: u64,
-    pub refused_data: u64,
-}
-
 /// What the index contains, and what it did since it was opened.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
 pub struct Stats {
     /// Validators with at least one vote.
     pub validators: u64,
@@ -220,24 +205,14 @@ impl Index {
 
     /// What the index contains, and what it did since it was opened.
     pub fn stats(&self) -> Stats {
-        let counters = self.counters;
         Stats {
             validators: self.newest.n_validators,
-            votes: counters.votes,
-            new_votes: counters.new_votes,
-            slow_votes: counters.slow_votes,
-            proposals: counters.proposals,
-            conflicts: counters.conflicts,
-            pairs_over_cap: counters.pairs_over_cap,
             different_data: u64::from(self.data.next_handle),
-            votes_over_cap: counters.votes_over_cap,
-            proposals_over_cap: counters.proposals_over_cap,
-            refused_index: counters.refused_index,
-            refused_data: counters.refused_data,
             refused_shufflings: self.shufflings.n_refused,
             refused_peers: self.peers.n_refused,
             open_sets: self.sets.len() as u64,
             table_bytes: self.db.table_bytes(),
+            ..self.counted
         }
     }
 

@@ -1,7 +1,7 @@
 //! Opens the index: checks what the directory must contain, and rebuilds the state in memory.
 
 use super::Index;
-use super::inspect::Counters;
+use super::inspect::Stats;
 use super::proposals::StagedProposals;
 use super::prune::folded_to;
 use super::shape::{FORMAT, Shape, check_shape};
@@ -72,7 +72,7 @@ impl Index {
             offenders: Offenders::default(),
             arrivals: Arrivals::default(),
             proposals: StagedProposals::default(),
-            counters: Counters::default(),
+            counted: Stats::default(),
             limits: Limits::default(),
             state,
             reach: state.reach,

@@ -44,7 +44,7 @@ impl Index {
             }
             let epoch = Epoch::new(slot.as_u64() / self.shape.slots_per_epoch);
             if stored.len() >= MAX_PER_SLOT || !self.limits.spend_proposal(epoch) {
-                self.counters.proposals_over_cap += 1;
+                self.counted.proposals_over_cap += 1;
                 continue;
             }
             let heard = StoredFirstSeen {
@@ -59,10 +59,10 @@ impl Index {
                 heard: proposal.heard.clone(),
             };
             self.proposals.staged.insert(key(&second), encode(&second, heard));
-            self.counters.proposals += 1;
+            self.counted.proposals += 1;
             for first in stored {
                 conflicts.push(Conflict::DoubleProposal { validator: proposer, first, second: second.clone() });
-                self.counters.conflicts += 1;
+                self.counted.conflicts += 1;
             }
         }
         Ok(conflicts)

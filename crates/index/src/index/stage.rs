@@ -89,23 +89,23 @@ impl Index {
             }
             self.stage_vote(vote, &mut proofs, &mut pairs)
         });
-        self.summary.settle(&self.db)?;
+        self.summary.add_marked(&self.db)?;
         staged?;
         // Only now: the same vote may have come later in the call, in a message that was earlier.
         pairs.found.into_iter().map(|pair| self.conflict(pair)).collect()
     }
 
     fn stage_vote(&mut self, vote: &Vote, proofs: &mut SharedProofs, pairs: &mut Pairs<'_>) -> Result<(), IndexError> {
-        self.counters.votes += vote.indices.len() as u64;
+        self.counted.votes += vote.indices.len() as u64;
         // The registry bounds the index of a proven validator. An index that no registry can have
         // is not stored.
         if vote.indices.last().is_none_or(|last| !is_storable(*last)) {
-            self.counters.refused_index += 1;
+            self.counted.refused_index += 1;
             return Ok(());
         }
         let n_data = self.data.next_handle;
         let Some(row) = self.data.intern(&self.db, &vote.data, vote.data_root)? else {
-            self.counters.refused_data += 1;
+            self.counted.refused_data += 1;
             return Ok(());
         };
         let place = self.place(vote, &row)?;
@@ -134,7 +134,7 @@ impl Index {
         let mut dropped = Vec::new();
         if !joined.to_check.is_empty() {
             // The walks use the summary.
-            self.summary.settle(&self.db)?;
+            self.summary.add_marked(&self.db)?;
             let this = Arc::new(stored(vote));
             for validator in &joined.to_check {
                 match self.check_slowly(*validator, &row, near, late, &this, proofs, pairs)? {
@@ -147,7 +147,7 @@ impl Index {
                 }
             }
         }
-        self.counters.new_votes += joined.n_joined;
+        self.counted.new_votes += joined.n_joined;
         if dropped.len() == fresh.len() {
             self.joined = joined;
             // An offender may sign any number of different data. Those that are not stored leave
@@ -216,7 +216,7 @@ impl Index {
         proofs: &mut SharedProofs,
         pairs: &mut Pairs<'_>,
     ) -> Result<SlowCheck, IndexError> {
-        self.counters.slow_votes += 1;
+        self.counted.slow_votes += 1;
         let possible = pairs.rules.possible_kinds(validator, row.target());
         if let Some(checked) = self.check_list_only(validator, row, near, possible)? {
             return Ok(checked);
@@ -233,7 +233,7 @@ impl Index {
         if joins.is_none() && !self.has_room(validator, row, &check, shown, possible)? {
             return self.drop_vote(validator);
         }
-        self.counters.pairs_over_cap += u64::from(check.more_pairs);
+        self.counted.pairs_over_cap += u64::from(check.more_pairs);
         let known_kinds = if check.rivals.is_empty() { 0 } else { self.offenders.list(&self.db, validator)?.kinds };
         let mut kinds = 0;
         for (kind, rival) in &check.rivals {
@@ -254,7 +254,7 @@ impl Index {
                 [(row.handle, this.clone()), (rival.handle, other)].map(|(handle, vote)| ConflictSide { handle, vote });
             pairs.found.push(ConflictPair { kind: *kind, validator, this, other });
             kinds |= bits;
-            self.counters.conflicts += 1;
+            self.counted.conflicts += 1;
         }
         match joins {
             Some(near) => self.newest.observe(validator, near, late),
@@ -319,7 +319,7 @@ impl Index {
 
     fn drop_vote(&mut self, validator: ValidatorIndex) -> Result<SlowCheck, IndexError> {
         self.offenders.cut(&self.db, validator)?;
-        self.counters.votes_over_cap += 1;
+        self.counted.votes_over_cap += 1;
         Ok(SlowCheck::Dropped)
     }
 
@@ -331,7 +331,7 @@ impl Index {
             // so the summary may not contain it yet.
             self.reach = self.reach.max(vote.target);
             self.summary.mark(db, vote.target, &[validator], vote.target < self.state.tail_from)?;
-            self.summary.settle(db)?;
+            self.summary.add_marked(db)?;
         }
         Ok(())
     }

@@ -60,7 +60,7 @@ impl Index {
                     }
                 }
                 summary.mark(db, epoch, &voters, false)?;
-                summary.settle(db)?;
+                summary.add_marked(db)?;
             }
             Ok(())
         })?;

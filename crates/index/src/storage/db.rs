@@ -186,7 +186,7 @@ impl Db {
 
     /// Flushes memory tables and waits for background work. Used for measurements and before a copy
     /// is made.
-    pub fn settle(&self) -> Result<(), IndexError> {
+    pub fn flush_and_wait(&self) -> Result<(), IndexError> {
         for cf in Cf::ALL {
             self.db.flush_cf(&self.cf(cf)).map_err(|error| self.error(&error))?;
         }

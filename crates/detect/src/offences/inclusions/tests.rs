@@ -62,19 +62,22 @@ fn a_claim_counts_when_the_chain_has_built_on_it() {
     let mut inclusions = Inclusions::default();
     inclusions.claim(finding, included(good), &chain);
     inclusions.claim(other, included(orphan), &chain);
-    assert_eq!(inclusions.settle(&chain, SourceState::Open), InclusionChanges::default(), "it is too early");
+    assert_eq!(inclusions.check_claims(&chain, SourceState::Open), InclusionChanges::default(), "it is too early");
     let end = 5 + CONFIRMED_AFTER_EPOCHS * per_epoch;
     grow(&mut chain, 1, 5..end, good);
-    let changes = inclusions.settle(&chain, SourceState::Open);
+    let changes = inclusions.check_claims(&chain, SourceState::Open);
     assert_eq!(changes, InclusionChanges { included: vec![(finding, included(good))], reopened: Vec::new() });
-    assert_eq!(inclusions.settle(&chain, SourceState::Open), InclusionChanges::default(), "said once");
+    assert_eq!(inclusions.check_claims(&chain, SourceState::Open), InclusionChanges::default(), "said once");
     // The watcher restarts. Then a longer branch appears that starts before the block.
     let rows = inclusions.rows();
     assert_eq!((rows.changed.len(), rows.dropped.len(), inclusions.rows()), (2, 0, InclusionRows::default()));
     let mut inclusions = Inclusions::restore(&rows.changed, None);
     grow(&mut chain, 2, 4..end + 20, root(3, 1));
     assert_eq!(chain.head().root, root(end + 19, 2));
-    assert_eq!(inclusions.settle(&chain, SourceState::Open), InclusionChanges { included: Vec::new(), reopened: vec![finding] });
+    assert_eq!(
+        inclusions.check_claims(&chain, SourceState::Open),
+        InclusionChanges { included: Vec::new(), reopened: vec![finding] }
+    );
 }
 
 /// Anyone with a key can sign the latest block, with any parent, and blocks for future slots.
@@ -96,7 +99,7 @@ fn who_signs_the_latest_block_decides_nothing() {
     chain.tick(Slot::new(end));
     chain.extend(&lonely(end, root(9, 9)));
     assert_eq!(chain.head().root, root(end, 9), "it is the latest");
-    let changes = inclusions.settle(&chain, SourceState::Open);
+    let changes = inclusions.check_claims(&chain, SourceState::Open);
     assert_eq!(changes, InclusionChanges { included: vec![(good, included(5, root(5, 1)))], reopened: Vec::new() });
     // Claims of the far future would displace all others, so they are ignored.
     let n_before = inclusions.claims.len();
@@ -117,7 +120,7 @@ fn too_many_claims_push_out_those_that_the_head_does_not_stand_on() {
         block_root[..8].copy_from_slice(&nth.to_le_bytes());
         inclusions.claim(Root::repeat_byte(2), Included { slot: Slot::new(9), block_root: Root::from(block_root) }, &chain);
     }
-    inclusions.settle(&chain, SourceState::Open);
+    inclusions.check_claims(&chain, SourceState::Open);
     assert_eq!(inclusions.claims.len(), MAX_BLOCKS);
     assert!(inclusions.claims.contains_key(&(good.slot, good.block_root)));
 }
@@ -162,7 +165,7 @@ fn the_one_note_of_version_1_becomes_rows() {
     // Rows that are too old are dropped one by one.
     let end = 12 + KEPT_EPOCHS * chain.network().preset().slots_per_epoch;
     grow(&mut chain, 1, 10..end, root(9, 1));
-    inclusions.settle(&chain, SourceState::Open);
+    inclusions.check_claims(&chain, SourceState::Open);
     let rows = inclusions.rows();
     assert_eq!((rows.changed.len(), rows.dropped.len()), (0, 1003));
     apply(rows);
