@@ -5,8 +5,10 @@
 //! `increase()` counts from the first sample that it knows, so a counter that appears with its
 //! first finding would hide that finding.
 
+use crate::priority_queues::Dropped;
 use consensus::Root;
 use evidence::{Incident, IncidentState, Kind, SubmissionState};
+use prometheus::core::Collector;
 use prometheus::{Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry};
 use std::collections::HashMap;
 use verify::{MessageKind, Outcome};
@@ -68,104 +70,54 @@ pub struct Metrics {
 impl Metrics {
     pub fn new() -> Self {
         let registry = Registry::new();
-        let counters = |name: &str, help: &str, labels: &[&str]| {
-            let vec = IntCounterVec::new(Opts::new(name, help), labels).expect("a constant, valid name");
-            registry.register(Box::new(vec.clone())).expect("registered once");
-            vec
-        };
-        let gauge = |name: &str, help: &str| {
-            let gauge = IntGauge::new(name, help).expect("a constant, valid name");
-            registry.register(Box::new(gauge.clone())).expect("registered once");
-            gauge
-        };
-        let messages = counters("slashwatch_messages_total", "Messages by kind and final outcome", &["kind", "outcome"]);
-        let shed = counters(
-            "slashwatch_shed_messages_total",
-            "Messages not judged, by reason; part of slashwatch_messages_total",
-            &["reason"],
-        );
-        for reason in crate::priority_queues::Dropped::ALL {
-            shed.with_label_values(&[reason.label()]).inc_by(0);
-        }
-        for kind in MessageKind::LABELS {
-            // A parked message is counted when its wait ends, with its final outcome.
-            for outcome in Outcome::LABELS.into_iter().filter(|outcome| *outcome != Outcome::Parked.label()) {
-                messages.with_label_values(&[kind, outcome]).inc_by(0);
-            }
-        }
-        let refused = counters(
-            "slashwatch_refused_messages_total",
-            "Messages, and parts of blocks, that the verifier has no room or no rule for, by reason",
-            &["reason"],
-        );
-        for reason in verify::NoRoom::ALL.map(verify::NoRoom::label).into_iter().chain([verify::NO_SIGNED_HEADER]) {
-            refused.with_label_values(&[reason]).inc_by(0);
-        }
-        let findings = counters("slashwatch_findings_total", "Findings recorded for the first time, by kind", &["kind"]);
-        for kind in Kind::all() {
-            findings.with_label_values(&[kind.as_str()]).inc_by(0);
-        }
-        let incidents = counters("slashwatch_incidents_total", "Incidents that opened, by kind", &["kind"]);
-        let incidents_refused = counters(
-            "slashwatch_incident_sightings_refused_total",
-            "Sightings that opened no incident because too many of their kind are open",
-            &["kind"],
-        );
-        let incidents_open =
-            IntGaugeVec::new(Opts::new("slashwatch_incidents_open", "Incidents that are not closed, by kind"), &["kind"])
-                .expect("a constant, valid name");
-        registry.register(Box::new(incidents_open.clone())).expect("registered once");
-        for kind in Kind::ANOMALIES.iter().map(Kind::as_str) {
-            incidents.with_label_values(&[kind]).inc_by(0);
-            incidents_refused.with_label_values(&[kind]).inc_by(0);
-            incidents_open.with_label_values(&[kind]).set(0);
-        }
-        let counter = |name: &str, help: &str| {
-            let counter = IntCounter::new(name, help).expect("a constant, valid name");
-            registry.register(Box::new(counter.clone())).expect("registered once");
-            counter
-        };
-        let untallied = counter(
-            "slashwatch_votes_untallied_total",
-            "Voters whose vote was one of too many different ones in its slot to be told apart",
-        );
-        let unproven = counter("slashwatch_unproven_conflicts_total", "Conflicts the second proof did not confirm");
-        let not_listed =
-            counter("slashwatch_pairs_not_listed_total", "Contradicting pairs beyond those listed per validator, epoch and kind");
-        let submissions =
-            counters("slashwatch_submissions_total", "Proofs submitted to beacon nodes, by how it ended", &["outcome"]);
-        for state in SubmissionState::ALL.into_iter().filter(|state| *state != SubmissionState::Pending) {
-            submissions.with_label_values(&[state.as_str()]).inc_by(0);
-        }
-        let submission_retries =
-            counter("slashwatch_submission_retries_total", "Attempts to submit a proof that are to be repeated");
-        let buckets = vec![0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
-        let finding_latency = Histogram::with_opts(
-            HistogramOpts::new("slashwatch_finding_latency_seconds", "Second message's arrival to finding on disk")
-                .buckets(buckets),
-        )
-        .expect("constant, valid options");
-        registry.register(Box::new(finding_latency.clone())).expect("registered once");
-        let queue = IntGaugeVec::new(Opts::new("slashwatch_queue_messages", "Messages waiting, by queue"), &["queue"])
-            .expect("a constant, valid name");
-        registry.register(Box::new(queue.clone())).expect("registered once");
+        let counter = |name: &str, help: &str| registered(&registry, IntCounter::new(name, help));
+        let gauge = |name: &str, help: &str| registered(&registry, IntGauge::new(name, help));
+        let anomalies = || Kind::ANOMALIES.iter().map(Kind::as_str);
+        let kinds: Vec<Kind> = Kind::all().collect();
         let process = prometheus::process_collector::ProcessCollector::for_self();
         registry.register(Box::new(process)).expect("registered once");
         Self {
-            messages,
-            shed,
-            refused,
-            findings,
-            incidents_open,
-            incidents,
-            incidents_refused,
-            untallied,
-            finding_latency,
-            unproven,
-            submissions,
-            submission_retries,
+            messages: messages(&registry),
+            shed: counters(
+                &registry,
+                "slashwatch_shed_messages_total",
+                "Messages not judged, by reason; part of slashwatch_messages_total",
+                "reason",
+                Dropped::ALL.map(Dropped::label),
+            ),
+            refused: refused(&registry),
+            findings: counters(
+                &registry,
+                "slashwatch_findings_total",
+                "Findings recorded for the first time, by kind",
+                "kind",
+                kinds.iter().map(Kind::as_str),
+            ),
+            incidents_open: incidents_open(&registry),
+            incidents: counters(&registry, "slashwatch_incidents_total", "Incidents that opened, by kind", "kind", anomalies()),
+            incidents_refused: counters(
+                &registry,
+                "slashwatch_incident_sightings_refused_total",
+                "Sightings that opened no incident because too many of their kind are open",
+                "kind",
+                anomalies(),
+            ),
+            untallied: counter(
+                "slashwatch_votes_untallied_total",
+                "Voters whose vote was one of too many different ones in its slot to be told apart",
+            ),
+            finding_latency: finding_latency(&registry),
+            unproven: counter("slashwatch_unproven_conflicts_total", "Conflicts the second proof did not confirm"),
+            submissions: submissions(&registry),
+            submission_retries: counter(
+                "slashwatch_submission_retries_total",
+                "Attempts to submit a proof that are to be repeated",
+            ),
             submissions_waiting: gauge("slashwatch_submissions_waiting", "Proofs that wait for a beacon node or a block"),
-            not_listed,
+            not_listed: counter(
+                "slashwatch_pairs_not_listed_total",
+                "Contradicting pairs beyond those listed per validator, epoch and kind",
+            ),
             peers: gauge("slashwatch_peers", "Connected peers"),
             last_message: gauge(
                 "slashwatch_last_message_timestamp_seconds",
@@ -175,11 +127,74 @@ impl Metrics {
             outbox_pending: gauge("slashwatch_outbox_pending", "Deliveries not yet made"),
             head_slot: gauge("slashwatch_head_slot", "Slot of the newest block we hold"),
             clock_slot: gauge("slashwatch_clock_slot", "Slot by our own clock"),
-            queue,
+            queue: gauges(&registry, "slashwatch_queue_messages", "Messages waiting, by queue", "queue"),
             node_up: gauge("slashwatch_node_up", "1 while a beacon node answers"),
             registry,
         }
     }
+}
+
+fn messages(registry: &Registry) -> IntCounterVec {
+    let options = Opts::new("slashwatch_messages_total", "Messages by kind and final outcome");
+    let messages = registered(registry, IntCounterVec::new(options, &["kind", "outcome"]));
+    for kind in MessageKind::LABELS {
+        // A parked message is counted when its wait ends, with its final outcome.
+        for outcome in Outcome::LABELS.into_iter().filter(|outcome| *outcome != Outcome::Parked.label()) {
+            messages.with_label_values(&[kind, outcome]).inc_by(0);
+        }
+    }
+    messages
+}
+
+fn refused(registry: &Registry) -> IntCounterVec {
+    let reasons = verify::NoRoom::ALL.map(verify::NoRoom::label).into_iter().chain([verify::NO_SIGNED_HEADER]);
+    let help = "Messages, and parts of blocks, that the verifier has no room or no rule for, by reason";
+    counters(registry, "slashwatch_refused_messages_total", help, "reason", reasons)
+}
+
+fn submissions(registry: &Registry) -> IntCounterVec {
+    let ended = SubmissionState::ALL.into_iter().filter(|state| *state != SubmissionState::Pending);
+    let help = "Proofs submitted to beacon nodes, by how it ended";
+    counters(registry, "slashwatch_submissions_total", help, "outcome", ended.map(SubmissionState::as_str))
+}
+
+fn incidents_open(registry: &Registry) -> IntGaugeVec {
+    let open = gauges(registry, "slashwatch_incidents_open", "Incidents that are not closed, by kind", "kind");
+    for kind in Kind::ANOMALIES {
+        open.with_label_values(&[kind.as_str()]).set(0);
+    }
+    open
+}
+
+fn finding_latency(registry: &Registry) -> Histogram {
+    let buckets = vec![0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
+    let options = HistogramOpts::new("slashwatch_finding_latency_seconds", "Second message's arrival to finding on disk");
+    registered(registry, Histogram::with_opts(options.buckets(buckets)))
+}
+
+/// Counters with one label, each at 0 for these values of it.
+fn counters<'a>(
+    registry: &Registry,
+    name: &str,
+    help: &str,
+    label: &str,
+    values: impl IntoIterator<Item = &'a str>,
+) -> IntCounterVec {
+    let counters = registered(registry, IntCounterVec::new(Opts::new(name, help), &[label]));
+    for value in values {
+        counters.with_label_values(&[value]).inc_by(0);
+    }
+    counters
+}
+
+fn gauges(registry: &Registry, name: &str, help: &str, label: &str) -> IntGaugeVec {
+    registered(registry, IntGaugeVec::new(Opts::new(name, help), &[label]))
+}
+
+fn registered<C: Collector + Clone + 'static>(registry: &Registry, metric: prometheus::Result<C>) -> C {
+    let metric = metric.expect("constant, valid options");
+    registry.register(Box::new(metric.clone())).expect("registered once");
+    metric
 }
 
 /// Maintains the metrics of incidents.

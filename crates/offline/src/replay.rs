@@ -10,7 +10,7 @@ mod session;
 
 use crate::inspect::count_incidents;
 use base::error_chain;
-use chain::{Progress, PubkeyCache};
+use chain::{Chain, Progress, PubkeyCache};
 use clock::ReplayClock;
 use consensus::Spec;
 use detect::DetectConfig;
@@ -373,54 +373,9 @@ impl Replay {
     /// Opens the engine with the first configuration and the first state of the file that can be
     /// used. Returns the offset of that state.
     fn begin(&mut self, path: &Path, capture: &CaptureFile, progress: &mut dyn FnMut(Progress)) -> Result<u64, WatcherError> {
-        // Something may be missing because the file is cut. Then the damage is the reported
-        // problem.
-        let damage = || capture.entries().ok()?.find_map(Result::err).map(|error| input_error(path, &error));
-        let (mut spec, mut problem) = (None, None);
-        for located in capture.each(EntryType::CONFIG).map_err(|error| input_error(path, &error))? {
-            let Located { offset, entry: Entry::Config(text) } = located.map_err(|error| input_error(path, &error))? else {
-                break;
-            };
-            match Spec::from_yaml(&text) {
-                Ok(read) => {
-                    spec = Some(read);
-                    break;
-                }
-                Err(error) => problem = problem.or_else(|| Some(at_offset(path, offset, error.to_string()))),
-            }
-        }
-        let spec = match (spec, problem, &self.options.network) {
-            (Some(spec), _, _) => spec,
-            (None, Some(problem), _) => return Err(problem),
-            (None, None, Some(network)) => spec_by_name(network)?,
-            (None, None, None) => {
-                return Err(damage().unwrap_or_else(|| WatcherError::Usage(format!(
-                    "{} contains no network configuration (ERA files never do): give --network with a built-in name or a folder with config.yaml",
-                    path.display()
-                ))));
-            }
-        };
+        let spec = self.first_spec(path, capture)?;
         let mut keys = PubkeyCache::open(&self.dir.pubkeys_path())?;
-        let (mut begun, mut problem) = (None, None);
-        for located in capture.each(EntryType::STATE).map_err(|error| input_error(path, &error))? {
-            let Located { offset, entry: Entry::State(ssz) } = located.map_err(|error| input_error(path, &error))? else { break };
-            match bootstrap::load(spec.clone(), &ssz, &mut keys, progress) {
-                Ok(chain) => {
-                    begun = Some((chain, offset));
-                    break;
-                }
-                Err(WatcherError::Chain(error)) => {
-                    problem = problem.or_else(|| Some(at_offset(path, offset, error_chain(&error))))
-                }
-                Err(error) => return Err(error),
-            }
-        }
-        let (chain, state_offset) = begun.ok_or_else(|| {
-            let none =
-                "the file ends here and contains no beacon state, so no validator's key is known; record a new one with `slashwatch capture`";
-            let end = std::fs::metadata(path).map_or(0, |file| file.len());
-            problem.or_else(damage).unwrap_or_else(|| at_offset(path, end, none.into()))
-        })?;
+        let (chain, state_offset) = first_chain(path, capture, &spec, &mut keys, progress)?;
         self.dir.bind(chain.network())?;
         let network = chain.network().clone();
         let in_force = actions::lists::reload::read_lists(&self.options.watch).map_err(WatcherError::Usage)?;
@@ -455,6 +410,60 @@ impl Replay {
         self.session = Some(session);
         Ok(state_offset)
     }
+
+    /// The first configuration of the file that can be used, or else the one of the options.
+    fn first_spec(&self, path: &Path, capture: &CaptureFile) -> Result<Spec, WatcherError> {
+        let mut problem = None;
+        for located in capture.each(EntryType::CONFIG).map_err(|error| input_error(path, &error))? {
+            let Located { offset, entry: Entry::Config(text) } = located.map_err(|error| input_error(path, &error))? else {
+                break;
+            };
+            match Spec::from_yaml(&text) {
+                Ok(spec) => return Ok(spec),
+                Err(error) => problem = problem.or_else(|| Some(at_offset(path, offset, error.to_string()))),
+            }
+        }
+        match (problem, &self.options.network) {
+            (Some(problem), _) => Err(problem),
+            (None, Some(network)) => spec_by_name(network),
+            (None, None) => Err(first_damage(path, capture).unwrap_or_else(|| {
+                WatcherError::Usage(format!(
+                    "{} contains no network configuration (ERA files never do): give --network with a built-in name or a folder with config.yaml",
+                    path.display()
+                ))
+            })),
+        }
+    }
+}
+
+/// The chain of the first state of the file that can be used, and the offset of that state.
+fn first_chain(
+    path: &Path,
+    capture: &CaptureFile,
+    spec: &Spec,
+    keys: &mut PubkeyCache,
+    progress: &mut dyn FnMut(Progress),
+) -> Result<(Chain, u64), WatcherError> {
+    let mut problem = None;
+    for located in capture.each(EntryType::STATE).map_err(|error| input_error(path, &error))? {
+        let Located { offset, entry: Entry::State(ssz) } = located.map_err(|error| input_error(path, &error))? else { break };
+        match bootstrap::load(spec.clone(), &ssz, keys, progress) {
+            Ok(chain) => return Ok((chain, offset)),
+            Err(WatcherError::Chain(error)) => {
+                problem = problem.or_else(|| Some(at_offset(path, offset, error_chain(&error))));
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    let none = "the file ends here and contains no beacon state, so no validator's key is known; record a new one with `slashwatch capture`";
+    let end = std::fs::metadata(path).map_or(0, |file| file.len());
+    Err(problem.or_else(|| first_damage(path, capture)).unwrap_or_else(|| at_offset(path, end, none.into())))
+}
+
+/// The first damage in the file. Something may be missing because the file is cut. Then the damage
+/// is the reported problem.
+fn first_damage(path: &Path, capture: &CaptureFile) -> Option<WatcherError> {
+    capture.entries().ok()?.find_map(Result::err).map(|error| input_error(path, &error))
 }
 
 impl ReplaySummary {
