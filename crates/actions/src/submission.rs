@@ -31,8 +31,8 @@ mod tests;
 
 use crate::follower::Follower;
 use alert::RetryPolicy;
-use chain::node::{NodeError, NodeSet, ValidatorStatus};
-use consensus::{Epoch, Network, Root, Slot};
+use chain::node::{NodeError, NodeSet};
+use consensus::{Network, Root, Slot};
 use engine::metrics::Metrics;
 use evidence::{Evidence, EvidenceKind, Finding, Punishable, Store, StoreError, Submission, SubmissionState, Time};
 use queue::{Queue, WaitingProof};
@@ -290,7 +290,7 @@ impl Submitter {
             // A node that cannot answer this question may still accept the proof. If it is away,
             // the attempt itself reports that.
             let Ok(statuses) = self.nodes.validator_statuses(some).await else { return Ok(None) };
-            if statuses.len() < some.len() || statuses.iter().any(|status| can_be_slashed(status, now)) {
+            if statuses.len() < some.len() || statuses.iter().any(|status| status.validator.is_slashable(now)) {
                 return Ok(None);
             }
         }
@@ -303,10 +303,4 @@ impl Submitter {
 /// the finding was recorded.
 fn is_wanted(finding: &Finding) -> bool {
     finding.offence().is_some() && finding.punishable == Some(Punishable::Yes) && finding.included.is_none()
-}
-
-/// Returns whether a validator can be slashed.
-fn can_be_slashed(status: &ValidatorStatus, now: Epoch) -> bool {
-    let record = &status.validator;
-    consensus::is_slashable_validator(record.slashed, record.activation_epoch, record.withdrawable_epoch, now)
 }

@@ -165,7 +165,7 @@ pub enum RegistryChange {
 }
 
 /// `Validator` of the specification: a validator's record in a state.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode, TreeHash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Encode, Decode, TreeHash)]
 pub struct Validator {
     pub pubkey: PubkeyBytes,
     pub withdrawal_credentials: Root,
@@ -185,17 +185,13 @@ impl Validator {
         is_active_validator(self.activation_epoch, self.exit_epoch, epoch)
     }
 
+    /// `is_slashable_validator` of the specification.
     pub fn is_slashable(&self, epoch: Epoch) -> bool {
-        is_slashable_validator(self.slashed, self.activation_epoch, self.withdrawable_epoch, epoch)
+        !self.slashed && self.activation_epoch <= epoch && epoch < self.withdrawable_epoch
     }
 }
 
 /// `is_active_validator` of the specification. The epochs may be stored in any width.
 pub fn is_active_validator<E: PartialOrd>(activation: E, exit: E, epoch: E) -> bool {
     activation <= epoch && epoch < exit
-}
-
-/// `is_slashable_validator` of the specification.
-pub fn is_slashable_validator(slashed: bool, activation: Epoch, withdrawable: Epoch, epoch: Epoch) -> bool {
-    !slashed && activation <= epoch && epoch < withdrawable
 }

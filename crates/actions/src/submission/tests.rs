@@ -77,7 +77,7 @@ impl Node {
             let is_slashed = slashed.contains(&id.parse().unwrap());
             json!({"index": id, "balance": "32000000000", "status": "active_ongoing", "validator": {
                 "pubkey": PubkeyBytes::ZERO, "withdrawal_credentials": Root::ZERO, "effective_balance": "32000000000",
-                "slashed": is_slashed, "activation_epoch": "0", "exit_epoch": "18446744073709551615", "withdrawable_epoch": "18446744073709551615"}})
+                "slashed": is_slashed, "activation_eligibility_epoch": "0", "activation_epoch": "0", "exit_epoch": "18446744073709551615", "withdrawable_epoch": "18446744073709551615"}})
         };
         (StatusCode::OK, json!({"data": ids.split(',').map(row).collect::<Vec<_>>()}).to_string())
     }

@@ -1,6 +1,6 @@
 //! The documents of the beacon API. Only the fields that are used are read.
 
-use consensus::{Checkpoint, Epoch, ForkName, Gwei, PubkeyBytes, Root, SignedBeaconBlockHeader, Slot, ValidatorIndex};
+use consensus::{Checkpoint, ForkName, Gwei, Root, SignedBeaconBlockHeader, Slot, ValidatorIndex};
 use serde::{Deserialize, Deserializer};
 use std::fmt;
 
@@ -110,19 +110,7 @@ pub struct ValidatorStatus {
     pub balance: Gwei,
     /// `active_ongoing`, `active_slashed`, `exited_slashed`, and so on.
     pub status: String,
-    pub validator: StatusRecord,
-}
-
-/// The fields of [`ValidatorStatus`] that come from the registry.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-pub struct StatusRecord {
-    pub pubkey: PubkeyBytes,
-    pub withdrawal_credentials: Root,
-    pub effective_balance: Gwei,
-    pub slashed: bool,
-    pub activation_epoch: Epoch,
-    pub exit_epoch: Epoch,
-    pub withdrawable_epoch: Epoch,
+    pub validator: consensus::Validator,
 }
 
 /// `/eth/v1/beacon/states/{id}/finality_checkpoints`.
