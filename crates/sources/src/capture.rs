@@ -26,7 +26,6 @@
 //! header to header, without decompressing the entries between.
 //!
 //! The writer only appends whole entries, so a file that a crash has cut is readable up to the cut.
-//! [`CaptureWriter::append_to`] removes an incomplete last entry before it continues.
 //!
 //! Source of the container format: eth-clients/e2store-format-specs, `formats/era.md`.
 

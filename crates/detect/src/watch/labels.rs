@@ -162,10 +162,6 @@ impl Labels {
         groups.iter().filter_map(|group| self.group(*group)).map(|group| group.name.to_string()).collect()
     }
 
-    pub fn group_by_name(&self, name: &str) -> Option<&Members> {
-        self.groups.iter().find(|group| &*group.name == name)
-    }
-
     /// Watched validators with their labels, ascending.
     pub fn watched(&self) -> impl Iterator<Item = (ValidatorIndex, &LabelSet)> {
         let all = self.of.iter().filter_map(|(index, set)| Some((*index, self.sets.get(*set as usize)?)));

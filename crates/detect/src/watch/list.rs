@@ -228,10 +228,6 @@ impl WatchList {
         self.groups.keys()
     }
 
-    pub fn has_group(&self, name: &str) -> bool {
-        self.groups.contains_key(name)
-    }
-
     /// Whether nothing is watched and nobody has a label.
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty() && self.groups.is_empty()

@@ -163,21 +163,6 @@ impl CaptureReader<BufReader<File>> {
     }
 }
 
-/// Offset at which the last whole entry of a file with `end` bytes ends. The file must be whole, or
-/// cut inside its last entry. Other damage is an error, because entries after the damage may be
-/// intact.
-pub(super) fn end_of_whole_entries(file: File, end: u64) -> Result<u64, CaptureError> {
-    let mut reader = CaptureReader::new(BufReader::with_capacity(READ_BUFFER, file));
-    loop {
-        match reader.leap(end) {
-            Ok(Some(_)) => {}
-            Ok(None) => return Ok(reader.offset),
-            Err(Damage::CutHeader { .. } | Damage::CutEntry { .. }) if reader.offset > 0 => return Ok(reader.offset),
-            Err(damage) => return Err(CaptureError { path: None, offset: reader.offset, damage }),
-        }
-    }
-}
-
 /// A capture or ERA file on disk.
 #[derive(Debug)]
 pub struct CaptureFile {

@@ -208,31 +208,12 @@ fn what_does_not_fit_is_not_written() {
 }
 
 #[test]
-fn appending_takes_a_torn_tail_off_and_goes_on() {
+fn an_existing_file_is_never_overwritten() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("a.e2s");
-    let (file, entries) = small_file();
-    for torn in [0usize, 1, 5, 11] {
-        std::fs::write(&path, &file[..file.len() - torn]).unwrap();
-        let (mut writer, lost) = CaptureWriter::append_to(&path).unwrap();
-        assert_eq!(lost > 0, torn > 0);
-        writer.config("more: 1").unwrap();
-        writer.sync().unwrap();
-        let (found, errors) = read(&std::fs::read(&path).unwrap());
-        assert!(errors.is_empty(), "{errors:?}");
-        let kept = entries.len() - usize::from(torn > 0);
-        assert_eq!(found[1..=kept], entries[..kept]);
-        assert_eq!(found.last(), Some(&Entry::Config("more: 1".into())));
-    }
-    for begun in [&b""[..], b"e2\0"] {
-        std::fs::write(&path, begun).unwrap();
-        drop(CaptureWriter::append_to(&path).unwrap());
-        assert_eq!(read(&std::fs::read(&path).unwrap()).0, [Entry::Version]);
-    }
     std::fs::write(&path, b"somebody's letter").unwrap();
-    assert!(matches!(CaptureWriter::append_to(&path), Err(WriteError::Damaged(_))));
+    assert!(matches!(CaptureWriter::create(&path), Err(WriteError::Exists)));
     assert_eq!(std::fs::read(&path).unwrap(), b"somebody's letter");
-    assert!(CaptureWriter::create(&path).is_err());
 }
 
 #[test]

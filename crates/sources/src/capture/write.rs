@@ -1,9 +1,7 @@
-//! Writing of capture files: whole entries, appended. An incomplete last entry, which a crash may
-//! leave, is removed before writing continues.
+//! Writing of capture files: whole entries, one after the other.
 
-use super::read::end_of_whole_entries;
 use super::{
-    ApiEventEntry, CaptureError, Entry, EntryType, GossipEntry, HEADER_LEN, MAX_API_EVENT_LEN, MAX_BLOCK_LEN, MAX_CONFIG_LEN,
+    ApiEventEntry, Entry, EntryType, GossipEntry, HEADER_LEN, MAX_API_EVENT_LEN, MAX_BLOCK_LEN, MAX_CONFIG_LEN,
     MAX_NODE_NAME_LEN, MAX_PEER_EVENT_LEN, MAX_STATE_LEN, PeerEventEntry,
 };
 use crate::topic::MAX_TOPIC_LEN;
@@ -21,8 +19,6 @@ pub enum WriteError {
     Exists,
     #[error("cannot write the capture: {0}; check free space and permissions, what was flushed before is whole")]
     Io(#[from] io::Error),
-    #[error("cannot go on with this capture: {0}; write to a new file")]
-    Damaged(#[from] CaptureError),
 }
 
 /// Writes entries one after the other. Call [`CaptureWriter::flush`] if the entries must survive a
@@ -44,23 +40,6 @@ impl CaptureWriter<BufWriter<File>> {
             _ => error.into(),
         })?;
         Self::new(BufWriter::with_capacity(WRITE_BUFFER, file))
-    }
-
-    /// Continues after the last whole entry of an existing file. A file that is new or empty gets a
-    /// Version entry. Returns the number of bytes of an incomplete last entry that were removed. A
-    /// file that is not a capture is an error and stays as it is.
-    pub fn append_to(path: &Path) -> Result<(Self, u64), WriteError> {
-        let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)?;
-        let len = file.metadata()?.len();
-        if len < HEADER_LEN && begins_like_a_capture(&file, len)? {
-            file.set_len(0)?;
-            return Ok((Self::new(BufWriter::with_capacity(WRITE_BUFFER, file))?, len));
-        }
-        let end = end_of_whole_entries(file.try_clone()?, len)?;
-        file.set_len(end)?;
-        let mut output = BufWriter::with_capacity(WRITE_BUFFER, file);
-        io::Seek::seek(&mut output, io::SeekFrom::Start(end))?;
-        Ok((Self { output, n_bytes: end, scratch: Vec::new() }, len - end))
     }
 
     /// Flushes, and waits until the data is on the disk.
@@ -203,11 +182,4 @@ const KEPT_SCRATCH: usize = 1 << 20;
 fn fits<N: TryFrom<usize>>(what: &'static str, len: usize, limit: usize) -> Result<N, WriteError> {
     let too_long = WriteError::TooLong { what, len: len as u64, limit: limit as u64 };
     if len > limit { Err(too_long) } else { N::try_from(len).map_err(|_| too_long) }
-}
-
-fn begins_like_a_capture(mut file: &File, len: u64) -> io::Result<bool> {
-    let mut begin = Vec::new();
-    io::Read::read_to_end(&mut file, &mut begin)?;
-    io::Seek::rewind(&mut file)?;
-    Ok(begin.len() as u64 == len && b"e2\0\0\0\0\0\0".starts_with(&begin))
 }
