@@ -10,7 +10,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use test_support::http::{anywhere, get, serve, wait_until};
-use test_support::program::{Running, Stage, run, runtime, stderr};
+use test_support::program::{Running, WatcherFolder, run, runtime, stderr};
 
 /// Accepts webhook deliveries and keeps the findings in them.
 #[derive(Clone, Default)]
@@ -67,7 +67,7 @@ fn last_message(address: SocketAddr) -> u64 {
 }
 
 /// Waits until the silence has lasted `slots` slots more. The gap in the status shows its length.
-fn let_it_go_on(stage: &Stage, slots: u64) -> Value {
+fn let_it_go_on(stage: &WatcherFolder, slots: u64) -> Value {
     let end = |status: &Value| {
         let gaps = status["gaps"].as_array().cloned().unwrap_or_default();
         let silent = gaps.into_iter().rfind(|gap| gap["reason"].as_str().is_some_and(|why| why.contains("no vote or block")));
@@ -79,7 +79,7 @@ fn let_it_go_on(stage: &Stage, slots: u64) -> Value {
 }
 
 /// Checks what the API reports while nothing is received.
-fn assert_deaf(stage: &Stage, advice: &str) {
+fn assert_deaf(stage: &WatcherFolder, advice: &str) {
     let status = let_it_go_on(stage, 4);
     assert_eq!(status["ready"], false, "{status}");
     assert!(status["readiness"]["since"].is_string(), "{status}");

@@ -37,7 +37,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 use test_support::http::{anywhere, free_port, get, get_text, serve};
-use test_support::program::{Running, Stage, runtime};
+use test_support::program::{Running, WatcherFolder, runtime};
 use tokio::sync::watch;
 
 const SLOT: Duration = Duration::from_secs(12);
@@ -291,7 +291,7 @@ fn receiver() -> (std::net::SocketAddr, Told) {
 }
 
 /// Writes a configuration for a load, with groups, kill switches and alerts.
-fn set_up(load: &Load, script: &Script, peer: &str, hook: std::net::SocketAddr) -> Stage {
+fn set_up(load: &Load, script: &Script, peer: &str, hook: std::net::SocketAddr) -> WatcherFolder {
     let dir = tempfile::tempdir().expect("a fresh directory");
     let write = |name: &str, bytes: &[u8]| std::fs::write(dir.path().join(name), bytes).expect("writable");
     write("network.yaml", load.config_yaml().as_bytes());
@@ -317,7 +317,7 @@ fn set_up(load: &Load, script: &Script, peer: &str, hook: std::net::SocketAddr) 
     group("withdrawn", each(&script.withdrawn));
     let config = dir.path().join("slashwatch.toml");
     std::fs::write(&config, text).expect("writable");
-    Stage { dir, config, api }
+    WatcherFolder { dir, config, api }
 }
 
 /// Offenders that are watched, spread over all offences, with the names of their groups. Each with

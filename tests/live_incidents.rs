@@ -15,7 +15,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 use std::time::{Duration, Instant};
 use test_support::findings::proven;
-use test_support::program::{Running, Stage, TEST_TIMEOUT, runtime};
+use test_support::program::{Running, TEST_TIMEOUT, WatcherFolder, runtime};
 
 const SLOT: Duration = Duration::from_millis(800);
 
@@ -58,7 +58,7 @@ fn play_live(name: &str, slots: u64) {
 
 /// Returns the ids of the proven findings, and the comparison of the reported incidents and
 /// anomalies with the expected ones.
-fn heard(stage: &Stage, truth: &GroundTruth, genesis_time: u64) -> (BTreeSet<String>, TruthComparison) {
+fn heard(stage: &WatcherFolder, truth: &GroundTruth, genesis_time: u64) -> (BTreeSet<String>, TruthComparison) {
     let (findings, incidents) = (stage.all("findings"), stage.all("incidents"));
     (proven(&findings), truth.compare(&reported(&incidents, &findings, genesis_time, SLOT)))
 }

@@ -9,7 +9,7 @@ use simulator::{Reported, SimNetwork};
 use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
-use test_support::program::{Stage, run, stderr};
+use test_support::program::{WatcherFolder, run, stderr};
 
 pub fn slashwatch() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_slashwatch"));
@@ -25,8 +25,8 @@ pub fn replay(capture: &Path, data_dir: &Path, out: &Path) -> Vec<Value> {
 }
 
 /// Writes the configuration of a watcher of a simulated network.
-pub fn stage(network: &SimNetwork, more: &str) -> Stage {
-    Stage::new(network.config_yaml(), network.state_ssz(), network.peers(), more)
+pub fn stage(network: &SimNetwork, more: &str) -> WatcherFolder {
+    WatcherFolder::new(network.config_yaml(), network.state_ssz(), network.peers(), more)
 }
 
 /// Incidents with the slot in which they were opened, and anomalies with their own slot. The

@@ -2,7 +2,7 @@
 
 use crate::problem::ProblemDetails;
 use crate::server::Shared;
-use crate::status::{Readiness, StatusView};
+use crate::status::{Readiness, StatusAnswer};
 use axum::Json;
 use axum::extract::State;
 use axum::http::header;
@@ -40,10 +40,10 @@ pub(crate) async fn metrics(State(shared): State<Arc<Shared>>) -> Result<impl In
 }
 
 /// What is watched, how far the watcher has come, and the results.
-#[utoipa::path(get, path = "/v1/status", operation_id = "status", tag = "process", responses((status = 200, description = "status", body = StatusView)))]
-pub(crate) async fn status(State(shared): State<Arc<Shared>>) -> Json<StatusView> {
+#[utoipa::path(get, path = "/v1/status", operation_id = "status", tag = "process", responses((status = 200, description = "status", body = StatusAnswer)))]
+pub(crate) async fn status(State(shared): State<Arc<Shared>>) -> Json<StatusAnswer> {
     let readiness = shared.privacy.readiness(shared.status.readiness());
-    Json(StatusView {
+    Json(StatusAnswer {
         schema: 1,
         status: shared.privacy.status(shared.status.status()),
         findings: shared.store.last_seq(),

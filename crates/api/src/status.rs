@@ -151,7 +151,8 @@ pub enum NodeState {
 
 /// The answer of `/v1/status`: [`Status`], and numbers from the store.
 #[derive(Serialize, ToSchema)]
-pub(crate) struct StatusView {
+#[schema(as = StatusView)]
+pub(crate) struct StatusAnswer {
     pub(crate) schema: u64,
     #[serde(flatten)]
     pub(crate) status: Status,

@@ -4,7 +4,7 @@
 
 mod common;
 
-use common::{SlotInput, Stage};
+use common::{MonitorSetup, SlotInput};
 use consensus::{Checkpoint, Epoch, Root};
 use detect::DetectConfig;
 use evidence::Kind;
@@ -17,7 +17,7 @@ fn root(byte: u8) -> Root {
 /// ever seen.
 #[test]
 fn two_sources_of_one_epoch_need_no_tree() {
-    let mut stage = Stage::new(64, &DetectConfig::default());
+    let mut stage = MonitorSetup::new(64, &DetectConfig::default());
     let head = stage.chain.head().root;
     for slot in 1..40 {
         let epoch = Epoch::new(slot / stage.per_epoch());

@@ -4,7 +4,7 @@
 
 mod common;
 
-use common::{SlotInput, Stage, block};
+use common::{MonitorSetup, SlotInput, block};
 use consensus::{Checkpoint, Epoch, Root, Slot, ValidatorIndex};
 use detect::monitor::MAX_OPEN;
 use detect::monitor::{Described, Details, DetectorView, Observation, Signal};
@@ -15,7 +15,7 @@ use std::collections::BTreeMap;
 use verify::Time;
 
 /// Members of the committee of a slot: one eighth of all validators each.
-fn members(stage: &Stage, slot: u64, n: u64) -> Vec<u64> {
+fn members(stage: &MonitorSetup, slot: u64, n: u64) -> Vec<u64> {
     let share = n / stage.per_epoch();
     let first = slot % stage.per_epoch() * share;
     (first..first + share).collect()
@@ -25,7 +25,7 @@ fn members(stage: &Stage, slot: u64, n: u64) -> Vec<u64> {
 /// per epoch.
 #[test]
 fn one_key_counts_once_per_epoch_whatever_it_signs() {
-    let mut stage = Stage::new(128, &DetectConfig::default());
+    let mut stage = MonitorSetup::new(128, &DetectConfig::default());
     let head = stage.chain.head().root;
     for slot in 1..96 {
         let at = |epoch| Checkpoint { epoch: Epoch::new(epoch), root: Root::repeat_byte(7) };
@@ -46,7 +46,7 @@ fn one_key_counts_once_per_epoch_whatever_it_signs() {
 /// split is still found.
 #[test]
 fn many_odd_votes_do_not_crowd_out_the_honest_ones() {
-    let mut stage = Stage::new(2048, &DetectConfig::default());
+    let mut stage = MonitorSetup::new(2048, &DetectConfig::default());
     let start = stage.chain.head().root;
     let (mut left, mut right) = (start, start);
     for slot in 1..40 {
@@ -71,7 +71,7 @@ fn many_odd_votes_do_not_crowd_out_the_honest_ones() {
 /// and competes with no block.
 #[test]
 fn a_strangers_block_is_nobodys() {
-    let mut stage = Stage::new(128, &DetectConfig::default());
+    let mut stage = MonitorSetup::new(128, &DetectConfig::default());
     let mut head = stage.chain.head().root;
     for slot in 1..120 {
         let stranger = block(Slot::new(slot), ValidatorIndex::new(127), head, b"stranger", b"", stage.at(slot, 100));
@@ -94,7 +94,7 @@ fn a_strangers_block_is_nobodys() {
 #[test]
 fn peers_that_have_enough_peers_are_no_storm() {
     for (code, storms) in [(129, 0), (3, 1)] {
-        let mut stage = Stage::new(64, &DetectConfig::default());
+        let mut stage = MonitorSetup::new(64, &DetectConfig::default());
         for slot in 1..30 {
             let at = Time(stage.at(slot, 0));
             let mut peers = Vec::new();
@@ -118,7 +118,7 @@ fn peers_that_have_enough_peers_are_no_storm() {
 /// about the wrong time.
 #[test]
 fn a_clock_that_was_set_back_stops_nothing() {
-    let mut stage = Stage::new(128, &DetectConfig::default());
+    let mut stage = MonitorSetup::new(128, &DetectConfig::default());
     let head = stage.chain.head().root;
     for slot in 1..96 {
         let honest = members(&stage, slot, 128);
@@ -186,7 +186,7 @@ impl Detector for Stubborn {
 /// announcement. Getting worse and the end are announced too.
 #[test]
 fn a_closed_incident_stays_closed() {
-    let mut stage = Stage::new(64, &DetectConfig::default());
+    let mut stage = MonitorSetup::new(64, &DetectConfig::default());
     stage.monitor.add(Box::new(Stubborn));
     for slot in 1..60 {
         stage.play(slot, SlotInput::default());
@@ -231,7 +231,7 @@ impl Detector for Flood {
 /// A thousand incidents of one kind leave room for other kinds, and what was refused is counted.
 #[test]
 fn one_kind_does_not_starve_the_others() {
-    let mut stage = Stage::new(64, &DetectConfig::default());
+    let mut stage = MonitorSetup::new(64, &DetectConfig::default());
     stage.monitor.add(Box::new(Flood));
     (1..5).for_each(|slot| stage.play(slot, SlotInput::default()));
     assert_eq!((stage.of(&OneThing::KIND).len(), stage.of(&AnotherThing::KIND).len()), (MAX_OPEN, 1));
@@ -242,7 +242,7 @@ fn one_kind_does_not_starve_the_others() {
 /// earlier participation is back.
 #[test]
 fn a_restart_does_not_end_what_lasts() {
-    let mut stage = Stage::new(128, &DetectConfig::default());
+    let mut stage = MonitorSetup::new(128, &DetectConfig::default());
     let head = stage.chain.head().root;
     for slot in 1..160 {
         let honest = members(&stage, slot, 128);
@@ -269,7 +269,7 @@ fn a_restart_does_not_end_what_lasts() {
 fn a_permanent_drop_is_over_some_day() {
     let mut config = DetectConfig::default();
     config.participation_drop.usual_after_epochs = 10;
-    let mut stage = Stage::new(128, &config);
+    let mut stage = MonitorSetup::new(128, &config);
     let head = stage.chain.head().root;
     for slot in 1..260 {
         let honest = members(&stage, slot, 128);

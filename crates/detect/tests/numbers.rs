@@ -6,7 +6,7 @@
 
 mod common;
 
-use common::{SlotInput, Stage, block, offenders};
+use common::{MonitorSetup, SlotInput, block, offenders};
 use consensus::{AttestationData, Checkpoint, Epoch, Root, Slot, ValidatorIndex};
 use detect::watch::{Duty, FeePayers, Labels, SharedWatchState, WatchList, WatchedKeysConfig, WatchedKeysDetector};
 use detect::{DetectConfig, Offender};
@@ -17,7 +17,7 @@ use std::time::Duration;
 use verify::Time;
 
 /// Members of the committee of a slot: one eighth of all validators each.
-fn members(stage: &Stage, slot: u64, n: u64) -> Vec<u64> {
+fn members(stage: &MonitorSetup, slot: u64, n: u64) -> Vec<u64> {
     let share = n / stage.per_epoch();
     let first = slot % stage.per_epoch() * share;
     (first..first + share).collect()
@@ -31,7 +31,7 @@ fn indices(range: std::ops::Range<u64>) -> Vec<ValidatorIndex> {
 /// slashed.
 #[test]
 fn unpunished_validators_are_counted_and_not_their_offences() {
-    let mut stage = Stage::new(192, &DetectConfig::default());
+    let mut stage = MonitorSetup::new(192, &DetectConfig::default());
     let (slot, at) = (4, stage.at(4, 5_000));
     let mut found: Vec<Offender> = Vec::new();
     for nth in 0..15 {
@@ -47,7 +47,7 @@ fn unpunished_validators_are_counted_and_not_their_offences() {
     assert_eq!(told[0].details["offences"], 2_977);
     // The same with validators of whom a block has included one offence: all their offences are
     // settled.
-    let mut stage = Stage::new(192, &DetectConfig::default());
+    let mut stage = MonitorSetup::new(192, &DetectConfig::default());
     let found: Vec<Offender> =
         (0..3).flat_map(|nth| offenders(&stage.chain, &indices(0..10), Slot::new(4), nth, at, Punishable::Yes)).collect();
     let included = evidence::Included { slot: Slot::new(9), block_root: Root::ZERO };
@@ -63,7 +63,7 @@ fn unpunished_validators_are_counted_and_not_their_offences() {
 #[test]
 fn a_wave_costs_no_more_than_its_stake() {
     for n in [64, 100, 192] {
-        let mut stage = Stage::new(192, &DetectConfig::default());
+        let mut stage = MonitorSetup::new(192, &DetectConfig::default());
         let found = offenders(&stage.chain, &indices(0..n), Slot::new(4), 0, stage.at(4, 5_000), Punishable::Yes);
         stage.play(4, SlotInput { offenders: found, ..SlotInput::default() });
         (5..8).for_each(|slot| stage.play(slot, SlotInput::default()));
@@ -79,8 +79,8 @@ fn a_wave_costs_no_more_than_its_stake() {
 }
 
 /// A network in which these keys are watched.
-fn watching(n_validators: usize, keys: &str) -> Stage {
-    let mut stage = Stage::new(n_validators, &DetectConfig::default());
+fn watching(n_validators: usize, keys: &str) -> MonitorSetup {
+    let mut stage = MonitorSetup::new(n_validators, &DetectConfig::default());
     let mut list = WatchList::default();
     list.add(Some("ours"), keys.parse().unwrap(), &[], Duty::Active).unwrap();
     stage.labels = Arc::new(Labels::resolve(&list, stage.chain.registry(), &FeePayers::default()));
@@ -88,7 +88,7 @@ fn watching(n_validators: usize, keys: &str) -> Stage {
     stage
 }
 
-fn second_signers(stage: &Stage) -> Vec<ValidatorIndex> {
+fn second_signers(stage: &MonitorSetup) -> Vec<ValidatorIndex> {
     let of_kind = stage.anomalies.iter().filter(|finding| finding.kind == Kind::SecondSigner);
     of_kind.map(|finding| finding.validator.as_ref().unwrap().index).collect()
 }
@@ -142,7 +142,7 @@ fn an_incidents_range_ends_with_what_it_is_about() {
     let mut config = DetectConfig::default();
     config.blocks.backing_votes = 1;
     config.blocks.backing_percent = 1;
-    let mut stage = Stage::new(128, &config);
+    let mut stage = MonitorSetup::new(128, &config);
     let mut head = stage.chain.head().root;
     for slot in 1..160 {
         let mut blocks = Vec::new();
@@ -168,7 +168,7 @@ fn an_incidents_range_ends_with_what_it_is_about() {
 #[test]
 fn a_slow_engine_is_not_a_wrong_clock() {
     let told = |waited_ms: u64| {
-        let mut stage = Stage::new(512, &DetectConfig::default());
+        let mut stage = MonitorSetup::new(512, &DetectConfig::default());
         let head = stage.chain.head().root;
         for slot in 2..40 {
             let voting = members(&stage, slot - 2, 512);
@@ -187,7 +187,7 @@ fn a_slow_engine_is_not_a_wrong_clock() {
 /// A clock that is behind sees votes of the future. Our own slowness cannot have this effect.
 #[test]
 fn a_clock_that_is_behind_is_told_however_slow_we_are() {
-    let mut stage = Stage::new(512, &DetectConfig::default());
+    let mut stage = MonitorSetup::new(512, &DetectConfig::default());
     let head = stage.chain.head().root;
     for slot in 1..40 {
         let voting = members(&stage, slot + 1, 512);

@@ -4,7 +4,7 @@
 
 mod common;
 
-use common::{SlotInput, Stage, offenders};
+use common::{MonitorSetup, SlotInput, offenders};
 use consensus::{Root, Slot, ValidatorIndex};
 use detect::{DetectConfig, Left, Monitor};
 use evidence::{Evidence, Finding, Incident, IncidentState, Kind, Punishable, Severity};
@@ -21,12 +21,12 @@ fn config() -> DetectConfig {
 }
 
 /// Double votes of these validators in `slot`, the `nth` offence of each.
-fn offence(stage: &Stage, validators: &[u64], slot: u64, nth: u8, punishable: Punishable) -> Vec<detect::Offender> {
+fn offence(stage: &MonitorSetup, validators: &[u64], slot: u64, nth: u8, punishable: Punishable) -> Vec<detect::Offender> {
     let validators: Vec<ValidatorIndex> = validators.iter().copied().map(ValidatorIndex::new).collect();
     offenders(&stage.chain, &validators, Slot::new(slot), nth, stage.at(slot, 5_000), punishable)
 }
 
-fn play(stage: &mut Stage, slot: u64, offenders: Vec<detect::Offender>) {
+fn play(stage: &mut MonitorSetup, slot: u64, offenders: Vec<detect::Offender>) {
     stage.play(slot, SlotInput { offenders, ..SlotInput::default() });
 }
 
@@ -34,7 +34,7 @@ fn play(stage: &mut Stage, slot: u64, offenders: Vec<detect::Offender>) {
 /// they sign.
 #[test]
 fn keys_that_cannot_be_slashed_make_no_wave() {
-    let mut stage = Stage::new(64, &config());
+    let mut stage = MonitorSetup::new(64, &config());
     for slot in 1..20 {
         let offenders = offence(&stage, &[1, 2, 3, 4], slot, slot as u8, Punishable::Withdrawable);
         play(&mut stage, slot, offenders);
@@ -50,7 +50,7 @@ fn keys_that_cannot_be_slashed_make_no_wave() {
 /// slashed.
 #[test]
 fn a_validator_counts_once() {
-    let mut stage = Stage::new(64, &config());
+    let mut stage = MonitorSetup::new(64, &config());
     for nth in 0..250 {
         let offenders = offence(&stage, &[9], 1 + nth / 10, nth as u8, Punishable::Yes);
         play(&mut stage, 1 + nth / 10, offenders);
@@ -72,7 +72,7 @@ fn a_validator_counts_once() {
 /// Validators slashed in a closed wave still count for the penalty of the next wave.
 #[test]
 fn a_second_wave_is_costed_with_the_first() {
-    let mut stage = Stage::new(64, &config());
+    let mut stage = MonitorSetup::new(64, &config());
     let first: Vec<u64> = (0..16).collect();
     let offenders = offence(&stage, &first, 8, 0, Punishable::Yes);
     play(&mut stage, 8, offenders);
@@ -97,13 +97,13 @@ struct Disk {
 }
 
 impl Disk {
-    fn write(&mut self, stage: &mut Stage, offenders: &[detect::Offender]) {
+    fn write(&mut self, stage: &mut MonitorSetup, offenders: &[detect::Offender]) {
         self.findings.extend(offenders.iter().map(|offender| offender.finding.clone()));
         self.proofs.extend(offenders.iter().map(|offender| (offender.evidence.id, offender.evidence.clone())));
         self.notes.extend(std::mem::take(&mut stage.notes).into_iter().map(|(name, bytes)| (name.to_owned(), bytes)));
     }
 
-    fn restart(&self, stage: &mut Stage, config: &DetectConfig, with_notes: bool) {
+    fn restart(&self, stage: &mut MonitorSetup, config: &DetectConfig, with_notes: bool) {
         stage.monitor = Monitor::new(config, stage.chain.network());
         let incidents: Vec<Incident> = stage.incidents.values().cloned().collect();
         let notes = if with_notes { self.notes.clone() } else { BTreeMap::new() };
@@ -117,7 +117,7 @@ impl Disk {
 /// A wave, some quiet epochs, and a second wave that grows. The watcher is restarted in the slots
 /// `restarts`, with its notes or, as after an older version, without them.
 fn played(restarts: &[u64], with_notes: bool) -> (Vec<Incident>, usize) {
-    let mut stage = Stage::new(128, &config());
+    let mut stage = MonitorSetup::new(128, &config());
     let mut disk = Disk::default();
     let per_epoch = stage.per_epoch();
     let second = 4 + 8 * per_epoch;
@@ -171,7 +171,7 @@ fn without_notes_waves_keep_their_names_and_members() {
 /// No detector continues the wave, so it must not stay open for ever.
 #[test]
 fn a_wave_without_its_detector_is_closed() {
-    let mut stage = Stage::new(64, &config());
+    let mut stage = MonitorSetup::new(64, &config());
     let mut disk = Disk::default();
     let offenders = offence(&stage, &[1, 2, 3], 4, 0, Punishable::Yes);
     play(&mut stage, 4, offenders.clone());
@@ -187,7 +187,7 @@ fn a_wave_without_its_detector_is_closed() {
 /// A pager that receives only critical findings receives the wave's opening and its end.
 #[test]
 fn what_is_told_is_as_severe_as_the_incident() {
-    let mut stage = Stage::new(64, &config());
+    let mut stage = MonitorSetup::new(64, &config());
     let offenders = offence(&stage, &[1, 2, 3], 4, 0, Punishable::Yes);
     play(&mut stage, 4, offenders);
     (5..80).for_each(|slot| play(&mut stage, slot, Vec::new()));

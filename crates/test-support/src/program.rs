@@ -114,13 +114,13 @@ impl Drop for Running {
 }
 
 /// A folder with a configuration for a network that the test plays.
-pub struct Stage {
+pub struct WatcherFolder {
     pub dir: tempfile::TempDir,
     pub config: PathBuf,
     pub api: SocketAddr,
 }
 
-impl Stage {
+impl WatcherFolder {
     /// Writes the configuration of a watcher that listens to `peers` and has a free port for its
     /// API. `more` is added to it. The file `secret` is in the same folder.
     pub fn new(config_yaml: &str, state_ssz: &[u8], peers: &[String], more: &str) -> Self {

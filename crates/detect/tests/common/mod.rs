@@ -132,7 +132,7 @@ pub struct SlotInput {
 }
 
 /// A monitor and everything that it has reported.
-pub struct Stage {
+pub struct MonitorSetup {
     pub chain: Chain,
     pub monitor: Monitor,
     pub labels: Arc<Labels>,
@@ -145,7 +145,7 @@ pub struct Stage {
     until: u64,
 }
 
-impl Stage {
+impl MonitorSetup {
     pub fn new(n_validators: usize, config: &DetectConfig) -> Self {
         let chain = genesis(n_validators);
         let monitor = Monitor::new(config, chain.network());
