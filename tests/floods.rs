@@ -51,7 +51,7 @@ async fn junk_and_forgeries_end_in_outcomes_and_hide_nothing() {
     std::fs::write(&state, load.state_ssz()).expect("writable");
     let mut options = Config {
         data_dir: dir.path().join("data"),
-        network: NetworkSection { name: None, config: Some(config), state: Some(state) },
+        network: NetworkSection { config: Some(config), state: Some(state), ..NetworkSection::default() },
         gossip: GossipSection { enabled: false, ..GossipSection::default() },
         ..Config::default()
     };

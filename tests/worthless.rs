@@ -67,7 +67,7 @@ impl Stage {
         std::fs::write(&state, load.state_ssz()).expect("writable");
         let mut options = Config {
             data_dir: dir.path().join("data"),
-            network: NetworkSection { name: None, config: Some(config), state: Some(state) },
+            network: NetworkSection { config: Some(config), state: Some(state), ..NetworkSection::default() },
             gossip: GossipSection { enabled: false, queue_messages, ..GossipSection::default() },
             ..Config::default()
         };

@@ -18,11 +18,9 @@ pub struct Args {
 #[derive(Subcommand)]
 pub enum Command {
     /// Runs the watcher until SIGINT or SIGTERM: it receives, judges, records, alerts and serves.
-    Run {
-        /// Configuration file; `slashwatch config show-defaults` prints an example.
-        #[arg(long, value_name = "FILE")]
-        config: PathBuf,
-    },
+    ///
+    /// `--network hoodi --checkpoint URL` needs no configuration file.
+    Run(RunArgs),
     /// Runs the watcher against a simulated network with an incident: 75 keys that sign twice, as
     /// in February 2021, or the incident of any scenario.
     Demo(DemoArgs),
@@ -52,8 +50,8 @@ pub enum Command {
     },
     /// Records what the sources receive into a capture file, until SIGINT or SIGTERM.
     Capture {
-        #[arg(long, value_name = "FILE")]
-        config: PathBuf,
+        #[command(flatten)]
+        run: RunArgs,
         #[arg(long, value_name = "FILE")]
         out: PathBuf,
     },
@@ -120,6 +118,25 @@ pub enum Command {
         #[command(subcommand)]
         action: KillswitchAction,
     },
+}
+
+#[derive(clap::Args)]
+#[group(required = true, multiple = true)]
+pub struct RunArgs {
+    /// Configuration file; `slashwatch config show-defaults` prints an example. Without it the
+    /// defaults hold.
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// A built-in network (mainnet, sepolia, hoodi, holesky, gnosis, chiado, plataberget), or the
+    /// folder of any other one, with config.yaml and, if there are, genesis.ssz and
+    /// bootstrap_nodes.yaml or boot_enr.yaml. It goes before the file.
+    #[arg(long, value_name = "NAME or FOLDER")]
+    pub network: Option<String>,
+    /// Where the first state comes from: a beacon node, an endpoint for checkpoint sync, or a state
+    /// file. Several addresses are compared, and two that disagree about the finalized block stop
+    /// the start. It goes before the file.
+    #[arg(long, value_name = "URL or FILE")]
+    pub checkpoint: Vec<String>,
 }
 
 #[derive(clap::Args)]

@@ -8,7 +8,7 @@ mod progress;
 mod report;
 mod simulate;
 
-use crate::args::{AlertAction, Args, Bench, Command, ConfigAction, Export, KillswitchAction, ReplayArgs};
+use crate::args::{AlertAction, Args, Bench, Command, ConfigAction, Export, KillswitchAction, ReplayArgs, RunArgs};
 use crate::exit::{FAILED, UsageError};
 use crate::output;
 use anyhow::Context as _;
@@ -19,18 +19,18 @@ use std::io::{IsTerminal as _, Write as _};
 use std::path::Path;
 use std::time::Instant;
 use tracing_subscriber::EnvFilter;
-use watcher::config::{Config, LogConfig, LogFormat};
+use watcher::config::{CommandLine, Config, LogConfig, LogFormat};
 
 /// Runs a command and returns the exit code.
 pub fn run(args: Args) -> anyhow::Result<u8> {
     match args.command {
-        Command::Run { config } => {
-            let config = load(&config)?;
+        Command::Run(options) => {
+            let config = load(options)?;
             watcher::run::run(config, stop_signal)?;
             Ok(0)
         }
-        Command::Capture { config, out } => {
-            let config = load(&config)?;
+        Command::Capture { run, out } => {
+            let config = load(run)?;
             let summary = offline::capture::capture(config, &out, stop_signal)?;
             eprintln!("{}: {summary}", out.display());
             Ok(0)
@@ -104,8 +104,9 @@ pub fn run(args: Args) -> anyhow::Result<u8> {
     }
 }
 
-fn load(path: &Path) -> anyhow::Result<Config> {
-    let config = Config::load(path)?;
+fn load(options: RunArgs) -> anyhow::Result<Config> {
+    let RunArgs { config, network, checkpoint } = options;
+    let config = Config::load_with(config.as_deref(), &CommandLine { network, checkpoints: checkpoint })?;
     log_to_stderr(&config.log)?;
     for warning in config.warnings() {
         tracing::warn!(option = warning.path, "{}", warning.text);

@@ -27,12 +27,13 @@ pub use error::NodeError;
 pub use transport::{MAX_NODES, NodeConfig, NodeSet, ResponseLimits};
 pub use types::{BlockId, Finality, Genesis, HeaderInfo, NodeBlock, NodeIdentity, StateId, Syncing, ValidatorStatus};
 
-use consensus::{DecodeError, ForkName, Root, SignedBlock, Slot, Spec, ValidatorIndex};
+use consensus::{Checkpoint, DecodeError, ForkName, Root, SignedBlock, Slot, Spec, ValidatorIndex};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use transport::BodyFormat;
 
+const FINALITY: &str = "/eth/v1/beacon/states/head/finality_checkpoints";
 /// Maximum number of validators in one request.
 const STATUS_BATCH: usize = 64;
 /// Maximum number of validators in one call of [`NodeSet::validator_statuses`].
@@ -189,9 +190,34 @@ impl NodeSet {
         Ok(statuses)
     }
 
+    /// Asks all nodes at the same time for the checkpoint that they have finalized.
+    pub async fn finalized_of_each(&self) -> Vec<(String, Result<Checkpoint, NodeError>)> {
+        let each = (0..self.len()).map(|nth| async move {
+            let answer = self.get_from(nth, FINALITY, BodyFormat::Json, self.limits().small_bytes).await;
+            let finality = answer.and_then(|answer| answer.parse::<Data<Finality>>()).map(|body| body.data);
+            (self.label(nth), finality.map(|finality| finality.finalized))
+        });
+        futures::future::join_all(each).await
+    }
+
+    /// Asks one node for the root of the block in a slot of the chain that it follows. Returns
+    /// `None` if it knows no block there.
+    pub async fn block_root_of(&self, nth: usize, slot: Slot) -> Result<Option<Root>, NodeError> {
+        #[derive(Deserialize)]
+        struct BlockRoot {
+            root: Root,
+        }
+        let path = format!("/eth/v1/beacon/blocks/{slot}/root");
+        match self.get_from(nth, &path, BodyFormat::Json, self.limits().small_bytes).await {
+            Ok(answer) => Ok(Some(answer.parse::<Data<BlockRoot>>()?.data.root)),
+            Err(error) if error.is_not_found() => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
     /// Requests the justified and finalized checkpoints of the head.
     pub async fn finality(&self) -> Result<Finality, NodeError> {
-        self.json("/eth/v1/beacon/states/head/finality_checkpoints").await
+        self.json(FINALITY).await
     }
 
     /// Submits an `AttesterSlashing` (JSON of the beacon API) to the pool of **every** node. v2 is

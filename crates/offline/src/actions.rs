@@ -6,7 +6,7 @@ use actions::lists::reload;
 use alert::{Context, NetworkName};
 use evidence::Store;
 use watcher::WatcherError;
-use watcher::bootstrap;
+use watcher::bootstrap::{self, Endpoints};
 use watcher::config::Config;
 use watcher::datadir::{self, DataDir, DataDirError};
 use watcher::run::{now, runtime};
@@ -80,7 +80,7 @@ async fn name_before_start(config: &Config) -> NetworkName {
     }
     let spec = bootstrap::spec_of_config(config).ok().flatten();
     let mut known = NetworkName { name: spec.map(|spec| spec.config_name).unwrap_or_default(), genesis_validators_root: None };
-    if let Ok(Some(nodes)) = bootstrap::nodes(config) {
+    if let Ok(Endpoints { nodes: Some(nodes), .. }) = Endpoints::new(config) {
         if known.name.is_empty() {
             known.name = nodes.config_spec().await.map(|spec| spec.config_name).unwrap_or_default();
         }

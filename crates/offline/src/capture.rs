@@ -25,9 +25,10 @@ use std::sync::Arc;
 use std::time::Duration;
 use verify::{RawMessage, Verdict};
 use watcher::WatcherError;
+use watcher::bootstrap::{self, Endpoints};
 use watcher::config::Config;
 use watcher::listen::RunningSources;
-use watcher::{bootstrap, clock, listen, run};
+use watcher::{clock, listen, run};
 
 /// Missing blocks that are fetched at the same time.
 const MAX_FETCHES: usize = 4;
@@ -53,15 +54,15 @@ impl fmt::Display for CaptureSummary {
 /// Records until `stop` resolves.
 pub fn capture<F: Future<Output = ()>>(config: Config, out: &Path, stop: fn() -> F) -> Result<CaptureSummary, WatcherError> {
     run::runtime()?.block_on(async {
-        let nodes = bootstrap::nodes(&config)?.map(Arc::new);
+        let endpoints = Endpoints::new(&config)?;
         let mut stopped = std::pin::pin!(stop());
         let start = tokio::select! {
             biased;
             // The wait for a node may be long, so the stop signal is checked here too.
             () = &mut stopped => return Ok(CaptureSummary::default()),
-            start = bootstrap::start_when_a_node_answers(&config, None, nodes.as_deref()) => start?,
+            start = bootstrap::start_when_a_node_answers(&config, None, &endpoints) => start?,
         };
-        record(config, nodes, start, out, stopped).await
+        record(config, endpoints.nodes, start, out, stopped).await
     })
 }
 

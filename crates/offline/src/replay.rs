@@ -29,6 +29,7 @@ use verify::{Verifier, VerifyConfig};
 use watcher::WatcherError;
 use watcher::bootstrap;
 use watcher::datadir::DataDir;
+use watcher::network_folder;
 use watcher::peer_news::peer_news;
 
 /// Maximum number of entries in one lot. The reading thread passes entries on in lots.
@@ -481,7 +482,7 @@ fn spec_by_name(network: &str) -> Result<Spec, WatcherError> {
     if let Some(spec) = Spec::builtin(network) {
         return Ok(spec);
     }
-    let file = Path::new(network).join("config.yaml");
+    let file = network_folder::config_file(Path::new(network));
     if file.is_file() {
         return bootstrap::read_spec(&file);
     }

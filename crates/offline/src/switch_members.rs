@@ -11,7 +11,7 @@ use consensus::state::{StateView, fork_of_state};
 use consensus::{Epoch, Network, PubkeyBytes, Validator, ValidatorIndex};
 use detect::watch::{Entry, Selector};
 use std::collections::{BTreeMap, BTreeSet};
-use watcher::bootstrap;
+use watcher::bootstrap::{self, Endpoints};
 use watcher::clock;
 use watcher::config::Config;
 use watcher::datadir;
@@ -123,7 +123,7 @@ fn member_state(index: ValidatorIndex, validator: &Validator, now: Epoch) -> Mem
 
 /// Asks the nodes. Only members that are named by index can be asked about.
 fn of_nodes<'a>(config: &Config, active: &ActiveConfig, groups: &[&'a str]) -> Result<MemberStates<'a>, String> {
-    let nodes = bootstrap::nodes(config).map_err(|error| error.to_string())?;
+    let nodes = Endpoints::new(config).map_err(|error| error.to_string())?.nodes;
     let Some(nodes) = nodes else {
         return Err("there is no state and no node; it is known after the first start, or with `network.state`".into());
     };

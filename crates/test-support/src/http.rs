@@ -78,6 +78,26 @@ impl Request {
 /// Answers requests until the test ends. `answer` returns the status code and the reason of each
 /// answer. Answers have no body.
 pub fn serve(address: SocketAddr, answer: impl Fn(Request) -> &'static str + Send + Sync + 'static) -> SocketAddr {
+    serve_raw(address, move |request| {
+        let status = answer(request);
+        // An answer with status 204 must not have a length.
+        let length = if status.starts_with("204") { "" } else { "Content-Length: 0\r\n" };
+        format!("HTTP/1.1 {status}\r\n{length}\r\n").into_bytes()
+    })
+}
+
+/// Answers requests until the test ends: with 200 and what `answer` returns, or with 404. A body
+/// that begins with a brace is JSON, any other one is SSZ.
+pub fn serve_bodies(address: SocketAddr, answer: impl Fn(Request) -> Option<Vec<u8>> + Send + Sync + 'static) -> SocketAddr {
+    serve_raw(address, move |request| {
+        let (status, body) = answer(request).map_or(("404 Not Found", b"{}".to_vec()), |body| ("200 OK", body));
+        let kind = if body.starts_with(b"{") { "application/json" } else { "application/octet-stream" };
+        let head = format!("HTTP/1.1 {status}\r\nContent-Type: {kind}\r\nContent-Length: {}\r\n\r\n", body.len());
+        [head.into_bytes(), body].concat()
+    })
+}
+
+fn serve_raw(address: SocketAddr, answer: impl Fn(Request) -> Vec<u8> + Send + Sync + 'static) -> SocketAddr {
     let listener = TcpListener::bind(address).expect("a free port");
     let address = listener.local_addr().expect("bound");
     let answer = Arc::new(answer);
@@ -87,11 +107,7 @@ pub fn serve(address: SocketAddr, answer: impl Fn(Request) -> &'static str + Sen
             std::thread::spawn(move || {
                 let mut reader = BufReader::new(stream);
                 while let Some(request) = read_request(&mut reader) {
-                    let status = answer(request);
-                    let text = format!("HTTP/1.1 {status}\r\nContent-Length: 0\r\n\r\n");
-                    // An answer with status 204 must not have a length.
-                    let text = if status.starts_with("204") { text.replace("Content-Length: 0\r\n", "") } else { text };
-                    if reader.get_mut().write_all(text.as_bytes()).is_err() {
+                    if reader.get_mut().write_all(&answer(request)).is_err() {
                         return;
                     }
                 }

@@ -1,6 +1,10 @@
 //! Loads the chain for a configuration: from a state of a beacon node, of a file or of the last
 //! run, and from the blocks since then.
 //!
+//! A node of one's own is believed. Endpoints for checkpoint sync are other people's: they are
+//! compared with each other, and the state has to be the one that they call finalized
+//! ([`crate::checkpoint`]).
+//!
 //! A node is asked for its finalized state and not for its head. Every branch that is still alive
 //! grows from the finalized state, so votes of both halves of a split can be resolved. The blocks
 //! after that state are fetched too. They are verified like any other block.
@@ -8,11 +12,13 @@
 use crate::config::Config;
 use crate::datadir::{DataDir, DataDirError};
 use crate::error::WatcherError;
+use crate::{checkpoint, network_folder};
 use base::Backoff;
 use chain::node::{BlockId, NodeConfig, NodeError, NodeSet, StateId};
 use chain::{Chain, Progress, PubkeyCache};
-use consensus::{Network, Slot, Spec};
+use consensus::{Checkpoint, Network, Root, Slot, Spec};
 use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 use verify::{RawMessage, Time};
 
@@ -21,6 +27,9 @@ use verify::{RawMessage, Time};
 const MAX_BLOCKS: u64 = 1024;
 /// The pauses between attempts to find a node that answers.
 const PAUSES: Backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(30));
+/// A state of the last run that is at most this much older than finality is used instead of one
+/// from an endpoint. The blocks in between are fewer bytes than a state.
+const RECENT_EPOCHS: u64 = 8;
 /// Largest size of a state file.
 const MAX_STATE_BYTES: u64 = 2 << 30;
 
@@ -36,48 +45,133 @@ pub struct Start {
     pub node_away: bool,
 }
 
-/// Returns the beacon nodes of a configuration, or `None` if it names none.
-pub fn nodes(config: &Config) -> Result<Option<NodeSet>, WatcherError> {
-    if config.nodes.urls.is_empty() {
-        return Ok(None);
+/// The endpoints that the configuration names.
+#[derive(Clone)]
+pub struct Endpoints {
+    /// The operator's own beacon nodes.
+    pub nodes: Option<Arc<NodeSet>>,
+    /// Endpoints from which only states are taken.
+    pub checkpoints: Option<Arc<NodeSet>>,
+}
+
+impl Endpoints {
+    pub fn new(config: &Config) -> Result<Self, WatcherError> {
+        let options = NodeConfig {
+            request_timeout: config.nodes.timeout,
+            connect_timeout: config.nodes.timeout,
+            state_timeout: config.nodes.state_timeout,
+            ..NodeConfig::default()
+        };
+        let set = |urls: &[String]| -> Result<Option<Arc<NodeSet>>, WatcherError> {
+            if urls.is_empty() { Ok(None) } else { Ok(Some(Arc::new(NodeSet::new(urls, options.clone())?))) }
+        };
+        Ok(Self { nodes: set(&config.nodes.urls)?, checkpoints: set(&config.nodes.checkpoints)? })
     }
-    let options = NodeConfig {
-        request_timeout: config.nodes.timeout,
-        connect_timeout: config.nodes.timeout,
-        state_timeout: config.nodes.state_timeout,
-        ..NodeConfig::default()
-    };
-    Ok(Some(NodeSet::new(&config.nodes.urls, options)?))
 }
 
 /// Loads the chain. `dir` is where public keys are cached and where the last state is kept. Without
 /// it nothing is kept.
-pub async fn start(config: &Config, dir: Option<&DataDir>, nodes: Option<&NodeSet>) -> Result<Start, WatcherError> {
-    let (spec, state_ssz, node_away) = match (&config.network.state, nodes) {
-        (Some(path), _) => (spec_without_node(config, dir)?, read_state(path)?, false),
-        (None, Some(nodes)) => match from_node(config, dir, nodes).await {
-            Ok((spec, state)) => (spec, state, false),
-            Err(error @ WatcherError::Node(_)) => {
-                let Some((spec, state)) = from_last_run(config, dir)? else { return Err(error) };
-                tracing::warn!(%error, "no beacon node answers; the watcher starts from the state of the last run");
-                (spec, state, true)
-            }
-            Err(error) => return Err(error),
-        },
-        (None, None) => return Err(WatcherError::Usage("no state and no node: set `network.state` or `nodes.urls`".into())),
-    };
+pub async fn start(config: &Config, dir: Option<&DataDir>, endpoints: &Endpoints) -> Result<Start, WatcherError> {
+    let first = first_state(config, dir, endpoints).await?;
     let mut keys = match dir {
         Some(dir) => PubkeyCache::open(&dir.pubkeys_path())?,
         None => PubkeyCache::in_memory(),
     };
-    let chain = load(spec, &state_ssz, &mut keys, &mut |_| ())?;
+    let chain = load(first.spec, &first.ssz, &mut keys, &mut |_| ())?;
+    if let (Some(agreed), Some(checkpoints)) = (first.agreed, &endpoints.checkpoints) {
+        checkpoint::expect_block(checkpoints, chain.network(), agreed, chain.head().root).await?;
+    }
     if let Some(dir) = dir {
         dir.bind(chain.network())?;
-        if !node_away {
-            dir.write("state.ssz", &state_ssz)?;
+        if !first.is_of_last_run {
+            dir.write_state(&first.ssz)?;
         }
     }
-    Ok(Start { chain, keys, state_ssz, node_away })
+    Ok(Start { chain, keys, state_ssz: first.ssz, node_away: first.node_away })
+}
+
+/// A state to start from.
+struct FirstState {
+    spec: Spec,
+    ssz: Vec<u8>,
+    /// The checkpoint whose block the state has to belong to.
+    agreed: Option<Checkpoint>,
+    is_of_last_run: bool,
+    node_away: bool,
+}
+
+async fn first_state(config: &Config, dir: Option<&DataDir>, endpoints: &Endpoints) -> Result<FirstState, WatcherError> {
+    let fetched = match endpoints {
+        _ if config.network.state.is_some() => None,
+        Endpoints { checkpoints: Some(checkpoints), .. } => Some(from_checkpoints(config, dir, checkpoints).await),
+        Endpoints { nodes: Some(nodes), .. } => Some(from_node(config, dir, nodes).await),
+        Endpoints { nodes: None, checkpoints: None } => None,
+    };
+    match fetched {
+        Some(Ok(state)) => Ok(state),
+        Some(Err(error @ WatcherError::Node(_))) => {
+            let Some(state) = last_state(config, dir)? else { return Err(error) };
+            tracing::warn!(%error, "no beacon node answers; the watcher starts from the state of the last run");
+            Ok(FirstState { node_away: true, ..state })
+        }
+        Some(Err(error)) => Err(error),
+        None => from_files(config, dir),
+    }
+}
+
+/// Takes the later one of the configured state and that of the last run. Without both, takes the
+/// genesis state in the network's folder.
+fn from_files(config: &Config, dir: Option<&DataDir>) -> Result<FirstState, WatcherError> {
+    let last = last_state(config, dir)?;
+    let genesis = config.network.folder.as_deref().map(network_folder::genesis_state).filter(|path| path.is_file());
+    let Some(path) = config.network.state.clone().or(genesis) else {
+        return last.ok_or_else(|| {
+            WatcherError::Usage(
+                "there is no state to start from: give a beacon node (`nodes.urls`), an endpoint for checkpoint sync \
+                 (--checkpoint URL) or a state file (--checkpoint FILE)"
+                    .into(),
+            )
+        });
+    };
+    let ssz = read_state(&path)?;
+    let is_older = |last: &FirstState| {
+        state_head(&ssz).zip(state_head(&last.ssz)).is_some_and(|(given, last)| given.0 == last.0 && given.1 < last.1)
+    };
+    if let Some(last) = last.filter(is_older) {
+        tracing::info!(given = %path.display(), "the state of the last run is later than the given one and is used");
+        return Ok(last);
+    }
+    let spec = spec_without_node(config, dir)?;
+    Ok(FirstState { spec, ssz, agreed: None, is_of_last_run: false, node_away: false })
+}
+
+/// Reads the genesis validators root and the slot at the beginning of a state. They have the same
+/// place in every fork.
+fn state_head(ssz: &[u8]) -> Option<(Root, Slot)> {
+    let (root, slot) = (ssz.get(8..40)?, ssz.get(40..48)?);
+    Some((Root::from_slice(root), Slot::new(u64::from_le_bytes(slot.try_into().ok()?))))
+}
+
+/// Fetches the state that the endpoints call finalized. The state of the last run is used instead
+/// if it is hardly older, because such an endpoint serves many people, and a state of mainnet has
+/// 300 MB.
+async fn from_checkpoints(config: &Config, dir: Option<&DataDir>, checkpoints: &NodeSet) -> Result<FirstState, WatcherError> {
+    check_networks(config, dir, checkpoints, "--checkpoint or `nodes.checkpoints`").await?;
+    let spec = match spec_of_config(config)? {
+        Some(spec) => spec,
+        None => checkpoints.config_spec().await?,
+    };
+    let agreed = checkpoint::agreed(checkpoints, &spec.preset).await?;
+    if let Some(last) = last_state(config, dir)?
+        && let Some((_, slot)) = state_head(&last.ssz)
+        && slot.epoch(&spec.preset).saturating_add(RECENT_EPOCHS) >= agreed.epoch
+    {
+        tracing::info!(%slot, finalized = %agreed.epoch, "the state of the last run is recent enough; none is fetched");
+        return Ok(FirstState { spec, ..last });
+    }
+    tracing::info!(epoch = %agreed.epoch, root = %agreed.root, "fetching the finalized state");
+    let ssz = checkpoints.state_ssz(StateId::Finalized).await?;
+    Ok(FirstState { spec, ssz, agreed: Some(agreed), is_of_last_run: false, node_away: false })
 }
 
 /// Loads a chain from a state. Progress is reported to `on_progress`, and every two seconds to the
@@ -168,11 +262,11 @@ pub async fn state_of(nodes: &NodeSet) -> Result<Vec<u8>, NodeError> {
 pub async fn start_when_a_node_answers(
     config: &Config,
     dir: Option<&DataDir>,
-    nodes: Option<&NodeSet>,
+    endpoints: &Endpoints,
 ) -> Result<Start, WatcherError> {
     let mut n_failures = 0;
     loop {
-        match start(config, dir, nodes).await {
+        match start(config, dir, endpoints).await {
             Err(WatcherError::Node(error)) if error.is_transient() => {
                 n_failures += 1;
                 let pause = PAUSES.pause(n_failures);
@@ -186,10 +280,12 @@ pub async fn start_when_a_node_answers(
 
 /// Returns an error if a node is on another network than the configuration, the data directory or
 /// the first node that answers.
-async fn check_networks(config: &Config, dir: Option<&DataDir>, nodes: &NodeSet) -> Result<(), WatcherError> {
+/// `option` is the option that names the nodes.
+async fn check_networks(config: &Config, dir: Option<&DataDir>, nodes: &NodeSet, option: &str) -> Result<(), WatcherError> {
     let configured = spec_of_config(config)?;
     let mut wanted = configured.as_ref().map(|spec| (spec.config_name.clone(), genesis_version(spec)));
-    let builtin = config.network.name.as_deref().filter(|_| config.network.config.is_none()).and_then(Network::builtin);
+    let by_file = config.network.config.is_some() || config.network.folder.is_some();
+    let builtin = config.network.name.as_deref().filter(|_| !by_file).and_then(Network::builtin);
     let known = dir.map(DataDir::network).transpose()?.flatten().or(builtin);
     let mut wanted_root = known.map(|network| network.genesis_validators_root);
     for (node, network) in nodes.networks().await {
@@ -197,7 +293,7 @@ async fn check_networks(config: &Config, dir: Option<&DataDir>, nodes: &NodeSet)
         let Ok(network) = network else { continue };
         let other = |what: &str, found: String, wanted: String| {
             Err(WatcherError::Usage(format!(
-                "node {node} is of another network ({}): {what} is {found}, expected {wanted}; correct `nodes.urls`, or the network \
+                "node {node} is of another network ({}): {what} is {found}, expected {wanted}; correct {option}, or the network \
                  that is configured, and give each network a data directory of its own",
                 network.spec.config_name
             )))
@@ -223,18 +319,20 @@ fn genesis_version(spec: &Spec) -> [u8; 4] {
     spec.forks.first().map_or([0; 4], |fork| fork.version)
 }
 
-async fn from_node(config: &Config, dir: Option<&DataDir>, nodes: &NodeSet) -> Result<(Spec, Vec<u8>), WatcherError> {
-    check_networks(config, dir, nodes).await?;
+async fn from_node(config: &Config, dir: Option<&DataDir>, nodes: &NodeSet) -> Result<FirstState, WatcherError> {
+    check_networks(config, dir, nodes, "`nodes.urls`").await?;
     let spec = match spec_of_config(config)? {
         Some(spec) => spec,
         None => nodes.config_spec().await?,
     };
-    Ok((spec, state_of(nodes).await?))
+    Ok(FirstState { spec, ssz: state_of(nodes).await?, agreed: None, is_of_last_run: false, node_away: false })
 }
 
-fn from_last_run(config: &Config, dir: Option<&DataDir>) -> Result<Option<(Spec, Vec<u8>)>, WatcherError> {
+/// Reads the state of the last run, if there is one.
+fn last_state(config: &Config, dir: Option<&DataDir>) -> Result<Option<FirstState>, WatcherError> {
     let Some(dir) = dir.filter(|dir| dir.state_path().is_file()) else { return Ok(None) };
-    Ok(Some((spec_without_node(config, Some(dir))?, read_state(&dir.state_path())?)))
+    let (spec, ssz) = (spec_without_node(config, Some(dir))?, read_state(&dir.state_path())?);
+    Ok(Some(FirstState { spec, ssz, agreed: None, is_of_last_run: true, node_away: false }))
 }
 
 fn spec_without_node(config: &Config, dir: Option<&DataDir>) -> Result<Spec, WatcherError> {
@@ -242,16 +340,20 @@ fn spec_without_node(config: &Config, dir: Option<&DataDir>) -> Result<Spec, Wat
         return Ok(spec);
     }
     let known = dir.map(DataDir::network).transpose()?.flatten();
-    let unknown =
-        || WatcherError::Usage("a state does not say which network it belongs to: set `network.name` or `network.config`".into());
+    let unknown = || {
+        WatcherError::Usage(
+            "a state does not say which network it belongs to: name it (--network, `network.name` or `network.folder`)".into(),
+        )
+    };
     known.map(|network| network.spec).ok_or_else(unknown)
 }
 
 /// Returns the specification of the configured network, or `None` if the configuration names no
 /// network.
 pub fn spec_of_config(config: &Config) -> Result<Option<Spec>, WatcherError> {
-    if let Some(path) = &config.network.config {
-        return read_spec(path).map(Some);
+    let in_folder = config.network.folder.as_deref().map(network_folder::config_file);
+    if let Some(path) = config.network.config.clone().or(in_folder) {
+        return read_spec(&path).map(Some);
     }
     // The name was checked with the configuration, so it is known here.
     Ok(config.network.name.as_deref().and_then(Spec::builtin))

@@ -39,6 +39,17 @@ pub struct Config {
     /// it.
     #[serde(skip)]
     pub source: Option<PathBuf>,
+    #[serde(skip)]
+    pub command_line: CommandLine,
+}
+
+/// Options of the command line that go before the file.
+#[derive(Clone, Debug, Default)]
+pub struct CommandLine {
+    /// A built-in network, or the folder of one.
+    pub network: Option<String>,
+    /// Addresses for [`NodesConfig::checkpoints`], and at most one state file.
+    pub checkpoints: Vec<String>,
 }
 
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -46,7 +57,10 @@ pub struct Config {
 pub struct NetworkSection {
     /// Name of a built-in network.
     pub name: Option<String>,
-    /// The `config.yaml` of a network. It takes precedence over `name`.
+    /// The folder of any other network, see [`crate::network_folder`]. It takes precedence over
+    /// `name`.
+    pub folder: Option<PathBuf>,
+    /// The `config.yaml` of a network. It takes precedence over `folder` and `name`.
     pub config: Option<PathBuf>,
     /// A beacon state to start from instead of one from a node: SSZ, or SSZ in framed snappy.
     pub state: Option<PathBuf>,
@@ -57,6 +71,9 @@ pub struct NetworkSection {
 pub struct NodesConfig {
     /// REST addresses of beacon nodes, tried in this order.
     pub urls: Vec<String>,
+    /// REST addresses from which only states are taken: other people's nodes, or endpoints for
+    /// checkpoint sync. They have to agree about the finalized block.
+    pub checkpoints: Vec<String>,
     #[serde(with = "humantime_serde")]
     pub timeout: Duration,
     /// How long the download of a state may take. A mainnet state has about 300 MB.
@@ -190,13 +207,20 @@ impl Default for Config {
             api: ApiConfig::default(),
             log: LogConfig::default(),
             source: None,
+            command_line: CommandLine::default(),
         }
     }
 }
 
 impl Default for NodesConfig {
     fn default() -> Self {
-        Self { urls: Vec::new(), timeout: Duration::from_secs(10), state_timeout: Duration::from_secs(300), refresh_epochs: 64 }
+        Self {
+            urls: Vec::new(),
+            checkpoints: Vec::new(),
+            timeout: Duration::from_secs(10),
+            state_timeout: Duration::from_secs(300),
+            refresh_epochs: 64,
+        }
     }
 }
 
@@ -206,7 +230,7 @@ impl Default for GossipSection {
             enabled: true,
             listen: vec!["/ip4/0.0.0.0/tcp/9010".into()],
             peers: Vec::new(),
-            max_peers: 100,
+            max_peers: 200,
             data_column_subnets: 4,
             identity_file: None,
             queue_messages: 65_536,
@@ -263,17 +287,29 @@ fn lines(problems: &[Problem]) -> String {
 impl Config {
     /// Reads and checks a file. Relative paths in the file are relative to its folder.
     pub fn load(path: &Path) -> Result<Self, ConfigError> {
+        Self::load_with(Some(path), &CommandLine::default())
+    }
+
+    /// Does the same as [`Config::load`] with options that go before the file. Without a file, the
+    /// defaults hold.
+    pub fn load_with(path: Option<&Path>, options: &CommandLine) -> Result<Self, ConfigError> {
+        let Some(path) = path else { return Self::parse_with("", Path::new("the command line"), options) };
         let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Unreadable { path: path.into(), source })?;
-        Ok(Self { source: Some(path.into()), ..Self::parse(&text, path)? })
+        Ok(Self { source: Some(path.into()), ..Self::parse_with(&text, path, options)? })
     }
 
     /// Does the same as [`Config::load`] for a text. `path` names the text in errors, and relative
     /// paths are relative to its folder.
     pub fn parse(text: &str, path: &Path) -> Result<Self, ConfigError> {
+        Self::parse_with(text, path, &CommandLine::default())
+    }
+
+    fn parse_with(text: &str, path: &Path, options: &CommandLine) -> Result<Self, ConfigError> {
         let read = raw::read(text).map_err(|text| ConfigError::NotToml { path: path.into(), text })?;
         let raw::Read { config, mut problems, dropped } = read;
         if let Some(mut config) = config {
             config.anchor(path.parent().unwrap_or(Path::new("")));
+            problems.extend(config.apply(options));
             let misread: Vec<String> = problems.iter().map(|problem| problem.path.clone()).collect();
             let others = config.problems().into_iter().map(|one| Problem { path: dropped.in_file(&one.path), ..one });
             // A value that could not be read is reported once. The problem that the value is
@@ -291,9 +327,32 @@ impl Config {
         include_str!("../../../config/reference.toml")
     }
 
+    /// Sets what the command line says. What the file says about the same subject is dropped.
+    fn apply(&mut self, options: &CommandLine) -> Option<Problem> {
+        self.command_line = options.clone();
+        if let Some(network) = &options.network {
+            let is_builtin = consensus::Spec::builtin(network).is_some();
+            self.network = match is_builtin {
+                true => NetworkSection { name: Some(network.clone()), ..NetworkSection::default() },
+                false => NetworkSection { folder: Some(network.into()), ..NetworkSection::default() },
+            };
+        }
+        if options.checkpoints.is_empty() {
+            return None;
+        }
+        let (urls, files): (Vec<String>, Vec<String>) =
+            options.checkpoints.iter().cloned().partition(|text| text.contains("://"));
+        self.nodes.checkpoints = urls;
+        self.network.state = files.first().map(PathBuf::from);
+        let second = files.get(1)?;
+        let text = format!("{second:?} is a second state file, and the watcher starts from one: give one file, or addresses");
+        Some(Problem { path: "--checkpoint".into(), text })
+    }
+
     fn anchor(&mut self, folder: &Path) {
         let paths = [
             Some(&mut self.data_dir),
+            self.network.folder.as_mut(),
             self.network.config.as_mut(),
             self.network.state.as_mut(),
             self.gossip.identity_file.as_mut(),

@@ -149,8 +149,20 @@ impl DataDir {
     }
 
     pub fn state_path(&self) -> PathBuf {
-        self.path.join("state.ssz")
+        state_path(&self.path)
     }
+
+    /// Keeps a state for the next start.
+    pub fn write_state(&self, ssz: &[u8]) -> Result<(), DataDirError> {
+        self.write(STATE, ssz)
+    }
+}
+
+const STATE: &str = "state.ssz";
+
+/// The path of the state of the last run in a data directory.
+pub fn state_path(data_dir: &Path) -> PathBuf {
+    data_dir.join(STATE)
 }
 
 /// Takes a shared lock, which keeps watchers away from a directory that is only read. Any number of

@@ -7,6 +7,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 pub mod bootstrap;
+mod checkpoint;
 pub mod clock;
 pub mod config;
 pub mod datadir;
@@ -15,6 +16,7 @@ mod engine_thread;
 mod error;
 mod inputs;
 pub mod listen;
+pub mod network_folder;
 mod node_task;
 pub mod peer_news;
 pub mod run;

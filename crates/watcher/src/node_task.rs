@@ -4,10 +4,11 @@
 //! When no node answers, the watcher continues with what it knows. The task logs that once, and
 //! once more when a node answers again.
 
+use crate::datadir::DataDir;
 use crate::engine_thread::Input;
 use crate::inputs::Inputs;
 use crate::{bootstrap, clock};
-use chain::node::{BlockId, NodeSet};
+use chain::node::{BlockId, NodeSet, StateId};
 use consensus::{Epoch, Network, Root, Slot};
 use engine::metrics::Metrics;
 use std::collections::HashMap;
@@ -25,6 +26,8 @@ const TRIES: u32 = 3;
 const MAX_FETCHED: usize = 16;
 /// Number of roots that are remembered as requested.
 const MAX_ASKED: usize = 1024;
+/// A checkpoint endpoint is asked for a state this many times less often than a node of one's own.
+const CHECKPOINT_PATIENCE: u64 = 4;
 /// Time between two polls of the node when nothing is wanted.
 const POLL_INTERVAL: Duration = Duration::from_secs(12);
 
@@ -36,9 +39,22 @@ pub struct NodeRequests {
     pub state: watch::Receiver<bool>,
 }
 
+/// Whose nodes are asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NodeRole {
+    /// The operator's own: asked for everything, every slot.
+    Own,
+    /// Other people's, for checkpoint sync: asked for finality every epoch, for a finalized state
+    /// rarely, and for no blocks.
+    Checkpoint,
+}
+
 /// The task that asks the beacon nodes, with everything that it needs.
 pub struct NodeTask {
     pub nodes: Arc<NodeSet>,
+    pub role: NodeRole,
+    /// Where a fetched state is kept for the next start.
+    pub dir: Arc<DataDir>,
     pub network: Arc<Network>,
     pub queue: Inputs,
     pub metrics: Metrics,
@@ -57,10 +73,20 @@ impl NodeTask {
     }
 
     async fn follow(self, mut requests: NodeRequests) {
-        self.catch_up().await;
+        let slot = self.network.spec.slot_duration;
+        let (every, refresh_epochs) = match self.role {
+            NodeRole::Own => {
+                self.catch_up().await;
+                (POLL_INTERVAL.min(slot), self.refresh_epochs)
+            }
+            NodeRole::Checkpoint => {
+                let epoch = slot.saturating_mul(self.network.preset().slots_per_epoch as u32);
+                (epoch, self.refresh_epochs.saturating_mul(CHECKPOINT_PATIENCE))
+            }
+        };
         let mut asked = RequestedBlocks::default();
         let mut state_of = self.epoch();
-        let mut poll = tokio::time::interval(POLL_INTERVAL.min(self.network.spec.slot_duration));
+        let mut poll = tokio::time::interval(every);
         poll.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             tokio::select! {
@@ -69,10 +95,17 @@ impl NodeTask {
                 changed = requests.state.changed() => if changed.is_err() { return },
             }
             let wanted = requests.blocks.borrow_and_update().clone();
-            self.fetch_blocks(&wanted, &mut asked).await;
-            let old = self.epoch().as_u64().saturating_sub(state_of.as_u64()) >= self.refresh_epochs;
+            if self.role == NodeRole::Own {
+                self.fetch_blocks(&wanted, &mut asked).await;
+            }
+            let age = self.epoch().as_u64().saturating_sub(state_of.as_u64());
             let wants_state = *requests.state.borrow_and_update();
-            if (old || wants_state) && self.epoch() > state_of && self.fetch_state().await {
+            let is_due = match self.role {
+                NodeRole::Own => age >= refresh_epochs || (wants_state && age > 0),
+                // The state is that of the finalized block, which is older than what is wanted now.
+                NodeRole::Checkpoint => age >= refresh_epochs || (wants_state && age >= self.refresh_epochs),
+            };
+            if is_due && self.fetch_state().await {
                 state_of = self.epoch();
             }
         }
@@ -97,6 +130,9 @@ impl NodeTask {
                 let _ = self.queue.send(input).await;
             }
             Err(error) => self.note_no_answer(&error.to_string()),
+        }
+        if self.role == NodeRole::Checkpoint {
+            return;
         }
         // A failure here is not reported, because the request for finality already showed whether
         // the node answers.
@@ -125,8 +161,15 @@ impl NodeTask {
     }
 
     async fn fetch_state(&self) -> bool {
-        match self.nodes.state_ssz(chain::node::StateId::Head).await {
+        let id = match self.role {
+            NodeRole::Own => StateId::Head,
+            NodeRole::Checkpoint => StateId::Finalized,
+        };
+        match self.nodes.state_ssz(id).await {
             Ok(state) => {
+                if let Err(error) = self.dir.write_state(&state) {
+                    tracing::warn!(%error, "a newer state is used but not kept; the next start begins with an older one");
+                }
                 let _ = self.queue.send(Input::State(state)).await;
                 true
             }

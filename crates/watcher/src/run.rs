@@ -82,7 +82,7 @@ pub struct Watcher {
     queue: WeakInputs,
     // This field is the last one, so that the directory is released when everything else is
     // dropped.
-    _dir: DataDir,
+    _dir: Arc<DataDir>,
 }
 
 impl Watcher {

@@ -109,7 +109,7 @@ pub fn hangups() -> Option<Signal> {
 }
 
 /// Reads the sections `[watch]` and `[alerts]` of a configuration file.
-pub type ReadConfig = fn(&Path) -> Result<(WatchConfig, AlertsConfig), String>;
+pub type ReadConfig = Arc<dyn Fn(&Path) -> Result<(WatchConfig, AlertsConfig), String> + Send + Sync>;
 
 /// Follows the files until cancelled. After each change it reports what is in use, or what cannot
 /// be used. `source` is the configuration file, if there is one.
@@ -134,8 +134,8 @@ pub async fn follow(
         if !asked && wrong.is_none() && seen == now.seen {
             continue;
         }
-        let (from, old) = (source.clone(), now.clone());
-        let read = tokio::task::spawn_blocking(move || reread(from.as_deref(), read_config, &old)).await;
+        let (from, old, read_config) = (source.clone(), now.clone(), read_config.clone());
+        let read = tokio::task::spawn_blocking(move || reread(from.as_deref(), &read_config, &old)).await;
         match read {
             Ok(Ok(next)) => {
                 let (groups, entries) = (next.list.groups().count(), next.list.entries().len());
@@ -176,7 +176,7 @@ async fn pause(length: Duration) {
 
 /// Reads `[watch]` and `[[alerts.routes]]` of the configuration again, with the lists and secrets
 /// that they name.
-fn reread(source: Option<&Path>, read_config: ReadConfig, old: &ActiveConfig) -> Result<ActiveConfig, String> {
+fn reread(source: Option<&Path>, read_config: &ReadConfig, old: &ActiveConfig) -> Result<ActiveConfig, String> {
     let own = stamp_all(source);
     let (watch, alerts) = match source {
         Some(path) => read_config(path)?,
@@ -286,6 +286,10 @@ mod tests {
         alerts: AlertsConfig,
     }
 
+    fn reads() -> ReadConfig {
+        Arc::new(read_config)
+    }
+
     fn read_config(path: &Path) -> Result<(WatchConfig, AlertsConfig), String> {
         let text = std::fs::read_to_string(path).map_err(|error| error.to_string())?;
         let Sections { mut watch, mut alerts } = toml::from_str(&text).map_err(|error| error.to_string())?;
@@ -332,7 +336,8 @@ mod tests {
             let (changed, mut seen) = watch::channel(Arc::new(read.clone()));
             let cancel = CancellationToken::new();
             let reports = ReloadReports { changed, refused: watch::channel(None).0, now: || Time::default() };
-            let task = tokio::spawn(follow(Some(self.source.clone()), read_config, read, None, reports, cancel.clone()));
+            let task =
+                tokio::spawn(follow(Some(self.source.clone()), Arc::new(read_config), read, None, reports, cancel.clone()));
             let now = tokio::time::timeout(PATIENCE, seen.wait_for(|now| wanted(now))).await.expect("seen in time");
             let now = now.unwrap().clone();
             cancel.cancel();
@@ -361,7 +366,7 @@ mod tests {
         let read = stage.read();
         stage
             .configure(&format!("[[watch.groups]]\nname = \"acme\"\nkeys = [\"1\"]\nkill_switch = {{ command = [{stop:?}] }}\n"));
-        reread(Some(&stage.source), read_config, &read).expect_err("it is not executable yet");
+        reread(Some(&stage.source), &reads(), &read).expect_err("it is not executable yet");
         let mend = async {
             // The pause lets the follower notice the problem first.
             tokio::time::sleep(Duration::from_millis(50)).await;
@@ -382,7 +387,7 @@ mod tests {
         stage.file("keys.csv", "group,key\nacme,zebra\n");
         let task = tokio::spawn(follow(
             Some(stage.source.clone()),
-            read_config,
+            reads(),
             read,
             None,
             ReloadReports { changed, refused, now: || Time::default() },
@@ -442,7 +447,7 @@ mod tests {
         assert!(renamed.routes.get("ops").is_err());
         // An empty secret is refused and changes nothing.
         stage.file("ops.secret", "");
-        assert!(reread(Some(&stage.source), read_config, &renamed).unwrap_err().contains("is empty"));
+        assert!(reread(Some(&stage.source), &reads(), &renamed).unwrap_err().contains("is empty"));
     }
 
     #[test]

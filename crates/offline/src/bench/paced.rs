@@ -120,9 +120,9 @@ fn prepare(options: &PacedOptions) -> Result<(Config, Spec), WatcherError> {
     let mut config = Config {
         data_dir: options.data_dir.clone(),
         network: NetworkSection {
-            name: None,
             config: Some(write("config.yaml", yaml.as_bytes())?),
             state: Some(write("state.ssz", &state)?),
+            ..NetworkSection::default()
         },
         gossip: GossipSection { listen: Vec::new(), ..GossipSection::default() },
         ..Config::default()

@@ -1,6 +1,7 @@
 //! Checks of a configuration. All problems are reported at once, with their path in the file.
 
 use super::{Config, GossipSection, IndexConfig, LogConfig, NetworkSection, NodesConfig, VerifySection};
+use crate::network_folder;
 use actions::config::Problem;
 use alert::is_http;
 use std::time::Duration;
@@ -26,7 +27,15 @@ impl Config {
         let mut problems = Vec::new();
         let wrong: Wrong = &mut |path, text| problems.push(Problem { path: path.into(), text });
         let has_nodes = !self.nodes.urls.is_empty();
-        self.network.problems(has_nodes, wrong);
+        self.network.problems(has_nodes || !self.nodes.checkpoints.is_empty(), wrong);
+        if !self.has_state() {
+            wrong(
+                "nodes",
+                "there is no state to start from, and committees and keys come from one: give `urls` with your beacon node, or \
+                 `checkpoints` with an endpoint for checkpoint sync (--checkpoint URL), or `network.state` with a state file"
+                    .into(),
+            );
+        }
         self.nodes.problems(wrong);
         self.gossip.problems(wrong);
         self.verify.problems(wrong);
@@ -51,39 +60,57 @@ impl Config {
     }
 }
 
+impl Config {
+    /// Returns whether there is something to take a first state from: a file, a node, the folder of
+    /// the network, or the last run.
+    fn has_state(&self) -> bool {
+        let last_run = crate::datadir::state_path(&self.data_dir).is_file();
+        let in_folder = self.network.folder.as_deref().is_some_and(|folder| network_folder::genesis_state(folder).is_file());
+        let is_online = !self.nodes.urls.is_empty() || !self.nodes.checkpoints.is_empty();
+        self.network.state.is_some() || is_online || in_folder || last_run
+    }
+}
+
 impl NetworkSection {
     fn problems(&self, has_nodes: bool, wrong: Wrong) {
-        if self.name.is_none() && self.config.is_none() && !has_nodes {
-            wrong(
-                "network",
-                "no network is named: set `name`, or `config` and `state`, or `nodes.urls` to learn it from a node".into(),
+        let known = || consensus::Network::builtin_names().collect::<Vec<_>>().join(", ");
+        if self.name.is_none() && self.folder.is_none() && self.config.is_none() && !has_nodes {
+            let text = format!(
+                "no network is named: set `name` (or --network) to one of {}, or `folder` to that of another network, or \
+                 `nodes.urls` to learn it from a node",
+                known()
             );
+            wrong("network", text);
+        }
+        if let Some(folder) = self.folder.as_ref().filter(|folder| !network_folder::config_file(folder).is_file()) {
+            let text = format!(
+                "{} is neither a built-in network ({}) nor a folder with config.yaml; check the name or the path",
+                folder.display(),
+                known()
+            );
+            wrong("network.folder", text);
         }
         if let Some(name) = self.name.as_ref().filter(|name| consensus::Spec::builtin(name).is_none()) {
-            let known = consensus::Network::builtin_names().collect::<Vec<_>>().join(", ");
-            wrong(
-                "network.name",
-                format!("{name:?} is not built in; there are {known}; for others use `config` with the network's config.yaml"),
+            let text = format!(
+                "{name:?} is not built in; there are {}; for others use `folder` with the folder that has the network's config.yaml",
+                known()
             );
+            wrong("network.name", text);
         }
         for (key, path) in [("network.config", &self.config), ("network.state", &self.state)] {
             if let Some(path) = path.as_ref().filter(|path| !path.is_file()) {
                 wrong(key, format!("{} is not a file; check the path", path.display()));
             }
         }
-        if self.state.is_none() && !has_nodes {
-            wrong(
-                "nodes.urls",
-                "no node and no `network.state`: give one of them, because committees and keys come from there".into(),
-            );
-        }
     }
 }
 
 impl NodesConfig {
     fn problems(&self, wrong: Wrong) {
-        for (nth, url) in self.urls.iter().enumerate().filter(|(_, url)| !is_http(url)) {
-            wrong(&format!("nodes.urls[{nth}]"), format!("{url:?} is not an http or https address"));
+        for (key, urls) in [("urls", &self.urls), ("checkpoints", &self.checkpoints)] {
+            for (nth, url) in urls.iter().enumerate().filter(|(_, url)| !is_http(url)) {
+                wrong(&format!("nodes.{key}[{nth}]"), format!("{url:?} is not an http or https address"));
+            }
         }
         if self.refresh_epochs == 0 {
             wrong("nodes.refresh_epochs", "0 would fetch a state again and again; use 1 or more".into());

@@ -1,25 +1,23 @@
 //! Starts the parts of a watcher, in an order in which each part has what it needs.
 
 use super::{EngineThread, StoppedLast, Watcher, now};
-use crate::bootstrap;
+use crate::bootstrap::{self, Endpoints};
 use crate::clock;
-use crate::config::{Config, SinglesSetting, mib};
+use crate::config::{CommandLine, Config, SinglesSetting, mib};
 use crate::datadir::DataDir;
 use crate::downtime::DowntimeLog;
 use crate::engine_thread::{self, Effects, Input};
 use crate::error::WatcherError;
 use crate::inputs::{InputReceiver, Inputs, inputs};
 use crate::listen::{self, NamedTask, RunningSources};
-use crate::node_task::{NodeRequests, NodeTask};
+use crate::node_task::{NodeRequests, NodeRole, NodeTask};
 use crate::status::{EngineSnapshot, StatusPage};
 use crate::watched_keys::WatchedKeysSource;
 use actions::alerts;
-use actions::config::{AlertsConfig, WatchConfig};
 use actions::killswitch::{KillSwitchState, KillSwitches, SwitchContext};
 use actions::lists::reload::{self, ActiveConfig, RejectedConfig, ReloadReports};
 use actions::submission::Submitter;
 use alert::Context;
-use chain::node::NodeSet;
 use consensus::{Network, Root, Slot};
 use detect::watch::SharedWatchState;
 use engine::metrics::Metrics;
@@ -30,7 +28,6 @@ use evidence::{Finding, Store};
 use sources::gossip::{GossipControl, Identity};
 use sources::metrics::SourceMetrics;
 use std::future::Future;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::signal::unix::Signal;
@@ -52,15 +49,16 @@ const STARTING: &str = "it is starting: a beacon node is asked for the network's
 impl Watcher {
     /// Opens everything and starts it. If it fails, nothing keeps running.
     pub async fn start(config: Config) -> Result<Self, WatcherError> {
-        let dir = DataDir::open(&config.data_dir)?;
-        let nodes = bootstrap::nodes(&config)?.map(Arc::new);
+        let dir = Arc::new(DataDir::open(&config.data_dir)?);
+        let endpoints = Endpoints::new(&config)?;
+        let nodes = endpoints.nodes.clone();
         // The port is bound before the slow part, so that a port in use is reported at once.
         let listener = if config.api.enabled { Some(api::bind(config.api.listen).await?) } else { None };
         // The handler is installed before the wait for a node, so that a hangup signal does not end
         // the process.
         let hangups = reload::hangups();
         let active = watch_lists(&config)?;
-        let loading = bootstrap::start_when_a_node_answers(&config, Some(&dir), nodes.as_deref());
+        let loading = bootstrap::start_when_a_node_answers(&config, Some(&dir), &endpoints);
         let loaded = match &listener {
             Some(listener) => api::answer_while(listener, STARTING, loading).await??,
             None => loading.await?,
@@ -87,16 +85,14 @@ impl Watcher {
         starting.clock(control.clone());
         starting.sources(sources, verdicts);
         let (away, node_away) = watch::channel(node_away.then(|| "no node answered at the start".to_owned()));
-        if let Some(nodes) = &nodes {
-            starting.nodes(nodes, requests, away, first_slot)?;
-        }
+        starting.nodes(&endpoints, dir.clone(), requests, away, first_slot)?;
         let reactions = starting.reactions(&dir, active, &watch_state, hangups, unrecorded)?;
         let own_keys = config.api.own_keys();
         let page = Arc::new(StatusPage {
             network: starting.network.clone(),
             snapshot,
             node_away,
-            has_nodes: nodes.is_some(),
+            has_nodes: nodes.is_some() || endpoints.checkpoints.is_some(),
             gossip: control,
             n_configured_peers: config.gossip.peers.len(),
             has_event_streams: config.event_stream.enabled,
@@ -246,16 +242,25 @@ impl Starting<'_> {
         }
     }
 
-    /// Starts everything that needs a beacon node.
+    /// Starts everything that needs a beacon node, or an endpoint for checkpoint sync if there is no
+    /// node.
     fn nodes(
         &mut self,
-        nodes: &Arc<NodeSet>,
+        endpoints: &Endpoints,
+        dir: Arc<DataDir>,
         requests: NodeRequests,
         away: watch::Sender<Option<String>>,
         first_slot: Slot,
     ) -> Result<(), WatcherError> {
+        let (nodes, role) = match (&endpoints.nodes, &endpoints.checkpoints) {
+            (Some(nodes), _) => (nodes, NodeRole::Own),
+            (None, Some(checkpoints)) => (checkpoints, NodeRole::Checkpoint),
+            (None, None) => return Ok(()),
+        };
         let task = NodeTask {
             nodes: nodes.clone(),
+            role,
+            dir,
             network: self.network.clone(),
             queue: self.queue.clone(),
             metrics: self.metrics.clone(),
@@ -298,7 +303,10 @@ impl Starting<'_> {
         let (refused, rejected) = watch::channel(None);
         let reports = ReloadReports { changed, refused, now };
         let source = self.config.source.clone();
-        self.spawn("lists", reload::follow(source, sections, active, hangups, reports, self.cancel.clone()));
+        self.spawn(
+            "lists",
+            reload::follow(source, sections(&self.config.command_line), active, hangups, reports, self.cancel.clone()),
+        );
         self.spawn("lists' changes", hand_over_lists(changes.clone(), self.queue.clone(), self.cancel.clone()));
         Ok(Reactions { switches, alerts, switch_state, active: changes, rejected, lines })
     }
@@ -366,8 +374,12 @@ async fn hand_over_lists(mut changed: watch::Receiver<Arc<ActiveConfig>>, queue:
 }
 
 /// Reads the sections of the configuration that may change while the watcher runs.
-fn sections(path: &Path) -> Result<(WatchConfig, AlertsConfig), String> {
-    Config::load(path).map(|config| (config.watch, config.alerts)).map_err(|error| error.to_string())
+fn sections(options: &CommandLine) -> reload::ReadConfig {
+    let options = options.clone();
+    Arc::new(move |path| {
+        let config = Config::load_with(Some(path), &options).map_err(|error| error.to_string())?;
+        Ok((config.watch, config.alerts))
+    })
 }
 
 fn verify_config(config: &Config) -> VerifyConfig {
