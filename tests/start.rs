@@ -241,7 +241,7 @@ fn wrong_words_on_the_command_line_say_what_to_write() {
         assert_eq!(output.status.code(), Some(USAGE), "{arguments:?}: {told}");
         wanted.iter().for_each(|text| assert!(told.contains(text), "{arguments:?}: {text:?} is not in {told}"));
     };
-    case(&[], &["--network", "--checkpoint", "--config"]);
+    case(&[], &["--network", "--checkpoint"]);
     case(&["--network", "hodi"], &["hodi is neither a built-in network", "hoodi", "config.yaml"]);
     case(&["--network", "hoodi"], &["no state to start from", "--checkpoint URL"]);
     case(&["--network", "hoodi", "--checkpoint", "missing.ssz"], &["missing.ssz is not a file"]);

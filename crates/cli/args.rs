@@ -55,6 +55,26 @@ pub enum Command {
         #[arg(long, value_name = "FILE")]
         out: PathBuf,
     },
+    /// Fills a data directory with past blocks from a beacon node, judged like live traffic. It can
+    /// be stopped and goes on where it was; no watcher may be using the directory. ERA files are
+    /// read by `replay`.
+    Backfill {
+        #[command(flatten)]
+        run: RunArgs,
+        /// Data directory, if it is not that of the configuration.
+        #[arg(long, value_name = "DIR")]
+        data_dir: Option<PathBuf>,
+        /// Beacon node to ask, if it is not one of the configuration. Without --config this is
+        /// enough.
+        #[arg(long, value_name = "URL")]
+        node: Vec<String>,
+        /// First epoch; by default the last 256 epochs are filled.
+        #[arg(long, value_name = "EPOCH")]
+        from: Option<u64>,
+        /// Last epoch; by default the finalized one.
+        #[arg(long, value_name = "EPOCH")]
+        to: Option<u64>,
+    },
     /// Shows what is in a data directory, read only.
     Inspect {
         #[arg(long, value_name = "DIR")]
@@ -121,7 +141,6 @@ pub enum Command {
 }
 
 #[derive(clap::Args)]
-#[group(required = true, multiple = true)]
 pub struct RunArgs {
     /// Configuration file; `slashwatch config show-defaults` prints an example. Without it the
     /// defaults hold.

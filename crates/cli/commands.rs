@@ -12,7 +12,9 @@ use crate::args::{AlertAction, Args, Bench, Command, ConfigAction, Export, Kills
 use crate::exit::{FAILED, UsageError};
 use crate::output;
 use anyhow::Context as _;
+use consensus::Epoch;
 use indicatif::{ProgressBar, ProgressStyle};
+use offline::backfill::BackfillRange;
 use offline::history::Form;
 use offline::replay::{Replay, ReplayOptions, ReplayStep, ReplaySummary};
 use std::io::{IsTerminal as _, Write as _};
@@ -25,15 +27,21 @@ use watcher::config::{CommandLine, Config, LogConfig, LogFormat};
 pub fn run(args: Args) -> anyhow::Result<u8> {
     match args.command {
         Command::Run(options) => {
-            let config = load(options)?;
+            let config = load(options, Vec::new())?;
             watcher::run::run(config, stop_signal)?;
             Ok(0)
         }
         Command::Capture { run, out } => {
-            let config = load(run)?;
+            let config = load(run, Vec::new())?;
             let summary = offline::capture::capture(config, &out, stop_signal)?;
             eprintln!("{}: {summary}", out.display());
             Ok(0)
+        }
+        Command::Backfill { run, data_dir, node, from, to } => {
+            let mut config = load(run, node)?;
+            config.data_dir = data_dir.unwrap_or(config.data_dir);
+            let range = BackfillRange { from: from.map(Epoch::new), to: to.map(Epoch::new) };
+            backfill(&config, range)
         }
         Command::Replay(args) => {
             log_to_stderr(&LogConfig { level: "warn".into(), format: LogFormat::Text })?;
@@ -104,14 +112,46 @@ pub fn run(args: Args) -> anyhow::Result<u8> {
     }
 }
 
-fn load(options: RunArgs) -> anyhow::Result<Config> {
+fn load(options: RunArgs, nodes: Vec<String>) -> anyhow::Result<Config> {
     let RunArgs { config, network, checkpoint } = options;
-    let config = Config::load_with(config.as_deref(), &CommandLine { network, checkpoints: checkpoint })?;
+    let config = Config::load_with(config.as_deref(), &CommandLine { network, checkpoints: checkpoint, nodes })?;
     log_to_stderr(&config.log)?;
     for warning in config.warnings() {
         tracing::warn!(option = warning.path, "{}", warning.text);
     }
     Ok(config)
+}
+
+fn backfill(config: &Config, range: BackfillRange) -> anyhow::Result<u8> {
+    let bar = progress::bar("filling", "slots");
+    let summary = offline::backfill::backfill(config, range, stop_signal, &mut |progress| {
+        bar.set_length(progress.total);
+        bar.set_position(progress.done);
+    })?;
+    bar.finish_and_clear();
+    eprintln!(
+        "{} of {} slots done ({} before), {} blocks now",
+        summary.done + summary.done_before,
+        summary.slots,
+        summary.done_before,
+        summary.blocks
+    );
+    for (outcome, count) in &summary.judged.outcomes {
+        eprintln!("  {count:>8}  {outcome}");
+    }
+    eprintln!("{} findings in the directory ({} new)", summary.judged.findings, summary.judged.new_findings);
+    if summary.without_blocks > 0 {
+        eprintln!(
+            "the nodes have no blocks of {} slots: ask one that was synced from genesis or keeps old blocks (--node URL), with the same command",
+            summary.without_blocks
+        );
+        return Ok(FAILED);
+    }
+    if summary.done + summary.done_before < summary.slots {
+        eprintln!("stopped before the end; the same command goes on from here");
+        return Ok(FAILED);
+    }
+    Ok(0)
 }
 
 fn log_to_stderr(config: &LogConfig) -> anyhow::Result<()> {

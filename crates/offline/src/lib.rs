@@ -4,6 +4,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 pub mod actions;
+pub mod backfill;
 pub mod bench;
 pub mod capture;
 pub mod history;

@@ -379,24 +379,8 @@ impl Replay {
         let (chain, state_offset) = first_chain(path, capture, &spec, &mut keys, progress)?;
         self.dir.bind(chain.network())?;
         let network = chain.network().clone();
-        let in_force = actions::lists::reload::read_lists(&self.options.watch).map_err(WatcherError::Usage)?;
-        let engine = Engine::open(
-            &self.dir.index_path(),
-            &self.dir.evidence_path(),
-            EngineParts {
-                chain,
-                keys,
-                verifier: Verifier::new(VerifyConfig::replay()),
-                history_epochs: self.options.history_epochs,
-                fold_after_epochs: 0,
-                detect: self.options.detect.clone(),
-                routes: Vec::new(),
-                unrecorded: None,
-                metrics: Metrics::new(),
-                clock: watcher::clock::now,
-                watch: in_force.parts(&SharedWatchState::default()),
-            },
-        )?;
+        let (history_epochs, detect) = (self.options.history_epochs, self.options.detect.clone());
+        let engine = open_engine(&self.dir, chain, keys, history_epochs, detect, &self.options.watch)?;
         let epoch_ns = network.spec.slot_duration.as_nanos() as u64 * network.preset().slots_per_epoch;
         let mut session = Session {
             engine,
@@ -435,6 +419,32 @@ impl Replay {
             })),
         }
     }
+}
+
+/// Opens the engine of a data directory for work without alerts.
+pub(crate) fn open_engine(
+    dir: &DataDir,
+    chain: Chain,
+    keys: PubkeyCache,
+    history_epochs: u64,
+    detect: DetectConfig,
+    watch: &actions::config::WatchConfig,
+) -> Result<Engine, WatcherError> {
+    let lists = actions::lists::reload::read_lists(watch).map_err(WatcherError::Usage)?;
+    let parts = EngineParts {
+        chain,
+        keys,
+        verifier: Verifier::new(VerifyConfig::replay()),
+        history_epochs,
+        fold_after_epochs: 0,
+        detect,
+        routes: Vec::new(),
+        unrecorded: None,
+        metrics: Metrics::new(),
+        clock: watcher::clock::now,
+        watch: lists.parts(&SharedWatchState::default()),
+    };
+    Ok(Engine::open(&dir.index_path(), &dir.evidence_path(), parts)?)
 }
 
 /// The chain of the first state of the file that can be used, and the offset of that state.
@@ -492,7 +502,7 @@ fn spec_by_name(network: &str) -> Result<Spec, WatcherError> {
     )))
 }
 
-fn note_processed(summary: &mut ReplaySummary, processed: &Processed) {
+pub(crate) fn note_processed(summary: &mut ReplaySummary, processed: &Processed) {
     for (_, _, _, outcome) in processed.reports.iter().filter(|row| row.3.is_final()) {
         summary.count(outcome.label());
     }

@@ -50,6 +50,8 @@ pub struct CommandLine {
     pub network: Option<String>,
     /// Addresses for [`NodesConfig::checkpoints`], and at most one state file.
     pub checkpoints: Vec<String>,
+    /// Addresses for [`NodesConfig::urls`].
+    pub nodes: Vec<String>,
 }
 
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -336,6 +338,9 @@ impl Config {
                 true => NetworkSection { name: Some(network.clone()), ..NetworkSection::default() },
                 false => NetworkSection { folder: Some(network.into()), ..NetworkSection::default() },
             };
+        }
+        if !options.nodes.is_empty() {
+            self.nodes.urls = options.nodes.clone();
         }
         if options.checkpoints.is_empty() {
             return None;
