@@ -5,9 +5,10 @@
 //! `increase()` sees the first event.
 
 use crate::convert::Refusal;
-use crate::gossip::PeerEventKind;
+use crate::discovery::Unusable;
+use crate::gossip::{Client, Learned, PeerEventKind, goodbye};
 use crate::queue::QueueFull;
-use prometheus::{IntCounter, IntCounterVec, IntGauge, Opts, Registry};
+use prometheus::{IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry};
 use verify::MessageKind;
 
 /// Counters of all sources of one process. Clones share the same counters.
@@ -34,11 +35,30 @@ pub struct SourceMetrics {
     pub stream_reconnects: IntCounter,
     /// Blocks that an event stream announced, by the result of fetching them.
     pub fetched_blocks: IntCounterVec,
+    /// Records of nodes that discovery saw, by what became of them.
+    pub found_records: IntCounterVec,
+    /// Connections that peers opened to us, and that were refused, by reason.
+    pub refused_connections: IntCounterVec,
+    /// Connections that peers opened to us from outside, without configured peers. While this is 0
+    /// nobody has reached us, perhaps because of a firewall or router.
+    pub inbound_connections: IntCounter,
+    /// Goodbyes, by the client of the peer, the reason, and whether we sent or received them.
+    pub goodbyes: IntCounterVec,
+    /// Connected peers of each topic of the current fork, and those of them in its mesh.
+    pub topic_peers: IntGaugeVec,
     pub connected_peers: IntGauge,
     pub pending_tickets: IntGauge,
 }
 
 impl SourceMetrics {
+    /// Outcomes of `found_records` in which a record was not kept.
+    pub const REFUSED_RECORDS: [&str; 7] = {
+        let [no_beacon_node, other_network, no_address, private_address] = Unusable::LABELS;
+        [no_beacon_node, other_network, no_address, private_address, "prefix_full", "full", "shed"]
+    };
+    /// Reasons of `refused_connections`.
+    pub const REFUSED_CONNECTIONS: [&str; 3] = ["address", "banned", "places"];
+
     /// Creates all metrics and registers them.
     ///
     /// # Errors
@@ -56,14 +76,33 @@ impl SourceMetrics {
             published,
             stream_reconnects,
             fetched_blocks,
+            found_records,
+            refused_connections,
+            inbound_connections,
+            goodbyes,
+            topic_peers,
             connected_peers,
             pending_tickets,
         } = metrics.clone();
         metrics.start_at_zero();
-        for counters in [received, refused, shed, verdicts, peer_events, requests, published, fetched_blocks] {
+        for counters in [
+            received,
+            refused,
+            shed,
+            verdicts,
+            peer_events,
+            requests,
+            published,
+            fetched_blocks,
+            found_records,
+            refused_connections,
+            goodbyes,
+        ] {
             registry.register(Box::new(counters))?;
         }
         registry.register(Box::new(stream_reconnects))?;
+        registry.register(Box::new(inbound_connections))?;
+        registry.register(Box::new(topic_peers))?;
         registry.register(Box::new(connected_peers))?;
         registry.register(Box::new(pending_tickets))?;
         Ok(metrics)
@@ -80,6 +119,16 @@ impl SourceMetrics {
         each(&self.peer_events, &PeerEventKind::LABELS);
         each(&self.published, &["published", "refused"]);
         each(&self.fetched_blocks, &["fetched", "not_there", "failed"]);
+        each(&self.found_records, &Learned::LABELS);
+        each(&self.found_records, &Self::REFUSED_RECORDS);
+        each(&self.refused_connections, &Self::REFUSED_CONNECTIONS);
+        for client in Client::LABELS {
+            for reason in goodbye::LABELS {
+                for direction in ["sent", "received"] {
+                    self.goodbyes.with_label_values(&[client, reason, direction]).inc_by(0);
+                }
+            }
+        }
         for verdict in ["accept", "withheld", "ignore", "reject"] {
             for fate in ["applied", "late"] {
                 self.verdicts.with_label_values(&[verdict, fate]).inc_by(0);
@@ -110,6 +159,31 @@ impl SourceMetrics {
             )
             .expect("a constant, valid name"),
             fetched_blocks: counters("fetched_blocks_total", "Announced blocks, by what became of fetching them", &["result"]),
+            found_records: counters(
+                "found_records_total",
+                "Records of nodes that discovery saw, by what became of them",
+                &["outcome"],
+            ),
+            refused_connections: counters(
+                "refused_connections_total",
+                "Connections of peers that were refused, by reason",
+                &["reason"],
+            ),
+            inbound_connections: IntCounter::new(
+                "slashwatch_sources_inbound_connections_total",
+                "Connections that peers opened to us from outside, without configured peers",
+            )
+            .expect("a constant, valid name"),
+            goodbyes: counters(
+                "goodbyes_total",
+                "Goodbyes, by client of the peer, reason and direction",
+                &["client", "reason", "direction"],
+            ),
+            topic_peers: IntGaugeVec::new(
+                Opts::new("slashwatch_sources_topic_peers", "Connected peers of each topic, and those in its mesh"),
+                &["topic", "which"],
+            )
+            .expect("a constant, valid name"),
             connected_peers: gauge("connected_peers", "Peers connected now"),
             pending_tickets: gauge("pending_tickets", "Gossip messages whose verdict is awaited"),
         }

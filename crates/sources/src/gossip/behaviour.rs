@@ -1,9 +1,11 @@
 //! The libp2p node: the transport, the parameters of gossipsub, and the protocols beside it.
 
+use super::admission::Admission;
 use super::filter::{Filter, filter};
 use super::rpc::{self, DataProtocol, Protocol, RpcCodec};
 use super::transform::{SnappyTransform, message_id_fn};
 use super::{GossipConfig, GossipError, scoring};
+use crate::discovery::ip_of;
 use crate::limits::MAX_WIRE_SIZE;
 use crate::metrics::SourceMetrics;
 use consensus::{ForkDigests, Network};
@@ -12,7 +14,7 @@ use libp2p::gossipsub::{self, MessageAuthenticity, ValidationMode};
 use libp2p::identity::Keypair;
 use libp2p::request_response::{self, ProtocolSupport};
 use libp2p::swarm::NetworkBehaviour;
-use libp2p::{Swarm, SwarmBuilder, identify, noise, tcp, yamux};
+use libp2p::{Swarm, SwarmBuilder, identify, noise, quic, tcp, yamux};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -26,9 +28,19 @@ pub(super) const HISTORY_HEARTBEATS: usize = 12;
 const MAX_CONTROL_SIZE: usize = 1 << 20;
 /// Long enough to keep a connection that is idle between messages on rare topics.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(24 * 3600);
-const MAX_PENDING_CONNECTIONS: u32 = 64;
+/// Handshakes at a time, in each direction. Each address has its share only.
+const MAX_PENDING_CONNECTIONS: u32 = 256;
 /// Two, because both sides may dial at the same time.
 const MAX_CONNECTIONS_PER_PEER: u32 = 2;
+/// Streams of one connection at a time. A node needs two for gossip, and a few for requests.
+const MAX_STREAMS: u32 = 128;
+/// Connections beyond the places that are taken so that a newcomer can show what it is worth: one
+/// for this number of places.
+const NEWCOMERS: usize = 10;
+/// gossipsub's part of a topic's peers that receive IHAVE.
+const MAX_GOSSIP_FACTOR: f64 = 0.25;
+/// The same as a number of peers.
+const MAX_IHAVE_PEERS: f64 = 50.0;
 const MPLEX_BUFFER_FRAMES: usize = 256;
 
 pub(super) type Gossipsub = gossipsub::Behaviour<SnappyTransform, Filter>;
@@ -36,6 +48,7 @@ pub(super) type Gossipsub = gossipsub::Behaviour<SnappyTransform, Filter>;
 #[derive(NetworkBehaviour)]
 pub(super) struct NodeBehaviour {
     pub limits: connection_limits::Behaviour,
+    pub admission: Admission,
     pub gossip: Gossipsub,
     pub identify: identify::Behaviour,
     pub status: request_response::Behaviour<RpcCodec>,
@@ -43,6 +56,11 @@ pub(super) struct NodeBehaviour {
     pub metadata: request_response::Behaviour<RpcCodec>,
     pub goodbye: request_response::Behaviour<RpcCodec>,
     pub data: request_response::Behaviour<RpcCodec>,
+}
+
+/// Places of `max_peers` that are kept for peers that we dial, and as many for peers that dial us.
+pub(super) const fn reserved(max_peers: usize) -> usize {
+    max_peers / 4
 }
 
 pub(super) fn swarm(
@@ -56,8 +74,9 @@ pub(super) fn swarm(
     let node = node(config, network, &key, digests, metrics)?;
     let builder = SwarmBuilder::with_existing_identity(key)
         .with_tokio()
-        .with_tcp(tcp::Config::default().nodelay(true), noise::Config::new, (yamux::Config::default, mplex))
+        .with_tcp(tcp::Config::default().nodelay(true), noise::Config::new, (yamux, mplex))
         .map_err(|error| setup(&error))?
+        .with_quic_config(quic)
         .with_dns()
         .map_err(|error| setup(&error))?
         .with_behaviour(move |_| node)
@@ -65,9 +84,23 @@ pub(super) fn swarm(
     Ok(builder.with_swarm_config(|config| config.with_idle_connection_timeout(IDLE_TIMEOUT)).build())
 }
 
+fn yamux() -> yamux::Config {
+    let mut config = yamux::Config::default();
+    config.set_max_num_streams(MAX_STREAMS as usize);
+    config
+}
+
+fn quic(mut config: quic::Config) -> quic::Config {
+    config.max_concurrent_stream_limit = MAX_STREAMS;
+    config
+}
+
 fn mplex() -> libp2p_mplex::Config {
     let mut config = libp2p_mplex::Config::new();
-    config.set_max_buffer_size(MPLEX_BUFFER_FRAMES).set_max_buffer_behaviour(libp2p_mplex::MaxBufferBehaviour::Block);
+    config
+        .set_max_buffer_size(MPLEX_BUFFER_FRAMES)
+        .set_max_num_streams(MAX_STREAMS as usize)
+        .set_max_buffer_behaviour(libp2p_mplex::MaxBufferBehaviour::Block);
     config
 }
 
@@ -78,12 +111,16 @@ fn node(
     digests: Arc<ForkDigests>,
     metrics: SourceMetrics,
 ) -> Result<NodeBehaviour, GossipError> {
-    let max_peers = u32::try_from(config.max_peers).unwrap_or(u32::MAX);
+    let places = |n: usize| Some(u32::try_from(n).unwrap_or(u32::MAX));
+    // The rest is kept for the peers that we choose.
+    let inbound = if config.discovery.is_some() { config.max_peers - reserved(config.max_peers) } else { config.max_peers };
+    let newcomers = config.max_peers / NEWCOMERS;
     let mut limits = connection_limits::Behaviour::new(
         ConnectionLimits::default()
             .with_max_pending_incoming(Some(MAX_PENDING_CONNECTIONS))
             .with_max_pending_outgoing(Some(MAX_PENDING_CONNECTIONS))
-            .with_max_established(Some(max_peers))
+            .with_max_established(places(config.max_peers.saturating_add(newcomers)))
+            .with_max_established_incoming(places(inbound.saturating_add(newcomers)))
             .with_max_established_per_peer(Some(MAX_CONNECTIONS_PER_PEER)),
     );
     for peer in config.peers.iter().filter_map(|target| target.peer.as_ref()) {
@@ -92,8 +129,10 @@ fn node(
     let identify =
         identify::Config::new("eth2/1.0.0".to_owned(), key.public()).with_agent_version(config.agent.clone()).with_cache_size(0);
     let both = ProtocolSupport::Full;
+    let free = config.peers.iter().map(|target| (target.peer, ip_of(&target.address)));
     Ok(NodeBehaviour {
         limits,
+        admission: Admission::new(config.address_limit, free),
         gossip: gossipsub(config, network, digests, metrics).map_err(GossipError::Setup)?,
         identify: identify::Behaviour::new(identify),
         status: rpc::behaviour(&[Protocol::StatusV2, Protocol::StatusV1], both.clone()),
@@ -116,6 +155,9 @@ fn gossipsub(
         .mesh_n_low(6)
         .mesh_n_high(12)
         .gossip_lazy(6)
+        // IHAVE goes to a quarter of a topic's peers, as the specification wants, but never to very
+        // many. It tells what we have; what we lack is told by the IHAVE of others.
+        .gossip_factor(MAX_GOSSIP_FACTOR.min(MAX_IHAVE_PEERS / config.max_peers.max(1) as f64))
         .heartbeat_interval(config.heartbeat)
         .heartbeat_initial_delay(config.heartbeat)
         .fanout_ttl(Duration::from_secs(60))
@@ -140,6 +182,6 @@ fn gossipsub(
         filter,
         transform,
     )?;
-    gossip.with_peer_score(scoring::params(), scoring::thresholds())?;
+    gossip.with_peer_score(scoring::params(config.ban), scoring::thresholds())?;
     Ok(gossip)
 }
