@@ -61,5 +61,5 @@ pub use connections::{HEADER_TIMEOUT, PROBE_CONNECTIONS};
 pub use hosts::{host_of, is_host};
 pub use privacy::{OwnKeys, shows_addresses};
 pub use server::{ApiError, ApiParts, Listener, answer_while, bind, openapi_json, serve};
-pub use status::{Gap, GoodbyeView, Head, NodeState, PeerView, Readiness, Status, StatusSource};
+pub use status::{Connections, Gap, GoodbyeView, Head, NodeState, PeerView, Readiness, Status, StatusSource};
 pub use watch::{HeldBackView, KeyFilter, KillSwitchView, NoKeys, WatchGroup, WatchPage, WatchSource, WatchedKey};

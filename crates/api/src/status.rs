@@ -69,6 +69,8 @@ pub struct Status {
     /// The gossip peers, connected or not, those of the configuration first. The length of the list
     /// is limited.
     pub gossip_peers: Vec<PeerView>,
+    /// How this node is connected to the network. Null without gossip.
+    pub connections: Option<Connections>,
     /// Number of validators in the registry.
     pub validators: u64,
     /// Counters by stage, then by outcome. In each stage, the outcomes add up to the number of
@@ -84,6 +86,31 @@ pub struct Status {
     /// This is a recorded data directory, shown by `slashwatch serve`. It receives nothing, so it
     /// is never ready.
     pub recording: bool,
+}
+
+/// How the watcher's node is connected to the network. Configured peers are not counted.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, ToSchema)]
+pub struct Connections {
+    /// Connected peers that have dialled this node.
+    pub inbound: u64,
+    /// Connected peers that this node has dialled.
+    pub outbound: u64,
+    /// Connections that others have opened from outside since the start. While it is 0, a firewall
+    /// or a router may keep everybody away.
+    pub reached_from_outside: u64,
+    /// When the last of them was opened.
+    #[schema(value_type = Option<String>)]
+    pub last_reached: Option<Time>,
+    /// Nodes of this network that discovery knows and that can be dialled. Null without discovery.
+    pub known_nodes: Option<u64>,
+    /// The node's record (ENR). Null without discovery, and for readers who may not see addresses.
+    pub record: Option<String>,
+    /// The addresses in the record.
+    pub external: Vec<String>,
+    /// Subscribed topics of which no peer is connected, so that nothing is heard of them.
+    pub silent_topics: Vec<String>,
+    /// Connected peers of each subscribed topic.
+    pub topics: BTreeMap<String, u64>,
 }
 
 /// A gossip peer.

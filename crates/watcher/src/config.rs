@@ -11,6 +11,7 @@ mod raw;
 use actions::config::{AlertsConfig, Problem, WatchConfig};
 use detect::DetectConfig;
 use serde::{Deserialize, Serialize};
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -96,6 +97,7 @@ pub struct GossipSection {
     pub peers: Vec<String>,
     /// Largest number of connected peers.
     pub max_peers: usize,
+    pub discovery: DiscoverySection,
     /// Number of data column subnets from which signed block headers are taken.
     pub data_column_subnets: u64,
     /// File of this node's network key, so that peers recognise it after a restart. By default it
@@ -109,6 +111,36 @@ pub struct GossipSection {
     /// MiB of messages from one peer in the queue of gossip. A message that does not fit is dropped
     /// and counted.
     pub queue_mib_per_peer: usize,
+}
+
+/// How peers are found.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct DiscoverySection {
+    /// Look for peers. This needs boot nodes: those of a built-in network, of the network's folder,
+    /// or `boot_nodes`.
+    pub enabled: bool,
+    /// UDP sockets: one of IPv4, one of IPv6, or both.
+    pub listen: Vec<SocketAddr>,
+    /// ENRs of nodes to ask first, beside those of the network.
+    pub boot_nodes: Vec<String>,
+    /// Addresses at which others reach this node, for example that of a router that forwards the
+    /// ports. Without one, other nodes say at which address they see this one.
+    pub external: Vec<IpAddr>,
+    /// Also take nodes with private addresses, as in a network of containers.
+    pub private_addresses: bool,
+}
+
+impl Default for DiscoverySection {
+    fn default() -> Self {
+        Self {
+            enabled: true,
+            listen: vec![SocketAddr::from(([0, 0, 0, 0], 9010))],
+            boot_nodes: Vec::new(),
+            external: Vec::new(),
+            private_addresses: false,
+        }
+    }
 }
 
 /// Converts MiB to bytes.
@@ -230,9 +262,10 @@ impl Default for GossipSection {
     fn default() -> Self {
         Self {
             enabled: true,
-            listen: vec!["/ip4/0.0.0.0/tcp/9010".into()],
+            listen: vec!["/ip4/0.0.0.0/tcp/9010".into(), "/ip4/0.0.0.0/udp/9011/quic-v1".into()],
             peers: Vec::new(),
             max_peers: 200,
+            discovery: DiscoverySection::default(),
             data_column_subnets: 4,
             identity_file: None,
             queue_messages: 65_536,

@@ -4,13 +4,15 @@ use crate::config::{Config, mib};
 use crate::engine_thread::Input;
 use crate::error::WatcherError;
 use crate::inputs::Inputs;
+use crate::network_folder;
 use crate::peer_news::of_event;
 use chain::node::NodeSet;
 use consensus::Network;
 use sources::api_stream::{self, StreamConfig};
+use sources::discovery::{BootNode, DiscoveryConfig, ExternalAddress};
 use sources::gossip::{
-    GossipConfig, GossipControl, GossipHandle, GossipService, Identity, PeerAddress, PeerEvent, PeerEventKind, StatusView,
-    listen_address,
+    AddressLimit, GossipConfig, GossipControl, GossipHandle, GossipService, Identity, PeerAddress, PeerEvent, PeerEventKind,
+    StatusView, listen_address,
 };
 use sources::metrics::SourceMetrics;
 use sources::queue::QueueBytes;
@@ -64,12 +66,17 @@ fn start_gossip(
         return Ok(None);
     }
     let usage = |error: String| WatcherError::Usage(format!("gossip: {error}"));
+    let discovery = discovery(config)?;
+    let is_private = discovery.as_ref().is_none_or(|discovery| discovery.allow_private);
     let listen = section.listen.iter().map(|text| listen_address(text).map_err(|error| usage(error.to_string())));
     let peers = section.peers.iter().map(|text| text.parse::<PeerAddress>().map_err(|error| usage(error.to_string())));
     let gossip = GossipConfig {
         listen: listen.collect::<Result<_, _>>()?,
         peers: peers.collect::<Result<_, _>>()?,
         max_peers: section.max_peers,
+        // Without discovery the peers are those of the operator, often all on one machine.
+        address_limit: if is_private { AddressLimit::NONE } else { AddressLimit::PUBLIC },
+        discovery,
         data_column_subnets: section.data_column_subnets,
         identity: section.identity_file.clone().map_or(identity, Identity::File),
         queue_messages: section.queue_messages,
@@ -77,6 +84,42 @@ fn start_gossip(
         ..GossipConfig::default()
     };
     Ok(Some(GossipService::start(gossip, network.clone(), status, metrics)?))
+}
+
+/// Returns how peers are found, or `None` if discovery is switched off or nobody is known to ask.
+fn discovery(config: &Config) -> Result<Option<DiscoveryConfig>, WatcherError> {
+    let section = &config.gossip.discovery;
+    if !section.enabled {
+        return Ok(None);
+    }
+    let mut boot_nodes: Vec<BootNode> = Vec::new();
+    // The configuration was checked, so these can be read.
+    boot_nodes.extend(section.boot_nodes.iter().filter_map(|text| text.parse().ok()));
+    if let Some(folder) = &config.network.folder {
+        for text in network_folder::boot_nodes(folder)? {
+            match text.parse() {
+                Ok(node) => boot_nodes.push(node),
+                Err(error) => {
+                    tracing::warn!(%error, folder = %folder.display(), "a boot node of the network's folder is left out")
+                }
+            }
+        }
+    } else if let Some(name) = config.network.name.as_deref().filter(|_| config.network.config.is_none()) {
+        boot_nodes.extend(BootNode::builtin(name));
+    }
+    let peer_book = config.data_dir.join("peers.txt");
+    if boot_nodes.is_empty() && !peer_book.is_file() {
+        tracing::info!("no boot node is known, so no peers are searched for; `gossip.discovery.boot_nodes` takes some");
+        return Ok(None);
+    }
+    let allow_private = section.private_addresses || (!boot_nodes.is_empty() && boot_nodes.iter().all(BootNode::is_private));
+    Ok(Some(DiscoveryConfig {
+        listen: section.listen.clone(),
+        boot_nodes,
+        external: section.external.iter().copied().map(ExternalAddress::new).collect(),
+        allow_private,
+        peer_book: Some(peer_book),
+    }))
 }
 
 /// Returns the number of connected peers.

@@ -4,7 +4,7 @@ use crate::clock;
 use crate::listen;
 use actions::killswitch::KillSwitchState;
 use actions::lists::reload::RejectedConfig;
-use api::{Gap, GoodbyeView, Head, NodeState, PeerView, Readiness, Status, StatusSource};
+use api::{Connections, Gap, GoodbyeView, Head, NodeState, PeerView, Readiness, Status, StatusSource};
 use chain::HeadView;
 use consensus::{Checkpoint, Network};
 use engine::Engine;
@@ -16,8 +16,11 @@ use prometheus::core::Collector as _;
 use sources::gossip::{GossipControl, PeerInfo};
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::sync::watch;
 
+/// How long others may take to find and dial this node before that is worth a notice.
+const REACHED_WITHIN: Duration = Duration::from_secs(30 * 60);
 /// Largest number of peers in `/v1/status`. Further peers are only counted.
 const MAX_PEERS_SHOWN: usize = 256;
 
@@ -69,6 +72,7 @@ pub struct StatusPage {
     pub metrics: Metrics,
     /// Number of configured gossip peers.
     pub n_configured_peers: usize,
+    pub started: Time,
     pub has_event_streams: bool,
     /// Whether readers may see addresses and paths of this machine.
     pub shows_addresses: bool,
@@ -92,6 +96,9 @@ impl StatusPage {
         } else if n_connected > 0 {
             "gossip peers are connected but send nothing: check that their nodes are synced, that `network` is theirs, and that this \
              machine's clock is right; add peers of other operators"
+        } else if self.gossip.as_ref().is_some_and(|gossip| gossip.state().discovery.is_some()) {
+            "no peer is connected yet: discovery needs outgoing UDP, and gossip outgoing TCP or UDP; check the firewall, that \
+             `network` is right, and this machine's clock"
         } else if self.n_configured_peers == 0 && !self.has_event_streams {
             "there is nobody to listen to: `gossip.peers` is empty and nobody has dialled us; give peers \
              (`curl http://NODE/eth/v1/node/identity` prints a node's own), or set `event_stream.enabled`"
@@ -112,6 +119,7 @@ impl StatusPage {
         if let Some(gossip) = &self.gossip {
             notices.extend(gossip.peers().iter().filter(|peer| peer.configured && !peer.connected).map(missing_peer));
         }
+        notices.extend(self.gossip.as_ref().and_then(|gossip| unreached(&gossip.state(), self.started, clock::now())));
         if snapshot.missing_blocks > 0 {
             notices
                 .push(format!("{} blocks that others build on are missing; nodes are asked for them", snapshot.missing_blocks));
@@ -156,6 +164,7 @@ impl StatusSource for StatusPage {
             finalized: Some(snapshot.finalized),
             peers: self.n_peers(),
             gossip_peers: self.gossip.iter().flat_map(|gossip| peer_views(&gossip.peers())).collect(),
+            connections: self.gossip.as_ref().map(|gossip| connections(&gossip.state(), self.shows_addresses)),
             validators: snapshot.validators as u64,
             stages,
             index: numbers(&snapshot.index),
@@ -226,6 +235,37 @@ fn missing_peer(peer: &PeerInfo) -> String {
         None => {}
     }
     notice
+}
+
+/// Returns a notice if this node looks for peers and nobody has ever reached it.
+fn unreached(state: &sources::gossip::NodeState, started: Time, now: Time) -> Option<String> {
+    let waited = now.as_unix_ns().saturating_sub(started.as_unix_ns());
+    if state.discovery.is_none() || state.n_reached > 0 || waited < REACHED_WITHIN.as_nanos() as u64 {
+        return None;
+    }
+    Some(
+        "nobody has reached this node from outside since the start, and peers keep longest whom they have dialled: open the ports of \
+         `gossip.listen` and `gossip.discovery.listen` in firewall and router, or give the router's address as `gossip.discovery.external`"
+            .into(),
+    )
+}
+
+/// `shows_addresses` is whether the readers may see where this node is.
+fn connections(state: &sources::gossip::NodeState, shows_addresses: bool) -> Connections {
+    let discovery = state.discovery.as_ref();
+    let shown = discovery.filter(|_| shows_addresses);
+    let silent = state.topics.iter().filter(|topic| topic.n_peers == 0);
+    Connections {
+        inbound: state.n_inbound as u64,
+        outbound: state.n_outbound as u64,
+        reached_from_outside: state.n_reached,
+        last_reached: state.last_reached,
+        known_nodes: discovery.map(|discovery| discovery.n_known as u64),
+        record: shown.map(|discovery| discovery.record.clone()),
+        external: shown.map_or_else(Vec::new, |discovery| discovery.external.iter().map(ToString::to_string).collect()),
+        silent_topics: silent.map(|topic| topic.name.clone()).collect(),
+        topics: state.topics.iter().map(|topic| (topic.name.clone(), topic.n_peers as u64)).collect(),
+    }
 }
 
 /// Configured peers come first.

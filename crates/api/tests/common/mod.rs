@@ -111,6 +111,7 @@ impl StatusSource for TestStatus {
                 goodbye: None,
                 next_attempt_seconds: None,
             }],
+            connections: Some(api::Connections { inbound: 3, outbound: 9, known_nodes: Some(200), ..Default::default() }),
             validators: 64,
             stages: BTreeMap::from([("verify".into(), BTreeMap::from([("proven".into(), 5)]))]),
             index: BTreeMap::from([("votes".into(), 77)]),

@@ -4,6 +4,7 @@ use super::{Config, GossipSection, IndexConfig, LogConfig, NetworkSection, Nodes
 use crate::network_folder;
 use actions::config::Problem;
 use alert::is_http;
+use sources::discovery::BootNode;
 use std::time::Duration;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::LevelFilter;
@@ -136,6 +137,18 @@ impl GossipSection {
                 wrong(&format!("gossip.listen[{nth}]"), error.to_string());
             }
         }
+        for (nth, text) in self.discovery.boot_nodes.iter().enumerate() {
+            if let Err(error) = text.parse::<BootNode>() {
+                wrong(&format!("gossip.discovery.boot_nodes[{nth}]"), error.to_string());
+            }
+        }
+        let n_ip4 = self.discovery.listen.iter().filter(|address| address.is_ipv4()).count();
+        let n_ip6 = self.discovery.listen.len() - n_ip4;
+        if self.discovery.enabled && (n_ip4 > 1 || n_ip6 > 1 || n_ip4 + n_ip6 == 0) {
+            let text =
+                "discovery listens on one UDP address of IPv4, one of IPv6, or one of both; give these, or set `enabled = false`";
+            wrong("gossip.discovery.listen", text.into());
+        }
         if self.data_column_subnets > MAX_DATA_COLUMN_SUBNETS {
             let text = format!("{} is too many; there are {MAX_DATA_COLUMN_SUBNETS}", self.data_column_subnets);
             wrong("gossip.data_column_subnets", text);
@@ -195,9 +208,12 @@ impl Config {
     /// Returns settings that can be used as they are but are probably not intended.
     pub fn warnings(&self) -> Vec<Problem> {
         let mut warnings = Vec::new();
-        if self.gossip.enabled && self.gossip.peers.is_empty() && !self.event_stream.enabled {
-            let text =
-                "without peers and without `event_stream`, the watcher receives messages only from peers that dial it; add peers";
+        let discovery = &self.gossip.discovery;
+        let is_named = self.network.name.is_some() || self.network.folder.is_some();
+        let finds_peers = discovery.enabled && (is_named || !discovery.boot_nodes.is_empty());
+        if self.gossip.enabled && self.gossip.peers.is_empty() && !self.event_stream.enabled && !finds_peers {
+            let text = "without peers, boot nodes and `event_stream`, the watcher receives messages only from peers that dial it; add \
+                        peers, or name the network (`network.name`, `network.folder`) so that it finds them";
             warnings.push(Problem { path: "gossip.peers".into(), text: text.into() });
         }
         self.api.warnings(&mut warnings);

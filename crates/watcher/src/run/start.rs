@@ -95,6 +95,7 @@ impl Watcher {
             has_nodes: nodes.is_some() || endpoints.checkpoints.is_some(),
             gossip: control,
             n_configured_peers: config.gossip.peers.len(),
+            started: clock::now(),
             has_event_streams: config.event_stream.enabled,
             shows_addresses: api::shows_addresses(own_keys, config.api.listen.ip()),
             switches: (own_keys == api::OwnKeys::Shown).then_some(reactions.switch_state.clone()),
