@@ -27,15 +27,14 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
 
-/// Answers that do not follow the last known block, or whose blocks do not hold, before the task
-/// goes on behind the gap.
+/// Answers that do not follow the last known block before the task goes on behind the gap.
 const MAX_GAPS: u32 = 4;
 /// Peers that must say that the last slots are empty, if there are so many.
 const MAX_EMPTY: usize = 3;
 /// How long to wait when no peer can be asked.
 const PAUSE: Duration = Duration::from_secs(1);
 /// How long the engine may take for the blocks of an answer.
-const PROOF_TIME: Duration = Duration::from_secs(30);
+const PROOF_TIME: Duration = Duration::from_secs(10);
 /// How long to wait for another peer's word that the last slots are empty.
 const CONFIRMATION_TIME: Duration = Duration::from_secs(30);
 /// Slots between two lines in the log.
@@ -61,8 +60,10 @@ struct Progress {
     last: HeadView,
     /// The next slot to ask for.
     next: Slot,
-    /// Answers since the last good one that had a gap before them, or false blocks.
+    /// Answers since the last good one that had a gap before them.
     n_gaps: u32,
+    /// The last blocks of answers whose signatures did not turn out to hold.
+    unproven: HashSet<Root>,
     /// Peers that are not asked for the present slots.
     avoided: Vec<PeerId>,
     /// Peers that said that all slots since the last block are empty.
@@ -85,6 +86,7 @@ impl BlockRange {
             last: self.from,
             next: self.from.slot.saturating_add(1),
             n_gaps: 0,
+            unproven: HashSet::new(),
             avoided: Vec::new(),
             empty: Vec::new(),
             n_blocks: 0,
@@ -179,22 +181,28 @@ impl BlockRange {
         // Blocks that are too old to be kept show their worth by their children only.
         let is_kept = self.store.keeps(end.slot, self.network.slot_at(clock::now().0));
         let holds = !is_kept || tokio::time::timeout(PROOF_TIME, self.store.until_kept(&end.root)).await.is_ok();
-        if joins && holds || progress.n_gaps >= MAX_GAPS {
+        // Several answers with the same block mean that it cannot be kept, for whatever reason.
+        let is_accepted = holds || !progress.unproven.insert(end.root);
+        let is_last_try = progress.n_gaps >= MAX_GAPS;
+        if is_accepted && (joins || is_last_try) {
             if !joins || !holds {
-                tracing::warn!(after = %progress.last.slot, to = %end.slot, "blocks since the state are missing; they are asked for one by one");
+                let after = progress.last.slot;
+                tracing::warn!(%after, to = %end.slot, "blocks since the state are missing; they are asked for one by one");
             }
             progress.connected.extend(roots);
             progress.reached(end);
             return;
         }
         // The next request begins behind the last known block again.
-        progress.n_gaps += 1;
         progress.next = progress.last.slot.saturating_add(1);
-        if !holds {
+        if !is_accepted {
             self.peers.blame(peer);
+            progress.avoided.push(peer);
+            return;
         }
+        progress.n_gaps += 1;
         // Either this peer has left blocks out or those have that said there are none.
-        let guilty = if holds { std::mem::take(&mut progress.empty) } else { Vec::new() };
+        let guilty = std::mem::take(&mut progress.empty);
         progress.avoided.extend(if guilty.is_empty() { vec![peer] } else { guilty });
     }
 }
@@ -204,6 +212,7 @@ impl Progress {
         self.last = end;
         self.next = end.slot.saturating_add(1);
         self.n_gaps = 0;
+        self.unproven.clear();
         self.avoided.clear();
         self.empty.clear();
         if end.slot.as_u64() >= self.logged_slot.as_u64() + LOG_SLOTS {

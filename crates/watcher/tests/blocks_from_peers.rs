@@ -67,13 +67,30 @@ impl Played {
 
     /// A store with all blocks.
     fn store(&self, dir: &Path) -> BlockStore {
+        self.false_store(dir, |_| false, |_| false)
+    }
+
+    /// A store that lacks some blocks and says that it does not, and that has forged signatures in
+    /// others.
+    fn false_store(&self, dir: &Path, lacks: impl Fn(u64) -> bool, is_forged: impl Fn(u64) -> bool) -> BlockStore {
+        let mut last = Root::ZERO;
         let limits = StoreLimits { bytes: StoreLimits::BYTES, slots_per_epoch: self.network.preset().slots_per_epoch };
         let store = BlockStore::open(dir, limits).unwrap();
         for (block, ssz) in &self.blocks {
             let header = block.signed_header.message;
-            let (slot, root, parent, proposer) = (header.slot, block.root, header.parent_root, header.proposer_index);
+            let (slot, root, proposer) = (header.slot, block.root, header.proposer_index);
+            if lacks(slot.as_u64()) {
+                continue;
+            }
+            let mut ssz = ssz.clone();
+            if is_forged(slot.as_u64()) {
+                // The signature of another block is a point of the curve.
+                ssz[4..100].copy_from_slice(self.blocks[0].0.signed_header.signature.as_slice());
+            }
             let digest = self.network.fork_digest_at(slot.epoch(self.network.preset()));
-            store.keep(&NewBlock { slot, root, parent, proposer, digest, ssz }, Slot::new(SLOTS)).unwrap();
+            let new = NewBlock { slot, root, parent: last, proposer, digest, ssz: &ssz };
+            store.keep(&new, Slot::new(SLOTS)).unwrap();
+            last = root;
         }
         store.set_head(self.head().root);
         store
@@ -131,6 +148,36 @@ async fn a_watcher_without_a_node_gets_the_blocks_since_its_state_from_a_peer_an
         until_head(&watcher, played.head().root).await;
         watcher.stop().await.unwrap();
         asking.shutdown().await;
+    };
+    tokio::time::timeout(PATIENCE, test).await.unwrap();
+}
+
+/// One peer leaves an epoch out, one has forged signatures, and one is honest.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_peer_that_leaves_blocks_out_or_forges_them_holds_nothing_up() {
+    let played = tokio::task::spawn_blocking(play).await.unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let test = async {
+        let gap = played.false_store(&dir.path().join("gap"), |slot| (14..40).contains(&slot), |_| false);
+        let forged = played.false_store(&dir.path().join("forged"), |_| false, |slot| (20..=SLOTS).contains(&slot));
+        let honest = played.store(&dir.path().join("honest"));
+        let (mut nodes, mut addresses) = (Vec::new(), Vec::new());
+        for blocks in [gap, forged, honest] {
+            let (node, address) = played.node(GossipConfig { blocks: Some(blocks), ..GossipConfig::default() }).await;
+            nodes.push(node);
+            addresses.push(address);
+        }
+        let stage = Stage::new(&played.config_yaml, &played.state, &addresses, "");
+        let watcher = Watcher::start(Config::load(&stage.config).unwrap()).await.unwrap();
+        until_head(&watcher, played.head().root).await;
+        watcher.stop().await.unwrap();
+        let limits = StoreLimits { bytes: StoreLimits::BYTES, slots_per_epoch: played.network.preset().slots_per_epoch };
+        let kept = BlockStore::open(&stage.dir.path().join("data/blocks"), limits).unwrap();
+        let missing: Vec<u64> = (1..=SLOTS).filter(|slot| !kept.contains(&played.blocks[*slot as usize - 1].0.root)).collect();
+        assert_eq!(missing, [0u64; 0]);
+        for node in nodes {
+            node.shutdown().await;
+        }
     };
     tokio::time::timeout(PATIENCE, test).await.unwrap();
 }

@@ -334,7 +334,9 @@ impl GossipTask {
         let Some(found) = store.and_then(|store| ServedBlocks::find(store, protocol, query, |digest| digests.fork_of(digest)))
         else {
             let agent = self.peers.connected.get(&peer).and_then(|peer| peer.agent.as_deref());
-            return self.respond(Protocol::Data(protocol), channel, rpc::to_data_request(protocol, agent));
+            let answer = rpc::to_data_request(protocol, agent);
+            self.respond(Protocol::Data(protocol), channel, answer);
+            return;
         };
         let (n_blocks, n_bytes, n_serving) = (found.blocks.len() as u64, found.n_bytes(), self.blocks.serving.len());
         let mut conduct = self.blocks.conduct(&peer, now);
@@ -343,12 +345,12 @@ impl GossipTask {
         if !is_affordable {
             return self.refuse(Protocol::Data(protocol), channel);
         }
-        if n_blocks > 0 {
+        // If the peer no longer waits, nothing reports the end of this answer.
+        if self.respond(Protocol::Data(protocol), channel, found.response()) && n_blocks > 0 {
             self.blocks.serving.insert(id);
+            self.metrics.served_blocks.inc_by(n_blocks);
+            self.metrics.served_bytes.inc_by(n_bytes);
         }
-        self.metrics.served_blocks.inc_by(n_blocks);
-        self.metrics.served_bytes.inc_by(n_bytes);
-        self.respond(Protocol::Data(protocol), channel, found.response());
     }
 }
 

@@ -280,19 +280,26 @@ impl GossipTask {
         self.peers.connected.get_mut(&peer).is_some_and(|peer| peer.quotas.allow(protocol, now))
     }
 
-    pub(super) fn respond(&mut self, protocol: Protocol, channel: ResponseChannel<Response>, answer: Response) {
+    /// Sends an answer. Returns false if the peer no longer waits for it.
+    pub(super) fn respond(&mut self, protocol: Protocol, channel: ResponseChannel<Response>, answer: Response) -> bool {
         let what = if matches!(answer, Response::Error { .. }) { "unavailable" } else { "answered" };
-        self.send_answer(protocol, channel, answer, what);
+        self.send_answer(protocol, channel, answer, what)
     }
 
     /// Answers that the peer asks too often or for too much.
     pub(super) fn refuse(&mut self, protocol: Protocol, channel: ResponseChannel<Response>) {
         let answer =
             Response::Error { code: result_code::RATE_LIMITED, message: "too many requests, wait 10 seconds".to_owned() };
-        self.send_answer(protocol, channel, answer, "rate_limited");
+        let _ = self.send_answer(protocol, channel, answer, "rate_limited");
     }
 
-    fn send_answer(&mut self, protocol: Protocol, channel: ResponseChannel<Response>, answer: Response, what: &'static str) {
+    fn send_answer(
+        &mut self,
+        protocol: Protocol,
+        channel: ResponseChannel<Response>,
+        answer: Response,
+        what: &'static str,
+    ) -> bool {
         self.metrics.requests.with_label_values(&[protocol.label(), what]).inc();
         let node = self.swarm.behaviour_mut();
         let behaviour = match protocol {
@@ -305,7 +312,7 @@ impl GossipTask {
             Protocol::Data(_) => &mut node.data,
         };
         // An error means that the stream is closed already.
-        let _ = behaviour.send_response(channel, answer);
+        behaviour.send_response(channel, answer).is_ok()
     }
 }
 
