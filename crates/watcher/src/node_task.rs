@@ -92,8 +92,16 @@ impl NodeTask {
         let mut state_of = self.epoch();
         let mut poll = tokio::time::interval(every);
         poll.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        // Peers are asked again for blocks, however rarely the nodes are polled.
+        let mut again = tokio::time::interval(POLL_INTERVAL.min(slot));
+        again.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             tokio::select! {
+                _ = again.tick() => {
+                    let wanted = requests.blocks.borrow().clone();
+                    self.fetch_blocks(&wanted, &mut asked).await;
+                    continue;
+                }
                 _ = poll.tick() => {
                     if let Some(nodes) = &self.nodes {
                         self.poll(nodes).await;

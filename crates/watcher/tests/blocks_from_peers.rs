@@ -167,7 +167,7 @@ async fn a_peer_that_leaves_blocks_out_or_forges_them_holds_nothing_up() {
             nodes.push(node);
             addresses.push(address);
         }
-        let stage = Stage::new(&played.config_yaml, &played.state, &addresses, "");
+        let stage = WatcherFolder::new(&played.config_yaml, &played.state, &addresses, "");
         let watcher = Watcher::start(Config::load(&stage.config).unwrap()).await.unwrap();
         until_head(&watcher, played.head().root).await;
         watcher.stop().await.unwrap();
