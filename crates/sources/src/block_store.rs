@@ -36,6 +36,7 @@
 //! is synced to disk, so a power failure can lose the last blocks.
 
 use consensus::{ForkDigest, Root, Slot, ValidatorIndex};
+use prometheus::{IntCounterVec, Opts};
 use sha2::{Digest as _, Sha256};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs::{self, File, OpenOptions};
@@ -116,6 +117,18 @@ pub enum Kept {
     TooMany,
 }
 
+impl Kept {
+    /// The label of this result in metrics.
+    const fn label(self) -> &'static str {
+        match self {
+            Self::New => "kept",
+            Self::Known => "known",
+            Self::OutOfRange => "out_of_range",
+            Self::TooMany => "too_many",
+        }
+    }
+}
+
 /// A store. Clones share it.
 #[derive(Clone)]
 pub struct BlockStore(Arc<Shared>);
@@ -126,6 +139,8 @@ struct Shared {
     /// Held while a file is written to. Readers do not wait for it.
     writing: Mutex<()>,
     index: Mutex<Index>,
+    /// Blocks that were to be kept, by result.
+    outcomes: IntCounterVec,
     /// Changes with each block that is kept.
     kept: watch::Sender<()>,
 }
@@ -172,7 +187,12 @@ impl BlockStore {
                 index.insert(location);
             }
         }
+        let opts = Opts::new("slashwatch_sources_kept_blocks_total", "Proven blocks to be kept for peers, by result");
+        let outcomes = IntCounterVec::new(opts, &["result"]).expect("a constant, valid name");
+        let labels = [Kept::New, Kept::Known, Kept::OutOfRange, Kept::TooMany].map(Kept::label);
+        labels.into_iter().chain(["failed"]).for_each(|label| outcomes.with_label_values(&[label]).inc_by(0));
         let shared = Shared {
+            outcomes,
             dir: dir.to_owned(),
             limits,
             writing: Mutex::default(),
@@ -192,6 +212,12 @@ impl BlockStore {
     /// Keeps a block whose proposer's signature is proven. `now` is the slot of the clock. The call
     /// writes to disk, so an async task must not make it.
     pub fn keep(&self, block: &NewBlock<'_>, now: Slot) -> io::Result<Kept> {
+        let result = self.try_to_keep(block, now);
+        self.0.outcomes.with_label_values(&[result.as_ref().map_or("failed", |kept| kept.label())]).inc();
+        result
+    }
+
+    fn try_to_keep(&self, block: &NewBlock<'_>, now: Slot) -> io::Result<Kept> {
         let _writing = self.0.writing.lock().unwrap_or_else(PoisonError::into_inner);
         if !self.keeps(block.slot, now) {
             return Ok(Kept::OutOfRange);
@@ -221,6 +247,11 @@ impl BlockStore {
         drop(index);
         self.0.kept.send_replace(());
         Ok(Kept::New)
+    }
+
+    /// The counter of blocks that were to be kept, for a metrics page.
+    pub fn outcomes(&self) -> &IntCounterVec {
+        &self.0.outcomes
     }
 
     /// Whether blocks of this slot are kept. `now` is the slot of the clock.

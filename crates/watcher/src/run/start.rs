@@ -79,6 +79,10 @@ impl Watcher {
             .map_err(|error| WatcherError::Internal(format!("metrics of the sources: {error}")))?;
         let identity = Identity::File(dir.node_key_path());
         let blocks = open_blocks(&dir, &network)?;
+        metrics
+            .registry
+            .register(Box::new(blocks.outcomes().clone()))
+            .map_err(|error| WatcherError::Internal(format!("metrics of kept blocks: {error}")))?;
         let (status, status_out) = watch::channel(StatusView::default());
         let served = Served { status: status_out, blocks: Some(blocks.clone()) };
         let sources = listen::start_sources(&config, identity, served, nodes.as_deref(), &network, &source_metrics)?;
