@@ -113,8 +113,10 @@ impl StatusPage {
             notices.extend(gossip.peers().iter().filter(|peer| peer.configured && !peer.connected).map(missing_peer));
         }
         if snapshot.missing_blocks > 0 {
-            notices
-                .push(format!("{} blocks that others build on are missing; nodes are asked for them", snapshot.missing_blocks));
+            notices.push(format!(
+                "{} blocks that others build on are missing; nodes and peers are asked for them",
+                snapshot.missing_blocks
+            ));
         }
         if self.metrics.unproven.get() > 0 {
             notices.push(
