@@ -38,7 +38,7 @@ use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
-use verify::{MessageOutcome, Outcome, PeerBytes, PeerReputation, RawMessage, Verified, Verifier};
+use verify::{MessageOutcome, Outcome, PeerBytes, PeerReputation, ProvenBlock, RawMessage, Verified, Verifier};
 
 /// The reasons why the engine cannot go on. The content of a message never causes such an error.
 #[derive(Debug, thiserror::Error)]
@@ -71,6 +71,8 @@ pub struct Processed {
     pub reports: Vec<MessageOutcome>,
     /// Findings that this batch proved, including those that were recorded before.
     pub recorded: Vec<Recorded>,
+    /// Blocks whose proposer's signature this batch proved for the first time.
+    pub blocks: Vec<ProvenBlock>,
 }
 
 /// The owner of all state that is needed to judge messages.
@@ -406,7 +408,7 @@ impl Engine {
         self.index.commit()?;
         self.count_refused(&verified);
         self.count(&verified.outcomes, &recorded);
-        Ok(Processed { reports: verified.outcomes, recorded })
+        Ok(Processed { reports: verified.outcomes, recorded, blocks: verified.blocks })
     }
 
     fn prune(&mut self, now: Time) -> Result<(), EngineError> {

@@ -88,7 +88,7 @@ async fn record(
     // fetched. Until then their messages wait in their queues.
     let metrics = SourceMetrics::unregistered();
     let (identity, _lock) = identity(&config);
-    let sources = listen::start_sources(&config, identity, nodes.as_deref(), &network, &metrics)?;
+    let sources = listen::start_sources(&config, identity, listen::Served::nothing(), nodes.as_deref(), &network, &metrics)?;
     if let Some(nodes) = &nodes {
         for block in bootstrap::blocks_since(nodes, &network, start.chain.head().slot, clock::now()).await {
             file.block(&block)?;

@@ -35,8 +35,17 @@ pub fn write_capture(scenario: &Scenario, path: &Path) -> Result<GroundTruth, Si
 /// # Errors
 /// The scenario cannot be played.
 pub fn capture_bytes(scenario: &Scenario) -> Result<(Vec<u8>, GroundTruth), SimError> {
+    capture_bytes_since(scenario, GENESIS_TIME)
+}
+
+/// Does the same as [`capture_bytes`] for a network whose genesis was at another time, in seconds
+/// since the Unix epoch.
+///
+/// # Errors
+/// The scenario cannot be played.
+pub fn capture_bytes_since(scenario: &Scenario, genesis_time: u64) -> Result<(Vec<u8>, GroundTruth), SimError> {
     let failed = |source: WriteError| SimError::Capture { path: "memory".into(), source: Box::new(source) };
-    let world = World::new(scenario.clone(), GENESIS_TIME)?;
+    let world = World::new(scenario.clone(), genesis_time)?;
     let mut bytes = Vec::new();
     let truth = {
         let mut writer = CaptureWriter::new(BufWriter::new(&mut bytes)).map_err(failed)?;

@@ -233,6 +233,11 @@ pub fn fetched_block(ssz: Vec<u8>, fork: ForkName, node: Option<&str>, at: Time)
     raw(SourceKind::Api, sender, Some(fork), MessageKind::Block, at, ssz)
 }
 
+/// Takes a block that a peer was asked for. The peer is named, so it is blamed for a forged one.
+pub fn peer_block(ssz: Vec<u8>, fork: ForkName, peer: libp2p::PeerId, at: Time) -> Result<RawMessage, Refusal> {
+    raw(SourceKind::Api, Some(PeerBytes::from(peer.to_bytes())), Some(fork), MessageKind::Block, at, ssz)
+}
+
 fn raw(
     source: SourceKind,
     peer: Option<PeerBytes>,

@@ -17,8 +17,9 @@
 //! The node is a correct peer. It forwards only messages that the verifier has accepted on their
 //! own merit. It answers `status`, `ping`, `metadata` and `goodbye`, because clients drop a peer
 //! that does not. It reports its true state: a head that the caller supplies and that is never
-//! later than the clock, all 64 attestation subnets, and no blocks to serve. It answers a request
-//! for data with the answer that the asking client penalizes least. It does not dial a peer for
+//! later than the clock, all 64 attestation subnets, and the slots whose blocks it keeps. It sends
+//! these blocks to peers that ask, and it asks peers for blocks ([`BlockClient`]). It answers a
+//! request for other data with the answer that the asking client penalizes least. It does not dial a peer for
 //! minutes after that peer's goodbye with a lasting reason. `docs/peers.md` has tables of all this.
 //!
 //! Configured peers are dialled without end, with growing pauses. Other peers may connect up to a
@@ -32,6 +33,7 @@
 mod address;
 mod admission;
 mod behaviour;
+mod block_requests;
 mod client;
 mod events;
 mod filter;
@@ -51,6 +53,7 @@ mod transform;
 
 pub use address::{AddressError, PeerAddress, listen_address};
 pub use admission::AddressLimit;
+pub use block_requests::{BlockClient, MAX_ASKED_BLOCKS, NoAnswer, PeerBlock};
 pub(crate) use client::Client;
 pub use events::{PeerEvent, PeerEventKind, PeerInfo};
 pub use goodbyes::PeerGoodbye;
@@ -65,6 +68,7 @@ pub use selection::{Candidate, KeepRareSubnets, PeerSelection};
 pub use state::{NodeState, TopicPeers};
 pub use transform::{IdRules, message_id};
 
+use crate::block_store::BlockStore;
 use crate::discovery::{DiscoveryConfig, DiscoveryError};
 use crate::metrics::SourceMetrics;
 use crate::queue::{QueueBytes, QueueReceiver, queue};
@@ -73,7 +77,8 @@ use crate::topic::Topic;
 use base::Backoff;
 use consensus::{Checkpoint, Network, Root, Slot};
 use futures::future::BoxFuture;
-use libp2p::{Multiaddr, PeerId};
+use libp2p::Multiaddr;
+pub use libp2p::PeerId;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -135,6 +140,11 @@ pub struct GossipConfig {
     pub goodbye_pause: Backoff,
     /// Whether to subscribe to topics. A node that only publishes does not need to.
     pub subscribe: bool,
+    /// The blocks that peers are served. Without it, none are.
+    pub blocks: Option<BlockStore>,
+    /// How long a request for blocks may take, in either direction, until its last block has been
+    /// sent. A peer that reads or writes more slowly is cut off.
+    pub block_timeout: Duration,
 }
 
 impl Default for GossipConfig {
@@ -159,6 +169,8 @@ impl Default for GossipConfig {
             reconnect: Backoff::new(Duration::from_secs(1), Duration::from_secs(120)),
             goodbye_pause: Backoff::new(Duration::from_secs(5 * 60), Duration::from_secs(12 * 3600)),
             subscribe: true,
+            blocks: None,
+            block_timeout: Duration::from_secs(20),
         }
     }
 }
@@ -249,10 +261,11 @@ impl GossipService {
             state: state_in,
             stop: stop.clone(),
         };
-        let listener = task::GossipTask::new(config, network, metrics.clone(), channels)?;
+        let (blocks, block_commands) = BlockClient::new(network.clone(), config.clock.clone(), metrics.clone());
+        let listener = task::GossipTask::new(config, network, metrics.clone(), channels, block_commands)?;
         let peer_id = listener.peer_id();
         let task = tokio::spawn(listener.run());
-        let control = GossipControl { reports, publish, peers, state, metrics };
+        let control = GossipControl { reports, publish, peers, state, blocks, metrics };
         Ok(GossipHandle { events, control, peer_id, stop: stop.drop_guard(), task })
     }
 }
@@ -306,13 +319,14 @@ impl Source for GossipHandle {
     }
 }
 
-/// Reports verdicts, publishes messages and shows peers. It is cheap to clone.
+/// Reports verdicts, publishes messages, asks for blocks and shows peers. It is cheap to clone.
 #[derive(Clone, Debug)]
 pub struct GossipControl {
     reports: mpsc::Sender<(Ticket, Verdict)>,
     publish: mpsc::Sender<task::Publication>,
     peers: watch::Receiver<Arc<Vec<PeerInfo>>>,
     state: watch::Receiver<Arc<NodeState>>,
+    blocks: BlockClient,
     metrics: SourceMetrics,
 }
 
@@ -352,6 +366,11 @@ impl GossipControl {
     /// Returns the state of all connections together, about one second old at most.
     pub fn state(&self) -> Arc<NodeState> {
         self.state.borrow().clone()
+    }
+
+    /// Returns what asks peers for blocks.
+    pub fn blocks(&self) -> &BlockClient {
+        &self.blocks
     }
 
     /// Returns a receiver that sees each new list of peers, about once a second.

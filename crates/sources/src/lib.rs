@@ -15,6 +15,7 @@
 //! | [`capture`] | the `.e2s` file: reader (for ERA files too) and writer |
 //! | [`discovery`] | finds peers by discv5, and lets peers find us |
 //! | [`gossip`] | a listener in the p2p network |
+//! | [`block_store`] | the blocks of the last epochs on disk, for peers that ask |
 //! | [`api_stream`] | a beacon node's server-sent events |
 //! | [`source`] | what live sources have in common: the trait [`source::Source`] and its events |
 //! | [`queue`] | the queue behind a source: bounded in messages and bytes |
@@ -23,6 +24,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 pub mod api_stream;
+pub mod block_store;
 pub mod capture;
 pub mod convert;
 pub mod discovery;

@@ -29,6 +29,12 @@ pub struct SourceMetrics {
     pub peer_events: IntCounterVec,
     /// Requests that peers sent, by protocol and answer.
     pub requests: IntCounterVec,
+    /// Blocks that were sent to peers that asked, and their bytes.
+    pub served_blocks: IntCounter,
+    pub served_bytes: IntCounter,
+    /// Requests for blocks that this node sent, by result. An answer that was `wrong` is counted as
+    /// `blocks` before.
+    pub block_requests: IntCounterVec,
     /// Messages that were published, by result.
     pub published: IntCounterVec,
     /// How often event streams were opened again.
@@ -73,6 +79,9 @@ impl SourceMetrics {
             verdicts,
             peer_events,
             requests,
+            served_blocks,
+            served_bytes,
+            block_requests,
             published,
             stream_reconnects,
             fetched_blocks,
@@ -92,6 +101,7 @@ impl SourceMetrics {
             verdicts,
             peer_events,
             requests,
+            block_requests,
             published,
             fetched_blocks,
             found_records,
@@ -100,8 +110,9 @@ impl SourceMetrics {
         ] {
             registry.register(Box::new(counters))?;
         }
-        registry.register(Box::new(stream_reconnects))?;
-        registry.register(Box::new(inbound_connections))?;
+        for counter in [stream_reconnects, inbound_connections, served_blocks, served_bytes] {
+            registry.register(Box::new(counter))?;
+        }
         registry.register(Box::new(topic_peers))?;
         registry.register(Box::new(connected_peers))?;
         registry.register(Box::new(pending_tickets))?;
@@ -117,6 +128,7 @@ impl SourceMetrics {
         each(&self.refused, &["unknown_digest"]);
         each(&self.shed, &["message", "peer_event", "address", "connection", "verdict"]);
         each(&self.peer_events, &PeerEventKind::LABELS);
+        each(&self.block_requests, &BLOCK_RESULTS);
         each(&self.published, &["published", "refused"]);
         each(&self.fetched_blocks, &["fetched", "not_there", "failed"]);
         each(&self.found_records, &Learned::LABELS);
@@ -152,12 +164,11 @@ impl SourceMetrics {
             ),
             peer_events: counters("peer_events_total", "What happened with peers", &["event"]),
             requests: counters("requests_total", "Requests of peers, by protocol and answer", &["protocol", "answer"]),
+            served_blocks: counter("served_blocks_total", "Blocks sent to peers that asked"),
+            served_bytes: counter("served_block_bytes_total", "Bytes of blocks sent to peers that asked"),
+            block_requests: counters("block_requests_total", "Requests for blocks sent to peers, by result", &["result"]),
             published: counters("published_messages_total", "Messages published, by result", &["result"]),
-            stream_reconnects: IntCounter::new(
-                "slashwatch_sources_stream_reconnects_total",
-                "Times an event stream was opened again",
-            )
-            .expect("a constant, valid name"),
+            stream_reconnects: counter("stream_reconnects_total", "Times an event stream was opened again"),
             fetched_blocks: counters("fetched_blocks_total", "Announced blocks, by what became of fetching them", &["result"]),
             found_records: counters(
                 "found_records_total",
@@ -169,11 +180,10 @@ impl SourceMetrics {
                 "Connections of peers that were refused, by reason",
                 &["reason"],
             ),
-            inbound_connections: IntCounter::new(
-                "slashwatch_sources_inbound_connections_total",
+            inbound_connections: counter(
+                "inbound_connections_total",
                 "Connections that peers opened to us from outside, without configured peers",
-            )
-            .expect("a constant, valid name"),
+            ),
             goodbyes: counters(
                 "goodbyes_total",
                 "Goodbyes, by client of the peer, reason and direction",
@@ -190,6 +200,10 @@ impl SourceMetrics {
     }
 }
 
+/// The results of a request for blocks.
+const BLOCK_RESULTS: [&str; 10] =
+    ["blocks", "empty", "wrong", "error", "rate_limited", "unsupported", "timeout", "closed", "broken", "no_peer"];
+
 /// The counter starts at 0 for every bound of the queue.
 fn shed() -> IntCounterVec {
     let shed =
@@ -202,6 +216,10 @@ fn shed() -> IntCounterVec {
 
 fn counters(name: &str, help: &str, labels: &[&str]) -> IntCounterVec {
     IntCounterVec::new(Opts::new(format!("slashwatch_sources_{name}"), help), labels).expect("a constant, valid name")
+}
+
+fn counter(name: &str, help: &str) -> IntCounter {
+    IntCounter::new(format!("slashwatch_sources_{name}"), help).expect("a constant, valid name")
 }
 
 fn gauge(name: &str, help: &str) -> IntGauge {

@@ -4,11 +4,12 @@
 
 #![allow(clippy::unwrap_used)]
 
-use consensus::{BlobParameters, Epoch, Fork, ForkName, Network, Preset, Root, Spec};
+use consensus::{BlobParameters, Epoch, Fork, ForkName, Network, Preset, Root, Slot, Spec, ValidatorIndex};
 use futures::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, StreamExt as _};
 use libp2p::request_response::{self, Codec, Message, OutboundFailure, ProtocolSupport};
 use libp2p::swarm::{NetworkBehaviour, SwarmEvent};
 use libp2p::{Multiaddr, PeerId, StreamProtocol, Swarm, SwarmBuilder, identify, noise, tcp, yamux};
+use sources::block_store::{BlockStore, Kept, NewBlock, StoreLimits};
 use sources::gossip::{GossipConfig, GossipHandle, GossipService, Identity, StatusView};
 use sources::metrics::SourceMetrics;
 use sources::source::SourceEvent;
@@ -102,7 +103,7 @@ impl Codec for Bytes {
 
 async fn to_end<T: AsyncRead + Unpin + Send>(io: &mut T) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
-    io.take(1 << 20).read_to_end(&mut bytes).await?;
+    io.take(64 << 20).read_to_end(&mut bytes).await?;
     Ok(bytes)
 }
 
@@ -167,6 +168,33 @@ impl Client {
     }
 
     async fn ask(&mut self, peer: PeerId, request: Vec<u8>) -> Answer {
+        match self.ask_raw(peer, request).await {
+            None => Answer::Unsupported,
+            Some(response) => match response.split_first() {
+                None => Answer::Empty,
+                Some((code, body)) => Answer::Chunk(*code, unpacked(body)),
+            },
+        }
+    }
+
+    /// Asks for blocks. Returns the fork digest and the bytes of each, or the code of an error.
+    async fn ask_for_blocks(&mut self, peer: PeerId, request: Vec<u8>) -> Result<Vec<([u8; 4], Vec<u8>)>, u8> {
+        let response = self.ask_raw(peer, request).await.expect("the request is known");
+        let (mut blocks, mut rest) = (Vec::new(), &response[..]);
+        while let Some((code, after)) = rest.split_first() {
+            if *code != 0 {
+                return Err(*code);
+            }
+            let (digest, after) = after.split_first_chunk::<4>().unwrap();
+            let (ssz, after) = unpacked_first(after);
+            blocks.push((*digest, ssz));
+            rest = after;
+        }
+        Ok(blocks)
+    }
+
+    /// Returns the bytes of the answer. `None` if the protocol is not supported.
+    async fn ask_raw(&mut self, peer: PeerId, request: Vec<u8>) -> Option<Vec<u8>> {
         self.swarm.behaviour_mut().rpc.send_request(&peer, request);
         loop {
             match self.swarm.select_next_some().await {
@@ -174,15 +202,12 @@ impl Client {
                     message: Message::Response { response, .. },
                     ..
                 })) => {
-                    return match response.split_first() {
-                        None => Answer::Empty,
-                        Some((code, body)) => Answer::Chunk(*code, unpacked(body)),
-                    };
+                    return Some(response);
                 }
                 SwarmEvent::Behaviour(ClientNodeEvent::Rpc(request_response::Event::OutboundFailure {
                     error: OutboundFailure::UnsupportedProtocols,
                     ..
-                })) => return Answer::Unsupported,
+                })) => return None,
                 SwarmEvent::Behaviour(ClientNodeEvent::Rpc(request_response::Event::OutboundFailure { error, .. })) => {
                     panic!("{error}")
                 }
@@ -210,6 +235,26 @@ fn unpacked(bytes: &[u8]) -> Vec<u8> {
     body
 }
 
+/// Decodes the first body, and returns what follows it.
+fn unpacked_first(bytes: &[u8]) -> (Vec<u8>, &[u8]) {
+    let (len, frames) = unsigned_varint::decode::usize(bytes).unwrap();
+    let (mut at, mut held) = (0, 0);
+    while held < len {
+        let n = usize::from(frames[at + 1]) | usize::from(frames[at + 2]) << 8 | usize::from(frames[at + 3]) << 16;
+        let body = &frames[at + 4..at + 4 + n];
+        held += match frames[at] {
+            0 => snap::raw::decompress_len(&body[4..]).unwrap(),
+            1 => n - 4,
+            _ => 0,
+        };
+        at += 4 + n;
+    }
+    let mut body = Vec::new();
+    snap::read::FrameDecoder::new(&frames[..at]).read_to_end(&mut body).unwrap();
+    assert_eq!(body.len(), len);
+    (body, &frames[at..])
+}
+
 struct Listener {
     handle: GossipHandle,
     address: Multiaddr,
@@ -225,6 +270,46 @@ async fn listener(config: GossipConfig, network: &Arc<Network>) -> Listener {
             return Listener { handle, address, _status: status_in };
         }
     }
+}
+
+/// Slots of the blocks that a listener keeps. The clock is in slot 96 or soon after.
+const KEPT: std::ops::RangeInclusive<u64> = 40..=95;
+/// A slot without a block.
+const EMPTY_SLOT: u64 = 50;
+
+fn root(slot: u64) -> Root {
+    Root::repeat_byte(slot as u8)
+}
+
+/// The bytes of a block. The listener does not look into them.
+fn ssz(slot: u64) -> Vec<u8> {
+    (0..20_000u64).map(|i| (i.wrapping_mul(i).wrapping_mul(slot + 7) >> 9) as u8).collect()
+}
+
+fn kept_blocks(dir: &std::path::Path, network: &Network) -> BlockStore {
+    let store = BlockStore::open(dir, StoreLimits { bytes: StoreLimits::BYTES, slots_per_epoch: 32 }).unwrap();
+    for slot in KEPT.filter(|slot| *slot != EMPTY_SLOT) {
+        let parent = if slot - 1 == EMPTY_SLOT { slot - 2 } else { slot - 1 };
+        let new = NewBlock {
+            slot: Slot::new(slot),
+            root: root(slot),
+            parent: root(parent),
+            proposer: ValidatorIndex::new(slot),
+            digest: network.fork_digest_at(Epoch::new(slot / 32)),
+            ssz: &ssz(slot),
+        };
+        assert_eq!(store.keep(&new, Slot::new(96)).unwrap(), Kept::New);
+    }
+    store.set_head(root(*KEPT.end()));
+    store
+}
+
+fn range(start: u64, count: u64) -> Vec<u8> {
+    packed(&[start, count, 1].into_iter().flat_map(u64::to_le_bytes).collect::<Vec<u8>>())
+}
+
+fn roots(slots: &[u64]) -> Vec<u8> {
+    packed(&slots.iter().flat_map(|slot| root(*slot).0).collect::<Vec<u8>>())
 }
 
 /// Returns the sequence number and the custody group count of metadata/3.
@@ -338,7 +423,7 @@ inclusion_lists_by_indices/1 200 . 3 3 . 3 .
     tokio::time::timeout(PATIENCE, test).await.unwrap();
 }
 
-/// This node keeps no blocks, so no slot is available: neither a past one, nor one before the next
+/// A node that keeps no blocks has no available slot: neither a past one, nor one before the next
 /// exchange of statuses.
 #[tokio::test]
 async fn status_promises_no_slot() {
@@ -352,6 +437,121 @@ async fn status_promises_no_slot() {
         let clock = base::Time::now().0;
         let now = network.slot_at(clock).as_u64();
         assert!(earliest > now + 32, "earliest available slot {earliest} at slot {now}");
+    };
+    tokio::time::timeout(PATIENCE, test).await.unwrap();
+}
+
+/// Whoever asks for blocks that the status promises gets them. No client is given an error for them,
+/// because Lighthouse bans for some and Nimbus takes a third of its points for any.
+#[tokio::test]
+async fn kept_blocks_are_sent_to_every_client() {
+    let network = network(&[(ForkName::Fulu, 0)]);
+    let dir = tempfile::tempdir().unwrap();
+    let store = kept_blocks(dir.path(), &network);
+    let slots_of = |blocks: &[([u8; 4], Vec<u8>)]| -> Vec<u64> {
+        blocks
+            .iter()
+            .map(|(digest, bytes)| {
+                let slot = KEPT.into_iter().find(|slot| ssz(*slot) == *bytes).expect("a kept block");
+                assert_eq!(*digest, network.fork_digest_at(Epoch::new(slot / 32)).0);
+                slot
+            })
+            .collect()
+    };
+    let test = async {
+        let listener = listener(GossipConfig { blocks: Some(store.clone()), ..GossipConfig::default() }, &network).await;
+        for agent in CLIENTS.into_iter().chain(["unheard-of/1"]) {
+            let mut client = Client::new(agent, "beacon_blocks_by_range/2");
+            let peer = client.connect(&listener.address).await;
+            let got = client.ask_for_blocks(peer, range(48, 6)).await.unwrap();
+            assert_eq!(slots_of(&got), [48, 49, 51, 52, 53], "{agent}");
+            // The promised range ends with the head. The rest is empty so far.
+            let got = client.ask_for_blocks(peer, range(94, 64)).await.unwrap();
+            assert_eq!(slots_of(&got), [94, 95], "{agent}");
+            assert_eq!(client.ask_for_blocks(peer, range(EMPTY_SLOT, 1)).await, Ok(vec![]), "{agent}: an empty slot");
+            assert_eq!(client.ask_for_blocks(peer, range(96, u64::MAX)).await, Ok(vec![]), "{agent}: after the head");
+            let mut client = Client::new(agent, "beacon_blocks_by_root/2");
+            let peer = client.connect(&listener.address).await;
+            let got = client.ask_for_blocks(peer, roots(&[60, 200, 41])).await.unwrap();
+            assert_eq!(slots_of(&got), [60, 41], "{agent}");
+        }
+        let mut client = Client::new(CLIENTS[0], "status/2");
+        let peer = client.connect(&listener.address).await;
+        let Answer::Chunk(0, body) = client.ask(peer, packed(&[0; 92])).await else { panic!("status is known") };
+        assert_eq!(u64::from_le_bytes(body[84..92].try_into().unwrap()), *KEPT.start(), "earliest available slot");
+    };
+    tokio::time::timeout(PATIENCE, test).await.unwrap();
+}
+
+/// For blocks before the earliest available slot, and for unknown roots, each client gets the answer
+/// that it forgives, as if no blocks were kept. The first version of the requests cannot name a
+/// fork, so it has no block for anybody.
+#[tokio::test]
+async fn blocks_that_are_not_kept_are_refused_as_each_client_forgives() {
+    let network = network(&[(ForkName::Fulu, 0)]);
+    let dir = tempfile::tempdir().unwrap();
+    let store = kept_blocks(dir.path(), &network);
+    let test = async {
+        let listener = listener(GossipConfig { blocks: Some(store.clone()), ..GossipConfig::default() }, &network).await;
+        let mut table = String::new();
+        for (name, request) in [
+            ("beacon_blocks_by_range/2", range(1, 64)),
+            ("beacon_blocks_by_root/2", roots(&[200, 201])),
+            ("beacon_blocks_by_range/1", range(48, 6)),
+            ("beacon_blocks_by_root/1", roots(&[60])),
+        ] {
+            let mut row = Vec::new();
+            for agent in CLIENTS.into_iter().chain(["unheard-of/1"]) {
+                let mut client = Client::new(agent, name);
+                let peer = client.connect(&listener.address).await;
+                row.push(match client.ask_for_blocks(peer, request.clone()).await {
+                    Ok(blocks) if blocks.is_empty() => ".".to_owned(),
+                    Ok(blocks) => format!("{} blocks", blocks.len()),
+                    Err(code) => code.to_string(),
+                });
+            }
+            table += &format!("{name} {}\n", row.join(" "));
+        }
+        let wanted = "\
+beacon_blocks_by_range/2 . . 3 3 . 3 .
+beacon_blocks_by_root/2 200 . 3 3 . 3 .
+beacon_blocks_by_range/1 . . 3 3 . 3 .
+beacon_blocks_by_root/1 200 . 3 3 . 3 .
+";
+        assert_eq!(table, wanted);
+    };
+    tokio::time::timeout(PATIENCE, test).await.unwrap();
+}
+
+/// A peer that asks without end gets what its budget allows, and the next peer gets its blocks.
+#[tokio::test]
+async fn a_flood_of_requests_for_blocks_is_bounded_and_others_are_served() {
+    let network = network(&[(ForkName::Fulu, 0)]);
+    let dir = tempfile::tempdir().unwrap();
+    let store = kept_blocks(dir.path(), &network);
+    let test = async {
+        let listener = listener(GossipConfig { blocks: Some(store.clone()), ..GossipConfig::default() }, &network).await;
+        let started = std::time::Instant::now();
+        let (mut n_blocks, mut n_refused) = (0, 0);
+        for asks in ["beacon_blocks_by_range/2", "beacon_blocks_by_root/2"] {
+            let mut flood = Client::new(CLIENTS[0], asks);
+            let peer = flood.connect(&listener.address).await;
+            let request = if asks.contains("range") { range(40, 56) } else { roots(&(51..=95).collect::<Vec<u64>>()) };
+            for _ in 0..40 {
+                match flood.ask_for_blocks(peer, request.clone()).await {
+                    Ok(blocks) => n_blocks += blocks.len() as u64,
+                    Err(139) => n_refused += 1,
+                    Err(other) => panic!("{other}"),
+                }
+            }
+        }
+        // Two peers, because each client has a key of its own: 256 blocks at once for each, and 12.8
+        // in a second.
+        let allowed = 512 + (2.0 * 12.8 * started.elapsed().as_secs_f64()).ceil() as u64;
+        assert!(n_blocks <= allowed && n_refused >= 50, "{n_blocks} blocks of {allowed}, {n_refused} requests refused");
+        let mut other = Client::new(CLIENTS[1], "beacon_blocks_by_range/2");
+        let peer = other.connect(&listener.address).await;
+        assert_eq!(other.ask_for_blocks(peer, range(40, 56)).await.unwrap().len(), 55);
     };
     tokio::time::timeout(PATIENCE, test).await.unwrap();
 }

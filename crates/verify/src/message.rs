@@ -229,6 +229,8 @@ pub struct ProvenBlock {
     pub heard: FirstSeen,
     /// Size of the block's SSZ, in bytes.
     pub n_bytes: usize,
+    /// The block as it was received.
+    pub ssz: Vec<u8>,
 }
 
 /// The block that contains something.

@@ -249,7 +249,7 @@ impl Verifier {
             self.next_number += 1;
             match decoded {
                 Err(outcome) => collector.record(item, outcome),
-                Ok((decoded, fork, data_root)) => sorted.add(item, heard, decoded, fork, data_root, bytes.len(), now),
+                Ok((decoded, fork, data_root)) => sorted.add(item, heard, decoded, fork, data_root, bytes, now),
             }
         }
         sorted
@@ -318,11 +318,12 @@ impl SortedBatch {
         message: DecodedMessage,
         fork: ForkName,
         data_root: Root,
-        n_bytes: usize,
+        bytes: Vec<u8>,
         now: Time,
     ) {
+        let n_bytes = bytes.len();
         let vote = match message {
-            DecodedMessage::Block(block) => return self.blocks.push(BlockJob { item, heard, block, fork, n_bytes }),
+            DecodedMessage::Block(block) => return self.blocks.push(BlockJob { item, heard, block, fork, ssz: bytes }),
             DecodedMessage::Header(header) => return self.headers.push(HeaderJob { item, heard, header }),
             DecodedMessage::AttesterSlashing(slashing) => {
                 return self.slashings.push(SlashingJob::attester(item, heard, slashing, fork, None));

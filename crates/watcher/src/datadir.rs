@@ -8,6 +8,7 @@
 //! DIR/state.ssz      the last state that was loaded; a start without any node uses it
 //! DIR/rearm.GROUP    asks the running watcher to make a kill switch ready again
 //! DIR/node.key       secret key of the gossip node, so that peers know it again (crate sources)
+//! DIR/blocks/        the blocks of the last epochs, for peers that ask (crate sources)
 //! DIR/index/         votes and proposals (crate index)
 //! DIR/evidence/      findings, proofs, outbox (crate evidence)
 //! ```
@@ -146,6 +147,10 @@ impl DataDir {
 
     pub fn node_key_path(&self) -> PathBuf {
         self.path.join("node.key")
+    }
+
+    pub fn blocks_path(&self) -> PathBuf {
+        self.path.join("blocks")
     }
 
     pub fn state_path(&self) -> PathBuf {

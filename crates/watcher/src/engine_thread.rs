@@ -14,17 +14,19 @@ use crate::clock;
 use crate::downtime::DowntimeLog;
 use crate::inputs::InputReceiver;
 use crate::status::EngineSnapshot;
-use consensus::{Checkpoint, Root, Slot};
+use consensus::{Checkpoint, ForkName, Root, Slot};
 use detect::watch::WatchList;
 use engine::priority_queues::{Batch, PriorityQueues, QueueLimits};
 use engine::silence::{SilenceChange, SilenceTracker};
 use engine::{Engine, EngineError};
 use evidence::RouteFilter;
+use sources::block_store::{BlockStore, Kept, NewBlock};
+use sources::gossip::StatusView;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc::error::TryRecvError;
 use tokio::sync::{mpsc, watch};
-use verify::{MessageOutcome, RawMessage, Ticket, Time, Verdict};
+use verify::{MessageOutcome, ProvenBlock, RawMessage, Ticket, Time, Verdict};
 
 /// While votes are gathered, the thread checks this often whether a new message contradicts
 /// something. Waking up for each message would cost more than processing the messages.
@@ -75,6 +77,10 @@ pub struct Effects {
     pub wants_state: watch::Sender<bool>,
     /// The state of the engine after the last batch.
     pub snapshot: watch::Sender<Arc<EngineSnapshot>>,
+    /// Where proven blocks are kept for peers that ask.
+    pub blocks: BlockStore,
+    /// What gossip peers are told of the chain.
+    pub status: watch::Sender<StatusView>,
 }
 
 /// Runs until the queue is closed and empty. Then it returns the engine, which still has to finish,
@@ -97,6 +103,7 @@ pub fn run(
         clock_ticked: false,
         tick_delay: Duration::ZERO,
         recorded_slot: Slot::new(0),
+        block_error_slot: Slot::new(0),
         emptied_at: clock::now(),
         refused: None,
     };
@@ -146,6 +153,8 @@ struct EngineLoop<'a> {
     tick_delay: Duration,
     /// The slot in which the progress was recorded last.
     recorded_slot: Slot,
+    /// The slot in which a block could not be kept last.
+    block_error_slot: Slot,
     /// The last time at which the queue was empty. What came earlier is in the priority queues or
     /// is processed.
     emptied_at: Time,
@@ -212,6 +221,7 @@ impl EngineLoop<'_> {
         let processed = match self.engine.process(batch, now) {
             Ok(processed) => {
                 self.report(&processed.reports);
+                self.keep_blocks(&processed.blocks, now);
                 self.record_silence(now).and_then(|()| self.record_progress(now))
             }
             // Silence is tracked even if the disk refuses writes, because messages may still
@@ -313,8 +323,40 @@ impl EngineLoop<'_> {
         Ok(())
     }
 
+    /// Keeps proven blocks for peers that ask. Nothing else depends on them, so a disk that refuses
+    /// them is only logged, once in a while.
+    fn keep_blocks(&mut self, blocks: &[ProvenBlock], now: Time) {
+        let network = self.engine.chain().network();
+        let slot = network.slot_at(now.0);
+        for proven in blocks.iter().filter(|proven| proven.randao_proven) {
+            let header = proven.block.signed_header.message;
+            let new = NewBlock {
+                slot: header.slot,
+                root: proven.block.root,
+                parent: header.parent_root,
+                proposer: header.proposer_index,
+                digest: network.fork_digest_at(header.slot.epoch(network.preset())),
+                ssz: &proven.ssz,
+            };
+            match self.effects.blocks.keep(&new, slot) {
+                Ok(Kept::New | Kept::Known | Kept::OutOfRange) => {}
+                Ok(Kept::TooMany) => {
+                    tracing::debug!(slot = %new.slot, root = %new.root, "a block is not kept: there are too many of its slot")
+                }
+                Err(error) => {
+                    if slot > self.block_error_slot {
+                        tracing::warn!(%error, "a block cannot be kept for peers that ask; check that the disk has room");
+                    }
+                    self.block_error_slot = slot;
+                }
+            }
+        }
+    }
+
     fn publish(&self) {
         let (chain, effects) = (self.engine.chain(), self.effects);
+        effects.blocks.set_head(chain.backed_head().root);
+        effects.status.send_if_modified(|status| replace(status, self.status_view()));
         effects.wanted_blocks.send_if_modified(|wanted| replace(wanted, chain.missing_blocks()));
         effects.wants_state.send_if_modified(|wants| replace(wants, chain.needs_registry_refresh()));
         let writes_refused_since = self.refused.as_ref().map(|refused| refused.since);
@@ -323,6 +365,24 @@ impl EngineLoop<'_> {
             ..EngineSnapshot::of(&self.engine, self.silence.reception(), self.downtime.gaps())
         };
         effects.snapshot.send_replace(Arc::new(snapshot));
+    }
+
+    /// What gossip peers are told of the chain.
+    ///
+    /// A node that is behind asks those that claim a later head for the blocks and for everything
+    /// that belongs to them. From Deneb on that includes blobs or data columns, which the watcher
+    /// does not keep. So it then claims genesis as its head, and nobody tries to catch up with it.
+    /// Otherwise a node of the other branch in a split would stop its validators, fail to get what
+    /// it asks for, and send the watcher away. Its blocks are served all the same, and the status
+    /// says from which slot on.
+    fn status_view(&self) -> StatusView {
+        let chain = self.engine.chain();
+        let network = chain.network();
+        let has_sidecars = network.spec.fork_name_at(chain.now().epoch(network.preset())) >= ForkName::Deneb;
+        match self.effects.blocks.head().filter(|_| !has_sidecars) {
+            Some(head) => StatusView { finalized: chain.finalized(), head_root: head.root, head_slot: head.slot },
+            None => StatusView::default(),
+        }
     }
 
     fn report(&self, reports: &[MessageOutcome]) {

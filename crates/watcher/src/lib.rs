@@ -6,6 +6,7 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+mod block_range;
 pub mod bootstrap;
 mod checkpoint;
 pub mod clock;

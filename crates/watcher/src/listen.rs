@@ -9,6 +9,7 @@ use crate::peer_news::of_event;
 use chain::node::NodeSet;
 use consensus::Network;
 use sources::api_stream::{self, StreamConfig};
+use sources::block_store::BlockStore;
 use sources::discovery::{BootNode, DiscoveryConfig, ExternalAddress};
 use sources::gossip::{
     AddressLimit, GossipConfig, GossipControl, GossipHandle, GossipService, Identity, PeerAddress, PeerEvent, PeerEventKind,
@@ -30,16 +31,33 @@ pub struct RunningSources {
     pub gossip: Option<GossipControl>,
 }
 
+/// What gossip peers are told of this node's chain, and the blocks that they are served.
+pub struct Served {
+    /// The node's head and finalized checkpoint.
+    pub status: watch::Receiver<StatusView>,
+    /// `None` if no blocks are kept.
+    pub blocks: Option<BlockStore>,
+}
+
+impl Served {
+    /// Claims no chain and has no blocks.
+    pub fn nothing() -> Self {
+        let (_, status) = watch::channel(StatusView::default());
+        Self { status, blocks: None }
+    }
+}
+
 /// Starts the sources that the configuration enables. Every source has a line here. `identity` is
 /// used if the configuration names no identity file.
 pub fn start_sources(
     config: &Config,
     identity: Identity,
+    served: Served,
     nodes: Option<&NodeSet>,
     network: &Arc<Network>,
     metrics: &SourceMetrics,
 ) -> Result<RunningSources, WatcherError> {
-    let gossip = start_gossip(config, identity, network, metrics.clone())?;
+    let gossip = start_gossip(config, identity, served, network, metrics.clone())?;
     let control = gossip.as_ref().map(GossipHandle::control);
     let mut all: Vec<Box<dyn Source>> = Vec::new();
     all.extend(gossip.map(|gossip| Box::new(gossip) as Box<dyn Source>));
@@ -53,15 +71,11 @@ pub fn start_sources(
 fn start_gossip(
     config: &Config,
     identity: Identity,
+    served: Served,
     network: &Arc<Network>,
     metrics: SourceMetrics,
 ) -> Result<Option<GossipHandle>, WatcherError> {
     let section = &config.gossip;
-    // The watcher has no blocks to serve, so its Status message claims none: it reports genesis as
-    // its head. If it reported a head of one branch during a split, a node of the other branch
-    // could believe that it must catch up with the watcher. That node would stop its validators
-    // until it gives up and bans the watcher.
-    let (_, status) = watch::channel(StatusView::default());
     if !section.enabled {
         return Ok(None);
     }
@@ -79,11 +93,12 @@ fn start_gossip(
         discovery,
         data_column_subnets: section.data_column_subnets,
         identity: section.identity_file.clone().map_or(identity, Identity::File),
+        blocks: served.blocks,
         queue_messages: section.queue_messages,
         queue_bytes: QueueBytes { total: mib(section.queue_mib), per_peer: mib(section.queue_mib_per_peer) },
         ..GossipConfig::default()
     };
-    Ok(Some(GossipService::start(gossip, network.clone(), status, metrics)?))
+    Ok(Some(GossipService::start(gossip, network.clone(), served.status, metrics)?))
 }
 
 /// Returns how peers are found, or `None` if discovery is switched off or nobody is known to ask.

@@ -1,5 +1,5 @@
 //! Asks the beacon nodes for what gossip does not bring: blocks that others build on, newer
-//! validators, and finality.
+//! validators, and finality. Peers are asked for blocks that no node has, or if there is no node.
 //!
 //! When no node answers, the watcher continues with what it knows. The task logs that once, and
 //! once more when a node answers again.
@@ -11,6 +11,7 @@ use crate::{bootstrap, clock};
 use chain::node::{BlockId, NodeSet, StateId};
 use consensus::{Epoch, Network, Root, Slot};
 use engine::metrics::Metrics;
+use sources::gossip::BlockClient;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -19,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 
 /// How long to wait before a block that no node had is requested again.
 const ASK_AGAIN: Duration = Duration::from_secs(20);
-/// A block is given up after this many requests that no node could answer.
+/// A block is given up after this many requests that no node and no peer could answer.
 const TRIES: u32 = 3;
 /// Largest number of blocks requested between two polls of the node. Finality and states must not
 /// wait for blocks that nobody has.
@@ -51,8 +52,11 @@ pub enum NodeRole {
 
 /// The task that asks the beacon nodes, with everything that it needs.
 pub struct NodeTask {
-    pub nodes: Arc<NodeSet>,
+    /// `None` if no node is configured.
+    pub nodes: Option<Arc<NodeSet>>,
     pub role: NodeRole,
+    /// `None` if gossip is disabled.
+    pub peers: Option<BlockClient>,
     /// Where a fetched state is kept for the next start.
     pub dir: Arc<DataDir>,
     pub network: Arc<Network>,
@@ -88,16 +92,26 @@ impl NodeTask {
         let mut state_of = self.epoch();
         let mut poll = tokio::time::interval(every);
         poll.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        // Peers are asked again for blocks, however rarely the nodes are polled.
+        let mut again = tokio::time::interval(POLL_INTERVAL.min(slot));
+        again.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             tokio::select! {
-                _ = poll.tick() => self.poll().await,
+                _ = again.tick() => {
+                    let wanted = requests.blocks.borrow().clone();
+                    self.fetch_blocks(&wanted, &mut asked).await;
+                    continue;
+                }
+                _ = poll.tick() => {
+                    if let Some(nodes) = &self.nodes {
+                        self.poll(nodes).await;
+                    }
+                }
                 changed = requests.blocks.changed() => if changed.is_err() { return },
                 changed = requests.state.changed() => if changed.is_err() { return },
             }
             let wanted = requests.blocks.borrow_and_update().clone();
-            if self.role == NodeRole::Own {
-                self.fetch_blocks(&wanted, &mut asked).await;
-            }
+            self.fetch_blocks(&wanted, &mut asked).await;
             let age = self.epoch().as_u64().saturating_sub(state_of.as_u64());
             let wants_state = *requests.state.borrow_and_update();
             let is_due = match self.role {
@@ -112,7 +126,8 @@ impl NodeTask {
     }
 
     async fn catch_up(&self) {
-        for block in bootstrap::blocks_since(&self.nodes, &self.network, self.from, clock::now()).await {
+        let Some(nodes) = &self.nodes else { return };
+        for block in bootstrap::blocks_since(nodes, &self.network, self.from, clock::now()).await {
             let _ = self.queue.send(Input::Message(block)).await;
         }
     }
@@ -121,8 +136,8 @@ impl NodeTask {
         self.network.slot_at(clock::now().0).epoch(self.network.preset())
     }
 
-    async fn poll(&self) {
-        match self.nodes.finality().await {
+    async fn poll(&self, nodes: &NodeSet) {
+        match nodes.finality().await {
             Ok(finality) => {
                 self.note_answer();
                 let input = Input::Finality { justified: finality.current_justified, finalized: finality.finalized };
@@ -136,28 +151,58 @@ impl NodeTask {
         }
         // A failure here is not reported, because the request for finality already showed whether
         // the node answers.
-        if let Ok(Some(root)) = self.nodes.head_root().await {
+        if let Ok(Some(root)) = nodes.head_root().await {
             let _ = self.queue.send(Input::NodeHead(root)).await;
         }
     }
 
     async fn fetch_blocks(&self, wanted: &[Root], asked: &mut RequestedBlocks) {
-        for root in asked.due(wanted, Instant::now()) {
-            match bootstrap::block_message(&self.nodes, &self.network, BlockId::Root(root), clock::now()).await {
+        let due = asked.due(wanted, Instant::now());
+        let (mut missing, no_node_has) = self.fetch_from_nodes(due).await;
+        let mut n_answers = 0;
+        if let Some(peers) = self.peers.as_ref().filter(|_| !missing.is_empty()) {
+            let (blocks, n) = peers.by_root_of_several(&missing).await;
+            n_answers = n;
+            missing.retain(|root| blocks.iter().all(|block| block.root != *root));
+            for block in blocks {
+                let _ = self.queue.send(Input::Message(block.message)).await;
+            }
+        }
+        // If nobody could be asked, nobody lacks the block.
+        for root in missing.iter().filter(|root| n_answers > 0 || no_node_has.contains(root)) {
+            if asked.is_missed(root) {
+                tracing::debug!(%root, "nobody has a block that others build on; it is not requested again");
+                let _ = self.queue.send(Input::NoBlock(*root)).await;
+            } else {
+                tracing::debug!(%root, "nobody has a block that others build on");
+            }
+        }
+    }
+
+    /// Fetches blocks from the nodes. Returns the blocks that are still missing, and those of them
+    /// that no node has.
+    async fn fetch_from_nodes(&self, due: Vec<Root>) -> (Vec<Root>, Vec<Root>) {
+        let Some(nodes) = self.nodes.as_ref().filter(|_| self.role == NodeRole::Own) else { return (due, Vec::new()) };
+        let (mut missing, mut no_node_has) = (Vec::new(), Vec::new());
+        let mut due = due.into_iter();
+        for root in due.by_ref() {
+            match bootstrap::block_message(nodes, &self.network, BlockId::Root(root), clock::now()).await {
                 Ok(Some(message)) => {
                     let _ = self.queue.send(Input::Message(message)).await;
                 }
-                Ok(None) if asked.is_missed(&root) => {
-                    tracing::debug!(%root, "no node has a block that others build on; it is not requested again");
-                    let _ = self.queue.send(Input::NoBlock(root)).await;
+                Ok(None) => {
+                    missing.push(root);
+                    no_node_has.push(root);
                 }
-                Ok(None) => tracing::debug!(%root, "no node has a block that others build on"),
                 Err(error) => {
                     self.note_no_answer(&error.to_string());
-                    return;
+                    missing.push(root);
+                    break;
                 }
             }
         }
+        missing.extend(due);
+        (missing, no_node_has)
     }
 
     async fn fetch_state(&self) -> bool {
@@ -165,7 +210,8 @@ impl NodeTask {
             NodeRole::Own => StateId::Head,
             NodeRole::Checkpoint => StateId::Finalized,
         };
-        match self.nodes.state_ssz(id).await {
+        let Some(nodes) = &self.nodes else { return false };
+        match nodes.state_ssz(id).await {
             Ok(state) => {
                 if let Err(error) = self.dir.write_state(&state) {
                     tracing::warn!(%error, "a newer state is used but not kept; the next start begins with an older one");

@@ -121,8 +121,10 @@ impl StatusPage {
         }
         notices.extend(self.gossip.as_ref().and_then(|gossip| unreached(&gossip.state(), self.started, clock::now())));
         if snapshot.missing_blocks > 0 {
-            notices
-                .push(format!("{} blocks that others build on are missing; nodes are asked for them", snapshot.missing_blocks));
+            notices.push(format!(
+                "{} blocks that others build on are missing; nodes and peers are asked for them",
+                snapshot.missing_blocks
+            ));
         }
         if self.metrics.unproven.get() > 0 {
             notices.push(

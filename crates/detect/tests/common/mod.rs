@@ -64,6 +64,7 @@ pub fn block(slot: Slot, proposer: ValidatorIndex, parent_root: Root, word: &[u8
         randao_proven: true,
         heard: heard(at),
         n_bytes: 1000,
+        ssz: Vec::new(),
     }
 }
 

@@ -55,6 +55,9 @@ pub(super) struct NodeBehaviour {
     pub ping: request_response::Behaviour<RpcCodec>,
     pub metadata: request_response::Behaviour<RpcCodec>,
     pub goodbye: request_response::Behaviour<RpcCodec>,
+    pub blocks_by_range: request_response::Behaviour<RpcCodec>,
+    pub blocks_by_root: request_response::Behaviour<RpcCodec>,
+    /// Requests for data that this node does not keep.
     pub data: request_response::Behaviour<RpcCodec>,
 }
 
@@ -130,6 +133,7 @@ fn node(
         identify::Config::new("eth2/1.0.0".to_owned(), key.public()).with_agent_version(config.agent.clone()).with_cache_size(0);
     let both = ProtocolSupport::Full;
     let free = config.peers.iter().map(|target| (target.peer, ip_of(&target.address)));
+    let not_kept: Vec<Protocol> = DataProtocol::ALL.into_iter().filter(|data| !data.is_served()).map(Protocol::Data).collect();
     Ok(NodeBehaviour {
         limits,
         admission: Admission::new(config.address_limit, free),
@@ -139,7 +143,9 @@ fn node(
         ping: rpc::behaviour(&[Protocol::Ping], both.clone()),
         metadata: rpc::behaviour(&[Protocol::MetadataV3, Protocol::MetadataV2, Protocol::MetadataV1], both.clone()),
         goodbye: rpc::behaviour(&[Protocol::Goodbye], both),
-        data: rpc::behaviour(&DataProtocol::ALL.map(Protocol::Data), ProtocolSupport::Inbound),
+        blocks_by_range: rpc::block_behaviour(DataProtocol::BY_RANGE, config.block_timeout),
+        blocks_by_root: rpc::block_behaviour(DataProtocol::BY_ROOT, config.block_timeout),
+        data: rpc::behaviour(&not_kept, ProtocolSupport::Inbound),
     })
 }
 

@@ -1,8 +1,8 @@
-//! Requests and answers of peers: status, ping, metadata, goodbye, and data, of which this node
-//! keeps none.
+//! Requests and answers of peers: status, ping, metadata, goodbye, and data that this node does not
+//! keep. Requests for blocks are in `block_requests.rs`.
 
 use super::PeerEventKind;
-use super::rpc::{self, Metadata, Protocol, Request, Response, StatusMessage, goodbye, result_code};
+use super::rpc::{self, DataProtocol, Metadata, Protocol, Request, Response, StatusMessage, goodbye, result_code};
 use super::schedule::digests_near;
 use super::task::GossipTask;
 use consensus::{Checkpoint, Root};
@@ -23,8 +23,8 @@ const GOODBYE_WAIT: Duration = Duration::from_millis(500);
 /// away as faulty. A peer that claims more is asked for more columns. So this node always claims
 /// this number, whatever column subnets it subscribes to.
 pub(super) const CUSTODY_GROUP_COUNT: u64 = 4;
-/// Epochs from now for which the status promises no block. The status is sent again well before
-/// they are over.
+/// Epochs from now for which a node that keeps no blocks promises none. The status is sent again
+/// well before they are over.
 const NOTHING_AVAILABLE_EPOCHS: u64 = 2;
 
 type RpcEvent = Event<Request, Response>;
@@ -82,14 +82,14 @@ impl GossipTask {
             checkpoint => checkpoint,
         };
         let head_slot = view.head_slot.min(slot);
+        let kept = self.config.blocks.as_ref().and_then(|store| store.earliest_available(slot));
+        let none = slot.saturating_add(NOTHING_AVAILABLE_EPOCHS * self.network.preset().slots_per_epoch);
         StatusMessage {
             fork_digest: self.network.fork_digest_at(epoch),
             finalized,
             head_root: view.head_root,
             head_slot,
-            // This node keeps no block of any slot up to now, and it will keep none of the next
-            // slots.
-            earliest_available_slot: Some(slot.saturating_add(NOTHING_AVAILABLE_EPOCHS * self.network.preset().slots_per_epoch)),
+            earliest_available_slot: Some(kept.unwrap_or(none)),
         }
     }
 
@@ -264,7 +264,7 @@ impl GossipTask {
         }
     }
 
-    /// Answers a request for data. This node keeps no data, and each client tolerates a different
+    /// Answers a request for data that this node does not keep. Each client tolerates a different
     /// answer to that.
     pub(super) fn on_data(&mut self, event: RpcEvent) {
         if let Event::Message { peer, message: Message::Request { request: Request::Data(data), channel, .. }, .. } = event {
@@ -277,18 +277,40 @@ impl GossipTask {
     /// Sends an answer if the peer is within its quota, and an error otherwise. Returns whether it
     /// was.
     fn answer(&mut self, peer: PeerId, protocol: Protocol, channel: ResponseChannel<Response>, answer: Response) -> bool {
-        let now = Instant::now();
-        let allowed = self.peers.connected.get_mut(&peer).is_some_and(|peer| peer.quotas.allow(protocol, now));
-        let answer = if allowed {
-            answer
+        let allowed = self.is_within_quota(peer, protocol, Instant::now());
+        if allowed {
+            self.respond(protocol, channel, answer);
         } else {
-            Response::Error { code: result_code::RATE_LIMITED, message: "too many requests, wait 10 seconds".to_owned() }
-        };
-        let what = match (&answer, allowed) {
-            (_, false) => "rate_limited",
-            (Response::Error { .. }, true) => "unavailable",
-            (_, true) => "answered",
-        };
+            self.refuse(protocol, channel);
+        }
+        allowed
+    }
+
+    /// Counts a request of a peer. Returns whether it is within the peer's quota.
+    pub(super) fn is_within_quota(&mut self, peer: PeerId, protocol: Protocol, now: Instant) -> bool {
+        self.peers.connected.get_mut(&peer).is_some_and(|peer| peer.quotas.allow(protocol, now))
+    }
+
+    /// Sends an answer. Returns false if the peer no longer waits for it.
+    pub(super) fn respond(&mut self, protocol: Protocol, channel: ResponseChannel<Response>, answer: Response) -> bool {
+        let what = if matches!(answer, Response::Error { .. }) { "unavailable" } else { "answered" };
+        self.send_answer(protocol, channel, answer, what)
+    }
+
+    /// Answers that the peer asks too often or for too much.
+    pub(super) fn refuse(&mut self, protocol: Protocol, channel: ResponseChannel<Response>) {
+        let answer =
+            Response::Error { code: result_code::RATE_LIMITED, message: "too many requests, wait 10 seconds".to_owned() };
+        let _ = self.send_answer(protocol, channel, answer, "rate_limited");
+    }
+
+    fn send_answer(
+        &mut self,
+        protocol: Protocol,
+        channel: ResponseChannel<Response>,
+        answer: Response,
+        what: &'static str,
+    ) -> bool {
         self.metrics.requests.with_label_values(&[protocol.label(), what]).inc();
         let node = self.swarm.behaviour_mut();
         let behaviour = match protocol {
@@ -296,11 +318,12 @@ impl GossipTask {
             Protocol::Ping => &mut node.ping,
             Protocol::MetadataV1 | Protocol::MetadataV2 | Protocol::MetadataV3 => &mut node.metadata,
             Protocol::Goodbye => &mut node.goodbye,
+            Protocol::Data(data) if DataProtocol::BY_RANGE.contains(&data) => &mut node.blocks_by_range,
+            Protocol::Data(data) if DataProtocol::BY_ROOT.contains(&data) => &mut node.blocks_by_root,
             Protocol::Data(_) => &mut node.data,
         };
         // An error means that the stream is closed already.
-        let _ = behaviour.send_response(channel, answer);
-        allowed
+        behaviour.send_response(channel, answer).is_ok()
     }
 }
 

@@ -2,6 +2,7 @@
 
 use super::admission::Refused;
 use super::behaviour::{self, HISTORY_HEARTBEATS, NodeBehaviour, NodeBehaviourEvent, reserved};
+use super::block_requests::{BlockCommand, BlockExchange, ByWhat};
 use super::peer_book::{BookLimits, PeerBook, Prefix};
 use super::peers::{Pauses, Peer, Peers};
 use super::requests::CUSTODY_GROUP_COUNT;
@@ -89,6 +90,7 @@ pub(super) struct GossipTask {
     /// metadata of that run may have been different. A client asks for the metadata again only if
     /// the number is higher, and some clients penalize a number that went down.
     pub(super) metadata_seq: u64,
+    pub(super) blocks: BlockExchange,
     digests: Arc<ForkDigests>,
     columns: Vec<u64>,
     tickets: Tickets,
@@ -115,6 +117,7 @@ impl GossipTask {
         network: Arc<Network>,
         metrics: SourceMetrics,
         channels: Channels,
+        block_commands: mpsc::Receiver<BlockCommand>,
     ) -> Result<Self, GossipError> {
         let key = config.identity.load()?;
         let secret = identity::secret(&key);
@@ -133,6 +136,7 @@ impl GossipTask {
         let mut listener = Self {
             peers: Peers::new(&config.peers, Pauses { reconnect: config.reconnect, goodbye: config.goodbye_pause }, now),
             metadata_seq: config.clock.now().0 / NS_PER_MS,
+            blocks: BlockExchange::new(block_commands, digests.clone(), now),
             tickets: Tickets::new(lifetime, MAX_PENDING),
             topics: HashMap::new(),
             topics_epoch: None,
@@ -172,6 +176,7 @@ impl GossipTask {
         let mut tick = tokio::time::interval(TICK);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let (mut reports, mut reports_open, mut publish_open) = (Vec::with_capacity(REPORT_BATCH), true, true);
+        let mut blocks_open = true;
         let stop = self.channels.stop.clone();
         loop {
             tokio::select! {
@@ -187,6 +192,10 @@ impl GossipTask {
                     None => publish_open = false,
                 },
                 Some(node) = next_found(&mut self.discovery) => self.on_found(node),
+                command = self.blocks.commands.recv(), if blocks_open => match command {
+                    Some(command) => self.on_block_command(command),
+                    None => blocks_open = false,
+                },
                 _ = tick.tick() => self.on_tick(),
                 () = stop.cancelled() => break,
             }
@@ -217,6 +226,8 @@ impl GossipTask {
             SwarmEvent::Behaviour(NodeBehaviourEvent::Ping(event)) => self.on_ping(event),
             SwarmEvent::Behaviour(NodeBehaviourEvent::Metadata(event)) => self.on_metadata(event),
             SwarmEvent::Behaviour(NodeBehaviourEvent::Goodbye(event)) => self.on_goodbye(event),
+            SwarmEvent::Behaviour(NodeBehaviourEvent::BlocksByRange(event)) => self.on_blocks(ByWhat::Range, event),
+            SwarmEvent::Behaviour(NodeBehaviourEvent::BlocksByRoot(event)) => self.on_blocks(ByWhat::Root, event),
             SwarmEvent::Behaviour(NodeBehaviourEvent::Data(event)) => self.on_data(event),
             SwarmEvent::Behaviour(NodeBehaviourEvent::Limits(never) | NodeBehaviourEvent::Admission(never)) => match never {},
             SwarmEvent::ConnectionEstablished { peer_id, connection_id, endpoint, num_established, .. }

@@ -22,7 +22,7 @@ pub(super) struct BlockJob {
     pub(super) heard: FirstSeen,
     pub(super) block: Box<SignedBlock>,
     pub(super) fork: ForkName,
-    pub(super) n_bytes: usize,
+    pub(super) ssz: Vec<u8>,
 }
 
 /// A header before the equation.
@@ -245,7 +245,7 @@ fn apply_block(
     now: Time,
     collector: &mut OutcomeCollector,
 ) {
-    let BlockJob { item, heard, block, fork, n_bytes } = job;
+    let BlockJob { item, heard, block, fork, ssz } = job;
     let header = block.signed_header.message;
     let (randao_proven, reveal) = match reveal {
         ClaimResult::Proven { alone } => (true, Outcome::Proven { forwardable: alone }),
@@ -288,5 +288,5 @@ fn apply_block(
     }
     let forwardable = is_first && randao_proven && forward::block(chain, &header, &block.root, now);
     collector.record(item, Outcome::Proven { forwardable });
-    collector.verified.blocks.push(ProvenBlock { block: *block, fork, randao_proven, heard, n_bytes });
+    collector.verified.blocks.push(ProvenBlock { block: *block, fork, randao_proven, heard, n_bytes: ssz.len(), ssz });
 }

@@ -1,15 +1,16 @@
 //! Starts the parts of a watcher, in an order in which each part has what it needs.
 
 use super::{EngineThread, StoppedLast, Watcher, now};
+use crate::block_range::BlockRange;
 use crate::bootstrap::{self, Endpoints};
 use crate::clock;
 use crate::config::{CommandLine, Config, SinglesSetting, mib};
-use crate::datadir::DataDir;
+use crate::datadir::{DataDir, DataDirError};
 use crate::downtime::DowntimeLog;
 use crate::engine_thread::{self, Effects, Input};
 use crate::error::WatcherError;
 use crate::inputs::{InputReceiver, Inputs, inputs};
-use crate::listen::{self, NamedTask, RunningSources};
+use crate::listen::{self, NamedTask, RunningSources, Served};
 use crate::node_task::{NodeRequests, NodeRole, NodeTask};
 use crate::status::{EngineSnapshot, StatusPage};
 use crate::watched_keys::WatchedKeysSource;
@@ -18,6 +19,7 @@ use actions::killswitch::{KillSwitchState, KillSwitches, SwitchContext};
 use actions::lists::reload::{self, ActiveConfig, RejectedConfig, ReloadReports};
 use actions::submission::Submitter;
 use alert::Context;
+use chain::HeadView;
 use consensus::{Network, Root, Slot};
 use detect::watch::SharedWatchState;
 use engine::metrics::Metrics;
@@ -25,7 +27,8 @@ use engine::priority_queues::QueueLimits;
 use engine::silence::SilenceTracker;
 use engine::{Engine, EngineError, EngineParts};
 use evidence::{Finding, Store};
-use sources::gossip::{GossipControl, Identity};
+use sources::block_store::{BlockStore, StoreLimits};
+use sources::gossip::{BlockClient, GossipControl, Identity, StatusView};
 use sources::metrics::SourceMetrics;
 use std::future::Future;
 use std::sync::Arc;
@@ -63,7 +66,7 @@ impl Watcher {
             Some(listener) => api::answer_while(listener, STARTING, loading).await??,
             None => loading.await?,
         };
-        let (first_slot, node_away) = (loaded.chain.head().slot, loaded.node_away);
+        let (first_block, node_away) = (loaded.chain.head(), loaded.node_away);
         let network = loaded.chain.network().clone();
         let (metrics, watch_state) = (Metrics::new(), SharedWatchState::default());
         let engine = OpenEngine::open(&config, &dir, loaded, &active, &watch_state, &metrics)?;
@@ -75,17 +78,28 @@ impl Watcher {
         let source_metrics = SourceMetrics::register(&metrics.registry)
             .map_err(|error| WatcherError::Internal(format!("metrics of the sources: {error}")))?;
         let identity = Identity::File(dir.node_key_path());
-        let sources = listen::start_sources(&config, identity, nodes.as_deref(), &network, &source_metrics)?;
+        let blocks = open_blocks(&dir, &network)?;
+        metrics
+            .registry
+            .register(Box::new(blocks.outcomes().clone()))
+            .map_err(|error| WatcherError::Internal(format!("metrics of kept blocks: {error}")))?;
+        let (status, status_out) = watch::channel(StatusView::default());
+        let served = Served { status: status_out, blocks: Some(blocks.clone()) };
+        let sources = listen::start_sources(&config, identity, served, nodes.as_deref(), &network, &source_metrics)?;
         let control = sources.gossip.clone();
         let (queue, inputs) = inputs(config.gossip.queue_messages, mib(config.gossip.queue_mib));
         let RunningEngine { thread, failed, verdicts, requests, snapshot, unrecorded } =
-            engine.run(inputs, queue_limits(&config))?;
+            engine.run(inputs, queue_limits(&config), blocks.clone(), status)?;
 
         let mut starting = Starting { config: &config, network, store, metrics, queue, cancel, tasks: Vec::new() };
         starting.clock(control.clone());
         starting.sources(sources, verdicts);
+        let peers = control.as_ref().map(|gossip| gossip.blocks().clone());
+        if let Some(peers) = peers.clone().filter(|_| nodes.is_none() || node_away) {
+            starting.block_range(peers, blocks, first_block);
+        }
         let (away, node_away) = watch::channel(node_away.then(|| "no node answered at the start".to_owned()));
-        starting.nodes(&endpoints, dir.clone(), requests, away, first_slot)?;
+        starting.nodes(&endpoints, peers, dir.clone(), requests, away, first_block.slot)?;
         let reactions = starting.reactions(&dir, active, &watch_state, hangups, unrecorded)?;
         let own_keys = config.api.own_keys();
         let page = Arc::new(StatusPage {
@@ -177,14 +191,20 @@ impl OpenEngine {
         Ok(Self { engine, downtime, silence, unrecorded })
     }
 
-    fn run(self, inputs: InputReceiver, limits: QueueLimits) -> Result<RunningEngine, WatcherError> {
+    fn run(
+        self,
+        inputs: InputReceiver,
+        limits: QueueLimits,
+        blocks: BlockStore,
+        status: watch::Sender<StatusView>,
+    ) -> Result<RunningEngine, WatcherError> {
         let Self { engine, downtime, silence, unrecorded } = self;
         let (verdicts, verdicts_out) = mpsc::channel(MAX_VERDICTS);
-        let (wanted_blocks, blocks) = watch::channel(Vec::<Root>::new());
+        let (wanted_blocks, wanted) = watch::channel(Vec::<Root>::new());
         let (wants_state, state) = watch::channel(false);
         let first = EngineSnapshot::of(&engine, silence.reception(), downtime.gaps());
         let (snapshot, snapshot_out) = watch::channel(Arc::new(first));
-        let effects = Effects { verdicts, wanted_blocks, wants_state, snapshot };
+        let effects = Effects { verdicts, wanted_blocks, wants_state, snapshot, blocks, status };
         let (fail, failed) = oneshot::channel();
         let body = move || match engine_thread::run(engine, downtime, silence, inputs, &effects, limits) {
             Ok(ended) => Some(ended),
@@ -197,7 +217,7 @@ impl OpenEngine {
             .name("engine".into())
             .spawn(body)
             .map_err(|error| WatcherError::Internal(format!("cannot start the engine thread: {error}; check ulimit -u")))?;
-        let requests = NodeRequests { blocks, state };
+        let requests = NodeRequests { blocks: wanted, state };
         Ok(RunningEngine { thread, failed, verdicts: verdicts_out, requests, snapshot: snapshot_out, unrecorded })
     }
 }
@@ -243,24 +263,31 @@ impl Starting<'_> {
         }
     }
 
-    /// Starts everything that needs a beacon node, or an endpoint for checkpoint sync if there is no
-    /// node.
+    /// Starts to fetch the blocks since the state from peers.
+    fn block_range(&mut self, peers: BlockClient, store: BlockStore, first_block: HeadView) {
+        let range = BlockRange { peers, store, network: self.network.clone(), queue: self.queue.clone(), from: first_block };
+        self.spawn("blocks since the state", range.run(self.cancel.clone()));
+    }
+
+    /// Starts everything that asks beacon nodes, or endpoints for checkpoint sync if there is no node,
+    /// and peers for blocks that no node has.
     fn nodes(
         &mut self,
         endpoints: &Endpoints,
+        peers: Option<BlockClient>,
         dir: Arc<DataDir>,
         requests: NodeRequests,
         away: watch::Sender<Option<String>>,
         first_slot: Slot,
     ) -> Result<(), WatcherError> {
         let (nodes, role) = match (&endpoints.nodes, &endpoints.checkpoints) {
-            (Some(nodes), _) => (nodes, NodeRole::Own),
-            (None, Some(checkpoints)) => (checkpoints, NodeRole::Checkpoint),
-            (None, None) => return Ok(()),
+            (None, Some(checkpoints)) => (Some(checkpoints), NodeRole::Checkpoint),
+            (nodes, _) => (nodes.as_ref(), NodeRole::Own),
         };
         let task = NodeTask {
-            nodes: nodes.clone(),
+            nodes: nodes.cloned(),
             role,
+            peers,
             dir,
             network: self.network.clone(),
             queue: self.queue.clone(),
@@ -270,7 +297,7 @@ impl Starting<'_> {
             from: first_slot,
         };
         self.spawn("nodes", task.run(requests, self.cancel.clone()));
-        if self.config.submission.enabled {
+        if let Some(nodes) = nodes.filter(|_| self.config.submission.enabled) {
             let (store, network, metrics) = (self.store.clone(), self.network.clone(), self.metrics.clone());
             let submitter = Submitter::new(store, nodes.clone(), network, metrics, now)?;
             self.spawn("submissions", submitter.run(self.cancel.clone()));
@@ -327,6 +354,13 @@ impl Starting<'_> {
         };
         self.spawn("api", serve(listener, parts, self.cancel.clone()));
     }
+}
+
+/// Opens the blocks that are kept for peers.
+fn open_blocks(dir: &DataDir, network: &Network) -> Result<BlockStore, WatcherError> {
+    let limits = StoreLimits { bytes: StoreLimits::BYTES, slots_per_epoch: network.preset().slots_per_epoch };
+    let path = dir.blocks_path();
+    BlockStore::open(&path, limits).map_err(|source| DataDirError::Io { path, source }.into())
 }
 
 async fn serve(listener: api::Listener, parts: api::ApiParts, cancel: CancellationToken) {

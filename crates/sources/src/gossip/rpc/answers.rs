@@ -1,4 +1,4 @@
-//! Answers to requests for blocks, sidecars or envelopes. This node keeps none of them.
+//! Answers to requests for blocks, sidecars or envelopes that this node does not keep.
 //!
 //! The specification allows several answers for a node that has nothing: an empty stream, or code
 //! 3, ResourceUnavailable. Clients penalize some of these answers, and each client penalizes

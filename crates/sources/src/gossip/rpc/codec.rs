@@ -1,10 +1,12 @@
 //! The encoding of requests and responses on a stream: a varint length, snappy frames, and in a
 //! response a result byte. The reader never reads more than the length allows.
 
-use super::messages::{BodyLen, Metadata, Protocol, Request, Response, StatusMessage};
+use super::blocks::{BlockChunk, MAX_BLOCK_LEN, MAX_RESPONSE_BYTES, ServedBlocks};
+use super::messages::{BlockQuery, BodyLen, DataProtocol, Metadata, Protocol, Request, Response, StatusMessage};
+use consensus::ForkDigest;
 use futures::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use libp2p::request_response::Codec;
-use std::io::{self, Read, Write};
+use std::io::{self, Read};
 
 /// Greatest length of an error message in bytes (`List[byte, 256]`).
 const MAX_ERROR_LEN: usize = 256;
@@ -19,8 +21,12 @@ const MAX_FRAME_BODY: usize = 4 + 32 + MAX_FRAME_CONTENT + MAX_FRAME_CONTENT / 6
 /// time.
 const MAX_IDLE_FRAMES: usize = 16;
 
+/// One codec reads and writes one stream.
 #[derive(Clone, Copy, Debug, Default)]
-pub(in crate::gossip) struct RpcCodec;
+pub(in crate::gossip) struct RpcCodec {
+    /// Number of blocks that were asked for on this stream. No more are read.
+    n_blocks: usize,
+}
 
 impl Codec for RpcCodec {
     type Protocol = Protocol;
@@ -40,6 +46,9 @@ impl Codec for RpcCodec {
             Protocol::Ping => number(&body).map(|seq_number| Request::Ping { seq_number }),
             Protocol::Goodbye => number(&body).map(|code| Request::Goodbye { code }),
             Protocol::MetadataV1 | Protocol::MetadataV2 | Protocol::MetadataV3 => Some(Request::Metadata),
+            Protocol::Data(data) if data.is_served() => {
+                BlockQuery::from_ssz(*data, &body).map(|query| Request::Blocks(*data, query))
+            }
             Protocol::Data(data) => Some(Request::Data(*data)),
         }
         .ok_or_else(|| invalid("request has the wrong length"))
@@ -49,13 +58,17 @@ impl Codec for RpcCodec {
     where
         T: AsyncRead + Unpin + Send,
     {
+        if let Protocol::Data(data) = protocol
+            && data.is_served()
+        {
+            return read_blocks(io, self.n_blocks).await;
+        }
         let mut result = [0u8; 1];
         if io.read(&mut result).await? == 0 {
             return Ok(Response::Nothing);
         }
         if result[0] != 0 {
-            let message = read_body(io, BodyLen::AtMost(MAX_ERROR_LEN)).await.unwrap_or_default();
-            return Ok(Response::Error { code: result[0], message: String::from_utf8_lossy(&message).into_owned() });
+            return Ok(read_error(io, result[0]).await);
         }
         let body = read_body(io, protocol.response_len()).await?;
         match protocol {
@@ -78,7 +91,11 @@ impl Codec for RpcCodec {
             Request::Ping { seq_number } => seq_number.to_le_bytes().to_vec(),
             Request::Goodbye { code } => code.to_le_bytes().to_vec(),
             Request::Metadata => return Ok(()),
-            Request::Data(_) => return Err(invalid("data is never asked for")),
+            Request::Blocks(_, query) => {
+                self.n_blocks = query.n_blocks();
+                query.to_ssz()
+            }
+            Request::Data(_) => return Err(invalid("other data than blocks is never asked for")),
         };
         io.write_all(&packed(&body)?).await
     }
@@ -89,6 +106,8 @@ impl Codec for RpcCodec {
     {
         let (result, body) = match response {
             Response::Nothing => return Ok(()),
+            Response::Served(blocks) => return write_blocks(io, *protocol, blocks).await,
+            Response::Blocks(_) => return Err(invalid("blocks are sent from the store")),
             Response::Status(status) => (0, status.to_ssz(*protocol)),
             Response::Pong { seq_number } => (0, seq_number.to_le_bytes().to_vec()),
             Response::Metadata(metadata) => (0, metadata.to_ssz(*protocol)),
@@ -106,12 +125,63 @@ impl Codec for RpcCodec {
 
 /// Encodes a body as varint length and frames.
 fn packed(body: &[u8]) -> io::Result<Vec<u8>> {
-    let mut buffer = unsigned_varint::encode::usize_buffer();
-    let mut out = unsigned_varint::encode::usize(body.len(), &mut buffer).to_vec();
-    let mut frames = snap::write::FrameEncoder::new(Vec::new());
-    frames.write_all(body)?;
-    out.extend(frames.into_inner().map_err(|error| io::Error::other(error.to_string()))?);
-    Ok(out)
+    crate::block_store::chunk_of(body)
+}
+
+async fn read_error<T: AsyncRead + Unpin + Send>(io: &mut T, code: u8) -> Response {
+    let message = read_body(io, BodyLen::AtMost(MAX_ERROR_LEN)).await.unwrap_or_default();
+    Response::Error { code, message: String::from_utf8_lossy(&message).into_owned() }
+}
+
+/// Reads blocks until the stream ends, until there are as many as were asked for, or until they
+/// have more than [`MAX_RESPONSE_BYTES`]. What a peer sends beyond that is not read. If the stream
+/// breaks after some blocks, these count.
+async fn read_blocks<T: AsyncRead + Unpin + Send>(io: &mut T, n_wanted: usize) -> io::Result<Response> {
+    let (mut blocks, mut n_bytes) = (Vec::new(), 0);
+    while blocks.len() < n_wanted && n_bytes < MAX_RESPONSE_BYTES {
+        let mut result = [0u8; 1];
+        match io.read(&mut result).await {
+            Ok(0) => break,
+            Ok(_) if result[0] == 0 => {}
+            Ok(_) if blocks.is_empty() => return Ok(read_error(io, result[0]).await),
+            Err(error) if blocks.is_empty() => return Err(error),
+            Ok(_) | Err(_) => break,
+        }
+        match read_block(io).await {
+            Ok(block) => {
+                n_bytes += block.ssz.len();
+                blocks.push(block);
+            }
+            // A stream that was closed in the middle of a block may have been closed in good faith.
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof && !blocks.is_empty() => break,
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(if blocks.is_empty() { Response::Nothing } else { Response::Blocks(blocks) })
+}
+
+async fn read_block<T: AsyncRead + Unpin + Send>(io: &mut T) -> io::Result<BlockChunk> {
+    let mut digest = [0u8; 4];
+    io.read_exact(&mut digest).await?;
+    let ssz = read_body(io, BodyLen::AtMost(MAX_BLOCK_LEN)).await?;
+    Ok(BlockChunk { digest: ForkDigest(digest), ssz })
+}
+
+/// Sends blocks one by one. Only one of them is in memory at a time, however slowly the peer reads.
+async fn write_blocks<T>(io: &mut T, protocol: Protocol, blocks: ServedBlocks) -> io::Result<()>
+where
+    T: AsyncWrite + Unpin + Send,
+{
+    let names_fork = matches!(protocol, Protocol::Data(DataProtocol::BlocksByRangeV2 | DataProtocol::BlocksByRootV2));
+    for location in &blocks.blocks {
+        let chunk = blocks.read(*location).await?;
+        io.write_all(&[0]).await?;
+        if names_fork {
+            io.write_all(&location.digest.0).await?;
+        }
+        io.write_all(&chunk).await?;
+    }
+    Ok(())
 }
 
 /// Reads a body whose length is allowed. It takes frames from the stream one by one until they hold
@@ -187,24 +257,28 @@ mod tests {
         ours.into_iter().chain(DataProtocol::ALL.map(Data))
     }
 
+    fn blocks(protocol: DataProtocol, query: BlockQuery) -> (Protocol, Request) {
+        (Protocol::Data(protocol), Request::Blocks(protocol, query))
+    }
+
     fn write_request(protocol: Protocol, request: Request) -> Vec<u8> {
         let mut out = Cursor::new(Vec::new());
-        block_on(RpcCodec.write_request(&protocol, &mut out, request)).unwrap();
+        block_on(RpcCodec::default().write_request(&protocol, &mut out, request)).unwrap();
         out.into_inner()
     }
 
     fn write_response(protocol: Protocol, response: Response) -> Vec<u8> {
         let mut out = Cursor::new(Vec::new());
-        block_on(RpcCodec.write_response(&protocol, &mut out, response)).unwrap();
+        block_on(RpcCodec::default().write_response(&protocol, &mut out, response)).unwrap();
         out.into_inner()
     }
 
     fn read_request(protocol: Protocol, bytes: &[u8]) -> io::Result<Request> {
-        block_on(RpcCodec.read_request(&protocol, &mut Cursor::new(bytes)))
+        block_on(RpcCodec::default().read_request(&protocol, &mut Cursor::new(bytes)))
     }
 
     fn read_response(protocol: Protocol, bytes: &[u8]) -> io::Result<Response> {
-        block_on(RpcCodec.read_response(&protocol, &mut Cursor::new(bytes)))
+        block_on(RpcCodec::default().read_response(&protocol, &mut Cursor::new(bytes)))
     }
 
     #[test]
@@ -216,6 +290,8 @@ mod tests {
             (Protocol::Ping, Request::Ping { seq_number: 3 }),
             (Protocol::Goodbye, Request::Goodbye { code: 250 }),
             (Protocol::MetadataV2, Request::Metadata),
+            blocks(DataProtocol::BlocksByRangeV2, BlockQuery::Range { start: Slot::new(9), count: 16 }),
+            blocks(DataProtocol::BlocksByRootV2, BlockQuery::Roots(vec![Root::repeat_byte(3), Root::repeat_byte(4)])),
         ];
         for (protocol, request) in requests {
             assert_eq!(read_request(protocol, &write_request(protocol, request.clone())).unwrap(), request);
@@ -228,8 +304,8 @@ mod tests {
             (Protocol::MetadataV1, Response::Metadata(metadata)),
             (Protocol::MetadataV2, Response::Metadata(Metadata { syncnets: 5, ..metadata })),
             (Protocol::MetadataV3, Response::Metadata(Metadata { syncnets: 5, custody_group_count: 4, ..metadata })),
-            (Protocol::Data(DataProtocol::BlocksByRootV2), Response::Nothing),
-            (Protocol::Data(DataProtocol::BlocksByRangeV2), Response::Error { code: 3, message: "no blocks here".into() }),
+            (Protocol::Data(DataProtocol::BlobsByRoot), Response::Nothing),
+            (Protocol::Data(DataProtocol::BlobsByRange), Response::Error { code: 3, message: "no blocks here".into() }),
         ];
         for (protocol, response) in responses {
             assert_eq!(read_response(protocol, &write_response(protocol, response.clone())).unwrap(), response);

@@ -1,5 +1,6 @@
 //! The messages of the request/response protocols and their SSZ encoding.
 
+use super::blocks::{BlockChunk, ServedBlocks};
 use consensus::{Checkpoint, Epoch, ForkDigest, Root, Slot};
 
 /// One version of one protocol.
@@ -15,7 +16,7 @@ pub enum Protocol {
     Data(DataProtocol),
 }
 
-/// A request for blocks or the data that belongs to them. This node keeps none of it. Source:
+/// A request for blocks or the data that belongs to them. This node keeps blocks only. Source:
 /// consensus-specs, `*/p2p-interface.md`. The limits are mainnet's, which no network exceeds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum DataProtocol {
@@ -106,6 +107,17 @@ impl DataProtocol {
         Self::EnvelopesByRoot,
         Self::InclusionLists,
     ];
+
+    /// Requests for blocks by range.
+    pub const BY_RANGE: [Self; 2] = [Self::BlocksByRangeV2, Self::BlocksByRangeV1];
+    /// Requests for blocks by root.
+    pub const BY_ROOT: [Self; 2] = [Self::BlocksByRootV2, Self::BlocksByRootV1];
+
+    /// Whether this is a request for blocks by range or by root, which this node answers from its
+    /// store.
+    pub const fn is_served(self) -> bool {
+        matches!(self, Self::BlocksByRangeV1 | Self::BlocksByRangeV2 | Self::BlocksByRootV1 | Self::BlocksByRootV2)
+    }
 
     const fn id(self) -> &'static str {
         match self {
@@ -276,8 +288,54 @@ pub(in crate::gossip) enum Request {
     Goodbye {
         code: u64,
     },
-    /// A request for data. Its ranges or roots are not read, because this node keeps no data.
+    /// A request for blocks, in the version in which it came. A request of this node has the
+    /// version that its protocol has.
+    Blocks(DataProtocol, BlockQuery),
+    /// A request for other data. Its ranges or roots are not read, because this node keeps none of
+    /// it.
     Data(DataProtocol),
+}
+
+/// The blocks that a request names.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum BlockQuery {
+    /// The blocks of one branch in `count` slots from `start` on.
+    Range {
+        start: Slot,
+        count: u64,
+    },
+    Roots(Vec<Root>),
+}
+
+impl BlockQuery {
+    /// The greatest number of blocks that answer the request.
+    pub fn n_blocks(&self) -> usize {
+        match self {
+            Self::Range { count, .. } => usize::try_from(*count).unwrap_or(usize::MAX),
+            Self::Roots(roots) => roots.len(),
+        }
+    }
+
+    pub(super) fn to_ssz(&self) -> Vec<u8> {
+        match self {
+            Self::Range { start, count } => {
+                // `step` is deprecated and must be 1.
+                [start.as_u64(), *count, 1].into_iter().flat_map(u64::to_le_bytes).collect()
+            }
+            Self::Roots(roots) => roots.iter().flat_map(|root| root.0).collect(),
+        }
+    }
+
+    /// Reads the request of a protocol that this node serves.
+    pub(super) fn from_ssz(protocol: DataProtocol, ssz: &[u8]) -> Option<Self> {
+        if DataProtocol::BY_ROOT.contains(&protocol) {
+            let (roots, rest) = ssz.as_chunks::<32>();
+            return rest.is_empty().then(|| Self::Roots(roots.iter().map(|root| Root::from(*root)).collect()));
+        }
+        let (start, rest) = ssz.split_first_chunk::<8>()?;
+        let (count, _step) = rest.split_first_chunk::<8>()?;
+        Some(Self::Range { start: Slot::new(u64::from_le_bytes(*start)), count: u64::from_le_bytes(*count) })
+    }
 }
 
 /// A response.
@@ -288,6 +346,10 @@ pub(in crate::gossip) enum Response {
         seq_number: u64,
     },
     Metadata(Metadata),
+    /// Blocks that a peer sent.
+    Blocks(Vec<BlockChunk>),
+    /// Blocks that are read from the store while they are sent.
+    Served(ServedBlocks),
     /// The stream is closed without a chunk. This is the right answer to a goodbye, and for an
     /// empty list.
     Nothing,

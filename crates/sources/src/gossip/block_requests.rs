@@ -1,0 +1,492 @@
+//! Blocks between this node and its peers: it asks for some, and it answers peers that ask.
+//!
+//! **Asking.** One request goes to one peer whose status says that it has the blocks. The answer is
+//! checked by the caller's task, which then reports what it was worth ([`BlockClient`]). A peer that
+//! fails, or that sends what was not asked for, is left alone for a growing time. What it knows of
+//! a peer stays when the peer reconnects.
+//!
+//! ```text
+//! caller -> Ask(query, peers that were tried) -> this task -> one peer
+//!        <- the answer, or why there is none  <-           <-
+//!        -> Judge(peer, worth)
+//! ```
+//!
+//! **Bounds.** [`MAX_OUTSTANDING`] requests at a time, one to a peer. [`BLOCKS_PER_WINDOW`] blocks of
+//! a peer in ten seconds, which is less than any client allows. An answer has at most as many
+//! blocks as were asked for, and about 18 MiB.
+//!
+//! **Answering.** What is in the store is sent, within a budget for each peer and for all together
+//! (`rpc/blocks.rs`). Whatever is not in it gets the answer that the asking client penalizes least.
+
+use super::Clock;
+use super::rpc::{
+    self, BlockChunk, BlockQuery, DataProtocol, Protocol, Request, Response, ServedBlocks, ServingBudget, StatusMessage,
+    result_code,
+};
+use super::task::GossipTask;
+use crate::convert::peer_block;
+use crate::metrics::SourceMetrics;
+use base::{Backoff, BoundedMap};
+use consensus::{ForkDigests, Network, Root, SignedBlock, Slot};
+use libp2p::PeerId;
+use libp2p::request_response::{Event, InboundRequestId, Message, OutboundFailure, OutboundRequestId, ResponseChannel};
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio::sync::{mpsc, oneshot};
+use tracing::debug;
+use verify::{RawMessage, Time};
+
+/// Requests of this node that may be under way.
+const MAX_OUTSTANDING: usize = 4;
+/// Commands that may wait for the task.
+const COMMANDS: usize = 64;
+/// Greatest number of blocks of one request.
+pub const MAX_ASKED_BLOCKS: usize = 16;
+/// Blocks that one peer is asked for in [`WINDOW`]. Lighthouse allows 128, and Teku 500 in a minute.
+const BLOCKS_PER_WINDOW: usize = 96;
+const WINDOW: Duration = Duration::from_secs(10);
+/// Peers whose conduct is remembered.
+const MAX_PEERS: usize = 1024;
+/// How long a peer is left alone after its first and its further failures.
+const PAUSES: Backoff = Backoff::new(Duration::from_secs(30), Duration::from_secs(3600));
+/// How long a peer is left alone that does not know the request.
+const UNSUPPORTED_PAUSE: Duration = Duration::from_secs(3600);
+/// Peers that are asked for a block, one after the other.
+const MAX_PEERS_ASKED: usize = 4;
+
+type BlockEvent = Event<Request, Response>;
+
+/// Which of the two requests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum ByWhat {
+    Range,
+    Root,
+}
+
+/// What a caller wants of the task.
+#[derive(Debug)]
+pub(super) enum BlockCommand {
+    Ask(BlockAsk),
+    /// What an answer was worth.
+    Judge(PeerId, AnswerWorth),
+}
+
+/// A request for one peer.
+#[derive(Debug)]
+pub(super) struct BlockAsk {
+    query: BlockQuery,
+    /// Peers that are not asked.
+    avoided: Vec<PeerId>,
+    done: oneshot::Sender<Result<(PeerId, Vec<BlockChunk>), NoAnswer>>,
+}
+
+/// Why there is no answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NoAnswer {
+    /// No connected peer is known to have the blocks, or all that are were to be avoided.
+    NoPeer,
+    /// Peers that may have the blocks cannot be asked now, because they were asked for much already
+    /// or have failed lately.
+    Later,
+    /// This peer gave no answer, or a wrong one.
+    Failed(PeerId),
+}
+
+/// What an answer was worth.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum AnswerWorth {
+    Useful,
+    /// It held no block.
+    Empty,
+    /// It held what was not asked for, or what is no block.
+    Wrong,
+}
+
+/// What is remembered of a peer.
+#[derive(Clone, Copy, Debug)]
+struct Conduct {
+    /// Failures since the last useful answer.
+    failures: u32,
+    /// Empty answers since the last useful answer.
+    misses: u32,
+    not_before: Instant,
+    window_began: Instant,
+    asked_in_window: usize,
+    /// What may still be sent to it.
+    budget: ServingBudget,
+}
+
+impl Conduct {
+    fn new(now: Instant) -> Self {
+        Self {
+            failures: 0,
+            misses: 0,
+            not_before: now,
+            window_began: now,
+            asked_in_window: 0,
+            budget: ServingBudget::of_peer(now),
+        }
+    }
+
+    fn may_be_asked(&self, n_blocks: usize, now: Instant) -> bool {
+        let asked = if now.duration_since(self.window_began) < WINDOW { self.asked_in_window } else { 0 };
+        self.not_before <= now && asked + n_blocks <= BLOCKS_PER_WINDOW
+    }
+
+    fn asked(&mut self, n_blocks: usize, now: Instant) {
+        if now.duration_since(self.window_began) >= WINDOW {
+            (self.window_began, self.asked_in_window) = (now, 0);
+        }
+        self.asked_in_window += n_blocks;
+    }
+
+    fn failed(&mut self, now: Instant) {
+        self.failures = self.failures.saturating_add(1);
+        self.not_before = now + PAUSES.pause(self.failures);
+    }
+}
+
+struct Outstanding {
+    peer: PeerId,
+    done: oneshot::Sender<Result<(PeerId, Vec<BlockChunk>), NoAnswer>>,
+}
+
+/// The requests for blocks that are under way, in both directions.
+pub(super) struct BlockExchange {
+    pub commands: mpsc::Receiver<BlockCommand>,
+    outstanding: HashMap<(ByWhat, OutboundRequestId), Outstanding>,
+    serving: HashSet<(ByWhat, InboundRequestId)>,
+    conduct: BoundedMap<PeerId, Conduct>,
+    budget: ServingBudget,
+    digests: Arc<ForkDigests>,
+}
+
+impl BlockExchange {
+    pub fn new(commands: mpsc::Receiver<BlockCommand>, digests: Arc<ForkDigests>, now: Instant) -> Self {
+        Self {
+            commands,
+            outstanding: HashMap::new(),
+            serving: HashSet::new(),
+            conduct: BoundedMap::new(MAX_PEERS),
+            budget: ServingBudget::of_all(now),
+            digests,
+        }
+    }
+
+    fn conduct(&self, peer: &PeerId, now: Instant) -> Conduct {
+        self.conduct.get(peer).copied().unwrap_or_else(|| Conduct::new(now))
+    }
+
+    fn change(&mut self, peer: PeerId, now: Instant, change: impl FnOnce(&mut Conduct)) {
+        let mut conduct = self.conduct(&peer, now);
+        change(&mut conduct);
+        self.conduct.insert(peer, conduct);
+    }
+}
+
+/// Whether a peer may have what is asked for, by its status. A listener like this one names no head
+/// and says only from which slot on it has blocks.
+fn may_have(status: &StatusMessage, query: &BlockQuery, clock_slot: Slot) -> bool {
+    let earliest = status.earliest_available_slot.unwrap_or(Slot::new(0));
+    let is_listener = status.head_root.is_zero() && earliest > Slot::new(0);
+    match query {
+        BlockQuery::Range { start, .. } => earliest <= *start && (*start <= status.head_slot || is_listener),
+        BlockQuery::Roots(_) => earliest <= clock_slot && (!status.head_root.is_zero() || is_listener),
+    }
+}
+
+impl GossipTask {
+    pub(super) fn on_block_command(&mut self, command: BlockCommand) {
+        let now = Instant::now();
+        match command {
+            BlockCommand::Ask(ask) => match self.choose(&ask, now) {
+                Ok(peer) => self.ask(peer, ask, now),
+                Err(none) => {
+                    self.metrics.block_requests.with_label_values(&["no_peer"]).inc();
+                    // The caller may have stopped waiting.
+                    let _ = ask.done.send(Err(none));
+                }
+            },
+            BlockCommand::Judge(peer, worth) => {
+                self.blocks.change(peer, now, |conduct| match worth {
+                    AnswerWorth::Useful => (conduct.failures, conduct.misses) = (0, 0),
+                    AnswerWorth::Empty => conduct.misses = conduct.misses.saturating_add(1),
+                    AnswerWorth::Wrong => conduct.failed(now),
+                });
+            }
+        }
+    }
+
+    /// Chooses a peer: of those that may have the blocks, one with the fewest failures and empty
+    /// answers, at random.
+    fn choose(&self, ask: &BlockAsk, now: Instant) -> Result<PeerId, NoAnswer> {
+        let clock_slot = self.network.slot_at(self.config.clock.now().0);
+        let candidates: Vec<PeerId> = self
+            .peers
+            .connected
+            .iter()
+            .filter(|(id, peer)| {
+                let has_blocks = peer.status.is_some_and(|status| may_have(&status, &ask.query, clock_slot));
+                has_blocks && peer.closing.is_none() && !ask.avoided.contains(id)
+            })
+            .map(|(id, _)| *id)
+            .collect();
+        if candidates.is_empty() {
+            return Err(NoAnswer::NoPeer);
+        }
+        let blocks = &self.blocks;
+        let is_free = |peer: &PeerId| {
+            blocks.conduct(peer, now).may_be_asked(ask.query.n_blocks(), now)
+                && blocks.outstanding.values().all(|other| other.peer != *peer)
+        };
+        let rank = |peer: &PeerId| {
+            let conduct = blocks.conduct(peer, now);
+            (conduct.failures, conduct.misses, rand::random::<u32>())
+        };
+        let free = candidates.into_iter().filter(is_free).min_by_key(rank);
+        free.filter(|_| blocks.outstanding.len() < MAX_OUTSTANDING).ok_or(NoAnswer::Later)
+    }
+
+    fn ask(&mut self, peer: PeerId, ask: BlockAsk, now: Instant) {
+        let BlockAsk { query, done, .. } = ask;
+        self.blocks.change(peer, now, |conduct| conduct.asked(query.n_blocks(), now));
+        let node = self.swarm.behaviour_mut();
+        let (by, behaviour, protocol) = match query {
+            BlockQuery::Range { .. } => (ByWhat::Range, &mut node.blocks_by_range, DataProtocol::BlocksByRangeV2),
+            BlockQuery::Roots(_) => (ByWhat::Root, &mut node.blocks_by_root, DataProtocol::BlocksByRootV2),
+        };
+        let id = behaviour.send_request(&peer, Request::Blocks(protocol, query));
+        self.blocks.outstanding.insert((by, id), Outstanding { peer, done });
+    }
+
+    pub(super) fn on_blocks(&mut self, by: ByWhat, event: BlockEvent) {
+        match event {
+            Event::Message { peer, message: Message::Request { request_id, request, channel }, .. } => {
+                if let Request::Blocks(protocol, query) = request {
+                    self.serve_blocks(peer, (by, request_id), protocol, &query, channel);
+                }
+            }
+            Event::Message { message: Message::Response { request_id, response }, .. } => {
+                let (label, answer) = match response {
+                    Response::Blocks(blocks) => ("blocks", Some(blocks)),
+                    Response::Nothing => ("empty", Some(Vec::new())),
+                    Response::Error { code: result_code::RATE_LIMITED, .. } => ("rate_limited", None),
+                    Response::Error { .. }
+                    | Response::Served(_)
+                    | Response::Status(_)
+                    | Response::Pong { .. }
+                    | Response::Metadata(_) => ("error", None),
+                };
+                self.answered((by, request_id), label, answer, None);
+            }
+            Event::OutboundFailure { peer, request_id, error, .. } => {
+                debug!(%peer, %error, "no blocks from a peer");
+                let (label, pause) = match error {
+                    OutboundFailure::UnsupportedProtocols => ("unsupported", Some(UNSUPPORTED_PAUSE)),
+                    OutboundFailure::Timeout => ("timeout", None),
+                    OutboundFailure::ConnectionClosed | OutboundFailure::DialFailure => ("closed", None),
+                    OutboundFailure::Io(_) => ("broken", None),
+                };
+                self.answered((by, request_id), label, None, pause);
+            }
+            Event::InboundFailure { request_id, .. } | Event::ResponseSent { request_id, .. } => {
+                self.blocks.serving.remove(&(by, request_id));
+            }
+        }
+    }
+
+    /// Hands an answer to who waits for it, or counts a failure against the peer.
+    fn answered(
+        &mut self,
+        id: (ByWhat, OutboundRequestId),
+        label: &'static str,
+        answer: Option<Vec<BlockChunk>>,
+        pause: Option<Duration>,
+    ) {
+        let Some(Outstanding { peer, done }) = self.blocks.outstanding.remove(&id) else { return };
+        self.metrics.block_requests.with_label_values(&[label]).inc();
+        let now = Instant::now();
+        if answer.is_none() {
+            self.blocks.change(peer, now, |conduct| {
+                conduct.failed(now);
+                conduct.not_before = pause.map_or(conduct.not_before, |pause| now + pause);
+            });
+        }
+        // The caller may have stopped waiting.
+        let _ = done.send(answer.map(|blocks| (peer, blocks)).ok_or(NoAnswer::Failed(peer)));
+    }
+
+    fn serve_blocks(
+        &mut self,
+        peer: PeerId,
+        id: (ByWhat, InboundRequestId),
+        protocol: DataProtocol,
+        query: &BlockQuery,
+        channel: ResponseChannel<Response>,
+    ) {
+        let now = Instant::now();
+        if !self.is_within_quota(peer, Protocol::Data(protocol), now) {
+            return self.refuse(Protocol::Data(protocol), channel);
+        }
+        let digests = self.blocks.digests.clone();
+        let store = self.config.blocks.as_ref();
+        let Some(found) = store.and_then(|store| ServedBlocks::find(store, protocol, query, |digest| digests.fork_of(digest)))
+        else {
+            let agent = self.peers.connected.get(&peer).and_then(|peer| peer.agent.as_deref());
+            let answer = rpc::to_data_request(protocol, agent);
+            self.respond(Protocol::Data(protocol), channel, answer);
+            return;
+        };
+        let (n_blocks, n_bytes, n_serving) = (found.blocks.len() as u64, found.n_bytes(), self.blocks.serving.len());
+        let mut conduct = self.blocks.conduct(&peer, now);
+        let is_affordable = self.blocks.budget.take(&mut conduct.budget, n_serving, n_blocks, n_bytes, now);
+        self.blocks.conduct.insert(peer, conduct);
+        if !is_affordable {
+            return self.refuse(Protocol::Data(protocol), channel);
+        }
+        // If the peer no longer waits, nothing reports the end of this answer.
+        if self.respond(Protocol::Data(protocol), channel, found.response()) && n_blocks > 0 {
+            self.blocks.serving.insert(id);
+            self.metrics.served_blocks.inc_by(n_blocks);
+            self.metrics.served_bytes.inc_by(n_bytes);
+        }
+    }
+}
+
+/// A block that a peer sent, as it was asked for. Its signature is not checked yet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PeerBlock {
+    pub root: Root,
+    pub slot: Slot,
+    pub parent: Root,
+    pub message: RawMessage,
+}
+
+/// Asks peers for blocks and checks the answers. It is cheap to clone.
+#[derive(Clone, Debug)]
+pub struct BlockClient {
+    commands: mpsc::Sender<BlockCommand>,
+    network: Arc<Network>,
+    digests: Arc<ForkDigests>,
+    clock: Clock,
+    metrics: SourceMetrics,
+}
+
+impl BlockClient {
+    pub(super) fn new(network: Arc<Network>, clock: Clock, metrics: SourceMetrics) -> (Self, mpsc::Receiver<BlockCommand>) {
+        let (commands, received) = mpsc::channel(COMMANDS);
+        let digests = Arc::new(network.fork_digests());
+        (Self { commands, network, digests, clock, metrics }, received)
+    }
+
+    /// Asks one peer for the blocks of one branch in `count` slots from `start` on, at most
+    /// [`MAX_ASKED_BLOCKS`]. The peers in `avoided` are not asked. Each block of the answer is the
+    /// child of the one before. The answer may end before the range does, and it has no block if
+    /// the peer says that all slots are empty.
+    ///
+    /// # Errors
+    ///
+    /// No peer could be asked, or the one that was gave no right answer.
+    pub async fn by_range(&self, start: Slot, count: u64, avoided: &[PeerId]) -> Result<(PeerId, Vec<PeerBlock>), NoAnswer> {
+        self.ask(BlockQuery::Range { start, count: count.min(MAX_ASKED_BLOCKS as u64) }, avoided).await
+    }
+
+    /// Asks one peer for blocks by root, at most [`MAX_ASKED_BLOCKS`].
+    ///
+    /// # Errors
+    ///
+    /// The same as of [`Self::by_range`].
+    pub async fn by_root(&self, roots: &[Root], avoided: &[PeerId]) -> Result<(PeerId, Vec<PeerBlock>), NoAnswer> {
+        self.ask(BlockQuery::Roots(roots[..roots.len().min(MAX_ASKED_BLOCKS)].to_vec()), avoided).await
+    }
+
+    /// Asks several peers for blocks by root, one after the other, until all are there. Returns the
+    /// blocks, and how many peers answered.
+    pub async fn by_root_of_several(&self, roots: &[Root]) -> (Vec<PeerBlock>, usize) {
+        let (mut blocks, mut asked, mut n_answers) = (Vec::new(), Vec::new(), 0);
+        let mut wanted = roots[..roots.len().min(MAX_ASKED_BLOCKS)].to_vec();
+        while !wanted.is_empty() && asked.len() < MAX_PEERS_ASKED {
+            match self.by_root(&wanted, &asked).await {
+                Ok((peer, found)) => {
+                    wanted.retain(|root| found.iter().all(|block| block.root != *root));
+                    blocks.extend(found);
+                    asked.push(peer);
+                    n_answers += 1;
+                }
+                Err(NoAnswer::Failed(peer)) => asked.push(peer),
+                Err(NoAnswer::NoPeer | NoAnswer::Later) => break,
+            }
+        }
+        (blocks, n_answers)
+    }
+
+    /// Counts against a peer that blocks which it sent turned out to be false.
+    pub fn blame(&self, peer: PeerId) {
+        self.judge(peer, AnswerWorth::Wrong);
+    }
+
+    async fn ask(&self, query: BlockQuery, avoided: &[PeerId]) -> Result<(PeerId, Vec<PeerBlock>), NoAnswer> {
+        let (done, answer) = oneshot::channel();
+        let ask = BlockAsk { query: query.clone(), avoided: avoided.to_vec(), done };
+        self.commands.try_send(BlockCommand::Ask(ask)).map_err(|_| NoAnswer::Later)?;
+        let (peer, chunks) = answer.await.unwrap_or(Err(NoAnswer::NoPeer))?;
+        if chunks.is_empty() {
+            self.judge(peer, AnswerWorth::Empty);
+            return Ok((peer, Vec::new()));
+        }
+        let (network, digests, at) = (self.network.clone(), self.digests.clone(), self.clock.now());
+        // Decoding and hashing some blocks takes tens of milliseconds.
+        let checked = tokio::task::spawn_blocking(move || check(&network, &digests, &query, chunks, peer, at)).await;
+        match checked.unwrap_or(Err("the check has failed")) {
+            Ok(blocks) => {
+                self.judge(peer, AnswerWorth::Useful);
+                Ok((peer, blocks))
+            }
+            Err(reason) => {
+                debug!(%peer, reason, "a peer sent blocks that were not asked for");
+                self.metrics.block_requests.with_label_values(&["wrong"]).inc();
+                self.judge(peer, AnswerWorth::Wrong);
+                Err(NoAnswer::Failed(peer))
+            }
+        }
+    }
+
+    fn judge(&self, peer: PeerId, worth: AnswerWorth) {
+        // If the task has no time for it, the peer is asked as before.
+        let _ = self.commands.try_send(BlockCommand::Judge(peer, worth));
+    }
+}
+
+/// Checks that an answer is what was asked for. The signatures are not checked.
+fn check(
+    network: &Network,
+    digests: &ForkDigests,
+    query: &BlockQuery,
+    chunks: Vec<BlockChunk>,
+    peer: PeerId,
+    at: Time,
+) -> Result<Vec<PeerBlock>, &'static str> {
+    let mut blocks: Vec<PeerBlock> = Vec::with_capacity(chunks.len());
+    for BlockChunk { digest, ssz } in chunks {
+        let fork = digests.fork_of(digest).ok_or("a fork digest is not of this network")?;
+        let block = SignedBlock::from_ssz(fork, network.preset(), &ssz).map_err(|_| "the bytes are no block of that fork")?;
+        let header = block.signed_header.message;
+        if network.spec.fork_name_at(header.slot.epoch(network.preset())) != fork {
+            return Err("a fork digest is that of another slot");
+        }
+        let is_asked_for = match query {
+            BlockQuery::Range { start, count } => {
+                let is_next = blocks.last().is_none_or(|last| last.slot < header.slot && last.root == header.parent_root);
+                is_next && *start <= header.slot && header.slot < start.saturating_add(*count)
+            }
+            BlockQuery::Roots(roots) => roots.contains(&block.root) && blocks.iter().all(|other| other.root != block.root),
+        };
+        if !is_asked_for {
+            return Err("a block was not asked for, or it does not follow the one before");
+        }
+        let message = peer_block(ssz, fork, peer, at).map_err(|_| "a block is longer than a block may be")?;
+        blocks.push(PeerBlock { root: block.root, slot: header.slot, parent: header.parent_root, message });
+    }
+    Ok(blocks)
+}

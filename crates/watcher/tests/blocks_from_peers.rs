@@ -1,0 +1,183 @@
+//! A watcher that starts from a state, without any beacon node: it gets the blocks since then from
+//! a peer, keeps them, and serves them. Real libp2p on loopback. Nothing sleeps.
+
+#![allow(clippy::unwrap_used)]
+
+use consensus::{MessageKind, Network, Root, SignedBlock, Slot, Spec};
+use simulator::Scenario;
+use sources::block_store::{BlockStore, NewBlock, StoreLimits};
+use sources::capture::{CaptureReader, Entry};
+use sources::gossip::{GossipConfig, GossipHandle, GossipService, MAX_ASKED_BLOCKS, StatusView, listen_address};
+use sources::limits;
+use sources::metrics::SourceMetrics;
+use sources::source::SourceEvent;
+use sources::topic::Topic;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+use test_support::http::free_port;
+use test_support::program::WatcherFolder;
+use tokio::sync::watch;
+use watcher::config::Config;
+use watcher::run::Watcher;
+
+const PATIENCE: Duration = Duration::from_secs(120);
+const SLOTS: u64 = 70;
+const SLOT_SECONDS: u64 = 12;
+
+struct Played {
+    network: Arc<Network>,
+    config_yaml: String,
+    state: Vec<u8>,
+    blocks: Vec<(SignedBlock, Vec<u8>)>,
+}
+
+/// Plays a network whose last slot is the present one.
+fn play() -> Played {
+    let scenario = Scenario { slots: SLOTS, slot_duration: Duration::from_secs(SLOT_SECONDS), ..Scenario::quiet(32) };
+    println!("seed {}", scenario.seed);
+    let genesis_time = base::Time::now().0 / 1_000_000_000 - SLOTS * SLOT_SECONDS;
+    let (bytes, _) = simulator::record::capture_bytes_since(&scenario, genesis_time).unwrap();
+    let entries: Vec<Entry> = CaptureReader::new(&bytes[..]).map(|entry| entry.unwrap().entry).collect();
+    let config_yaml =
+        entries.iter().find_map(|entry| if let Entry::Config(text) = entry { Some(text.clone()) } else { None }).unwrap();
+    let state = entries.iter().find_map(|entry| if let Entry::State(ssz) = entry { Some(ssz.clone()) } else { None }).unwrap();
+    let spec = Spec::from_yaml(&config_yaml).unwrap();
+    let mut keys = chain::PubkeyCache::in_memory();
+    let network = chain::Chain::from_state(spec, &state, &mut keys, &mut |_| ()).unwrap().network().clone();
+    let mut blocks = Vec::new();
+    for entry in entries {
+        let Entry::Gossip(entry) = entry else { continue };
+        let topic = Topic::parse(&entry.topic).unwrap();
+        if topic.kind == MessageKind::Block {
+            let ssz = limits::unpack(&entry.payload, consensus::MAX_PAYLOAD_SIZE).unwrap();
+            let fork = network.fork_of_digest(topic.digest).unwrap();
+            blocks.push((SignedBlock::from_ssz(fork, network.preset(), &ssz).unwrap(), ssz));
+        }
+    }
+    blocks.sort_by_key(|(block, _)| block.signed_header.message.slot);
+    assert_eq!(blocks.len() as u64, SLOTS);
+    Played { network, config_yaml, state, blocks }
+}
+
+impl Played {
+    fn head(&self) -> &SignedBlock {
+        &self.blocks.last().unwrap().0
+    }
+
+    /// A store with all blocks.
+    fn store(&self, dir: &Path) -> BlockStore {
+        self.false_store(dir, |_| false, |_| false)
+    }
+
+    /// A store that lacks some blocks and says that it does not, and that has forged signatures in
+    /// others.
+    fn false_store(&self, dir: &Path, lacks: impl Fn(u64) -> bool, is_forged: impl Fn(u64) -> bool) -> BlockStore {
+        let mut last = Root::ZERO;
+        let limits = StoreLimits { bytes: StoreLimits::BYTES, slots_per_epoch: self.network.preset().slots_per_epoch };
+        let store = BlockStore::open(dir, limits).unwrap();
+        for (block, ssz) in &self.blocks {
+            let header = block.signed_header.message;
+            let (slot, root, proposer) = (header.slot, block.root, header.proposer_index);
+            if lacks(slot.as_u64()) {
+                continue;
+            }
+            let mut ssz = ssz.clone();
+            if is_forged(slot.as_u64()) {
+                // The signature of another block is a point of the curve.
+                ssz[4..100].copy_from_slice(self.blocks[0].0.signed_header.signature.as_slice());
+            }
+            let digest = self.network.fork_digest_at(slot.epoch(self.network.preset()));
+            let new = NewBlock { slot, root, parent: last, proposer, digest, ssz: &ssz };
+            store.keep(&new, Slot::new(SLOTS)).unwrap();
+            last = root;
+        }
+        store.set_head(self.head().root);
+        store
+    }
+
+    /// A gossip node, with its address.
+    async fn node(&self, config: GossipConfig) -> (GossipHandle, String) {
+        let (_, status) = watch::channel(StatusView::default());
+        let config = GossipConfig { listen: vec![listen_address("/ip4/127.0.0.1/tcp/0").unwrap()], ..config };
+        let mut handle = GossipService::start(config, self.network.clone(), status, SourceMetrics::unregistered()).unwrap();
+        loop {
+            if let Some(SourceEvent::ListeningOn(address)) = handle.events.recv().await {
+                return (handle, address.to_string());
+            }
+        }
+    }
+}
+
+async fn until_head(watcher: &Watcher, root: Root) {
+    let mut snapshots = watcher.snapshots();
+    let reached = async { snapshots.wait_for(|snapshot| snapshot.head.root == root).await.unwrap().head.slot };
+    assert_eq!(reached.await, Slot::new(SLOTS));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_watcher_without_a_node_gets_the_blocks_since_its_state_from_a_peer_and_serves_them() {
+    let played = tokio::task::spawn_blocking(play).await.unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let test = async {
+        let blocks = Some(played.store(dir.path()));
+        let (serving, address) = played.node(GossipConfig { blocks, ..GossipConfig::default() }).await;
+        let stage = WatcherFolder::new(&played.config_yaml, &played.state, &[address], "");
+        let port = free_port().port();
+        let text = std::fs::read_to_string(&stage.config).unwrap().replace("tcp/0", &format!("tcp/{port}"));
+        std::fs::write(&stage.config, &text).unwrap();
+        let watcher = Watcher::start(Config::load(&stage.config).unwrap()).await.unwrap();
+        until_head(&watcher, played.head().root).await;
+
+        // The peer goes. Whoever asks the watcher now gets all of it.
+        serving.shutdown().await;
+        let peer = format!("/ip4/127.0.0.1/tcp/{port}").parse().unwrap();
+        let (asking, _) = played.node(GossipConfig { peers: vec![peer], ..GossipConfig::default() }).await;
+        let mut views = asking.control.watch_peers();
+        views.wait_for(|views| views.iter().any(|view| view.head_slot.is_some())).await.unwrap();
+        let mut got = Vec::new();
+        for start in (1..=SLOTS).step_by(MAX_ASKED_BLOCKS) {
+            got.extend(asking.control.blocks().by_range(Slot::new(start), MAX_ASKED_BLOCKS as u64, &[]).await.unwrap().1);
+        }
+        let roots = |blocks: &[(SignedBlock, Vec<u8>)]| blocks.iter().map(|(block, _)| block.root).collect::<Vec<_>>();
+        assert_eq!(got.iter().map(|block| block.root).collect::<Vec<_>>(), roots(&played.blocks));
+        watcher.stop().await.unwrap();
+
+        // After a restart the blocks are there, without any peer.
+        let watcher = Watcher::start(Config::load(&stage.config).unwrap()).await.unwrap();
+        until_head(&watcher, played.head().root).await;
+        watcher.stop().await.unwrap();
+        asking.shutdown().await;
+    };
+    tokio::time::timeout(PATIENCE, test).await.unwrap();
+}
+
+/// One peer leaves an epoch out, one has forged signatures, and one is honest.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_peer_that_leaves_blocks_out_or_forges_them_holds_nothing_up() {
+    let played = tokio::task::spawn_blocking(play).await.unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let test = async {
+        let gap = played.false_store(&dir.path().join("gap"), |slot| (14..40).contains(&slot), |_| false);
+        let forged = played.false_store(&dir.path().join("forged"), |_| false, |slot| (20..=SLOTS).contains(&slot));
+        let honest = played.store(&dir.path().join("honest"));
+        let (mut nodes, mut addresses) = (Vec::new(), Vec::new());
+        for blocks in [gap, forged, honest] {
+            let (node, address) = played.node(GossipConfig { blocks: Some(blocks), ..GossipConfig::default() }).await;
+            nodes.push(node);
+            addresses.push(address);
+        }
+        let stage = WatcherFolder::new(&played.config_yaml, &played.state, &addresses, "");
+        let watcher = Watcher::start(Config::load(&stage.config).unwrap()).await.unwrap();
+        until_head(&watcher, played.head().root).await;
+        watcher.stop().await.unwrap();
+        let limits = StoreLimits { bytes: StoreLimits::BYTES, slots_per_epoch: played.network.preset().slots_per_epoch };
+        let kept = BlockStore::open(&stage.dir.path().join("data/blocks"), limits).unwrap();
+        let missing: Vec<u64> = (1..=SLOTS).filter(|slot| !kept.contains(&played.blocks[*slot as usize - 1].0.root)).collect();
+        assert_eq!(missing, [0u64; 0]);
+        for node in nodes {
+            node.shutdown().await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, test).await.unwrap();
+}
