@@ -1,7 +1,7 @@
 //! A listener in the p2p network: it receives gossip, and applies the verifier's verdicts.
 //!
-//! One call of [`GossipService::start`] creates one libp2p node: TCP, noise, yamux (and mplex for
-//! old clients), gossipsub with Ethereum's message ids, and the few requests that a node must
+//! One call of [`GossipService::start`] creates one libp2p node: TCP with noise and yamux (and mplex
+//! for old clients), QUIC, gossipsub with Ethereum's message ids, and the few requests that a node must
 //! answer so that its peers keep it. Several networks need several services. Nothing in this module
 //! is global.
 //!
@@ -22,33 +22,42 @@
 //! minutes after that peer's goodbye with a lasting reason. `docs/peers.md` has tables of all this.
 //!
 //! Configured peers are dialled without end, with growing pauses. Other peers may connect up to a
-//! limit.
+//! limit, and each address has a few of these places at most. With discovery, three quarters of the
+//! places are filled by dialling nodes that were found; the rest is for those who dial us.
 //!
 //! Source: consensus-specs, `*/p2p-interface.md`.
 
 mod address;
+mod admission;
 mod behaviour;
 mod events;
 mod filter;
 mod goodbyes;
 mod identity;
+mod peer_book;
 mod peers;
 mod requests;
 mod rpc;
 mod schedule;
 mod scoring;
+mod state;
 mod task;
 mod tickets;
 mod transform;
 
 pub use address::{AddressError, PeerAddress, listen_address};
+pub use admission::AddressLimit;
 pub use events::{PeerEvent, PeerEventKind, PeerInfo};
 pub use goodbyes::PeerGoodbye;
 pub use identity::{Identity, IdentityError};
+pub(crate) use peer_book::Learned;
 pub use rpc::{Metadata, StatusMessage};
+pub(crate) use schedule::digests_near;
 pub use schedule::topics_at;
+pub use state::NodeState;
 pub use transform::{IdRules, message_id};
 
+use crate::discovery::{DiscoveryConfig, DiscoveryError};
 use crate::metrics::SourceMetrics;
 use crate::queue::{QueueBytes, QueueReceiver, queue};
 use crate::source::{Source, SourceEvent};
@@ -72,17 +81,23 @@ pub(crate) const PEER_EVENT_PLACES: usize = 256;
 const REPORT_QUEUE: usize = 131_072;
 /// Capacity of the channel of messages to publish.
 const PUBLISH_QUEUE: usize = 1024;
+/// Peers that are not configured, if nothing else is said.
+pub const DEFAULT_MAX_PEERS: usize = 200;
 
 /// Configuration of a listener. `GossipConfig::default()` listens on no address and dials nobody.
 #[derive(Clone, Debug)]
 pub struct GossipConfig {
-    /// TCP multiaddrs to listen on. Port 0 takes a free port, which [`SourceEvent::ListeningOn`]
+    /// Multiaddrs of TCP or QUIC to listen on. Port 0 takes a free port, which [`SourceEvent::ListeningOn`]
     /// reports.
     pub listen: Vec<Multiaddr>,
     /// Peers that are dialled again whenever they are not connected.
     pub peers: Vec<PeerAddress>,
     /// Greatest number of connections to peers that are not configured.
     pub max_peers: usize,
+    /// How many connections one address and one prefix may have. Configured peers are free of it.
+    pub address_limit: AddressLimit,
+    /// How peers are found. Without it they are those of the configuration, and who dials us.
+    pub discovery: Option<DiscoveryConfig>,
     /// Number of data column subnets to subscribe to. Their sidecars contain signed block headers.
     pub data_column_subnets: u64,
     /// The source of this node's network key.
@@ -112,7 +127,9 @@ impl Default for GossipConfig {
         Self {
             listen: Vec::new(),
             peers: Vec::new(),
-            max_peers: 100,
+            max_peers: DEFAULT_MAX_PEERS,
+            address_limit: AddressLimit::NONE,
+            discovery: None,
             data_column_subnets: 4,
             identity: Identity::Ephemeral,
             queue_messages: 65_536,
@@ -167,9 +184,11 @@ pub enum GossipError {
     #[error(transparent)]
     Identity(#[from] IdentityError),
     #[error(
-        "cannot listen on {address}: {reason}; choose a TCP multiaddr of this machine with a free port, or none to dial only"
+        "cannot listen on {address}: {reason}; choose a TCP or QUIC multiaddr of this machine with a free port, or none to dial only"
     )]
     Listen { address: Multiaddr, reason: String },
+    #[error(transparent)]
+    Discovery(#[from] DiscoveryError),
     #[error("the network cannot be set up: {0}; check the system's name resolution (resolv.conf) and limits")]
     Setup(String),
 }
@@ -201,6 +220,7 @@ impl GossipService {
         let (reports, reports_out) = mpsc::channel(REPORT_QUEUE);
         let (publish, publish_out) = mpsc::channel(PUBLISH_QUEUE);
         let (peers_in, peers) = watch::channel(Arc::default());
+        let (state_in, state) = watch::channel(Arc::default());
         let stop = CancellationToken::new();
         let channels = task::Channels {
             events: events_in,
@@ -208,12 +228,13 @@ impl GossipService {
             publish: publish_out,
             peers: peers_in,
             status,
+            state: state_in,
             stop: stop.clone(),
         };
         let listener = task::GossipTask::new(config, network, metrics.clone(), channels)?;
         let peer_id = listener.peer_id();
         let task = tokio::spawn(listener.run());
-        let control = GossipControl { reports, publish, peers, metrics };
+        let control = GossipControl { reports, publish, peers, state, metrics };
         Ok(GossipHandle { events, control, peer_id, stop: stop.drop_guard(), task })
     }
 }
@@ -273,6 +294,7 @@ pub struct GossipControl {
     reports: mpsc::Sender<(Ticket, Verdict)>,
     publish: mpsc::Sender<task::Publication>,
     peers: watch::Receiver<Arc<Vec<PeerInfo>>>,
+    state: watch::Receiver<Arc<NodeState>>,
     metrics: SourceMetrics,
 }
 
@@ -307,6 +329,11 @@ impl GossipControl {
     /// Returns the peers, configured ones first. The list is about one second old at most.
     pub fn peers(&self) -> Arc<Vec<PeerInfo>> {
         self.peers.borrow().clone()
+    }
+
+    /// Returns the state of all connections together, about one second old at most.
+    pub fn state(&self) -> Arc<NodeState> {
+        self.state.borrow().clone()
     }
 
     /// Returns a receiver that sees each new list of peers, about once a second.

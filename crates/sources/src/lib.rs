@@ -13,6 +13,7 @@
 //! | [`limits`] | the greatest size of each kind of message; bounded snappy decompression |
 //! | [`convert`] | capture entries and API events become raw messages or an [`convert::Refusal`] |
 //! | [`capture`] | the `.e2s` file: reader (for ERA files too) and writer |
+//! | [`discovery`] | finds peers by discv5, and lets peers find us |
 //! | [`gossip`] | a listener in the p2p network |
 //! | [`api_stream`] | a beacon node's server-sent events |
 //! | [`source`] | what live sources have in common: the trait [`source::Source`] and its events |
@@ -24,6 +25,7 @@
 pub mod api_stream;
 pub mod capture;
 pub mod convert;
+pub mod discovery;
 pub mod gossip;
 pub mod limits;
 pub mod metrics;

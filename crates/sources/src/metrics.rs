@@ -5,7 +5,8 @@
 //! `increase()` sees the first event.
 
 use crate::convert::Refusal;
-use crate::gossip::PeerEventKind;
+use crate::discovery::Unusable;
+use crate::gossip::{Learned, PeerEventKind};
 use crate::queue::QueueFull;
 use prometheus::{IntCounter, IntCounterVec, IntGauge, Opts, Registry};
 use verify::MessageKind;
@@ -34,11 +35,26 @@ pub struct SourceMetrics {
     pub stream_reconnects: IntCounter,
     /// Blocks that an event stream announced, by the result of fetching them.
     pub fetched_blocks: IntCounterVec,
+    /// Records of nodes that discovery saw, by what became of them.
+    pub found_records: IntCounterVec,
+    /// Connections that peers opened to us, and that were refused, by reason.
+    pub refused_connections: IntCounterVec,
+    /// Connections that peers opened to us from outside, without configured peers. While this is 0
+    /// nobody has reached us, perhaps because of a firewall or router.
+    pub inbound_connections: IntCounter,
     pub connected_peers: IntGauge,
     pub pending_tickets: IntGauge,
 }
 
 impl SourceMetrics {
+    /// Outcomes of `found_records` in which a record was not kept.
+    pub const REFUSED_RECORDS: [&str; 7] = {
+        let [no_beacon_node, other_network, no_address, private_address] = Unusable::LABELS;
+        [no_beacon_node, other_network, no_address, private_address, "prefix_full", "full", "shed"]
+    };
+    /// Reasons of `refused_connections`.
+    pub const REFUSED_CONNECTIONS: [&str; 3] = ["address", "banned", "places"];
+
     /// Creates all metrics and registers them.
     ///
     /// # Errors
@@ -56,14 +72,29 @@ impl SourceMetrics {
             published,
             stream_reconnects,
             fetched_blocks,
+            found_records,
+            refused_connections,
+            inbound_connections,
             connected_peers,
             pending_tickets,
         } = metrics.clone();
         metrics.start_at_zero();
-        for counters in [received, refused, shed, verdicts, peer_events, requests, published, fetched_blocks] {
+        for counters in [
+            received,
+            refused,
+            shed,
+            verdicts,
+            peer_events,
+            requests,
+            published,
+            fetched_blocks,
+            found_records,
+            refused_connections,
+        ] {
             registry.register(Box::new(counters))?;
         }
         registry.register(Box::new(stream_reconnects))?;
+        registry.register(Box::new(inbound_connections))?;
         registry.register(Box::new(connected_peers))?;
         registry.register(Box::new(pending_tickets))?;
         Ok(metrics)
@@ -80,6 +111,9 @@ impl SourceMetrics {
         each(&self.peer_events, &PeerEventKind::LABELS);
         each(&self.published, &["published", "refused"]);
         each(&self.fetched_blocks, &["fetched", "not_there", "failed"]);
+        each(&self.found_records, &Learned::LABELS);
+        each(&self.found_records, &Self::REFUSED_RECORDS);
+        each(&self.refused_connections, &Self::REFUSED_CONNECTIONS);
         for verdict in ["accept", "withheld", "ignore", "reject"] {
             for fate in ["applied", "late"] {
                 self.verdicts.with_label_values(&[verdict, fate]).inc_by(0);
@@ -110,6 +144,21 @@ impl SourceMetrics {
             )
             .expect("a constant, valid name"),
             fetched_blocks: counters("fetched_blocks_total", "Announced blocks, by what became of fetching them", &["result"]),
+            found_records: counters(
+                "found_records_total",
+                "Records of nodes that discovery saw, by what became of them",
+                &["outcome"],
+            ),
+            refused_connections: counters(
+                "refused_connections_total",
+                "Connections of peers that were refused, by reason",
+                &["reason"],
+            ),
+            inbound_connections: IntCounter::new(
+                "slashwatch_sources_inbound_connections_total",
+                "Connections that peers opened to us from outside, without configured peers",
+            )
+            .expect("a constant, valid name"),
             connected_peers: gauge("connected_peers", "Peers connected now"),
             pending_tickets: gauge("pending_tickets", "Gossip messages whose verdict is awaited"),
         }

@@ -1,11 +1,11 @@
 //! Addresses of peers: a multiaddr, or an ENR from which the address and the peer id follow.
 
+use crate::discovery::{addresses_of, peer_id_of};
+use enr::Enr;
 use enr::k256::ecdsa::SigningKey;
-use enr::{Enr, EnrPublicKey};
 use libp2p::multiaddr::Protocol;
 use libp2p::{Multiaddr, PeerId};
 use std::fmt;
-use std::net::IpAddr;
 use std::str::FromStr;
 
 /// A peer to keep a connection to.
@@ -23,11 +23,14 @@ pub struct PeerAddress {
 pub enum AddressError {
     #[error("{text:?} is no multiaddr ({reason}); write it like /ip4/192.0.2.1/tcp/9000/p2p/16Uiu2HA..., or give an ENR")]
     NotMultiaddr { text: String, reason: String },
-    #[error("{text:?} has no tcp port, and only TCP is spoken here; write it like /ip4/192.0.2.1/tcp/9000/p2p/16Uiu2HA...")]
-    NoTcp { text: String },
+    #[error(
+        "{text:?} has no tcp port and is no quic-v1 address, and nothing else is spoken here; write it like \
+         /ip4/192.0.2.1/tcp/9000/p2p/16Uiu2HA... or /ip4/192.0.2.1/udp/9001/quic-v1/p2p/16Uiu2HA..."
+    )]
+    NoTransport { text: String },
     #[error("{text:?} is no valid ENR ({reason}); copy it again, whole, from the node's /eth/v1/node/identity")]
     NotEnr { text: String, reason: String },
-    #[error("ENR {text:?} names no IP address with a tcp port; give the node's multiaddr instead")]
+    #[error("ENR {text:?} names no IP address with a tcp or quic port; give the node's multiaddr instead")]
     EnrWithoutAddress { text: String },
 }
 
@@ -40,7 +43,7 @@ impl FromStr for PeerAddress {
     }
 }
 
-/// Parses an address to listen on: a TCP multiaddr.
+/// Parses an address to listen on: a multiaddr of TCP or of QUIC.
 pub fn listen_address(text: &str) -> Result<Multiaddr, AddressError> {
     PeerAddress::from_multiaddr(text.trim()).map(|address| address.address)
 }
@@ -56,8 +59,8 @@ impl PeerAddress {
             }
             _ => None,
         };
-        if !address.iter().any(|part| matches!(part, Protocol::Tcp(_))) {
-            return Err(AddressError::NoTcp { text: text.to_owned() });
+        if !address.iter().any(|part| matches!(part, Protocol::Tcp(_) | Protocol::QuicV1)) {
+            return Err(AddressError::NoTransport { text: text.to_owned() });
         }
         Ok(Self { address, peer })
     }
@@ -65,13 +68,12 @@ impl PeerAddress {
     fn from_enr(text: &str) -> Result<Self, AddressError> {
         let not_enr = |reason: String| AddressError::NotEnr { text: text.to_owned(), reason };
         let record: Enr<SigningKey> = text.parse().map_err(not_enr)?;
-        let socket_4 = record.tcp4_socket().map(|socket| (IpAddr::V4(*socket.ip()), socket.port()));
-        let socket_6 = record.tcp6_socket().map(|socket| (IpAddr::V6(*socket.ip()), socket.port()));
-        let (ip, port) = socket_4.or(socket_6).ok_or_else(|| AddressError::EnrWithoutAddress { text: text.to_owned() })?;
-        let key = libp2p::identity::secp256k1::PublicKey::try_from_bytes(&record.public_key().encode())
-            .map_err(|error| not_enr(error.to_string()))?;
-        let peer = libp2p::identity::PublicKey::from(key).to_peer_id();
-        Ok(Self { address: Multiaddr::from(ip).with(Protocol::Tcp(port)), peer: Some(peer) })
+        let peer = peer_id_of(&record).ok_or_else(|| not_enr("its key is no secp256k1 key".to_owned()))?;
+        let addresses = addresses_of(&record);
+        let is_tcp = |address: &&Multiaddr| address.iter().any(|part| matches!(part, Protocol::Tcp(_)));
+        let address = addresses.iter().find(is_tcp).or(addresses.first());
+        let address = address.cloned().ok_or_else(|| AddressError::EnrWithoutAddress { text: text.to_owned() })?;
+        Ok(Self { address, peer: Some(peer) })
     }
 }
 
@@ -109,7 +111,8 @@ mod tests {
         assert_eq!((named.address.to_string().as_str(), named.peer), ("/dns4/node.example/tcp/9000", Some(peer)));
         assert_eq!(named.to_string().parse::<PeerAddress>().unwrap(), named);
         assert_eq!("/ip6/::1/tcp/9000".parse::<PeerAddress>().unwrap().peer, None);
-        assert!(matches!("/ip4/127.0.0.1/udp/9000/quic-v1".parse::<PeerAddress>(), Err(AddressError::NoTcp { .. })));
+        assert!(listen_address("/ip6/::/udp/9001/quic-v1").is_ok());
+        assert!(matches!("/ip4/127.0.0.1/udp/9000".parse::<PeerAddress>(), Err(AddressError::NoTransport { .. })));
         let error = "127.0.0.1:9000".parse::<PeerAddress>().unwrap_err().to_string();
         assert!(error.contains("write it like /ip4/"), "{error}");
     }

@@ -1,9 +1,11 @@
 //! The libp2p node: the transport, the parameters of gossipsub, and the protocols beside it.
 
+use super::admission::Admission;
 use super::filter::{Filter, filter};
 use super::rpc::{self, DataProtocol, Protocol, RpcCodec};
 use super::transform::{SnappyTransform, message_id_fn};
 use super::{GossipConfig, GossipError, scoring};
+use crate::discovery::ip_of;
 use crate::limits::MAX_WIRE_SIZE;
 use crate::metrics::SourceMetrics;
 use consensus::{ForkDigests, Network};
@@ -12,7 +14,7 @@ use libp2p::gossipsub::{self, MessageAuthenticity, ValidationMode};
 use libp2p::identity::Keypair;
 use libp2p::request_response::{self, ProtocolSupport};
 use libp2p::swarm::NetworkBehaviour;
-use libp2p::{Swarm, SwarmBuilder, identify, noise, tcp, yamux};
+use libp2p::{Swarm, SwarmBuilder, identify, noise, quic, tcp, yamux};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -26,9 +28,12 @@ pub(super) const HISTORY_HEARTBEATS: usize = 12;
 const MAX_CONTROL_SIZE: usize = 1 << 20;
 /// Long enough to keep a connection that is idle between messages on rare topics.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(24 * 3600);
-const MAX_PENDING_CONNECTIONS: u32 = 64;
+/// Handshakes at a time, in each direction. Each address has its share only.
+const MAX_PENDING_CONNECTIONS: u32 = 256;
 /// Two, because both sides may dial at the same time.
 const MAX_CONNECTIONS_PER_PEER: u32 = 2;
+/// Streams of one connection at a time. A node needs two for gossip, and a few for requests.
+const MAX_STREAMS: u32 = 128;
 const MPLEX_BUFFER_FRAMES: usize = 256;
 
 pub(super) type Gossipsub = gossipsub::Behaviour<SnappyTransform, Filter>;
@@ -36,6 +41,7 @@ pub(super) type Gossipsub = gossipsub::Behaviour<SnappyTransform, Filter>;
 #[derive(NetworkBehaviour)]
 pub(super) struct NodeBehaviour {
     pub limits: connection_limits::Behaviour,
+    pub admission: Admission,
     pub gossip: Gossipsub,
     pub identify: identify::Behaviour,
     pub status: request_response::Behaviour<RpcCodec>,
@@ -56,8 +62,9 @@ pub(super) fn swarm(
     let node = node(config, network, &key, digests, metrics)?;
     let builder = SwarmBuilder::with_existing_identity(key)
         .with_tokio()
-        .with_tcp(tcp::Config::default().nodelay(true), noise::Config::new, (yamux::Config::default, mplex))
+        .with_tcp(tcp::Config::default().nodelay(true), noise::Config::new, (yamux, mplex))
         .map_err(|error| setup(&error))?
+        .with_quic_config(quic)
         .with_dns()
         .map_err(|error| setup(&error))?
         .with_behaviour(move |_| node)
@@ -65,9 +72,23 @@ pub(super) fn swarm(
     Ok(builder.with_swarm_config(|config| config.with_idle_connection_timeout(IDLE_TIMEOUT)).build())
 }
 
+fn yamux() -> yamux::Config {
+    let mut config = yamux::Config::default();
+    config.set_max_num_streams(MAX_STREAMS as usize);
+    config
+}
+
+fn quic(mut config: quic::Config) -> quic::Config {
+    config.max_concurrent_stream_limit = MAX_STREAMS;
+    config
+}
+
 fn mplex() -> libp2p_mplex::Config {
     let mut config = libp2p_mplex::Config::new();
-    config.set_max_buffer_size(MPLEX_BUFFER_FRAMES).set_max_buffer_behaviour(libp2p_mplex::MaxBufferBehaviour::Block);
+    config
+        .set_max_buffer_size(MPLEX_BUFFER_FRAMES)
+        .set_max_num_streams(MAX_STREAMS as usize)
+        .set_max_buffer_behaviour(libp2p_mplex::MaxBufferBehaviour::Block);
     config
 }
 
@@ -92,8 +113,10 @@ fn node(
     let identify =
         identify::Config::new("eth2/1.0.0".to_owned(), key.public()).with_agent_version(config.agent.clone()).with_cache_size(0);
     let both = ProtocolSupport::Full;
+    let free = config.peers.iter().map(|target| (target.peer, ip_of(&target.address)));
     Ok(NodeBehaviour {
         limits,
+        admission: Admission::new(config.address_limit, free),
         gossip: gossipsub(config, network, digests, metrics).map_err(GossipError::Setup)?,
         identify: identify::Behaviour::new(identify),
         status: rpc::behaviour(&[Protocol::StatusV2, Protocol::StatusV1], both.clone()),

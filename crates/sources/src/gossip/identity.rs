@@ -46,7 +46,8 @@ impl Identity {
                 }
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {
                     let key = secp256k1::Keypair::generate();
-                    save(path, &key.secret().to_bytes()).map_err(|source| IdentityError::Io { path: path.clone(), source })?;
+                    let text = hex::encode(key.secret().to_bytes());
+                    save(path, text.as_bytes()).map_err(|source| IdentityError::Io { path: path.clone(), source })?;
                     Ok(key.into())
                 }
                 Err(source) => Err(IdentityError::Io { path: path.clone(), source }),
@@ -60,9 +61,9 @@ fn keypair(mut secret: [u8; 32]) -> Option<Keypair> {
     Some(secp256k1::Keypair::from(secret).into())
 }
 
-/// Writes the key file atomically, so that a crash leaves no part of a key.
+/// Writes a file atomically, readable by its owner only. A crash leaves no part of it.
 #[expect(clippy::disallowed_methods, reason = "the folder is synced below; the crate that does both is not at hand here")]
-fn save(path: &Path, secret: &[u8; 32]) -> io::Result<()> {
+pub(super) fn save(path: &Path, content: &[u8]) -> io::Result<()> {
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let mut temporary = path.as_os_str().to_owned();
     temporary.push(".new");
@@ -75,7 +76,7 @@ fn save(path: &Path, secret: &[u8; 32]) -> io::Result<()> {
     #[cfg(unix)]
     std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
     let mut file = options.open(&temporary)?;
-    file.write_all(hex::encode(secret).as_bytes())?;
+    file.write_all(content)?;
     file.sync_all()?;
     std::fs::rename(&temporary, path)?;
     std::fs::File::open(folder)?.sync_all()
@@ -93,9 +94,14 @@ pub(super) fn column_subnets(key: &Keypair, count: u64) -> Vec<u64> {
     custody_groups(node_id, count)
 }
 
+/// The secret of a node key. None if the key is of another kind than secp256k1, which no
+/// [`Identity`] makes.
+pub(super) fn secret(key: &Keypair) -> Option<[u8; 32]> {
+    Some(key.clone().try_into_secp256k1().ok()?.secret().to_bytes())
+}
+
 fn node_id(key: &Keypair) -> Option<[u8; 32]> {
-    let secret = key.clone().try_into_secp256k1().ok()?.secret().to_bytes();
-    let signing = SigningKey::from_slice(&secret).ok()?;
+    let signing = SigningKey::from_slice(&secret(key)?).ok()?;
     Some(NodeId::from(*signing.verifying_key()).raw())
 }
 

@@ -23,6 +23,8 @@ const INTRODUCTION: Duration = Duration::from_secs(5);
 pub(super) struct Peer {
     pub bytes: PeerBytes,
     pub address: String,
+    /// Whether this node dialled.
+    pub is_outbound: bool,
     pub agent: Option<String>,
     pub status: Option<StatusMessage>,
     /// How many slots its head was behind the clock when it sent its status.
@@ -94,13 +96,14 @@ impl Peers {
     }
 
     /// Records the first connection to a peer.
-    pub fn connected(&mut self, peer: PeerId, connection: ConnectionId, address: String, now: Instant) {
+    pub fn connected(&mut self, peer: PeerId, connection: ConnectionId, address: String, is_outbound: bool, now: Instant) {
         self.answered(peer, connection);
         self.connected.insert(
             peer,
             Peer {
                 bytes: Arc::from(peer.to_bytes()),
                 address,
+                is_outbound,
                 agent: None,
                 status: None,
                 behind: None,
@@ -334,7 +337,7 @@ mod tests {
         }
         let connection = ConnectionId::new_unchecked(99);
         peers.dialling(0, connection);
-        peers.connected(peer, connection, "/ip4/127.0.0.1/tcp/1".into(), later);
+        peers.connected(peer, connection, "/ip4/127.0.0.1/tcp/1".into(), true, later);
         assert_eq!(peers.due(later + Duration::from_secs(100)), []);
         // The connection lasted, so the next pause is the first one again.
         later += Duration::from_secs(100);
@@ -358,7 +361,7 @@ mod tests {
         let mut visit = |peers: &mut Peers, nth: usize, lasted: u64, code: Option<u64>| -> u64 {
             let connection = ConnectionId::new_unchecked(nth);
             peers.dialling(0, connection);
-            peers.connected(peer, connection, String::new(), now);
+            peers.connected(peer, connection, String::new(), true, now);
             assert!(peers.is_called(&peer, "Grandine/2.0.0"));
             now += Duration::from_secs(lasted);
             if let Some(code) = code {
@@ -402,7 +405,7 @@ mod tests {
         let mut peers = Peers::new(&[], PAUSES, now);
         let ids: Vec<PeerId> = behind.iter().map(|_| PeerId::random()).collect();
         for (nth, (id, behind)) in ids.iter().zip(behind).enumerate() {
-            peers.connected(*id, ConnectionId::new_unchecked(nth), String::new(), now);
+            peers.connected(*id, ConnectionId::new_unchecked(nth), String::new(), true, now);
             let peer = peers.connected.get_mut(id).unwrap();
             let head_root = behind.map_or(Root::ZERO, |_| Root::repeat_byte(1));
             peer.behind = Some(behind.unwrap_or(5_000));
@@ -447,7 +450,7 @@ mod tests {
         }
         // A peer that reconnects every five seconds and never sends its status.
         let (mut peers, _) = peers_at(&[Some(0), Some(1), Some(1)], now);
-        peers.connected(PeerId::random(), ConnectionId::new_unchecked(9), String::new(), now);
+        peers.connected(PeerId::random(), ConnectionId::new_unchecked(9), String::new(), true, now);
         assert!(!peers.are_at_odds(|_| true, FAR, now));
     }
 
@@ -455,7 +458,7 @@ mod tests {
     fn a_first_peer_gets_nothing_before_it_has_said_where_it_stands() {
         let now = Instant::now();
         let mut peers = Peers::new(&[], PAUSES, now);
-        peers.connected(PeerId::random(), ConnectionId::new_unchecked(1), String::new(), now);
+        peers.connected(PeerId::random(), ConnectionId::new_unchecked(1), String::new(), true, now);
         assert!(peers.are_at_odds(|_| true, FAR, now));
         assert!(!peers.are_at_odds(|_| true, FAR, now + INTRODUCTION), "who never says counts as anybody");
     }
@@ -468,14 +471,14 @@ mod tests {
         let (peer, connection) = (PeerId::random(), ConnectionId::new_unchecked(1));
         assert!(!peers.is_configured(&peer));
         peers.dialling(0, connection);
-        peers.connected(peer, connection, String::new(), now);
+        peers.connected(peer, connection, String::new(), true, now);
         assert!(peers.is_configured(&peer));
         assert_eq!(peers.due(now + Duration::from_secs(1000)), []);
         // The peer has dialled us before. The attempt is over all the same, and it is made again
         // when the peer has disconnected.
         let target: PeerAddress = "/ip4/127.0.0.1/tcp/2".parse().unwrap();
         let mut peers = Peers::new(&[target], PAUSES, now);
-        peers.connected(peer, ConnectionId::new_unchecked(2), String::new(), now);
+        peers.connected(peer, ConnectionId::new_unchecked(2), String::new(), true, now);
         peers.dialling(0, connection);
         peers.answered(peer, connection);
         assert!(peers.infos(|_| 0.0, &HashMap::new(), now)[0].connected);

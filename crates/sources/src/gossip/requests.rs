@@ -22,7 +22,7 @@ const GOODBYE_WAIT: Duration = Duration::from_millis(500);
 /// `CUSTODY_REQUIREMENT`. As soon as Fulu is scheduled, some clients send a peer that claims less
 /// away as faulty. A peer that claims more is asked for more columns. So this node always claims
 /// this number, whatever column subnets it subscribes to.
-const CUSTODY_GROUP_COUNT: u64 = 4;
+pub(super) const CUSTODY_GROUP_COUNT: u64 = 4;
 /// Epochs from now for which the status promises no block. The status is sent again well before
 /// they are over.
 const NOTHING_AVAILABLE_EPOCHS: u64 = 2;
@@ -226,7 +226,11 @@ impl GossipTask {
                 let Request::Goodbye { code } = request else { return };
                 let reason = goodbye::text(code);
                 debug!(%peer, code, reason, "a peer says goodbye");
-                self.peers.said_goodbye(&peer, code, Instant::now());
+                let now = Instant::now();
+                if let Some(known) = self.peers.connected.get(&peer) {
+                    self.book.said_goodbye(&peer, code, now.duration_since(known.connected_at), now);
+                }
+                self.peers.said_goodbye(&peer, code, now);
                 self.close_soon(peer);
                 self.peer_event(peer, PeerEventKind::Goodbye { sent: false, code, reason: reason.to_owned() });
             }

@@ -49,7 +49,7 @@ fn kinds(fork: ForkName, columns: &[u64]) -> Vec<MessageKind> {
 
 /// The digests that a peer of this network may report at an epoch: that of the epoch, and those of
 /// the epochs before and after it, because clocks differ.
-pub(super) fn digests_near(network: &Network, epoch: Epoch) -> [ForkDigest; 3] {
+pub(crate) fn digests_near(network: &Network, epoch: Epoch) -> [ForkDigest; 3] {
     [epoch, epoch.saturating_sub(1), epoch.saturating_add(1)].map(|epoch| network.fork_digest_at(epoch))
 }
 

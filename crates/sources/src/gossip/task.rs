@@ -1,15 +1,19 @@
 //! The task that owns the libp2p node. It takes the next event and applies it.
 
+use super::admission::Refused;
 use super::behaviour::{self, HISTORY_HEARTBEATS, NodeBehaviour, NodeBehaviourEvent};
+use super::peer_book::{BookLimits, PeerBook, Prefix};
 use super::peers::{Pauses, Peers};
+use super::requests::CUSTODY_GROUP_COUNT;
 use super::rpc::goodbye;
 use super::scoring::{self, GRAYLIST};
 use super::tickets::{MAX_PENDING, Tickets};
 use super::transform;
 use super::{
-    GossipConfig, GossipError, PEER_EVENT_PLACES, PeerEvent, PeerEventKind, PeerInfo, PublishError, StatusView, identity,
-    schedule,
+    GossipConfig, GossipError, NodeState, PEER_EVENT_PLACES, PeerEvent, PeerEventKind, PeerInfo, PublishError, StatusView,
+    identity, schedule,
 };
+use crate::discovery::{self, Discovery, DiscoveryState, FoundNode};
 use crate::metrics::SourceMetrics;
 use crate::queue::{QueueFull, QueueSender};
 use crate::source::{ReceivedAs, SourceEvent, SourceMessage};
@@ -19,22 +23,33 @@ use futures::StreamExt;
 use libp2p::gossipsub::{self, IdentTopic, MessageAcceptance, MessageId, TopicHash};
 use libp2p::multiaddr::Protocol as AddressPart;
 use libp2p::swarm::dial_opts::{DialOpts, PeerCondition};
-use libp2p::swarm::{ConnectionId, DialError, SwarmEvent};
-use libp2p::{PeerId, Swarm, TransportError, identify};
+use libp2p::swarm::{ConnectionId, DialError, ListenError, SwarmEvent};
+use libp2p::{Multiaddr, PeerId, Swarm, TransportError, identify};
+use prometheus::IntCounterVec;
 use std::collections::{HashMap, HashSet};
 use std::io::{self, ErrorKind};
+use std::num::NonZeroU8;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
-use verify::{MessageParts, Origin, RawMessage, SourceKind, Ticket, Verdict};
+use verify::{MessageParts, Origin, RawMessage, SourceKind, Ticket, Time, Verdict};
 
 const NS_PER_MS: u64 = 1_000_000;
 /// Interval at which due work is checked.
 const TICK: Duration = Duration::from_millis(250);
 /// Ticks between two updates of the list of peers.
 const TICKS_PER_LOOK: u32 = 4;
+/// Ticks between two times at which the peer book is written: ten minutes.
+const TICKS_PER_SAVE: u32 = 2_400;
+/// Found nodes that are dialled at a time.
+const MAX_DIALS: usize = 16;
+/// The addresses of a found node are dialled in turn, so that each attempt opens one connection.
+const ONE_AFTER_THE_OTHER: NonZeroU8 = NonZeroU8::MIN;
+/// Greatest size in bytes of the file of the peer book. A record has at most 300 bytes, in text 410.
+const MAX_BOOK_LEN: u64 = 8 << 20;
 /// Greatest number of verdicts that are applied at a time.
 const REPORT_BATCH: usize = 512;
 /// How long the goodbyes may take when the task ends.
@@ -49,6 +64,7 @@ pub(super) struct Channels {
     pub publish: mpsc::Receiver<Publication>,
     pub peers: watch::Sender<Arc<Vec<PeerInfo>>>,
     pub status: watch::Receiver<StatusView>,
+    pub state: watch::Sender<Arc<NodeState>>,
     pub stop: CancellationToken,
 }
 
@@ -82,6 +98,12 @@ pub(super) struct GossipTask {
     ticks: u32,
     /// If true, no message is forwarded, because some of the peers could not use it.
     peers_at_odds: bool,
+    discovery: Option<Discovery>,
+    /// The peers that discovery found.
+    pub(super) book: PeerBook,
+    /// Connections that peers have opened to us from outside.
+    n_reached: u64,
+    last_reached: Option<Time>,
     /// This listener's part of the value in the gauge of pending tickets.
     n_open_shown: i64,
 }
@@ -94,6 +116,7 @@ impl GossipTask {
         channels: Channels,
     ) -> Result<Self, GossipError> {
         let key = config.identity.load()?;
+        let secret = identity::secret(&key);
         let columns = identity::column_subnets(&key, config.data_column_subnets);
         let digests = Arc::new(network.fork_digests());
         let mut swarm = behaviour::swarm(&config, &network, key, digests.clone(), metrics.clone())?;
@@ -114,6 +137,10 @@ impl GossipTask {
             topics_epoch: None,
             ticks: 0,
             peers_at_odds: true,
+            discovery: None,
+            book: PeerBook::new(BookLimits { goodbye: config.goodbye_pause, ..BookLimits::DEFAULT }),
+            n_reached: 0,
+            last_reached: None,
             n_open_shown: 0,
             swarm,
             config,
@@ -123,6 +150,12 @@ impl GossipTask {
             digests,
             columns,
         };
+        if let (Some(discovery), Some(secret)) = (listener.config.discovery.clone(), secret) {
+            listener.load_peers(&discovery);
+            let (network, clock) = (listener.network.clone(), listener.config.clock.clone());
+            let metrics = listener.metrics.clone();
+            listener.discovery = Some(Discovery::start(discovery, secret, CUSTODY_GROUP_COUNT, network, clock, metrics)?);
+        }
         // This comes before the first connection, so that the first RPC to a peer contains the
         // subscriptions.
         listener.follow_schedule();
@@ -152,6 +185,7 @@ impl GossipTask {
                     Some(publication) => self.publish(publication),
                     None => publish_open = false,
                 },
+                Some(node) = next_found(&mut self.discovery) => self.on_found(node),
                 _ = tick.tick() => self.on_tick(),
                 () = stop.cancelled() => break,
             }
@@ -183,7 +217,7 @@ impl GossipTask {
             SwarmEvent::Behaviour(NodeBehaviourEvent::Metadata(event)) => self.on_metadata(event),
             SwarmEvent::Behaviour(NodeBehaviourEvent::Goodbye(event)) => self.on_goodbye(event),
             SwarmEvent::Behaviour(NodeBehaviourEvent::Data(event)) => self.on_data(event),
-            SwarmEvent::Behaviour(NodeBehaviourEvent::Limits(never)) => match never {},
+            SwarmEvent::Behaviour(NodeBehaviourEvent::Limits(never) | NodeBehaviourEvent::Admission(never)) => match never {},
             SwarmEvent::ConnectionEstablished { peer_id, connection_id, endpoint, num_established, .. }
                 if num_established.get() == 1 =>
             {
@@ -193,9 +227,20 @@ impl GossipTask {
             SwarmEvent::ConnectionClosed { peer_id, num_established: 0, cause, .. } => {
                 self.on_disconnected(peer_id, cause.map_or_else(|| "closed".to_owned(), |cause| cause.to_string()));
             }
+            SwarmEvent::IncomingConnectionError { error: ListenError::Denied { cause }, .. } => {
+                let reason = match cause.downcast::<Refused>() {
+                    Ok(Refused::Address(_)) => "address",
+                    Ok(Refused::Banned) => "banned",
+                    Err(_) => "places",
+                };
+                self.metrics.refused_connections.with_label_values(&[reason]).inc();
+            }
             SwarmEvent::OutgoingConnectionError { connection_id, error, .. } => self.on_dial_failed(connection_id, &error),
             SwarmEvent::NewListenAddr { address, .. } => {
                 info!(%address, "listening for peers");
+                if let Some(discovery) = &self.discovery {
+                    discovery.listens_at(&address);
+                }
                 self.emit(SourceEvent::ListeningOn(address.with(AddressPart::P2p(self.peer_id()))));
             }
             SwarmEvent::ListenerClosed { addresses, reason, .. } => {
@@ -281,8 +326,14 @@ impl GossipTask {
     fn on_connected(&mut self, peer: PeerId, connection: ConnectionId, endpoint: &libp2p::core::ConnectedPoint) {
         let address = endpoint.get_remote_address().to_string();
         debug!(%peer, %address, "peer connected");
-        self.peers.connected(peer, connection, address.clone(), Instant::now());
+        self.peers.connected(peer, connection, address.clone(), endpoint.is_dialer(), Instant::now());
+        self.book.connected(&peer);
         self.weigh_heads();
+        if !endpoint.is_dialer() && !self.peers.is_configured(&peer) && self.is_outside(endpoint.get_remote_address()) {
+            self.metrics.inbound_connections.inc();
+            self.n_reached += 1;
+            self.last_reached = Some(self.config.clock.now());
+        }
         self.metrics.connected_peers.inc();
         self.peer_event(peer, PeerEventKind::Connected { address, outbound: endpoint.is_dialer() });
         self.greet(peer);
@@ -290,7 +341,11 @@ impl GossipTask {
 
     fn on_disconnected(&mut self, peer: PeerId, reason: String) {
         debug!(%peer, %reason, "peer disconnected");
-        self.peers.disconnected(&peer, &reason, Instant::now());
+        let now = Instant::now();
+        if let Some(known) = self.peers.connected.get(&peer) {
+            self.book.disconnected(&peer, now.duration_since(known.connected_at), now);
+        }
+        self.peers.disconnected(&peer, &reason, now);
         self.metrics.connected_peers.dec();
         self.peer_event(peer, PeerEventKind::Disconnected { reason });
     }
@@ -298,6 +353,7 @@ impl GossipTask {
     fn on_dial_failed(&mut self, connection: ConnectionId, error: &DialError) {
         debug!(%error, "a peer cannot be reached");
         self.peers.dial_failed(connection, in_words(error), Instant::now());
+        self.book.dial_failed(connection, Instant::now());
     }
 
     fn on_agent(&mut self, peer: PeerId, agent: &str) {
@@ -321,7 +377,13 @@ impl GossipTask {
         self.n_open_shown = n_open;
         self.ticks = self.ticks.wrapping_add(1);
         if self.ticks.is_multiple_of(TICKS_PER_LOOK) {
+            self.dial_found(now);
             self.look_at_peers();
+        }
+        if self.ticks.is_multiple_of(TICKS_PER_SAVE)
+            && let Some(save) = self.save_peers()
+        {
+            tokio::task::spawn_blocking(save);
         }
     }
 
@@ -383,6 +445,105 @@ impl GossipTask {
         }
     }
 
+    /// Takes a node into the peer book.
+    fn on_found(&mut self, node: FoundNode) {
+        if node.peer == self.peer_id() {
+            return;
+        }
+        let learned = self.book.learn(node, Instant::now());
+        self.metrics.found_records.with_label_values(&[learned.label()]).inc();
+    }
+
+    /// Dials nodes of the peer book while there are fewer peers than wanted. A quarter of the
+    /// places is left to those who dial us.
+    fn dial_found(&mut self, now: Instant) {
+        let Some(discovery) = &self.discovery else { return };
+        let n_wanted = self.config.max_peers - self.config.max_peers / 4;
+        let n_missing = n_wanted.saturating_sub(self.peers.connected.len());
+        discovery.wants_more(n_missing > 0);
+        let n_dialling = self.book.n_dialling();
+        let n = n_missing.saturating_sub(n_dialling).min(MAX_DIALS.saturating_sub(n_dialling));
+        if n == 0 {
+            return;
+        }
+        let admission = &self.swarm.behaviour().admission;
+        let is_free = |peer: &PeerId| {
+            !self.peers.connected.contains_key(peer) && !self.peers.is_configured(peer) && !admission.is_banned(peer)
+        };
+        // One of each prefix at a time, because attempts are not counted among the connections.
+        let mut prefixes = HashSet::new();
+        let targets = self.book.choose(n, now, is_free, |ip| admission.has_room(ip) && prefixes.insert(Prefix::of(ip)));
+        for (peer, addresses) in targets {
+            let options = DialOpts::peer_id(peer)
+                .addresses(addresses)
+                .condition(PeerCondition::DisconnectedAndNotDialing)
+                .override_dial_concurrency_factor(ONE_AFTER_THE_OTHER)
+                .build();
+            let connection = options.connection_id();
+            self.book.dialling(&peer, connection);
+            if let Err(error) = self.swarm.dial(options) {
+                self.on_dial_failed(connection, &error);
+            }
+        }
+    }
+
+    /// Reads the peer book of an earlier run. A file that cannot be read costs no more than a
+    /// search from the boot nodes.
+    fn load_peers(&mut self, config: &discovery::DiscoveryConfig) {
+        let Some(path) = &config.peer_book else { return };
+        let text = match read_bounded(path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == ErrorKind::NotFound => return,
+            Err(error) => {
+                warn!(path = %path.display(), %error, "the peer book cannot be read; peers are searched from the boot nodes");
+                return;
+            }
+        };
+        let digests = schedule::digests_near(&self.network, self.epoch_now());
+        for node in discovery::read_kept(&text, &digests, config.allow_private, BookLimits::DEFAULT.nodes) {
+            self.book.learn(node, Instant::now());
+        }
+        info!(n_peers = self.book.len(), "peers of the last run are known");
+    }
+
+    /// Returns what writes the peer book, if it is kept in a file. It waits for the disk.
+    fn save_peers(&self) -> Option<impl FnOnce() + Send + use<>> {
+        let path = self.config.discovery.as_ref()?.peer_book.clone()?;
+        let text = self.book.to_text();
+        Some(move || {
+            if let Err(error) = identity::save(&path, text.as_bytes()) {
+                warn!(path = %path.display(), %error, "the peer book cannot be written; give the disk room, or the process leave to write");
+            }
+        })
+    }
+
+    /// Whether an address is one from which a stranger could have come.
+    fn is_outside(&self, address: &Multiaddr) -> bool {
+        let allow_private = self.config.discovery.as_ref().is_some_and(|discovery| discovery.allow_private);
+        discovery::ip_of(address).is_some_and(|ip| allow_private || discovery::is_public(ip))
+    }
+
+    fn state(&self) -> NodeState {
+        let others = self.peers.connected.iter().filter(|(id, _)| !self.peers.is_configured(id));
+        let (outbound, inbound): (Vec<_>, Vec<_>) = others.partition(|(_, peer)| peer.is_outbound);
+        let counts = |counters: &IntCounterVec, labels: &[&'static str]| {
+            labels.iter().map(|label| (*label, counters.with_label_values(&[label]).get())).collect()
+        };
+        NodeState {
+            n_inbound: inbound.len(),
+            n_outbound: outbound.len(),
+            n_reached: self.n_reached,
+            last_reached: self.last_reached,
+            discovery: self.discovery.as_ref().map(|discovery| DiscoveryState {
+                n_known: self.book.len(),
+                n_answered: self.book.n_answered(),
+                ..discovery.state.borrow().clone()
+            }),
+            refused_records: counts(&self.metrics.found_records, &SourceMetrics::REFUSED_RECORDS),
+            refused_connections: counts(&self.metrics.refused_connections, &SourceMetrics::REFUSED_CONNECTIONS),
+        }
+    }
+
     /// Closes the connections whose goodbye was sent or received, and says goodbye to peers with a
     /// score below [`GRAYLIST`] that are not configured.
     fn close_due(&mut self, now: Instant) {
@@ -411,6 +572,7 @@ impl GossipTask {
         let topics: HashMap<PeerId, usize> = gossip.all_peers().map(|(peer, topics)| (*peer, topics.len())).collect();
         let infos = self.peers.infos(|peer| gossip.peer_score(peer).unwrap_or(0.0), &topics, Instant::now());
         self.channels.peers.send_replace(Arc::new(infos));
+        self.channels.state.send_replace(Arc::new(self.state()));
         self.weigh_heads();
     }
 
@@ -452,6 +614,9 @@ impl GossipTask {
 
     /// Says goodbye to all peers, and waits until all have disconnected or one second has passed.
     async fn farewell(mut self) {
+        if let Some(save) = self.save_peers() {
+            save();
+        }
         let connected: Vec<PeerId> = self.peers.connected.keys().copied().collect();
         for peer in connected {
             self.say_goodbye(peer, goodbye::CLIENT_SHUTDOWN);
@@ -465,6 +630,20 @@ impl GossipTask {
         // After this the swarm is dropped, which closes the remaining connections.
         let _ = tokio::time::timeout(FAREWELL, closed).await;
     }
+}
+
+/// The next node that discovery finds. Never, if there is no discovery.
+async fn next_found(discovery: &mut Option<Discovery>) -> Option<FoundNode> {
+    match discovery {
+        Some(discovery) => discovery.found.recv().await,
+        None => std::future::pending().await,
+    }
+}
+
+fn read_bounded(path: &Path) -> io::Result<String> {
+    let mut text = String::new();
+    io::Read::read_to_string(&mut io::Read::take(std::fs::File::open(path)?, MAX_BOOK_LEN), &mut text)?;
+    Ok(text)
 }
 
 /// Why a peer cannot be reached, for people.
@@ -488,7 +667,7 @@ fn in_words(error: &DialError) -> String {
 
 fn transport_in_words(error: &TransportError<io::Error>) -> String {
     let TransportError::Other(error) = error else {
-        return "this kind of address is not spoken: TCP over IP or DNS is".into();
+        return "this kind of address is not spoken: TCP and QUIC over IP or DNS are".into();
     };
     let mut kinds = base::causes(error).filter_map(|cause| cause.downcast_ref::<io::Error>().map(io::Error::kind));
     let words = kinds.find_map(|kind| match kind {

@@ -1,0 +1,171 @@
+//! Which peers are kept when there are more than places.
+//!
+//! A few connections more than there are places are taken, so that a newcomer can show what it is
+//! worth. Then one rule, the trait [`PeerSelection`], says who goes.
+
+use libp2p::PeerId;
+use std::cmp::Reverse;
+use std::fmt;
+use std::time::Duration;
+
+/// Attestation subnets of the network.
+const N_SUBNETS: usize = 64;
+
+/// What is known of a connected peer that may have to go.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Candidate {
+    pub peer: PeerId,
+    /// Whether we dialled. We have chosen such a peer, and not it us.
+    pub is_outbound: bool,
+    pub connected_for: Duration,
+    /// gossipsub's score.
+    pub score: f64,
+    /// Whether it has sent a status. Who has not, takes a place and gives nothing.
+    pub has_status: bool,
+    /// Bit n: subscribed to attestation subnet n.
+    pub attestation_subnets: u64,
+}
+
+/// Chooses who goes when there are more peers than places.
+pub trait PeerSelection: fmt::Debug + Send + Sync {
+    /// Returns up to `n_surplus` of the candidates, which are then disconnected. Configured peers
+    /// and peers that have just connected are no candidates.
+    fn surplus(&self, candidates: &[Candidate], n_surplus: usize) -> Vec<PeerId>;
+}
+
+/// Keeps peers on subnets that few others are on, then the oldest connections.
+///
+/// These go, in this order:
+///
+/// 1. peers with a score below zero;
+/// 2. peers that have sent no status;
+/// 3. peers on subnets of which we have enough, so that no subnet loses its last peers;
+/// 4. the youngest connections: an attacker that comes with many peers displaces none of the old;
+/// 5. peers with a lower score.
+///
+/// A quarter of the candidates is kept for either direction. If peers that dialled us could displace
+/// all that we have chosen, whoever dials most would own all places. If the peers that we have
+/// dialled filled all places, we would lose those to whom being dialled matters (see
+/// `docs/peers.md`).
+#[derive(Clone, Copy, Debug, Default)]
+pub struct KeepRareSubnets;
+
+impl KeepRareSubnets {
+    /// Peers on a subnet that are enough: further ones of it are not rare.
+    const ENOUGH_PEERS: usize = 4;
+    /// The part of the candidates that is kept for either direction: one in this number.
+    const SHARE: usize = 4;
+}
+
+impl PeerSelection for KeepRareSubnets {
+    fn surplus(&self, candidates: &[Candidate], n_surplus: usize) -> Vec<PeerId> {
+        let mut per_subnet = [0usize; N_SUBNETS];
+        for candidate in candidates {
+            subnets(candidate).for_each(|subnet| per_subnet[subnet] += 1);
+        }
+        let share = candidates.len() / Self::SHARE;
+        let mut kept: Vec<&Candidate> = candidates.iter().collect();
+        let mut surplus = Vec::new();
+        while surplus.len() < n_surplus {
+            let n_outbound = kept.iter().filter(|candidate| candidate.is_outbound).count();
+            let n_inbound = kept.len() - n_outbound;
+            let may_go = |candidate: &Candidate| {
+                candidate.score < 0.0 || if candidate.is_outbound { n_outbound > share } else { n_inbound > share }
+            };
+            // The fewest peers of any of its subnets, itself among them.
+            let rarity = |candidate: &Candidate| {
+                let fewest = subnets(candidate).map(|subnet| per_subnet[subnet]).min();
+                fewest.map_or(usize::MAX, |fewest| fewest.min(Self::ENOUGH_PEERS))
+            };
+            let first_to_go = kept.iter().enumerate().filter(|(_, candidate)| may_go(candidate)).max_by(|(_, a), (_, b)| {
+                let key = |candidate: &Candidate| {
+                    (candidate.score < 0.0, !candidate.has_status, rarity(candidate), Reverse(candidate.connected_for))
+                };
+                key(a).cmp(&key(b)).then(b.score.total_cmp(&a.score))
+            });
+            let Some((nth, _)) = first_to_go else { break };
+            let gone = kept.swap_remove(nth);
+            subnets(gone).for_each(|subnet| per_subnet[subnet] -= 1);
+            surplus.push(gone.peer);
+        }
+        surplus
+    }
+}
+
+fn subnets(candidate: &Candidate) -> impl Iterator<Item = usize> + use<> {
+    let bits = candidate.attestation_subnets;
+    (0..N_SUBNETS).filter(move |subnet| bits >> subnet & 1 == 1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn candidate(is_outbound: bool, connected_for: u64) -> Candidate {
+        Candidate {
+            peer: PeerId::random(),
+            is_outbound,
+            connected_for: Duration::from_secs(connected_for),
+            score: 0.0,
+            has_status: true,
+            attestation_subnets: 1,
+        }
+    }
+
+    fn peers(candidates: &[Candidate]) -> Vec<PeerId> {
+        candidates.iter().map(|candidate| candidate.peer).collect()
+    }
+
+    #[test]
+    fn the_youngest_go_and_the_rare_stay() {
+        let mut all: Vec<Candidate> = (0..20).map(|nth| candidate(nth % 2 == 0, 1000 - nth)).collect();
+        all[19].attestation_subnets = 1 << 63;
+        all[18].score = 5.0;
+        assert_eq!(KeepRareSubnets.surplus(&all, 2), [all[18].peer, all[17].peer]);
+        all[3].score = -0.1;
+        all[4].has_status = false;
+        all[5].attestation_subnets = 0;
+        assert_eq!(KeepRareSubnets.surplus(&all, 3), [all[3].peer, all[4].peer, all[5].peer]);
+        assert_eq!(KeepRareSubnets.surplus(&all, 0), []);
+        assert_eq!(KeepRareSubnets.surplus(&[], 9), []);
+    }
+
+    #[test]
+    fn the_last_peers_of_a_subnet_go_after_all_others() {
+        // Six peers on subnet 7 are more than enough: two of them may go, the youngest.
+        let mut all: Vec<Candidate> = (0..8).map(|nth| candidate(true, 100 - nth)).collect();
+        for one in &mut all[..6] {
+            one.attestation_subnets = 1 << 7;
+        }
+        for one in &mut all[6..] {
+            one.attestation_subnets = 1 << 8;
+        }
+        let gone = KeepRareSubnets.surplus(&all, 3);
+        assert_eq!(gone[..2], [all[5].peer, all[4].peer]);
+        assert!(peers(&all[..4]).contains(&gone[2]), "two peers are fewer than four");
+    }
+
+    /// An attacker with as many addresses as it likes dials until all places are full.
+    #[test]
+    fn whoever_dials_most_does_not_get_all_places() {
+        let ours: Vec<Candidate> = (0..60).map(|nth| candidate(true, 10 + nth)).collect();
+        let mut all = ours.clone();
+        all.extend((0..160).map(|nth| Candidate { attestation_subnets: u64::MAX, ..candidate(false, 10_000 + nth) }));
+        let gone = KeepRareSubnets.surplus(&all, 20);
+        assert_eq!(gone.len(), 20);
+        let n_ours = gone.iter().filter(|peer| peers(&ours).contains(peer)).count();
+        assert!(n_ours <= 5, "{n_ours}: a quarter of 220 is 55");
+    }
+
+    #[test]
+    fn who_dials_us_is_not_displaced_by_whom_we_dial() {
+        let inbound: Vec<Candidate> = (0..10).map(|nth| candidate(false, nth)).collect();
+        let mut all = inbound.clone();
+        all.extend((0..30).map(|nth| candidate(true, 1000 + nth)));
+        let gone = KeepRareSubnets.surplus(&all, 40);
+        assert_eq!(gone.len(), 20, "ten of either direction stay");
+        assert!(gone.iter().all(|peer| !peers(&inbound).contains(peer)));
+        all[0].score = -1.0;
+        assert!(KeepRareSubnets.surplus(&all, 1) == [all[0].peer], "the share protects no offender");
+    }
+}

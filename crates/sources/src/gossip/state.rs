@@ -1,0 +1,27 @@
+//! What the connections of this node look like as a whole, for status pages and metrics.
+
+use crate::discovery::DiscoveryState;
+use serde::Serialize;
+use std::collections::BTreeMap;
+use verify::Time;
+
+/// The state of the node's connections. It is about one second old at most.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct NodeState {
+    /// Connected peers that dialled us, without configured ones.
+    pub n_inbound: usize,
+    /// Connected peers that we dialled, without configured ones.
+    pub n_outbound: usize,
+    /// Connections that peers have opened to us from outside since the start, without configured
+    /// peers. From outside means from a public address, or from any where private ones are allowed.
+    /// While this is 0, a firewall or router may keep everybody away.
+    pub n_reached: u64,
+    /// When the last of them was opened.
+    pub last_reached: Option<Time>,
+    /// What discovery is doing. None if it is switched off.
+    pub discovery: Option<DiscoveryState>,
+    /// Records of nodes that discovery did not keep, by reason.
+    pub refused_records: BTreeMap<&'static str, u64>,
+    /// Connections that were refused, by reason.
+    pub refused_connections: BTreeMap<&'static str, u64>,
+}

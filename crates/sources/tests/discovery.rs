@@ -1,0 +1,237 @@
+//! Listeners that know nothing but a boot node find each other, over real sockets on loopback.
+//! Nothing sleeps. Each test waits for the expected state, with a time limit.
+
+#![allow(clippy::unwrap_used)]
+
+use consensus::{BlobParameters, Epoch, Fork, ForkName, Network, Preset, Root, Spec};
+use discv5::{ConfigBuilder, Discv5, Enr, ListenConfig};
+use enr::CombinedKey;
+use sources::discovery::{BootNode, DiscoveryConfig, ForkId};
+use sources::gossip::{
+    AddressLimit, GossipConfig, GossipControl, GossipHandle, GossipService, Identity, NodeState, PeerInfo, StatusView,
+};
+use sources::metrics::SourceMetrics;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::watch;
+
+const PATIENCE: Duration = Duration::from_secs(60);
+
+fn network(genesis_validators_root: Root) -> Arc<Network> {
+    let spec = Spec {
+        config_name: "loopback".into(),
+        preset: Preset::MAINNET,
+        forks: vec![Fork { name: ForkName::Fulu, epoch: Epoch::new(0), version: [6, 0, 0, 7] }],
+        slot_duration: Duration::from_secs(12),
+        blob_schedule: Vec::new(),
+        blob_default: BlobParameters { epoch: Epoch::new(0), max_blobs_per_block: 9 },
+    };
+    let genesis_time = base::Time::now().0 / 1_000_000_000;
+    Arc::new(Network { spec, genesis_time, genesis_validators_root })
+}
+
+struct Post {
+    handle: GossipHandle,
+    control: GossipControl,
+    metrics: SourceMetrics,
+    _status: watch::Sender<StatusView>,
+}
+
+fn discovery(boot_nodes: Vec<BootNode>) -> DiscoveryConfig {
+    let listen = vec![SocketAddr::from((Ipv4Addr::LOCALHOST, 0))];
+    DiscoveryConfig { listen, boot_nodes, allow_private: true, ..DiscoveryConfig::default() }
+}
+
+fn config(discovery: DiscoveryConfig) -> GossipConfig {
+    GossipConfig {
+        listen: vec!["/ip4/127.0.0.1/tcp/0".parse().unwrap()],
+        heartbeat: Duration::from_millis(100),
+        discovery: Some(discovery),
+        ..GossipConfig::default()
+    }
+}
+
+fn start(config: GossipConfig, network: &Arc<Network>) -> Post {
+    let (status_in, status) = watch::channel(StatusView::default());
+    let metrics = SourceMetrics::unregistered();
+    let handle = GossipService::start(config, network.clone(), status, metrics.clone()).unwrap();
+    let control = handle.control();
+    Post { handle, control, metrics, _status: status_in }
+}
+
+impl Post {
+    /// Waits until the peers and the state of the node are as wanted.
+    async fn until<T>(&self, wanted: impl Fn(&[PeerInfo], &NodeState) -> Option<T>) -> T {
+        let mut views = self.control.watch_peers();
+        let found = async {
+            loop {
+                let peers = views.borrow_and_update().clone();
+                if let Some(found) = wanted(&peers, &self.control.state()) {
+                    return found;
+                }
+                views.changed().await.unwrap();
+            }
+        };
+        match tokio::time::timeout(PATIENCE, found).await {
+            Ok(found) => found,
+            Err(_) => panic!("never as wanted: {:?} {:?}", self.control.peers(), self.control.state()),
+        }
+    }
+
+    /// Our record, as soon as `is_complete` says that it names where we listen for gossip.
+    async fn record(&self, is_complete: impl Fn(&Enr) -> bool) -> Enr {
+        self.until(|_, state| state.discovery.as_ref()?.record.parse().ok().filter(|record| is_complete(record))).await
+    }
+
+    async fn boot_node(&self) -> BootNode {
+        self.record(|record| record.tcp4().is_some()).await.to_base64().parse().unwrap()
+    }
+
+    /// Waits until another node is connected, and returns its address.
+    async fn meets(&self, other: &Post) -> String {
+        let peer = other.handle.peer_id.to_base58();
+        let address =
+            |peers: &[PeerInfo]| peers.iter().find(|info| info.peer == peer && info.connected).map(|info| info.address.clone());
+        self.until(|peers, _| address(peers)).await
+    }
+
+    fn found(&self, outcome: &str) -> u64 {
+        self.metrics.found_records.with_label_values(&[outcome]).get()
+    }
+}
+
+#[tokio::test]
+async fn two_who_know_one_boot_node_find_each_other() {
+    let network = network(Root::repeat_byte(1));
+    let boot = start(config(discovery(Vec::new())), &network);
+    let record = boot.boot_node().await;
+    let first = start(config(discovery(vec![record.clone()])), &network);
+    first.meets(&boot).await;
+    let second = start(config(discovery(vec![record])), &network);
+    second.meets(&first).await;
+    first.meets(&second).await;
+    // Each connection was opened by one of the two, and so the other knows that it can be reached.
+    let posts = [&boot, &first, &second];
+    let n_inbound: u64 = posts.map(|post| post.metrics.inbound_connections.get()).iter().sum();
+    assert!(n_inbound >= 2, "{n_inbound}");
+    for post in posts {
+        let n = post.metrics.inbound_connections.get();
+        post.until(|_, state| (state.n_reached >= n && state.last_reached.is_some() == (state.n_reached > 0)).then_some(()))
+            .await;
+    }
+}
+
+#[tokio::test]
+async fn nodes_of_another_network_are_counted_and_not_dialled() {
+    let (ours, others) = (network(Root::repeat_byte(1)), network(Root::repeat_byte(2)));
+    let boot = start(config(discovery(Vec::new())), &others);
+    let record = boot.boot_node().await;
+    let stranger = start(config(discovery(vec![record.clone()])), &others);
+    stranger.meets(&boot).await;
+    let post = start(config(discovery(vec![record])), &ours);
+    let state = post
+        .until(|_, state| {
+            let discovery = state.discovery.as_ref()?;
+            (discovery.n_live > 0 && state.refused_records["other_network"] > 0).then(|| discovery.clone())
+        })
+        .await;
+    assert_eq!((post.control.peers().len(), state.n_known), (0, 0));
+}
+
+#[tokio::test]
+async fn a_restart_finds_its_peers_without_a_boot_node() {
+    let network = network(Root::repeat_byte(1));
+    let dir = tempfile::tempdir().unwrap();
+    let kept = |boot_nodes| GossipConfig {
+        identity: Identity::File(dir.path().join("node.key")),
+        ..config(DiscoveryConfig { peer_book: Some(dir.path().join("peers.txt")), ..discovery(boot_nodes) })
+    };
+    let other = start(config(discovery(Vec::new())), &network);
+    let first = start(kept(vec![other.boot_node().await]), &network);
+    first.meets(&other).await;
+    let peer = first.handle.peer_id;
+    let Post { handle, .. } = first;
+    handle.shutdown().await;
+    let again = start(kept(Vec::new()), &network);
+    assert_eq!(again.handle.peer_id, peer, "the same key");
+    again.meets(&other).await;
+    again.handle.shutdown().await;
+    // A damaged book costs a search, and no start.
+    std::fs::write(dir.path().join("peers.txt"), [0xff; 100]).unwrap();
+    let third = start(kept(vec![other.boot_node().await]), &network);
+    third.meets(&other).await;
+}
+
+#[tokio::test]
+async fn a_book_that_is_no_file_is_no_obstacle() {
+    let network = network(Root::repeat_byte(1));
+    let dir = tempfile::tempdir().unwrap();
+    let peer_book: Option<std::path::PathBuf> = Some(Path::new(dir.path()).to_owned());
+    let post = start(config(DiscoveryConfig { peer_book, ..discovery(Vec::new()) }), &network);
+    post.boot_node().await;
+    post.handle.shutdown().await;
+}
+
+/// A hostile node of our network, whose routing table holds whatever it likes.
+struct Liar {
+    node: Discv5,
+}
+
+impl Liar {
+    async fn new() -> Self {
+        let key = CombinedKey::generate_secp256k1();
+        let socket = tokio::net::UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        let port = socket.local_addr().unwrap().port();
+        let record = Enr::builder().ip4(Ipv4Addr::LOCALHOST).udp4(port).build(&key).unwrap();
+        let sockets = ListenConfig::FromSockets { ipv4: Some(Arc::new(socket)), ipv6: None };
+        Self { node: Discv5::new(record, key, ConfigBuilder::new(sockets).build()).unwrap() }
+    }
+
+    fn boot_node(&self) -> BootNode {
+        self.node.local_enr().to_base64().parse().unwrap()
+    }
+
+    /// Puts an invented record into its table. Returns whether there was room.
+    fn invents(&self, network: &Network, ip: Ipv4Addr, port: u16) -> bool {
+        let key = CombinedKey::generate_secp256k1();
+        let mut invented = Enr::builder().ip4(ip).udp4(port).tcp4(port).build(&key).unwrap();
+        let fork_id = ForkId::at(network, Epoch::new(0));
+        invented.insert("eth2", &fork_id.to_ssz(), &key).unwrap();
+        self.node.add_enr(invented).is_ok()
+    }
+}
+
+/// One hostile boot node invents records: 500 of one prefix, all valid and signed. They take at
+/// most the places of one prefix in the peer book.
+#[tokio::test]
+async fn five_hundred_records_of_one_prefix_are_sixteen() {
+    let network = network(Root::repeat_byte(1));
+    let mut liar = Liar::new().await;
+    let invented = (0..500u16).filter(|nth| liar.invents(&network, Ipv4Addr::new(45, 9, 9, (nth % 250) as u8 + 1), 9000 + nth));
+    assert!(invented.count() > 16);
+    liar.node.start().await.unwrap();
+    let limits = AddressLimit { per_ip: 4, per_prefix: 8 };
+    let post = start(GossipConfig { address_limit: limits, ..config(discovery(vec![liar.boot_node()])) }, &network);
+    let known = |state: &NodeState| state.discovery.as_ref().map_or(0, |discovery| discovery.n_known);
+    post.until(|_, state| (known(state) > 0 && post.found("prefix_full") > 0).then_some(())).await;
+    assert!(known(&post.control.state()) <= 16, "{:?}", post.control.state());
+}
+
+/// A hostile node that answers with private and special addresses reaches nobody's router by us.
+#[tokio::test]
+async fn private_addresses_are_refused_where_they_are_not_allowed() {
+    let network = network(Root::repeat_byte(1));
+    let mut liar = Liar::new().await;
+    for (nth, ip) in ["10.0.0.1", "192.168.1.1", "127.0.0.1", "169.254.169.254", "255.255.255.255"].iter().enumerate() {
+        for port in 0..8 {
+            liar.invents(&network, ip.parse().unwrap(), 9000 + nth as u16 * 10 + port);
+        }
+    }
+    liar.node.start().await.unwrap();
+    let strict = DiscoveryConfig { allow_private: false, ..discovery(vec![liar.boot_node()]) };
+    let post = start(config(strict), &network);
+    post.until(|_, state| (state.refused_records["private_address"] > 0).then_some(())).await;
+    assert_eq!(post.control.state().discovery.as_ref().map(|discovery| discovery.n_known), Some(0));
+}
