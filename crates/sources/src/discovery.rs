@@ -57,7 +57,8 @@ const ADDRESS_VOTES_PRIVATE: usize = 2;
 /// Places of a bucket of the routing table, which has 16, for nodes that have contacted us first.
 const INCOMING_PER_BUCKET: usize = 8;
 
-/// How nodes are found. The default listens for IPv4 on UDP port 9000 and knows no boot node.
+/// How nodes are found. The default listens for IPv4 on UDP port 9010, which is not the
+/// port of a beacon node on the same machine, and knows no boot node.
 #[derive(Clone, Debug)]
 pub struct DiscoveryConfig {
     /// UDP sockets: one of IPv4, one of IPv6, or both. Port 0 takes a free port.
@@ -77,7 +78,7 @@ pub struct DiscoveryConfig {
 impl Default for DiscoveryConfig {
     fn default() -> Self {
         Self {
-            listen: vec![SocketAddr::from(([0, 0, 0, 0], 9000))],
+            listen: vec![SocketAddr::from(([0, 0, 0, 0], 9010))],
             boot_nodes: Vec::new(),
             external: Vec::new(),
             allow_private: false,
@@ -120,10 +121,16 @@ impl std::str::FromStr for BootNode {
 }
 
 impl BootNode {
-    /// Whether its address is private: then the network is one of private addresses.
+    /// The boot nodes of a built-in network. Empty for a name that is not built in.
+    pub fn builtin(network: &str) -> Vec<Self> {
+        Network::builtin_boot_nodes(network).map(|text| text.parse().expect("our own file, read by a test")).collect()
+    }
+
+    /// Whether it names private addresses only: then the network is one of private addresses.
     pub fn is_private(&self) -> bool {
         let ips = [self.0.ip4().map(IpAddr::V4), self.0.ip6().map(IpAddr::V6)];
-        ips.into_iter().flatten().any(|ip| !is_public(ip))
+        let mut ips = ips.into_iter().flatten().peekable();
+        ips.peek().is_some() && ips.all(|ip| !is_public(ip))
     }
 }
 
@@ -522,6 +529,15 @@ mod tests {
         let any: SocketAddr = "127.0.0.1:0".parse().unwrap();
         assert!(matches!(Sockets::bind(&[any, any]), Err(DiscoveryError::Families { given: 2 })));
         assert!(matches!(Sockets::bind(&[]), Err(DiscoveryError::Families { given: 0 })));
+    }
+
+    #[test]
+    fn the_boot_nodes_of_every_built_in_network_are_records() {
+        for name in Network::builtin_names().filter(|name| *name != "medalla") {
+            let nodes = BootNode::builtin(name);
+            assert!(nodes.len() >= 5 && !nodes.iter().any(BootNode::is_private), "{name}");
+        }
+        assert_eq!(BootNode::builtin("no such network"), []);
     }
 
     #[test]

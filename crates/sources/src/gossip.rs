@@ -23,13 +23,16 @@
 //!
 //! Configured peers are dialled without end, with growing pauses. Other peers may connect up to a
 //! limit, and each address has a few of these places at most. With discovery, three quarters of the
-//! places are filled by dialling nodes that were found; the rest is for those who dial us.
+//! places are filled by dialling nodes that were found; the rest is for those who dial us. The mesh
+//! of each topic has about 8 peers. All others are connected and subscribed: they send IHAVE, and
+//! what they publish themselves, which is what this node is after, at a small price.
 //!
 //! Source: consensus-specs, `*/p2p-interface.md`.
 
 mod address;
 mod admission;
 mod behaviour;
+mod client;
 mod events;
 mod filter;
 mod goodbyes;
@@ -40,6 +43,7 @@ mod requests;
 mod rpc;
 mod schedule;
 mod scoring;
+mod selection;
 mod state;
 mod task;
 mod tickets;
@@ -47,14 +51,18 @@ mod transform;
 
 pub use address::{AddressError, PeerAddress, listen_address};
 pub use admission::AddressLimit;
+pub(crate) use client::Client;
 pub use events::{PeerEvent, PeerEventKind, PeerInfo};
 pub use goodbyes::PeerGoodbye;
 pub use identity::{Identity, IdentityError};
 pub(crate) use peer_book::Learned;
+pub(crate) use rpc::goodbye;
 pub use rpc::{Metadata, StatusMessage};
 pub(crate) use schedule::digests_near;
 pub use schedule::topics_at;
-pub use state::NodeState;
+pub use scoring::FORGIVEN_AFTER;
+pub use selection::{Candidate, KeepRareSubnets, PeerSelection};
+pub use state::{NodeState, TopicPeers};
 pub use transform::{IdRules, message_id};
 
 use crate::discovery::{DiscoveryConfig, DiscoveryError};
@@ -92,10 +100,17 @@ pub struct GossipConfig {
     pub listen: Vec<Multiaddr>,
     /// Peers that are dialled again whenever they are not connected.
     pub peers: Vec<PeerAddress>,
-    /// Greatest number of connections to peers that are not configured.
+    /// Greatest number of peers that are not configured. A tenth more are connected for a few
+    /// seconds, until `selection` says who goes.
     pub max_peers: usize,
     /// How many connections one address and one prefix may have. Configured peers are free of it.
     pub address_limit: AddressLimit,
+    /// Who goes when there are more peers than places.
+    pub selection: Arc<dyn PeerSelection>,
+    /// How long a newcomer may show what it is worth before `selection` looks at it.
+    pub newcomer: Duration,
+    /// How long a peer is refused after it was sent away for its score.
+    pub ban: Duration,
     /// How peers are found. Without it they are those of the configuration, and who dials us.
     pub discovery: Option<DiscoveryConfig>,
     /// Number of data column subnets to subscribe to. Their sidecars contain signed block headers.
@@ -129,6 +144,9 @@ impl Default for GossipConfig {
             peers: Vec::new(),
             max_peers: DEFAULT_MAX_PEERS,
             address_limit: AddressLimit::NONE,
+            selection: Arc::new(KeepRareSubnets),
+            newcomer: Duration::from_secs(10),
+            ban: FORGIVEN_AFTER,
             discovery: None,
             data_column_subnets: 4,
             identity: Identity::Ephemeral,

@@ -6,9 +6,9 @@
 
 use crate::convert::Refusal;
 use crate::discovery::Unusable;
-use crate::gossip::{Learned, PeerEventKind};
+use crate::gossip::{Client, Learned, PeerEventKind, goodbye};
 use crate::queue::QueueFull;
-use prometheus::{IntCounter, IntCounterVec, IntGauge, Opts, Registry};
+use prometheus::{IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry};
 use verify::MessageKind;
 
 /// Counters of all sources of one process. Clones share the same counters.
@@ -42,6 +42,10 @@ pub struct SourceMetrics {
     /// Connections that peers opened to us from outside, without configured peers. While this is 0
     /// nobody has reached us, perhaps because of a firewall or router.
     pub inbound_connections: IntCounter,
+    /// Goodbyes, by the client of the peer, the reason, and whether we sent or received them.
+    pub goodbyes: IntCounterVec,
+    /// Connected peers of each topic of the current fork, and those of them in its mesh.
+    pub topic_peers: IntGaugeVec,
     pub connected_peers: IntGauge,
     pub pending_tickets: IntGauge,
 }
@@ -75,6 +79,8 @@ impl SourceMetrics {
             found_records,
             refused_connections,
             inbound_connections,
+            goodbyes,
+            topic_peers,
             connected_peers,
             pending_tickets,
         } = metrics.clone();
@@ -90,11 +96,13 @@ impl SourceMetrics {
             fetched_blocks,
             found_records,
             refused_connections,
+            goodbyes,
         ] {
             registry.register(Box::new(counters))?;
         }
         registry.register(Box::new(stream_reconnects))?;
         registry.register(Box::new(inbound_connections))?;
+        registry.register(Box::new(topic_peers))?;
         registry.register(Box::new(connected_peers))?;
         registry.register(Box::new(pending_tickets))?;
         Ok(metrics)
@@ -114,6 +122,13 @@ impl SourceMetrics {
         each(&self.found_records, &Learned::LABELS);
         each(&self.found_records, &Self::REFUSED_RECORDS);
         each(&self.refused_connections, &Self::REFUSED_CONNECTIONS);
+        for client in Client::LABELS {
+            for reason in goodbye::LABELS {
+                for direction in ["sent", "received"] {
+                    self.goodbyes.with_label_values(&[client, reason, direction]).inc_by(0);
+                }
+            }
+        }
         for verdict in ["accept", "withheld", "ignore", "reject"] {
             for fate in ["applied", "late"] {
                 self.verdicts.with_label_values(&[verdict, fate]).inc_by(0);
@@ -157,6 +172,16 @@ impl SourceMetrics {
             inbound_connections: IntCounter::new(
                 "slashwatch_sources_inbound_connections_total",
                 "Connections that peers opened to us from outside, without configured peers",
+            )
+            .expect("a constant, valid name"),
+            goodbyes: counters(
+                "goodbyes_total",
+                "Goodbyes, by client of the peer, reason and direction",
+                &["client", "reason", "direction"],
+            ),
+            topic_peers: IntGaugeVec::new(
+                Opts::new("slashwatch_sources_topic_peers", "Connected peers of each topic, and those in its mesh"),
+                &["topic", "which"],
             )
             .expect("a constant, valid name"),
             connected_peers: gauge("connected_peers", "Peers connected now"),

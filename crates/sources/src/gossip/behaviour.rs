@@ -34,6 +34,13 @@ const MAX_PENDING_CONNECTIONS: u32 = 256;
 const MAX_CONNECTIONS_PER_PEER: u32 = 2;
 /// Streams of one connection at a time. A node needs two for gossip, and a few for requests.
 const MAX_STREAMS: u32 = 128;
+/// Connections beyond the places that are taken so that a newcomer can show what it is worth: one
+/// for this number of places.
+const NEWCOMERS: usize = 10;
+/// gossipsub's part of a topic's peers that receive IHAVE.
+const MAX_GOSSIP_FACTOR: f64 = 0.25;
+/// The same as a number of peers.
+const MAX_IHAVE_PEERS: f64 = 50.0;
 const MPLEX_BUFFER_FRAMES: usize = 256;
 
 pub(super) type Gossipsub = gossipsub::Behaviour<SnappyTransform, Filter>;
@@ -49,6 +56,11 @@ pub(super) struct NodeBehaviour {
     pub metadata: request_response::Behaviour<RpcCodec>,
     pub goodbye: request_response::Behaviour<RpcCodec>,
     pub data: request_response::Behaviour<RpcCodec>,
+}
+
+/// Places of `max_peers` that are kept for peers that we dial, and as many for peers that dial us.
+pub(super) const fn reserved(max_peers: usize) -> usize {
+    max_peers / 4
 }
 
 pub(super) fn swarm(
@@ -99,12 +111,16 @@ fn node(
     digests: Arc<ForkDigests>,
     metrics: SourceMetrics,
 ) -> Result<NodeBehaviour, GossipError> {
-    let max_peers = u32::try_from(config.max_peers).unwrap_or(u32::MAX);
+    let places = |n: usize| Some(u32::try_from(n).unwrap_or(u32::MAX));
+    // The rest is kept for the peers that we choose.
+    let inbound = if config.discovery.is_some() { config.max_peers - reserved(config.max_peers) } else { config.max_peers };
+    let newcomers = config.max_peers / NEWCOMERS;
     let mut limits = connection_limits::Behaviour::new(
         ConnectionLimits::default()
             .with_max_pending_incoming(Some(MAX_PENDING_CONNECTIONS))
             .with_max_pending_outgoing(Some(MAX_PENDING_CONNECTIONS))
-            .with_max_established(Some(max_peers))
+            .with_max_established(places(config.max_peers.saturating_add(newcomers)))
+            .with_max_established_incoming(places(inbound.saturating_add(newcomers)))
             .with_max_established_per_peer(Some(MAX_CONNECTIONS_PER_PEER)),
     );
     for peer in config.peers.iter().filter_map(|target| target.peer.as_ref()) {
@@ -139,6 +155,9 @@ fn gossipsub(
         .mesh_n_low(6)
         .mesh_n_high(12)
         .gossip_lazy(6)
+        // IHAVE goes to a quarter of a topic's peers, as the specification wants, but never to very
+        // many. It tells what we have; what we lack is told by the IHAVE of others.
+        .gossip_factor(MAX_GOSSIP_FACTOR.min(MAX_IHAVE_PEERS / config.max_peers.max(1) as f64))
         .heartbeat_interval(config.heartbeat)
         .heartbeat_initial_delay(config.heartbeat)
         .fanout_ttl(Duration::from_secs(60))
@@ -163,6 +182,6 @@ fn gossipsub(
         filter,
         transform,
     )?;
-    gossip.with_peer_score(scoring::params(), scoring::thresholds())?;
+    gossip.with_peer_score(scoring::params(config.ban), scoring::thresholds())?;
     Ok(gossip)
 }

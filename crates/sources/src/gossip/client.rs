@@ -43,3 +43,29 @@ impl Client {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn clients_are_known_by_the_beginning_of_their_agent() {
+        let agents = [
+            ("Lighthouse/v8.1.2-1a68631/x86_64-linux", Client::Lighthouse),
+            ("Grandine/2.0.4", Client::Grandine),
+            ("nimbus", Client::Nimbus),
+            ("lodestar/v1.39.1", Client::Lodestar),
+            ("js-libp2p/1.0.0", Client::Lodestar),
+            ("Prysm/v7.1.6/c40b59a", Client::Prysm),
+            ("teku/teku/v26.8.0", Client::Teku),
+            ("slashwatch/0.1.0", Client::Other),
+            ("tek\u{fc}", Client::Other),
+            ("", Client::Other),
+        ];
+        for (agent, client) in agents {
+            assert!(Client::LABELS.contains(&client.label()));
+            assert_eq!(Client::of_agent(Some(agent)), client, "{agent}");
+        }
+        assert_eq!(Client::of_agent(None), Client::Other);
+    }
+}

@@ -196,26 +196,27 @@ impl PeerBook {
     }
 
     /// Chooses up to `n` nodes to dial, with their addresses: first those with the fewest failures,
-    /// of these those that have answered us, and among equals at random. `room` says whether one
-    /// more attempt to an address is within the limits.
+    /// of these those that have answered us, of these those that say they are on one of the
+    /// `wanted_subnets` (bit n: attestation subnet n), and among equals at random. `room` says
+    /// whether one more attempt to an address is within the limits.
     pub(crate) fn choose(
         &self,
         n: usize,
         now: Instant,
+        wanted_subnets: u64,
         is_free: impl Fn(&PeerId) -> bool,
         mut room: impl FnMut(IpAddr) -> bool,
     ) -> Vec<(PeerId, Vec<Multiaddr>)> {
         let is_due = |entry: &&Entry| {
             !entry.is_connected && entry.dialling.is_none() && entry.next_dial <= now && is_free(&entry.node.peer)
         };
-        let mut due: Vec<(u32, bool, u64, &FoundNode)> = self
-            .entries
-            .values()
-            .filter(is_due)
-            .map(|entry| (entry.failures, !entry.node.has_answered, rand::random(), &entry.node))
-            .collect();
-        due.sort_unstable_by_key(|(failures, unanswered, tie, _)| (*failures, *unanswered, *tie));
-        let chosen = due.into_iter().map(|(.., node)| node).filter(|node| room(node.ip));
+        let order = |entry: &Entry| {
+            let is_wanted = entry.node.attestation_subnets & wanted_subnets != 0;
+            (entry.failures, !entry.node.has_answered, !is_wanted, rand::random::<u64>())
+        };
+        let mut due: Vec<_> = self.entries.values().filter(is_due).map(|entry| (order(entry), &entry.node)).collect();
+        due.sort_unstable_by_key(|(order, _)| *order);
+        let chosen = due.into_iter().map(|(_, node)| node).filter(|node| room(node.ip));
         chosen.take(n).map(|node| (node.peer, node.addresses.clone())).collect()
     }
 
@@ -309,7 +310,7 @@ mod tests {
     }
 
     fn due(book: &PeerBook, now: Instant) -> Vec<PeerId> {
-        book.choose(1000, now, |_| true, |_| true).into_iter().map(|(peer, _)| peer).collect()
+        book.choose(1000, now, 0, |_| true, |_| true).into_iter().map(|(peer, _)| peer).collect()
     }
 
     fn fail(book: &mut PeerBook, peer: &PeerId, now: Instant) {
@@ -378,6 +379,20 @@ mod tests {
         let invented = book.entries.values().find(|entry| !entry.node.has_answered).unwrap().node.clone();
         assert_eq!(book.learn(FoundNode { has_answered: true, ..invented }, now), Learned::Known);
         assert_eq!(book.n_answered(), 11);
+    }
+
+    #[test]
+    fn wanted_subnets_come_first_among_equals() {
+        let (mut book, now) = (book(100, 16), Instant::now());
+        let nodes: Vec<FoundNode> =
+            (0..64).map(|nth| FoundNode { attestation_subnets: 1 << nth, ..node([8, nth, 8, 8]) }).collect();
+        for one in &nodes {
+            book.learn(one.clone(), now);
+        }
+        let first = |book: &PeerBook| book.choose(1, now, 1 << 63, |_| true, |_| true)[0].0;
+        assert_eq!(first(&book), nodes[63].peer);
+        fail(&mut book, &nodes[63].peer, now);
+        assert_ne!(first(&book), nodes[63].peer);
     }
 
     #[test]

@@ -2,6 +2,7 @@
 //! configured peer.
 
 use super::address::PeerAddress;
+use super::client::Client;
 use super::events::PeerInfo;
 use super::goodbyes::Goodbyes;
 use super::rpc::{Quotas, StatusMessage, goodbye};
@@ -215,6 +216,11 @@ impl Peers {
         let median = heads.get(heads.len().saturating_sub(1) / 2).copied().unwrap_or_default();
         let n_apart = n_new + heads.iter().filter(|behind| behind.abs_diff(median) > ABREAST).count();
         n_apart * 3 > heads.len() + n_new
+    }
+
+    /// The client of a connected peer.
+    pub fn client_of(&self, peer: &PeerId) -> Client {
+        Client::of_agent(self.connected.get(peer).and_then(|peer| peer.agent.as_deref()))
     }
 
     pub fn is_configured(&self, peer: &PeerId) -> bool {

@@ -230,6 +230,7 @@ impl GossipTask {
                 if let Some(known) = self.peers.connected.get(&peer) {
                     self.book.said_goodbye(&peer, code, now.duration_since(known.connected_at), now);
                 }
+                self.count_goodbye(&peer, code, "received");
                 self.peers.said_goodbye(&peer, code, now);
                 self.close_soon(peer);
                 self.peer_event(peer, PeerEventKind::Goodbye { sent: false, code, reason: reason.to_owned() });
@@ -246,9 +247,15 @@ impl GossipTask {
         if self.peers.connected.get(&peer).is_none_or(|peer| peer.closing.is_some()) {
             return;
         }
+        self.count_goodbye(&peer, code, "sent");
         self.swarm.behaviour_mut().goodbye.send_request(&peer, Request::Goodbye { code });
         self.close_soon(peer);
         self.peer_event(peer, PeerEventKind::Goodbye { sent: true, code, reason: goodbye::text(code).to_owned() });
+    }
+
+    fn count_goodbye(&self, peer: &PeerId, code: u64, direction: &str) {
+        let labels = [self.peers.client_of(peer).label(), goodbye::label(code), direction];
+        self.metrics.goodbyes.with_label_values(&labels).inc();
     }
 
     fn close_soon(&mut self, peer: PeerId) {

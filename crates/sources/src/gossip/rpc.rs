@@ -23,8 +23,9 @@ mod quota;
 
 pub(super) use answers::to_data_request;
 pub(super) use codec::RpcCodec;
+pub(crate) use messages::goodbye;
 pub use messages::{DataProtocol, Metadata, Protocol, StatusMessage};
-pub(super) use messages::{Request, Response, goodbye, result_code};
+pub(super) use messages::{Request, Response, result_code};
 pub(super) use quota::Quotas;
 
 use libp2p::request_response::{Behaviour, Config, ProtocolSupport};

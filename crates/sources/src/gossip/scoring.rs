@@ -23,7 +23,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
 /// 40 minutes. A node that was restarted with a repaired client is soon accepted again.
-pub(super) const FORGIVEN_AFTER: Duration = Duration::from_secs(2400);
+pub const FORGIVEN_AFTER: Duration = Duration::from_secs(2400);
 /// Below this score a peer's RPCs are ignored.
 pub(super) const GRAYLIST: f64 = -120.0;
 /// Number of nodes behind one IP address that is still considered normal.
@@ -40,7 +40,9 @@ pub(super) fn thresholds() -> PeerScoreThresholds {
     }
 }
 
-pub(super) fn params() -> PeerScoreParams {
+/// `ban` is how long a peer with a bad score is refused. Its score is forgotten shortly before, so
+/// that it begins anew.
+pub(super) fn params(ban: Duration) -> PeerScoreParams {
     let interval = Duration::from_secs(1);
     PeerScoreParams {
         topic_score_cap: 20.0,
@@ -57,7 +59,7 @@ pub(super) fn params() -> PeerScoreParams {
         slow_peer_weight: 0.0,
         decay_interval: interval,
         decay_to_zero: DECAY_TO_ZERO,
-        retain_score: FORGIVEN_AFTER,
+        retain_score: ban - (ban / 2).min(Duration::from_secs(60)),
         ..PeerScoreParams::default()
     }
 }
@@ -95,11 +97,11 @@ mod tests {
 
     #[test]
     fn parameters_are_valid() {
-        params().validate().unwrap();
+        params(FORGIVEN_AFTER).validate().unwrap();
         thresholds().validate().unwrap();
         topic_params().validate().unwrap();
         // Four invalid messages on one topic suffice, because positive scores are capped below the
         // difference.
-        assert!(topic_params().invalid_message_deliveries_weight * 16.0 + params().topic_score_cap < GRAYLIST);
+        assert!(topic_params().invalid_message_deliveries_weight * 16.0 + params(FORGIVEN_AFTER).topic_score_cap < GRAYLIST);
     }
 }

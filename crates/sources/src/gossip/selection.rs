@@ -8,6 +8,8 @@ use std::cmp::Reverse;
 use std::fmt;
 use std::time::Duration;
 
+/// Peers on a subnet that are enough: further ones of it are not rare.
+pub(super) const ENOUGH_PEERS: usize = 4;
 /// Attestation subnets of the network.
 const N_SUBNETS: usize = 64;
 
@@ -51,8 +53,6 @@ pub trait PeerSelection: fmt::Debug + Send + Sync {
 pub struct KeepRareSubnets;
 
 impl KeepRareSubnets {
-    /// Peers on a subnet that are enough: further ones of it are not rare.
-    const ENOUGH_PEERS: usize = 4;
     /// The part of the candidates that is kept for either direction: one in this number.
     const SHARE: usize = 4;
 }
@@ -72,10 +72,14 @@ impl PeerSelection for KeepRareSubnets {
             let may_go = |candidate: &Candidate| {
                 candidate.score < 0.0 || if candidate.is_outbound { n_outbound > share } else { n_inbound > share }
             };
+            // Bit n of entry k: subnet n has k peers at most.
+            let with_at_most: [u64; ENOUGH_PEERS] = std::array::from_fn(|k| {
+                (0..N_SUBNETS).filter(|subnet| per_subnet[*subnet] <= k).fold(0, |bits, subnet| bits | 1 << subnet)
+            });
             // The fewest peers of any of its subnets, itself among them.
-            let rarity = |candidate: &Candidate| {
-                let fewest = subnets(candidate).map(|subnet| per_subnet[subnet]).min();
-                fewest.map_or(usize::MAX, |fewest| fewest.min(Self::ENOUGH_PEERS))
+            let rarity = |candidate: &Candidate| match candidate.attestation_subnets {
+                0 => usize::MAX,
+                bits => with_at_most.iter().position(|rare| bits & rare != 0).unwrap_or(ENOUGH_PEERS),
             };
             let first_to_go = kept.iter().enumerate().filter(|(_, candidate)| may_go(candidate)).max_by(|(_, a), (_, b)| {
                 let key = |candidate: &Candidate| {

@@ -20,8 +20,22 @@ pub struct NodeState {
     pub last_reached: Option<Time>,
     /// What discovery is doing. None if it is switched off.
     pub discovery: Option<DiscoveryState>,
+    /// The topics of the current fork that this node is subscribed to, with their peers. A topic
+    /// without peers is silent.
+    pub topics: Vec<TopicPeers>,
     /// Records of nodes that discovery did not keep, by reason.
     pub refused_records: BTreeMap<&'static str, u64>,
     /// Connections that were refused, by reason.
     pub refused_connections: BTreeMap<&'static str, u64>,
+}
+
+/// The peers of one topic.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct TopicPeers {
+    /// The topic's name without digest and encoding, such as `beacon_attestation_7`.
+    pub name: String,
+    /// Connected peers that are subscribed to it.
+    pub n_peers: usize,
+    /// Those of them that send every message of it to us.
+    pub n_mesh: usize,
 }

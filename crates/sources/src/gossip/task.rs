@@ -1,24 +1,25 @@
 //! The task that owns the libp2p node. It takes the next event and applies it.
 
 use super::admission::Refused;
-use super::behaviour::{self, HISTORY_HEARTBEATS, NodeBehaviour, NodeBehaviourEvent};
+use super::behaviour::{self, HISTORY_HEARTBEATS, NodeBehaviour, NodeBehaviourEvent, reserved};
 use super::peer_book::{BookLimits, PeerBook, Prefix};
-use super::peers::{Pauses, Peers};
+use super::peers::{Pauses, Peer, Peers};
 use super::requests::CUSTODY_GROUP_COUNT;
 use super::rpc::goodbye;
 use super::scoring::{self, GRAYLIST};
+use super::selection::ENOUGH_PEERS;
 use super::tickets::{MAX_PENDING, Tickets};
 use super::transform;
 use super::{
-    GossipConfig, GossipError, NodeState, PEER_EVENT_PLACES, PeerEvent, PeerEventKind, PeerInfo, PublishError, StatusView,
-    identity, schedule,
+    Candidate, GossipConfig, GossipError, NodeState, PEER_EVENT_PLACES, PeerEvent, PeerEventKind, PeerInfo, PublishError,
+    StatusView, TopicPeers, identity, schedule,
 };
 use crate::discovery::{self, Discovery, DiscoveryState, FoundNode};
 use crate::metrics::SourceMetrics;
 use crate::queue::{QueueFull, QueueSender};
 use crate::source::{ReceivedAs, SourceEvent, SourceMessage};
 use crate::topic::Topic;
-use consensus::{Epoch, ForkDigests, ForkName, MAX_PAYLOAD_SIZE, Network};
+use consensus::{Epoch, ForkDigests, ForkName, MAX_PAYLOAD_SIZE, MessageKind, Network};
 use futures::StreamExt;
 use libp2p::gossipsub::{self, IdentTopic, MessageAcceptance, MessageId, TopicHash};
 use libp2p::multiaddr::Protocol as AddressPart;
@@ -377,6 +378,7 @@ impl GossipTask {
         self.n_open_shown = n_open;
         self.ticks = self.ticks.wrapping_add(1);
         if self.ticks.is_multiple_of(TICKS_PER_LOOK) {
+            self.drop_surplus(now);
             self.dial_found(now);
             self.look_at_peers();
         }
@@ -454,12 +456,15 @@ impl GossipTask {
         self.metrics.found_records.with_label_values(&[learned.label()]).inc();
     }
 
-    /// Dials nodes of the peer book while there are fewer peers than wanted. A quarter of the
-    /// places is left to those who dial us.
+    /// Dials nodes of the peer book while there are fewer peers than wanted. A part of the places is
+    /// left to those who dial us.
     fn dial_found(&mut self, now: Instant) {
         let Some(discovery) = &self.discovery else { return };
-        let n_wanted = self.config.max_peers - self.config.max_peers / 4;
-        let n_missing = n_wanted.saturating_sub(self.peers.connected.len());
+        let (max_peers, reserved) = (self.config.max_peers, reserved(self.config.max_peers));
+        let others = || self.peers.connected.iter().filter(|(id, _)| !self.peers.is_configured(id));
+        let n_outbound = others().filter(|(_, peer)| peer.is_outbound).count();
+        // However many dial us, a part of our peers are those that we have chosen.
+        let n_missing = (max_peers - reserved).saturating_sub(others().count()).max(reserved.saturating_sub(n_outbound));
         discovery.wants_more(n_missing > 0);
         let n_dialling = self.book.n_dialling();
         let n = n_missing.saturating_sub(n_dialling).min(MAX_DIALS.saturating_sub(n_dialling));
@@ -472,7 +477,9 @@ impl GossipTask {
         };
         // One of each prefix at a time, because attempts are not counted among the connections.
         let mut prefixes = HashSet::new();
-        let targets = self.book.choose(n, now, is_free, |ip| admission.has_room(ip) && prefixes.insert(Prefix::of(ip)));
+        let targets = self
+            .book
+            .choose(n, now, self.rare_subnets(), is_free, |ip| admission.has_room(ip) && prefixes.insert(Prefix::of(ip)));
         for (peer, addresses) in targets {
             let options = DialOpts::peer_id(peer)
                 .addresses(addresses)
@@ -534,6 +541,7 @@ impl GossipTask {
             n_outbound: outbound.len(),
             n_reached: self.n_reached,
             last_reached: self.last_reached,
+            topics: self.topic_peers(),
             discovery: self.discovery.as_ref().map(|discovery| DiscoveryState {
                 n_known: self.book.len(),
                 n_answered: self.book.n_answered(),
@@ -564,7 +572,74 @@ impl GossipTask {
             .collect();
         for peer in below_graylist {
             self.say_goodbye(peer, goodbye::BAD_SCORE);
+            self.swarm.behaviour_mut().admission.ban(peer, now + self.config.ban);
         }
+    }
+
+    /// Says goodbye to peers for whom there is no place.
+    fn drop_surplus(&mut self, now: Instant) {
+        let others = self.peers.connected.iter().filter(|(id, peer)| peer.closing.is_none() && !self.peers.is_configured(id));
+        let others: Vec<(PeerId, &Peer)> = others.map(|(id, peer)| (*id, peer)).collect();
+        let n_surplus = others.len().saturating_sub(self.config.max_peers);
+        if n_surplus == 0 {
+            return;
+        }
+        let gossip = &self.swarm.behaviour().gossip;
+        let subnets: HashMap<PeerId, u64> = gossip.all_peers().map(|(peer, topics)| (*peer, self.subnets_of(topics))).collect();
+        let known = others.into_iter().filter(|(_, peer)| now.duration_since(peer.connected_at) >= self.config.newcomer);
+        let candidates: Vec<Candidate> = known
+            .map(|(id, peer)| Candidate {
+                peer: id,
+                is_outbound: peer.is_outbound,
+                connected_for: now.duration_since(peer.connected_at),
+                score: gossip.peer_score(&id).unwrap_or(0.0),
+                has_status: peer.status.is_some(),
+                attestation_subnets: subnets.get(&id).copied().unwrap_or(0),
+            })
+            .collect();
+        let mut surplus = self.config.selection.surplus(&candidates, n_surplus);
+        surplus.truncate(n_surplus);
+        for peer in surplus {
+            self.say_goodbye(peer, goodbye::TOO_MANY_PEERS);
+        }
+    }
+
+    /// The attestation subnets on which fewer than [`ENOUGH_PEERS`] are connected, as bits.
+    fn rare_subnets(&self) -> u64 {
+        let mut n_peers = [0usize; 64];
+        for (_, topics) in self.swarm.behaviour().gossip.all_peers() {
+            let bits = self.subnets_of(topics);
+            n_peers.iter_mut().enumerate().for_each(|(subnet, n)| *n += (bits >> subnet & 1) as usize);
+        }
+        (0..64).filter(|subnet| n_peers[*subnet] < ENOUGH_PEERS).fold(0, |bits, subnet| bits | 1 << subnet)
+    }
+
+    /// The attestation subnets among a peer's topics, as bits.
+    fn subnets_of(&self, topics: Vec<&TopicHash>) -> u64 {
+        let subnets = topics.into_iter().filter_map(|hash| match self.topics.get(hash)?.0.kind {
+            MessageKind::Attestation { subnet } => 1u64.checked_shl(u32::try_from(subnet).ok()?),
+            _ => None,
+        });
+        subnets.fold(0, |bits, bit| bits | bit)
+    }
+
+    /// The peers of each topic of the current fork.
+    fn topic_peers(&self) -> Vec<TopicPeers> {
+        let digest = self.network.fork_digest_at(self.epoch_now());
+        let gossip = &self.swarm.behaviour().gossip;
+        let mut n_peers: HashMap<&TopicHash, usize> = HashMap::new();
+        for hash in gossip.all_peers().flat_map(|(_, topics)| topics) {
+            *n_peers.entry(hash).or_default() += 1;
+        }
+        let current = self.topics.iter().filter(|(_, (topic, _))| topic.digest == digest);
+        let mut topics: Vec<TopicPeers> = current
+            .filter_map(|(hash, (topic, _))| {
+                let n_mesh = gossip.mesh_peers(hash).count();
+                Some(TopicPeers { name: topic.kind.topic_name()?, n_peers: n_peers.get(hash).copied().unwrap_or(0), n_mesh })
+            })
+            .collect();
+        topics.sort_by(|a, b| a.name.cmp(&b.name));
+        topics
     }
 
     fn look_at_peers(&mut self) {
@@ -572,7 +647,13 @@ impl GossipTask {
         let topics: HashMap<PeerId, usize> = gossip.all_peers().map(|(peer, topics)| (*peer, topics.len())).collect();
         let infos = self.peers.infos(|peer| gossip.peer_score(peer).unwrap_or(0.0), &topics, Instant::now());
         self.channels.peers.send_replace(Arc::new(infos));
-        self.channels.state.send_replace(Arc::new(self.state()));
+        let state = self.state();
+        for topic in &state.topics {
+            for (which, n) in [("connected", topic.n_peers), ("mesh", topic.n_mesh)] {
+                self.metrics.topic_peers.with_label_values(&[topic.name.as_str(), which]).set(n as i64);
+            }
+        }
+        self.channels.state.send_replace(Arc::new(state));
         self.weigh_heads();
     }
 

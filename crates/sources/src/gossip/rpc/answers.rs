@@ -8,35 +8,7 @@
 //! has the table, with the place in each client's source.
 
 use super::messages::{DataProtocol, Response, result_code};
-
-/// A client, recognised by the beginning of its agent string.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Client {
-    Lighthouse,
-    Grandine,
-    Nimbus,
-    Lodestar,
-    Prysm,
-    Teku,
-    /// A client that sent no agent string, or an unknown one.
-    Other,
-}
-
-impl Client {
-    fn of_agent(agent: &str) -> Self {
-        let names = [
-            ("lighthouse", Self::Lighthouse),
-            ("grandine", Self::Grandine),
-            ("nimbus", Self::Nimbus),
-            ("lodestar", Self::Lodestar),
-            ("js-libp2p", Self::Lodestar),
-            ("prysm", Self::Prysm),
-            ("teku", Self::Teku),
-        ];
-        let is_named = |name: &str| agent.get(..name.len()).is_some_and(|start| start.eq_ignore_ascii_case(name));
-        names.into_iter().find(|(name, _)| is_named(name)).map_or(Self::Other, |(_, client)| client)
-    }
-}
+use crate::gossip::client::Client;
 
 /// Returns the answer that costs least at the client whose agent string is `agent`.
 pub(in crate::gossip) fn to_data_request(data: DataProtocol, agent: Option<&str>) -> Response {
@@ -46,7 +18,7 @@ pub(in crate::gossip) fn to_data_request(data: DataProtocol, agent: Option<&str>
     };
     let error = |code| Response::Error { code, message: "a listener, nothing is kept here".to_owned() };
     let unavailable = error(result_code::RESOURCE_UNAVAILABLE);
-    match Client::of_agent(agent.unwrap_or_default()) {
+    match Client::of_agent(agent) {
         Client::Lodestar | Client::Prysm | Client::Teku => unavailable,
         // Nimbus treats any error as a missing answer.
         Client::Nimbus => Response::Nothing,
@@ -77,25 +49,6 @@ pub(in crate::gossip) fn to_data_request(data: DataProtocol, agent: Option<&str>
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn clients_are_known_by_the_beginning_of_their_agent() {
-        let agents = [
-            ("Lighthouse/v8.1.2-1a68631/x86_64-linux", Client::Lighthouse),
-            ("Grandine/2.0.4", Client::Grandine),
-            ("nimbus", Client::Nimbus),
-            ("lodestar/v1.39.1", Client::Lodestar),
-            ("js-libp2p/1.0.0", Client::Lodestar),
-            ("Prysm/v7.1.6/c40b59a", Client::Prysm),
-            ("teku/teku/v26.8.0", Client::Teku),
-            ("slashwatch/0.1.0", Client::Other),
-            ("tek\u{fc}", Client::Other),
-            ("", Client::Other),
-        ];
-        for (agent, client) in agents {
-            assert_eq!(Client::of_agent(agent), client, "{agent}");
-        }
-    }
 
     /// Checks for each client that it does not get an answer that its source punishes at once.
     #[test]

@@ -308,7 +308,7 @@ pub(in crate::gossip) mod result_code {
 }
 
 /// Reasons of a goodbye.
-pub(in crate::gossip) mod goodbye {
+pub(crate) mod goodbye {
     pub const CLIENT_SHUTDOWN: u64 = 1;
     pub const IRRELEVANT_NETWORK: u64 = 2;
     pub const FAULT: u64 = 3;
@@ -339,4 +339,31 @@ pub(in crate::gossip) mod goodbye {
             _ => "unknown reason",
         }
     }
+
+    /// The reason as a label of metrics.
+    pub const fn label(code: u64) -> &'static str {
+        match code {
+            CLIENT_SHUTDOWN => "client_shutdown",
+            IRRELEVANT_NETWORK => "irrelevant_network",
+            FAULT => "fault",
+            UNABLE_TO_VERIFY => "unable_to_verify",
+            TOO_MANY_PEERS => "too_many_peers",
+            BAD_SCORE => "bad_score",
+            BANNED => "banned",
+            BANNED_ADDRESS => "banned_address",
+            _ => "unknown",
+        }
+    }
+
+    pub const LABELS: [&str; 9] = [
+        "client_shutdown",
+        "irrelevant_network",
+        "fault",
+        "unable_to_verify",
+        "too_many_peers",
+        "bad_score",
+        "banned",
+        "banned_address",
+        "unknown",
+    ];
 }
