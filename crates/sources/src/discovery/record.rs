@@ -249,10 +249,9 @@ fn is_public_v4(ip: Ipv4Addr) -> bool {
     // 100.64/10 is shared by customers of a provider, 198.18/15 is for benchmarks, 192.0.0/24 for
     // protocols, and 0/8 and 240/4 are reserved.
     let is_special = (a == 100 && (64..128).contains(&b)) || (a == 198 && b & 0xfe == 18) || [a, b, c] == [192, 0, 0];
-    !(ip.is_private() || ip.is_loopback() || ip.is_link_local() || ip.is_multicast() || ip.is_documentation())
-        && !is_special
-        && a != 0
-        && a < 240
+    let is_reserved = is_special || a == 0 || a >= 240 || ip.is_documentation() || ip.is_multicast();
+    let is_local = ip.is_private() || ip.is_loopback() || ip.is_link_local();
+    !is_reserved && !is_local
 }
 
 /// Only 2000::/3 is routed. Of it, 2001::/32 and 2002::/16 are tunnels that contain an IPv4 address,
