@@ -8,10 +8,11 @@ use crate::datadir::DataDir;
 use crate::engine_thread::Input;
 use crate::inputs::Inputs;
 use crate::{bootstrap, clock};
+use base::BoundedMap;
 use chain::node::{BlockId, NodeSet, StateId};
 use consensus::{Epoch, Network, Root, Slot};
 use engine::metrics::Metrics;
-use sources::gossip::BlockClient;
+use sources::gossip::{BlockClient, PeerId};
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -158,6 +159,11 @@ impl NodeTask {
 
     async fn fetch_blocks(&self, wanted: &[Root], asked: &mut RequestedBlocks) {
         let due = asked.due(wanted, Instant::now());
+        if let Some(peers) = &self.peers {
+            // The root of a block does not depend on its signature. If a block is still wanted after
+            // a peer has sent it, that one was not signed by its proposer.
+            due.iter().filter_map(|root| asked.sent_by.get(root)).for_each(|peer| peers.blame(*peer));
+        }
         let (mut missing, no_node_has) = self.fetch_from_nodes(due).await;
         let mut n_answers = 0;
         if let Some(peers) = self.peers.as_ref().filter(|_| !missing.is_empty()) {
@@ -165,6 +171,7 @@ impl NodeTask {
             n_answers = n;
             missing.retain(|root| blocks.iter().all(|block| block.root != *root));
             for block in blocks {
+                asked.sent_by.insert(block.root, block.peer);
                 let _ = self.queue.send(Input::Message(block.message)).await;
             }
         }
@@ -246,28 +253,38 @@ impl NodeTask {
     }
 }
 
-/// The requested blocks: the time of the last request, and how many times no node had the block.
-#[derive(Default)]
-struct RequestedBlocks(HashMap<Root, (Instant, u32)>);
+/// The requested blocks.
+struct RequestedBlocks {
+    /// The time of the last request, and how many times nobody had the block.
+    requests: HashMap<Root, (Instant, u32)>,
+    /// The peers that sent blocks.
+    sent_by: BoundedMap<Root, PeerId>,
+}
+
+impl Default for RequestedBlocks {
+    fn default() -> Self {
+        Self { requests: HashMap::new(), sent_by: BoundedMap::new(MAX_ASKED) }
+    }
+}
 
 impl RequestedBlocks {
     /// Returns the roots of `wanted` that are to be requested now, in the same order, and marks
     /// them as requested.
     fn due(&mut self, wanted: &[Root], now: Instant) -> Vec<Root> {
-        if self.0.len() > MAX_ASKED {
-            self.0.retain(|_, (at, _)| now.duration_since(*at) < ASK_AGAIN);
+        if self.requests.len() > MAX_ASKED {
+            self.requests.retain(|_, (at, _)| now.duration_since(*at) < ASK_AGAIN);
         }
-        let is_due = |root: &&Root| self.0.get(*root).is_none_or(|(at, _)| now.duration_since(*at) >= ASK_AGAIN);
+        let is_due = |root: &&Root| self.requests.get(*root).is_none_or(|(at, _)| now.duration_since(*at) >= ASK_AGAIN);
         let due: Vec<Root> = wanted.iter().filter(is_due).take(MAX_FETCHED).copied().collect();
         for root in &due {
-            self.0.entry(*root).or_insert((now, 0)).0 = now;
+            self.requests.entry(*root).or_insert((now, 0)).0 = now;
         }
         due
     }
 
-    /// Counts that no node had the block. Returns true if it is to be given up.
+    /// Counts that nobody had the block. Returns true if it is to be given up.
     fn is_missed(&mut self, root: &Root) -> bool {
-        let Some((_, misses)) = self.0.get_mut(root) else { return false };
+        let Some((_, misses)) = self.requests.get_mut(root) else { return false };
         *misses += 1;
         *misses >= TRIES
     }
@@ -295,6 +312,6 @@ mod tests {
             now += Duration::from_millis(100);
             asked.due(&[root], now);
         }
-        assert!(asked.0.len() <= MAX_ASKED + 1, "{}", asked.0.len());
+        assert!(asked.requests.len() <= MAX_ASKED + 1, "{}", asked.requests.len());
     }
 }

@@ -357,6 +357,7 @@ impl GossipTask {
 /// A block that a peer sent, as it was asked for. Its signature is not checked yet.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PeerBlock {
+    pub peer: PeerId,
     pub root: Root,
     pub slot: Slot,
     pub parent: Root,
@@ -401,8 +402,8 @@ impl BlockClient {
         self.ask(BlockQuery::Roots(roots[..roots.len().min(MAX_ASKED_BLOCKS)].to_vec()), avoided).await
     }
 
-    /// Asks several peers for blocks by root, one after the other, until all are there. Returns the
-    /// blocks, and how many peers answered.
+    /// Asks several peers for blocks by root, one after the other, until all are there or one of them
+    /// fails. Returns the blocks, and how many peers answered.
     pub async fn by_root_of_several(&self, roots: &[Root]) -> (Vec<PeerBlock>, usize) {
         let (mut blocks, mut asked, mut n_answers) = (Vec::new(), Vec::new(), 0);
         let mut wanted = roots[..roots.len().min(MAX_ASKED_BLOCKS)].to_vec();
@@ -414,8 +415,8 @@ impl BlockClient {
                     asked.push(peer);
                     n_answers += 1;
                 }
-                Err(NoAnswer::Failed(peer)) => asked.push(peer),
-                Err(NoAnswer::NoPeer | NoAnswer::Later) => break,
+                // A peer that failed may have taken its time, and the caller has other things to do.
+                Err(NoAnswer::Failed(_) | NoAnswer::NoPeer | NoAnswer::Later) => break,
             }
         }
         (blocks, n_answers)
@@ -486,7 +487,7 @@ fn check(
             return Err("a block was not asked for, or it does not follow the one before");
         }
         let message = peer_block(ssz, fork, peer, at).map_err(|_| "a block is longer than a block may be")?;
-        blocks.push(PeerBlock { root: block.root, slot: header.slot, parent: header.parent_root, message });
+        blocks.push(PeerBlock { peer, root: block.root, slot: header.slot, parent: header.parent_root, message });
     }
     Ok(blocks)
 }

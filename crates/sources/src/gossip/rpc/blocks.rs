@@ -132,11 +132,11 @@ impl ServingBudget {
         }
     }
 
-    /// For all peers: eight times as much, which is 16 MiB/s at most.
+    /// For all peers: four times as many blocks and twice as many bytes, which is 4 MiB/s.
     pub fn of_all(now: Instant) -> Self {
         Self {
-            blocks: Bucket::new(16 * MAX_REQUEST_BLOCKS, Self::FULL_AFTER, now),
-            bytes: Bucket::new(320 << 20, Self::FULL_AFTER, now),
+            blocks: Bucket::new(8 * MAX_REQUEST_BLOCKS, Self::FULL_AFTER, now),
+            bytes: Bucket::new(80 << 20, Self::FULL_AFTER, now),
         }
     }
 
