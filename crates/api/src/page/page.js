@@ -110,6 +110,16 @@ function health(now) {
   }
 }
 
+// Peers keep longest whom they have dialled, so it matters whether anybody can.
+function showReach(connections) {
+  const searches = connections !== null && connections.known_nodes !== null;
+  by("reach").hidden = !searches;
+  if (!searches) return;
+  const times = connections.reached_from_outside;
+  setText("reached", times > 0 ? `${grouped(times)} times` : "not yet");
+  by("reach").title = `${connections.inbound} peers have dialled this node, it has dialled ${connections.outbound}; ${connections.known_nodes} nodes are known.`;
+}
+
 async function status() {
   let now;
   try {
@@ -129,6 +139,7 @@ async function status() {
   setText("head_slot", grouped(now.head.slot));
   setText("finalized", now.finalized && grouped(now.finalized.epoch));
   setText("peers", grouped(now.peers));
+  showReach(now.connections);
   setText("validators", grouped(now.validators));
   setText("count", grouped(now.findings));
   setText("pending", grouped(now.deliveries.pending));
