@@ -86,7 +86,7 @@ macro_rules! size {
     };
 }
 
-const SIZES: [Size; 19] = [
+const SIZES: [Size; 26] = [
     size!("SLOTS_PER_EPOCH", slots_per_epoch, 1 << 16),
     size!("SLOTS_PER_HISTORICAL_ROOT", slots_per_historical_root, 1 << 20),
     size!("EPOCHS_PER_HISTORICAL_VECTOR", epochs_per_historical_vector, 1 << 20),
@@ -106,6 +106,13 @@ const SIZES: [Size; 19] = [
     size!("CHURN_LIMIT_QUOTIENT", churn_limit_quotient, 1 << 60),
     size!("MIN_PER_EPOCH_CHURN_LIMIT_ELECTRA", min_per_epoch_churn_limit_electra, 1 << 60),
     size!("MAX_PER_EPOCH_ACTIVATION_EXIT_CHURN_LIMIT", max_per_epoch_activation_exit_churn_limit, 1 << 60),
+    size!("MAX_PER_EPOCH_ACTIVATION_CHURN_LIMIT", max_per_epoch_activation_churn_limit, 1 << 32),
+    size!("CHURN_LIMIT_QUOTIENT_GLOAS", churn_limit_quotient_gloas, 1 << 60),
+    size!("CONSOLIDATION_CHURN_LIMIT_QUOTIENT", consolidation_churn_limit_quotient, 1 << 60),
+    size!("MAX_PER_EPOCH_ACTIVATION_CHURN_LIMIT_GLOAS", max_per_epoch_activation_churn_limit_gloas, 1 << 60),
+    size!("SHARD_COMMITTEE_PERIOD", shard_committee_period, 1 << 32),
+    size!("EJECTION_BALANCE", ejection_balance, 1 << 60),
+    size!("MIN_VALIDATOR_WITHDRAWABILITY_DELAY", min_validator_withdrawability_delay, 1 << 32),
 ];
 
 /// Maximum number of steps in a blob schedule. A longer schedule is refused. Real networks have two
