@@ -33,8 +33,11 @@ const MAX_EPOCHS: usize = 4;
 pub(crate) struct ProposerCache {
     /// Keyed by slot and the mix of the decision block. `None` means that no validator can propose.
     proposers: BoundedMap<(Slot, Root), Option<ValidatorIndex>>,
-    candidates: VecDeque<((Epoch, Root), Arc<Vec<u32>>)>,
+    candidates: VecDeque<Candidates>,
 }
+
+/// The epoch and the mix of a decision block, with the validators that can be drawn.
+type Candidates = ((Epoch, Root), Arc<Vec<u32>>);
 
 impl Default for ProposerCache {
     fn default() -> Self {

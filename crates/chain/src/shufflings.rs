@@ -451,6 +451,7 @@ impl Shufflings {
 
     /// Returns the shufflings if all are known. Otherwise requests them from the worker, within the
     /// budgets, and returns none. If a budget is used up, returns those that are known.
+    #[expect(clippy::too_many_arguments, reason = "it goes on with what `get` was given")]
     fn ask_worker(
         &mut self,
         registry: &Registry,

@@ -73,19 +73,21 @@ impl Story {
 
     fn chain_with(&self, n_blocks: usize) -> Chain {
         let mut chain = self.chain();
-        for (fork, block) in &self.blocks[..n_blocks] {
-            let header = &block.signed_header.message;
-            chain.extend(&BlockFacts {
-                root: block.root,
-                slot: header.slot,
-                parent_root: header.parent_root,
-                proposer_index: header.proposer_index,
-                randao_reveal: block.randao_reveal,
-            });
-            chain.note_registry_moves(block, *fork);
-        }
+        self.blocks[..n_blocks].iter().for_each(|(fork, block)| extend(&mut chain, *fork, block));
         chain
     }
+}
+
+fn extend(chain: &mut Chain, fork: ForkName, block: &SignedBlock) {
+    let header = &block.signed_header.message;
+    chain.extend(&BlockFacts {
+        root: block.root,
+        slot: header.slot,
+        parent_root: header.parent_root,
+        proposer_index: header.proposer_index,
+        randao_reveal: block.randao_reveal,
+    });
+    chain.note_registry_moves(block, fork);
 }
 
 fn stories() -> Vec<Story> {
@@ -201,16 +203,7 @@ fn each_branch_has_its_own_registry() {
         let mut block = next.clone();
         block.root = root;
         block.voluntary_exits = if root == roots[0] { vec![ValidatorIndex::new(leaver)] } else { Vec::new() };
-        let header = &block.signed_header.message;
-        let extended = chain.extend(&BlockFacts {
-            root,
-            slot: header.slot,
-            parent_root: header.parent_root,
-            proposer_index: header.proposer_index,
-            randao_reveal: block.randao_reveal,
-        });
-        assert_eq!(extended, crate::Extension::Attached);
-        chain.note_registry_moves(&block, *fork);
+        extend(&mut chain, *fork, &block);
     }
     let context = FollowContext { registry: &chain.registry, spec: &story.spec };
     let exits = roots.map(|root| {
@@ -249,4 +242,27 @@ fn a_later_state_settles_it() {
         assert!(chain.stats().registry_differences > 0, "{}", story.name);
     }
     assert!(n_differences < 4, "{n_differences}");
+}
+
+/// Old blocks are discarded while the chain goes on. What they told stays.
+#[test]
+fn what_old_blocks_told_is_kept_when_they_are_discarded() {
+    for story in stories() {
+        let (half, all) = (story.blocks.len() / 2, story.blocks.len());
+        let tip = story.blocks[all - 1].1.root;
+        let mut whole = story.chain_with(all);
+        let mut chain = story.chain_with(half);
+        let (head, floor) = (story.blocks[half - 1].1.root, story.blocks[half - 10].1.signed_header.message.slot);
+        let context = FollowContext { registry: &chain.registry, spec: &story.spec };
+        chain.follower.prune(floor, head, &chain.tree, context);
+        chain.tree.prune(floor);
+        assert!(chain.follower.moves.of(&story.blocks[0].1.root).is_none());
+        story.blocks[half..].iter().for_each(|(fork, block)| extend(&mut chain, *fork, block));
+        let [pruned, kept] = [&mut chain, &mut whole].map(|chain| {
+            let context = FollowContext { registry: &chain.registry, spec: &story.spec };
+            let followed = chain.follower.at(tip, &chain.tree, context).unwrap();
+            (0..followed.len() as u32).map(|index| followed.record(&chain.registry, index)).collect::<Vec<_>>()
+        });
+        assert_eq!(pruned, kept, "{}", story.name);
+    }
 }
