@@ -29,7 +29,7 @@ use blst::min_pk::{PublicKey, Signature};
 use consensus::state::{PendingDeposit, StateView};
 use consensus::{
     ConsolidationRequest, DepositData, DomainType, Epoch, ForkName, Gwei, PubkeyBytes, Root, SignatureBytes, Slot, Spec,
-    ValidatorIndex, WithdrawalRequest, compute_domain, is_slashable_validator, sha256, signing_root,
+    ValidatorIndex, WithdrawalRequest, compute_domain, sha256, signing_root,
 };
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
@@ -537,7 +537,8 @@ impl FollowedRegistry {
     /// `slash_validator`, if the validator can be slashed.
     fn slash(&mut self, index: u32, context: FollowContext<'_>) {
         let Some(record) = self.record(context.registry, index) else { return };
-        if !is_slashable_validator(record.slashed, record.activation_epoch, record.withdrawable_epoch, self.epoch) {
+        // `is_slashable_validator`.
+        if record.slashed || self.epoch < record.activation_epoch || record.withdrawable_epoch <= self.epoch {
             return;
         }
         self.initiate_exit(index, context);

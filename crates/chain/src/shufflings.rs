@@ -173,7 +173,7 @@ impl Budget {
 /// A registry and a decision block. Two blocks with one seed can be on branches with other exits.
 type MadeFor = (RegistryId, Root);
 
-/// Maximum number of decision blocks with one seed that are remembered.
+/// Maximum number of decision blocks with one seed for which shufflings are made.
 const MAX_MADE_FOR: usize = 8;
 
 #[derive(Debug)]
@@ -401,6 +401,12 @@ impl Shufflings {
                 if entry.made_for.contains(&made_for) {
                     return Found::all(entry.shufflings.clone());
                 }
+                // One proposer can sign any number of blocks with one reveal. Not all of them are
+                // worth a list of the active validators.
+                let n_made = entry.made_for.iter().filter(|(registry, _)| *registry == made_for.0).count();
+                if n_made >= MAX_MADE_FOR {
+                    return Found::some(entry.shufflings.clone());
+                }
                 entry.shufflings.clone()
             }
             None => Vec::new(),
@@ -525,7 +531,6 @@ impl Shufflings {
             // What was made for another block of the same registry is among these shufflings.
             let stays = |one: &MadeFor| made_for.is_some_and(|made_for| one.0 == made_for.0 && *one != made_for);
             all_made_for.extend(replaced.made_for.into_iter().filter(stays));
-            all_made_for.truncate(MAX_MADE_FOR - 1);
         }
         all_made_for.extend(made_for);
         let bytes = bytes_of(&shufflings);
