@@ -158,7 +158,9 @@ impl Verifier {
             let attestation = job.vote.attestation();
             let aggregator = job.vote.aggregate().filter(|_| self.config.check_aggregators);
             let contexts = cache.of(chain, &attestation.data, job.data_root, job.asker());
-            let sure = up_to_date || resolve::only(contexts).is_some_and(|only| self.uncertain.confirmed.contains(&only.id()));
+            let confirmed = resolve::only_confirmed(contexts, |id| self.uncertain.confirmed.contains(id));
+            let sure = up_to_date || confirmed.is_some();
+            let contexts = confirmed.as_ref().unwrap_or(contexts);
             match resolve::by_bits(attestation, contexts, &mut job.tried, sure) {
                 Resolution::Invalid(reason) => collector.record(job.item, Outcome::Malformed(reason.into())),
                 Resolution::Later => self.park(job, collector),
@@ -312,6 +314,8 @@ impl Verifier {
             return false;
         }
         let contexts = cache.of(chain, &attestation.data, job.data_root, job.asker());
+        let confirmed = resolve::only_confirmed(contexts, |id| self.uncertain.confirmed.contains(id));
+        let contexts = confirmed.as_ref().unwrap_or(contexts);
         let Resolution::Certain(candidate) = resolve::by_bits(attestation, contexts, &mut Vec::new(), true) else { return false };
         if self.votes.is_second_vote(job.data_root, attestation.data.target.epoch, candidate.members.as_slice()) {
             return false;
