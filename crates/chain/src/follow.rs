@@ -4,7 +4,7 @@
 //! | what | how |
 //! |---|---|
 //! | slashings, voluntary exits | as in the specification |
-//! | withdrawal and consolidation requests | as in the specification, with the credentials that are known |
+//! | withdrawal and consolidation requests | as in the specification, by the known credentials |
 //! | deposits, activations | by the queues of the state, the requests in blocks, and [`Finality`] |
 //! | ejections | only of validators whose effective balance in the state is already too low |
 //! | balances | unknown: effective balances stay those of the state |
@@ -17,8 +17,8 @@
 //! A validator that a deposit adds has an index and a place in committees, but no key until a state
 //! names it. So another order of deposits cannot make its votes somebody else's.
 //!
-//! Price: a step over an epoch costs one pass over the registry if somebody waits or exits (2 ms
-//! per million validators).
+//! Price: a step over an epoch costs one pass over the registry if somebody waits or exits. That
+//! takes milliseconds.
 
 use crate::exits::{ChurnLimits, EFFECTIVE_BALANCE_INCREMENT, ExitQueue, StakeQueue, earliest_exit};
 use crate::finality::Finality;

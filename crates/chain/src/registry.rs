@@ -257,7 +257,7 @@ impl Registry {
     }
 
     /// Returns the validator with this key. The first call after a state with new validators sorts
-    /// all of them (0.5 s per million).
+    /// all of them.
     pub(crate) fn index_of(&self, key: &PubkeyBytes) -> Option<u32> {
         let by_key = self.by_key.get_or_init(|| {
             let mut order: Vec<(PubkeyBytes, u32)> =

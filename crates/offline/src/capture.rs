@@ -395,8 +395,8 @@ mod tests {
         drop(stop);
     }
 
-    /// The rule of a running watcher: five epochs after a state the next committees are uncertain if
-    /// something has changed. A request that fails is repeated in the next epoch.
+    /// The rule of a running watcher: four epochs after a state the next committees are uncertain
+    /// if something has changed. A request that fails is repeated in the next epoch.
     #[test]
     fn a_state_is_requested_when_a_running_watcher_would_fetch_one() {
         let (chain, _) = small_capture();

@@ -171,9 +171,9 @@ pub(crate) fn only(contexts: &Contexts) -> Option<&Arc<Shuffling>> {
     }
 }
 
-/// The contexts of a vote with a known target, without the shufflings that are wrong: exactly one of
-/// them is confirmed by proven votes. The others are those of a registry that is too old, or that
-/// blocks told wrongly.
+/// The contexts of a vote with a known target, without the shufflings that are wrong: exactly one
+/// of them is confirmed by proven votes. The others are those of a registry that is too old, or
+/// that blocks told wrongly.
 pub(crate) fn only_confirmed(contexts: &Contexts, is_confirmed: impl Fn(&ShufflingId) -> bool) -> Option<Contexts> {
     let Contexts::Certain(shufflings) = contexts else { return None };
     let mut confirmed = shufflings.iter().filter(|shuffling| is_confirmed(&shuffling.id()));
