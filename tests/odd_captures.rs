@@ -209,3 +209,30 @@ fn a_cut_before_the_messages_is_told_with_its_offset() {
         }
     }
 }
+
+fn topic(entry: &Entry) -> &str {
+    let peer = usize::from(entry.data[8]);
+    let topic = &entry.data[9 + peer..];
+    let length = usize::from(u16::from_le_bytes([topic[0], topic[1]]));
+    std::str::from_utf8(&topic[2..2 + length]).expect("UTF-8")
+}
+
+/// Without blocks nobody knows the committees after the first epochs. The replay says which state it
+/// wants, and fails only if it is asked to.
+#[test]
+fn what_was_not_judged_is_told_with_the_state_that_is_wanted() {
+    let dir = tempfile::tempdir().expect("a fresh directory");
+    let whole = capture("electra_6");
+    let is_block = |entry: &Entry| entry.kind == [1, 0] || (entry.kind == GOSSIP && topic(entry).contains("/beacon_block/"));
+    let without: Vec<Entry> = entries(&whole).into_iter().filter(|entry| !is_block(entry)).collect();
+    let without = write(dir.path(), "without.e2s", &without);
+    let told = |file: &Path, more: &[&str]| {
+        let output = run(slashwatch().arg("replay").arg(file).args(more));
+        (output.status.code(), stderr(&output))
+    };
+    let (code, text) = told(&without, &[]);
+    assert!(code == Some(0) && text.contains("were not judged") && text.contains("state of epoch "), "{code:?} {text}");
+    assert_eq!(told(&without, &["--fail-on-unjudged"]).0, Some(1));
+    let (code, text) = told(&whole, &["--fail-on-unjudged"]);
+    assert!(code == Some(0) && !text.contains("were not judged"), "{code:?} {text}");
+}

@@ -218,6 +218,9 @@ pub struct ReplayArgs {
     /// anomaly; incidents alone do not count.
     #[arg(long)]
     pub fail_on_finding: bool,
+    /// Exit code 1 if messages were not judged because a state or blocks are missing.
+    #[arg(long)]
+    pub fail_on_unjudged: bool,
 }
 
 #[derive(Subcommand)]

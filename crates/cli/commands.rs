@@ -188,7 +188,8 @@ async fn stop_signal() {
 }
 
 fn replay(args: ReplayArgs) -> anyhow::Result<u8> {
-    let ReplayArgs { files, data_dir, findings, incidents, evidence_dir, network, watch, fail_on_finding } = args;
+    let ReplayArgs { files, data_dir, findings, incidents, evidence_dir, network, watch, fail_on_finding, fail_on_unjudged } =
+        args;
     let temporary = if data_dir.is_none() {
         Some(tempfile::tempdir().context("cannot make a temporary folder; give --data-dir")?)
     } else {
@@ -229,7 +230,8 @@ fn replay(args: ReplayArgs) -> anyhow::Result<u8> {
     print_summary(&summary, started.elapsed().as_secs_f64());
     written?;
     outcome?;
-    Ok(if fail_on_finding && summary.findings > 0 { FAILED } else { 0 })
+    let fails = (fail_on_finding && summary.findings > 0) || (fail_on_unjudged && summary.unjudged().is_some());
+    Ok(if fails { FAILED } else { 0 })
 }
 
 fn write_out(replay: &Replay, findings: Option<&Path>, incidents: Option<&Path>, evidence: Option<&Path>) -> anyhow::Result<()> {
@@ -282,10 +284,11 @@ fn print_summary(summary: &ReplaySummary, seconds: f64) {
         let states: Vec<String> = states.iter().map(|(state, count)| format!("{count} {state}")).collect();
         eprintln!("  {:>8}  {kind} ({})", summary.incidents[kind].values().sum::<u64>(), states.join(", "));
     }
-    let expired = summary.outcomes.get("expired").copied().unwrap_or(0);
-    if expired > 0 {
+    if let Some((count, first, last)) = summary.unjudged() {
+        let epochs = if first == last { format!("epoch {first}") } else { format!("epochs {first} to {last}") };
         eprintln!(
-            "{expired} messages were not verified, because their committees are not known; add a file with earlier blocks or an earlier state to the same replay"
+            "{count} messages and votes in blocks about {epochs} were not judged, because their committees or validators are not known; add a file with a \
+             state of epoch {first}, or with the missing blocks, to the same replay"
         );
     }
     if summary.not_listed > 0 {

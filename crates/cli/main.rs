@@ -3,7 +3,8 @@
 //!
 //! Data goes to stdout, everything else to stderr. Exit codes: 0 for success, 1 for a failure, 64
 //! for wrong usage or configuration, 65 for unreadable input. Code 1 also means that something was
-//! found: with `replay --fail-on-finding`, by `audit` if the record lacks something, and by `demo`
+//! found: with `replay --fail-on-finding`, that messages were not judged: with `replay
+//! --fail-on-unjudged`, by `audit` if the record lacks something, and by `demo`
 //! and `bench pipeline` if the findings differ from the offences that were made.
 
 mod args;

@@ -24,7 +24,9 @@ pub use heads::HeadView;
 use crate::ChainError;
 use crate::builders::MAX_BUILDERS;
 use crate::duties::ProposerCache;
-use crate::exits::Exits;
+use crate::follow::{FollowContext, FollowedRegistry};
+use crate::follower::Follower;
+use crate::moves::BlockMoves;
 use crate::pubkeys::{Progress, PubkeyCache};
 use crate::reference::Reference;
 use crate::registry::Registry;
@@ -34,7 +36,8 @@ use crate::tree::{Decision, Insert, MAX_NODES, OrphanClaim, Tree};
 use crate::weight::StakeCounter;
 use consensus::state::{StateFork, StateView, fork_of_state};
 use consensus::{
-    Checkpoint, Epoch, MAX_SEED_LOOKAHEAD, Network, Preset, Root, SignatureBytes, Slot, Spec, ValidatorIndex, sha256,
+    Checkpoint, Epoch, ForkName, MAX_SEED_LOOKAHEAD, Network, Preset, RegistryChange, Root, SignatureBytes, SignedBlock, Slot,
+    Spec, ValidatorIndex, sha256,
 };
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -96,20 +99,36 @@ pub struct ChainStats {
     pub shufflings_evicted: u64,
     /// Number of shufflings that were not computed (yet) because a budget was used up.
     pub shufflings_refused: u64,
-    /// Number of exits in blocks that were refused because there was no room.
+    /// Number of operations in blocks that were refused because there was no room.
     pub exits_refused: u64,
+    /// Number of states with which the registry that blocks told was compared.
+    pub states_compared: u64,
+    /// Number of those states that differed from it.
+    pub states_differed: u64,
+    /// Number of differences in all compared states: of a validator's slashing, activation, exit or
+    /// withdrawable epoch, or of its existence.
+    pub registry_differences: u64,
     /// Number of votes whose epoch is too far from now.
     pub epochs_refused: u64,
     pub validators: usize,
     pub invalid_pubkeys: usize,
 }
 
+/// Whether a newer state is wanted when the latest one is `age` epochs old. `may_have_changed` is
+/// whether something since then can have changed who is active.
+pub fn wants_newer_state(age: u64, may_have_changed: bool) -> bool {
+    // A state of epoch s determines who is active up to epoch s + MAX_SEED_LOOKAHEAD. The next epoch
+    // must be within that range.
+    let past_horizon = age + 1 > MAX_SEED_LOOKAHEAD;
+    past_horizon && (may_have_changed || age > MAX_REGISTRY_AGE_EPOCHS)
+}
+
 /// The block tree, the registry and the committees of one network.
 #[derive(Debug)]
 pub struct Chain {
     network: Arc<Network>,
-    registry: Registry,
-    tree: Tree,
+    pub(crate) registry: Registry,
+    pub(crate) tree: Tree,
     shufflings: Shufflings,
     reference: Reference,
     /// Mixes at the end of past epochs, from states. They serve epochs that are before the known
@@ -117,8 +136,8 @@ pub struct Chain {
     mixes: BTreeMap<Epoch, Vec<Root>>,
     /// Decision blocks by epoch, for votes with an unknown target. Cleared when the tree changes.
     candidates: HashMap<Epoch, Vec<Decision>>,
-    /// Exits in the blocks since the registry's state.
-    exits: Exits,
+    /// Follows the registry since its state through blocks.
+    pub(crate) follower: Follower,
     finalized: Checkpoint,
     justified: Checkpoint,
     /// The `Fork` of the latest state.
@@ -159,7 +178,7 @@ impl Chain {
             reference: Reference::default(),
             mixes: BTreeMap::new(),
             candidates: HashMap::new(),
-            exits: Exits::default(),
+            follower: Follower::default(),
             finalized: Checkpoint::default(),
             justified: Checkpoint::default(),
             state_fork: StateFork::default(),
@@ -207,9 +226,6 @@ impl Chain {
         self.poll_shufflings();
         if self.now() != before {
             self.prune();
-            if self.now().epoch(self.preset()) != before.epoch(self.preset()) {
-                self.forecast_exits();
-            }
             self.check_turns(true);
             self.compare_branches();
             self.prepare_next_epoch(slot);
@@ -314,32 +330,36 @@ impl Chain {
     pub fn needs_registry_refresh(&self) -> bool {
         let now = self.now().epoch(self.preset());
         let age = now.as_u64().saturating_sub(self.registry.slot().epoch(self.preset()).as_u64());
-        // A state of epoch s determines who is active up to epoch s + MAX_SEED_LOOKAHEAD. The next
-        // epoch must be within that range.
-        let past_horizon = age + 1 > MAX_SEED_LOOKAHEAD;
-        past_horizon && (self.registry_change.is_some() || self.registry.n_pending() > 0 || age > MAX_REGISTRY_AGE_EPOCHS)
+        wants_newer_state(age, self.registry_change.is_some() || self.may_change_without_blocks())
     }
 
-    /// Records that a block at `slot` may have changed the registry (deposits, exits, slashings,
-    /// consolidations).
+    /// Whether validators may become active or inactive although no block shows it.
+    pub fn may_change_without_blocks(&self) -> bool {
+        self.registry.n_pending() > 0
+    }
+
+    /// Records what a proven block tells about the registry: slashings, exits, deposits, requests of
+    /// the execution layer, and the justified checkpoint. Call it before votes ask for the
+    /// committees after the block.
+    pub fn note_registry_moves(&mut self, block: &SignedBlock, fork: ForkName) {
+        let slot = block.signed_header.message.slot;
+        if block.registry_change == RegistryChange::Possible {
+            self.note_registry_change(slot);
+        }
+        self.follower.moves.note(block.root, BlockMoves::of(block, fork));
+    }
+
+    /// Records that a block at `slot` may have changed the registry.
     pub fn note_registry_change(&mut self, slot: Slot) {
         if slot > self.registry.slot() {
             self.registry_change = Some(self.registry_change.map_or(slot, |known| known.max(slot)));
         }
     }
 
-    /// Records the exits of a proven block, in the order of processing: the validators that it
-    /// slashes and those whose voluntary exits it carries.
-    pub fn note_exits(&mut self, block: Root, slot: Slot, validators: Vec<ValidatorIndex>) {
-        self.exits.note(block, slot, validators);
-    }
-
-    /// Updates the forecast of exits. It runs once per epoch, because an exit changes committees
-    /// five epochs after its block at the earliest. It also runs before committees are computed
-    /// that newer blocks can have changed, which happens in a replay of many epochs at once.
-    fn forecast_exits(&mut self) {
-        let forecast = self.exits.forecast(self.backed_head().root, &self.tree, &self.registry, &self.network.spec);
-        self.registry.set_forecast(&forecast);
+    /// The registry that decides who is active in `epoch` on the branch with this decision block.
+    fn followed_before(&mut self, decision: Root, epoch: Epoch) -> Option<Arc<FollowedRegistry>> {
+        let context = FollowContext { registry: &self.registry, spec: &self.network.spec };
+        self.follower.before(decision, epoch, &self.tree, context)
     }
 
     pub fn stats(&self) -> ChainStats {
@@ -354,7 +374,10 @@ impl Chain {
             shufflings_computed: self.shufflings.computed,
             shufflings_evicted: self.shufflings.evicted,
             shufflings_refused: self.shufflings.refused,
-            exits_refused: self.exits.refused,
+            exits_refused: self.follower.moves.refused,
+            states_compared: self.follower.n_compared,
+            states_differed: self.follower.n_differed,
+            registry_differences: self.follower.n_differences,
             epochs_refused: self.epochs_refused,
             validators: self.registry.len(),
             invalid_pubkeys: self.registry.n_invalid_keys(),
@@ -383,14 +406,21 @@ impl Chain {
     ) -> Result<(), ChainError> {
         let network = self.network.clone();
         let preset = network.preset();
+        let snapshot = StateHistory::of(view, preset);
+        let latest = snapshot.ancestors.last().map(|latest| latest.root);
+        if let Some(block) = latest {
+            let context = FollowContext { registry: &self.registry, spec: &network.spec };
+            self.follower.compare(view, block, &self.tree, context);
+        }
         self.registry.take(view.slot(), view.n_validators(), view.validators(), keys, progress)?;
         self.registry.take_pending_deposits(view.slot(), view.n_pending_deposits());
-        self.registry.take_exit_churn(view.slot(), view.exit_churn());
         self.registry.take_builders(view.slot(), view.builder_pubkeys(MAX_BUILDERS));
         if view.slot() >= self.registry.slot() {
             self.state_fork = view.fork();
+            if let Some(block) = latest {
+                self.follower.begin(view, block, FollowContext { registry: &self.registry, spec: &network.spec });
+            }
         }
-        let snapshot = StateHistory::of(view, preset);
         let waiting = self.tree.add_ancestors(&snapshot.ancestors);
         for (epoch, mix) in snapshot.mixes {
             let known = self.mixes.entry(epoch).or_default();
@@ -400,7 +430,7 @@ impl Chain {
         }
         self.note_finality(view.current_justified_checkpoint(), view.finalized_checkpoint());
         self.reference.state_seen(view.slot());
-        self.note_duties(view, snapshot.ancestors.last().map(|latest| latest.root));
+        self.note_duties(view, latest);
         self.attach_all(waiting);
         if self.registry_change.is_some_and(|change| change <= self.registry.slot()) {
             self.registry_change = None;
@@ -438,8 +468,9 @@ impl Chain {
     fn prune(&mut self) {
         let now = self.now().epoch(self.preset());
         let floor = now.saturating_sub(KEPT_EPOCHS).start_slot(self.preset());
+        let context = FollowContext { registry: &self.registry, spec: &self.network.spec };
+        self.follower.prune(floor, self.backed.map_or(Root::ZERO, |head| head.root), &self.tree, context);
         self.tree.prune(floor);
-        self.exits.prune(floor);
         let oldest = now.saturating_sub(PAST_EPOCHS + 2);
         while let Some((epoch, _)) = self.mixes.first_key_value()
             && *epoch < oldest

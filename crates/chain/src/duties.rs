@@ -4,9 +4,9 @@
 //! The proposer depends on three things: the randao mix of the branch's decision block (like
 //! committees), the validators that are active in the epoch, and their effective balances. For
 //! epochs whose proposers are in a state (`proposer_lookahead`, from Fulu on) the result is exact.
-//! For other epochs it is only as good as our registry. A balance or a slashing that the registry
-//! lacks can change the proposer of one slot. An activation that it lacks can change the proposers
-//! of all slots.
+//! For other epochs it is only as good as the registry that blocks tell ([`crate::follow`]). A
+//! balance that it lacks can change the proposer of one slot. An activation or an exit that it lacks
+//! can change the proposers of all slots.
 //!
 //! Price: about 1 ms per slot with a million validators, and 3 ms more for the first slot of an
 //! epoch. A proposer that is not active is refused before this computation, so keys of exited
@@ -16,6 +16,7 @@
 //! Bounds: [`MAX_SLOTS`] slots and [`MAX_EPOCHS`] lists of active validators. The oldest is dropped
 //! first.
 
+use crate::follow::FollowedRegistry;
 use crate::registry::Registry;
 use base::BoundedMap;
 use consensus::{Epoch, ForkName, Gwei, Root, Slot, Spec, ValidatorIndex, compute_proposer};
@@ -32,8 +33,11 @@ const MAX_EPOCHS: usize = 4;
 pub(crate) struct ProposerCache {
     /// Keyed by slot and the mix of the decision block. `None` means that no validator can propose.
     proposers: BoundedMap<(Slot, Root), Option<ValidatorIndex>>,
-    candidates: VecDeque<(Epoch, Arc<Vec<u32>>)>,
+    candidates: VecDeque<Candidates>,
 }
+
+/// The epoch and the mix of a decision block, with the validators that can be drawn.
+type Candidates = ((Epoch, Root), Arc<Vec<u32>>);
 
 impl Default for ProposerCache {
     fn default() -> Self {
@@ -52,19 +56,27 @@ impl ProposerCache {
         self.proposers.insert((slot, mix), Some(proposer));
     }
 
-    /// Returns the proposer of a slot. `mix` is the mix of the branch's decision block.
-    pub(crate) fn proposer(&mut self, registry: &Registry, spec: &Spec, slot: Slot, mix: Root) -> Option<ValidatorIndex> {
+    /// Returns the proposer of a slot. `mix` is the mix of the branch's decision block, and
+    /// `followed` returns the registry after it.
+    pub(crate) fn proposer(
+        &mut self,
+        registry: &Registry,
+        spec: &Spec,
+        slot: Slot,
+        mix: Root,
+        followed: impl FnOnce() -> Option<Arc<FollowedRegistry>>,
+    ) -> Option<ValidatorIndex> {
         if let Some(known) = self.proposers.get(&(slot, mix)) {
             return *known;
         }
         let epoch = slot.epoch(&spec.preset);
-        let known = self.candidates.iter().find(|(of, _)| *of == epoch).map(|(_, list)| list.clone());
+        let known = self.candidates.iter().find(|(of, _)| *of == (epoch, mix)).map(|(_, list)| list.clone());
         let list = known.unwrap_or_else(|| {
-            let list = candidates(registry, spec.fork_name_at(epoch), epoch);
+            let list = candidates(registry, followed().as_deref(), spec.fork_name_at(epoch), epoch);
             if self.candidates.len() >= MAX_EPOCHS {
                 self.candidates.pop_front();
             }
-            self.candidates.push_back((epoch, list.clone()));
+            self.candidates.push_back(((epoch, mix), list.clone()));
             list
         });
         let proposer = draw(registry, spec, &list, mix, slot);
@@ -75,14 +87,23 @@ impl ProposerCache {
 
 /// Returns the validators that can be drawn as proposers in an epoch: the active ones, from Gloas
 /// on without the slashed ones (EIP-8045).
-pub(crate) fn candidates(registry: &Registry, fork: ForkName, epoch: Epoch) -> Arc<Vec<u32>> {
-    let active = registry.active_at(epoch, 0);
+pub(crate) fn candidates(
+    registry: &Registry,
+    followed: Option<&FollowedRegistry>,
+    fork: ForkName,
+    epoch: Epoch,
+) -> Arc<Vec<u32>> {
+    let active = followed.and_then(|followed| followed.active_at(registry, epoch));
+    let active = active.unwrap_or_else(|| registry.active_at(epoch, 0));
     if fork < ForkName::Gloas {
         return active;
     }
-    let is_slashed = |index: u32| registry.record(ValidatorIndex::new(u64::from(index))).is_none_or(|record| record.slashed);
+    let record = |index: u32| match followed {
+        Some(followed) => followed.record(registry, index),
+        None => registry.record(ValidatorIndex::new(u64::from(index))),
+    };
     let mut list = Arc::unwrap_or_clone(active);
-    list.retain(|index| !is_slashed(*index));
+    list.retain(|index| !record(*index).is_none_or(|record| record.slashed));
     Arc::new(list)
 }
 

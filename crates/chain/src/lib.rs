@@ -11,9 +11,9 @@
 //! proven block ────────> Tree                              ┘
 //! ```
 //!
-//! Price: committees are computed from the registry of the latest state. They are exact up to
-//! `MAX_SEED_LOOKAHEAD` epochs after that state, and a very good guess after that.
-//! [`Chain::needs_registry_refresh`] reports when a newer state is wanted. Gain: there is no state
+//! Price: committees are computed from the registry of the latest state and from what blocks tell
+//! since then. They are exact up to `MAX_SEED_LOOKAHEAD` epochs after that state, and as good as
+//! what blocks tell after that (`follow`). [`Chain::needs_registry_refresh`] reports when a newer state is wanted. Gain: there is no state
 //! transition, and committees are known also on branches that no node would replay for us.
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
@@ -23,6 +23,10 @@ mod chain;
 mod duties;
 mod error;
 mod exits;
+mod finality;
+mod follow;
+mod follower;
+mod moves;
 pub mod node;
 mod pubkeys;
 mod punishable;
@@ -34,7 +38,7 @@ mod snapshot;
 mod tree;
 mod weight;
 
-pub use chain::{BlockFacts, Chain, ChainStats, Contexts, Extension, HeadView, MAX_CANDIDATES};
+pub use chain::{BlockFacts, Chain, ChainStats, Contexts, Extension, HeadView, MAX_CANDIDATES, wants_newer_state};
 pub use error::ChainError;
 pub use pubkeys::{Progress, PubkeyCache, Stage};
 pub use punishable::SignedWith;

@@ -10,13 +10,12 @@
 
 use crate::ChainError;
 use crate::builders::Builders;
-use crate::exits::Forecast;
 use crate::pubkeys::{CheckedKey, Progress, PubkeyCache};
 use crate::relations;
 use blst::min_pk::PublicKey;
 use consensus::{BuilderIndex, Epoch, Gwei, PubkeyBytes, Root, Slot, Validator, ValidatorIndex, is_active_validator};
 use std::collections::{BTreeMap, HashMap};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use tracing::warn;
 
 /// Maximum number of validators: twice the size that mainnet's registry is expected to reach.
@@ -91,23 +90,8 @@ pub struct Registry {
     conflicting_keys: u64,
     dropped_versions: u64,
     builders: Builders,
-    /// `earliest_exit_epoch` and `exit_balance_to_consume` (Gwei) of the latest state, from Electra
-    /// on.
-    exit_churn: Option<(Epoch, u64)>,
-    /// The exits in blocks since the latest state. They are used like a version, beside those of
-    /// other states.
-    forecast: Option<RegistryVersion>,
-}
-
-/// The end of the queue of exiting validators.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct ExitQueue {
-    /// The latest exit epoch of any validator, or 0 if no validator exits.
-    pub last: Epoch,
-    /// Number of validators that exit in epoch `last`.
-    pub n_at_last: u64,
-    /// `earliest_exit_epoch` and `exit_balance_to_consume` (Gwei), from Electra on.
-    pub by_balance: Option<(Epoch, u64)>,
+    /// The validators in the order of their keys. Made when a key is first looked up.
+    by_key: OnceLock<Vec<u32>>,
 }
 
 /// The differences between the registry of another state and the current one.
@@ -272,46 +256,17 @@ impl Registry {
         self.n_pending
     }
 
-    /// Sets the exit epochs that follow from blocks since the latest state. They are used as a
-    /// version beside the registry, until a later state replaces them.
-    pub(crate) fn set_forecast(&mut self, forecast: &Forecast) {
-        let overlay: BTreeMap<u32, (u32, u32)> = forecast
-            .iter()
-            .filter_map(|(validator, exit)| {
-                let index = self.position(*validator)?;
-                Some((index as u32, (self.records[index].activation, narrow(*exit))))
-            })
-            .collect();
-        if overlay == self.forecast.as_ref().map(|version| &version.overlay).cloned().unwrap_or_default() {
-            return;
-        }
-        let version = RegistryVersion { slot: self.slot, n_validators: self.len(), overlay };
-        self.forecast = Some(version).filter(|version| !version.overlay.is_empty());
-        self.id.0 += 1;
-    }
-
-    /// Iterates over the versions of other states, then over the forecast from blocks.
-    fn other_versions(&self) -> impl Iterator<Item = &RegistryVersion> {
-        self.versions.iter().chain(&self.forecast)
-    }
-
-    /// Takes the end of the exit queue as a state names it, from Electra on.
-    pub(crate) fn take_exit_churn(&mut self, slot: Slot, churn: Option<(Epoch, u64)>) {
-        if slot >= self.slot {
-            self.exit_churn = churn;
-        }
-    }
-
-    /// Returns the end of the queue of exiting validators in the latest state.
-    pub(crate) fn exit_queue(&self) -> ExitQueue {
-        let mut queue = ExitQueue { last: Epoch::new(0), n_at_last: 0, by_balance: self.exit_churn };
-        for exit in self.records.iter().map(|record| wide(record.exit)).filter(|exit| *exit != Epoch::FAR_FUTURE) {
-            if exit > queue.last {
-                (queue.last, queue.n_at_last) = (exit, 0);
-            }
-            queue.n_at_last += u64::from(exit == queue.last);
-        }
-        queue
+    /// Returns the validator with this key. The first call after a state with new validators sorts
+    /// all of them.
+    pub(crate) fn index_of(&self, key: &PubkeyBytes) -> Option<u32> {
+        let by_key = self.by_key.get_or_init(|| {
+            let mut order: Vec<(PubkeyBytes, u32)> =
+                (0..self.len()).map(|index| (self.compressed(index), index as u32)).collect();
+            order.sort_unstable();
+            order.into_iter().map(|(_, index)| index).collect()
+        });
+        let at = by_key.partition_point(|index| self.compressed(*index as usize) < *key);
+        by_key.get(at).copied().filter(|index| self.compressed(*index as usize) == *key)
     }
 
     /// Adds the deposits of a state that wait to be applied.
@@ -321,8 +276,8 @@ impl Registry {
         }
     }
 
-    /// A number that grows whenever a state or the forecast from blocks changes when validators are
-    /// active, and whenever a state adds validators.
+    /// A number that grows whenever a state changes when validators are active, and whenever a
+    /// state adds validators.
     pub fn version(&self) -> u64 {
         self.id.0
     }
@@ -342,6 +297,7 @@ impl Registry {
             return Err(ChainError::TooManyValidators { found: n_validators, limit: MAX_VALIDATORS });
         }
         let had = self.len();
+        self.by_key = OnceLock::new();
         let newer = had == 0 || slot >= self.slot;
         let mut differs: BTreeMap<u32, (u32, u32)> = BTreeMap::new();
         let mut too_different = false;
@@ -459,7 +415,7 @@ impl Registry {
         let epoch = narrow(epoch);
         let active = |activation: u32, exit: u32| activation <= epoch && epoch < exit;
         let mut numbers = vec![0];
-        for (nth, version) in self.other_versions().enumerate() {
+        for (nth, version) in self.versions.iter().enumerate() {
             let changed = version.overlay.iter().any(|(index, (activation, exit))| {
                 self.records
                     .get(*index as usize)
@@ -473,7 +429,7 @@ impl Registry {
         numbers
     }
 
-    /// Changes with every state and every forecast that changes when validators are active.
+    /// Changes with every state that changes when validators are active.
     pub(crate) fn id(&self) -> RegistryId {
         self.id
     }
@@ -483,7 +439,7 @@ impl Registry {
         let epoch = narrow(epoch);
         let is_active = |record: &Compact| is_active_validator(record.activation, record.exit, epoch);
         let mut active = Vec::with_capacity(self.len());
-        match version.checked_sub(1).and_then(|nth| self.other_versions().nth(nth)) {
+        match version.checked_sub(1).and_then(|nth| self.versions.get(nth)) {
             None => active.extend((0u32..).zip(&self.records).filter(|(_, record)| is_active(record)).map(|(index, _)| index)),
             Some(version) => {
                 for (index, record) in (0u32..).zip(&self.records).take(version.n_validators) {

@@ -2,8 +2,9 @@
 //! later votes.
 //!
 //! A shuffling depends on the epoch, the seed and the active set; the seed depends on the mix of
-//! the decision block. The cache is therefore keyed by (epoch, seed), with one shuffling for each
-//! version of the registry that has another active set. Two branches with different decision blocks
+//! the decision block. The cache is therefore keyed by (epoch, seed), with one shuffling for what
+//! the blocks of the branch tell ([`crate::follow`]), and one for each version of the registry that
+//! has another active set. Two branches with different decision blocks
 //! but equal mixes share an entry, whose `decision_root` is that of the first branch. This happens
 //! if a proposer makes two versions of one block, because both carry the same reveal.
 //!
@@ -169,12 +170,19 @@ impl Budget {
     }
 }
 
+/// A registry and a decision block. Two blocks with one seed can be on branches with other exits.
+type MadeFor = (RegistryId, Root);
+
+/// Maximum number of decision blocks with one seed for which shufflings are made.
+const MAX_MADE_FOR: usize = 8;
+
 #[derive(Debug)]
 struct CachedShuffling {
-    /// The registry from which the shufflings were made. If it has changed, there may be more
-    /// shufflings. `None` if a budget ended before all of them were made.
-    registry: Option<RegistryId>,
-    /// The shuffling of the current registry first, then those of its other versions.
+    /// The registry and the decision blocks for which all shufflings were made. For another one
+    /// there may be more shufflings. Empty if a budget ended before all of them were made.
+    made_for: Vec<MadeFor>,
+    /// The shuffling of the followed registry first, then that of the latest state, then those of
+    /// its other versions.
     shufflings: Vec<Arc<Shuffling>>,
     used: u64,
 }
@@ -195,13 +203,17 @@ struct ShufflingRequest {
     urgency: ShufflingUrgency,
     key: (Epoch, Root),
     decision: Decision,
+    /// The validators that are active by what the blocks of the branch tell, if they are others
+    /// than those of the registry.
+    followed: Option<Arc<Vec<u32>>>,
+    registry: RegistryId,
 }
 
 /// A shuffling that another thread is computing.
 #[derive(Debug)]
 struct RunningShuffling {
     key: (Epoch, Root),
-    registry: RegistryId,
+    made_for: MadeFor,
     result: Receiver<Vec<Arc<Shuffling>>>,
 }
 
@@ -241,12 +253,21 @@ impl Shufflings {
 
     /// Starts to compute a shuffling that will soon be needed, unless it is known or another one is
     /// being computed.
-    pub(crate) fn prepare(&mut self, registry: &Registry, preset: &Preset, epoch: Epoch, decision: Decision) {
+    pub(crate) fn prepare(
+        &mut self,
+        registry: &Registry,
+        preset: &Preset,
+        epoch: Epoch,
+        decision: Decision,
+        followed: Option<Arc<Vec<u32>>>,
+    ) {
         self.poll(registry, preset);
-        let key = (epoch, compute_seed(DomainType::BeaconAttester, epoch, decision.mix));
+        let key = key_of(epoch, decision);
         let has_room = self.running.is_none() || self.is_on_worker();
         if has_room && !self.cache.contains_key(&key) && !self.is_coming(&key) && registry.versions_at(epoch).len() <= 1 {
-            self.request(ShufflingRequest { urgency: ShufflingUrgency::Ahead, key, decision }, registry, preset);
+            let registry_id = registry.id();
+            let request = ShufflingRequest { urgency: ShufflingUrgency::Ahead, key, decision, followed, registry: registry_id };
+            self.request(request, registry, preset);
         }
     }
 
@@ -258,7 +279,7 @@ impl Shufflings {
             match running.result.try_recv() {
                 Ok(shufflings) => {
                     self.clock += 1;
-                    self.keep(running.key, Some(running.registry), shufflings);
+                    self.keep(running.key, Some(running.made_for), shufflings);
                     has_news = true;
                 }
                 Err(TryRecvError::Empty) => self.running = Some(running),
@@ -292,10 +313,14 @@ impl Shufflings {
         while self.running.is_none()
             && let Some(nth) = (0..self.waiting.len()).min_by_key(|nth| self.waiting[*nth].urgency)
         {
-            let ShufflingRequest { key, decision, .. } = self.waiting.remove(nth);
+            let ShufflingRequest { key, decision, followed, registry: of, .. } = self.waiting.remove(nth);
+            if of != registry.id() {
+                // A state has come since. A caller that still needs the shuffling asks again.
+                continue;
+            }
             let (epoch, seed) = key;
             let earlier = self.cache.get(&key).map(|entry| entry.shufflings.clone()).unwrap_or_default();
-            let parts = self.parts(registry, epoch, &earlier);
+            let parts = self.parts(registry, epoch, followed, &earlier);
             self.computed += parts.iter().filter(|part| matches!(part, ShufflingPart::Make(_))).count() as u64;
             let preset = preset.clone();
             let (send, result) = sync_channel(1);
@@ -309,22 +334,30 @@ impl Shufflings {
             };
             // If no thread can be started, a caller that needs the shuffling asks again.
             if std::thread::Builder::new().name("shuffling".to_owned()).spawn(work).is_ok() {
-                self.running = Some(RunningShuffling { key, registry: registry.id(), result });
+                self.running = Some(RunningShuffling { key, made_for: (registry.id(), decision.root), result });
             }
         }
     }
 
-    /// Lists the shufflings of an epoch in order: one for each version of the registry with another
-    /// active set, the current one first. After these come shufflings that were returned before.
-    /// They stay even if the version of the registry behind them has been dropped.
-    fn parts(&mut self, registry: &Registry, epoch: Epoch, earlier: &[Arc<Shuffling>]) -> Vec<ShufflingPart> {
+    /// Lists the shufflings of an epoch in order: that of the followed registry, then one for each
+    /// version of the registry with another active set, the current one first. After these come
+    /// shufflings that were returned before. They stay even if the version of the registry behind
+    /// them has been dropped.
+    fn parts(
+        &mut self,
+        registry: &Registry,
+        epoch: Epoch,
+        followed: Option<Arc<Vec<u32>>>,
+        earlier: &[Arc<Shuffling>],
+    ) -> Vec<ShufflingPart> {
         let mut parts: Vec<ShufflingPart> = Vec::new();
         let is_of = |part: &ShufflingPart, active: &Arc<Vec<u32>>| match part {
             ShufflingPart::Known(known) => known.active() == active,
             ShufflingPart::Make(made_of) => made_of == active,
         };
-        for version in registry.versions_at(epoch) {
-            let active = self.shared(registry.active_at(epoch, version));
+        let versions = registry.versions_at(epoch).into_iter().map(|version| registry.active_at(epoch, version));
+        for active in followed.into_iter().chain(versions) {
+            let active = self.shared(active);
             if parts.iter().any(|part| is_of(part, &active)) {
                 continue;
             }
@@ -353,18 +386,26 @@ impl Shufflings {
         preset: &Preset,
         epoch: Epoch,
         decision: Decision,
+        followed: impl FnOnce() -> Option<Arc<Vec<u32>>>,
         effort: ComputeBudget,
         asker: &Asker,
         now: Slot,
     ) -> Found {
-        let key = (epoch, compute_seed(DomainType::BeaconAttester, epoch, decision.mix));
+        let key = key_of(epoch, decision);
+        let made_for = (registry.id(), decision.root);
         self.budget.turn_to(now, preset);
         self.clock += 1;
         let mut earlier = match self.cache.get_mut(&key) {
             Some(entry) => {
                 entry.used = self.clock;
-                if entry.registry == Some(registry.id()) {
+                if entry.made_for.contains(&made_for) {
                     return Found::all(entry.shufflings.clone());
+                }
+                // One proposer can sign any number of blocks with one reveal. Not all of them are
+                // worth a list of the active validators.
+                let n_made = entry.made_for.iter().filter(|(registry, _)| *registry == made_for.0).count();
+                if n_made >= MAX_MADE_FOR {
+                    return Found::some(entry.shufflings.clone());
                 }
                 entry.shufflings.clone()
             }
@@ -374,7 +415,8 @@ impl Shufflings {
             return self.ask_worker(
                 registry,
                 preset,
-                ShufflingRequest { urgency: urgency(effort), key, decision },
+                ShufflingRequest { urgency: urgency(effort), key, decision, followed: None, registry: made_for.0 },
+                followed,
                 effort,
                 asker,
                 earlier,
@@ -386,7 +428,7 @@ impl Shufflings {
             return Found::some(earlier);
         }
         let mut found: Vec<Arc<Shuffling>> = Vec::new();
-        for part in self.parts(registry, epoch, &earlier) {
+        for part in self.parts(registry, epoch, followed(), &earlier) {
             match part {
                 ShufflingPart::Known(known) => found.push(known),
                 ShufflingPart::Make(active) if self.may_compute(effort) => {
@@ -409,17 +451,19 @@ impl Shufflings {
                 }
             }
         }
-        self.keep(key, Some(registry.id()), found.clone());
+        self.keep(key, Some(made_for), found.clone());
         Found::all(found)
     }
 
     /// Returns the shufflings if all are known. Otherwise requests them from the worker, within the
     /// budgets, and returns none. If a budget is used up, returns those that are known.
+    #[expect(clippy::too_many_arguments, reason = "it goes on with what `get` was given")]
     fn ask_worker(
         &mut self,
         registry: &Registry,
         preset: &Preset,
-        request: ShufflingRequest,
+        mut request: ShufflingRequest,
+        followed: impl FnOnce() -> Option<Arc<Vec<u32>>>,
         effort: ComputeBudget,
         asker: &Asker,
         earlier: Vec<Arc<Shuffling>>,
@@ -441,15 +485,16 @@ impl Shufflings {
             return Found::some(earlier);
         }
         let (epoch, _) = request.key;
+        request.followed = followed();
         let (mut n_seats, mut known) = (0, Vec::new());
-        for part in self.parts(registry, epoch, &earlier) {
+        for part in self.parts(registry, epoch, request.followed.clone(), &earlier) {
             match part {
                 ShufflingPart::Known(shuffling) => known.push(shuffling),
                 ShufflingPart::Make(active) => n_seats += active.len(),
             }
         }
         if n_seats == 0 && !known.is_empty() {
-            self.keep(request.key, Some(registry.id()), known.clone());
+            self.keep(request.key, Some((request.registry, request.decision.root)), known.clone());
             return Found::all(known);
         }
         self.budget.spend(effort, n_seats);
@@ -479,16 +524,21 @@ impl Shufflings {
         self.budget.refund();
     }
 
-    fn keep(&mut self, key: (Epoch, Root), registry: Option<RegistryId>, shufflings: Vec<Arc<Shuffling>>) {
+    fn keep(&mut self, key: (Epoch, Root), made_for: Option<MadeFor>, shufflings: Vec<Arc<Shuffling>>) {
+        let mut all_made_for: Vec<MadeFor> = Vec::new();
         if let Some(replaced) = self.cache.remove(&key) {
             self.bytes -= bytes_of(&replaced.shufflings);
+            // What was made for another block of the same registry is among these shufflings.
+            let stays = |one: &MadeFor| made_for.is_some_and(|made_for| one.0 == made_for.0 && *one != made_for);
+            all_made_for.extend(replaced.made_for.into_iter().filter(stays));
         }
+        all_made_for.extend(made_for);
         let bytes = bytes_of(&shufflings);
         while !self.cache.is_empty() && (self.cache.len() >= MAX_SHUFFLINGS || self.bytes + bytes > MAX_BYTES) {
             self.evict();
         }
         self.bytes += bytes;
-        self.cache.insert(key, CachedShuffling { registry, shufflings, used: self.clock });
+        self.cache.insert(key, CachedShuffling { made_for: all_made_for, shufflings, used: self.clock });
     }
 
     fn evict(&mut self) {
@@ -510,6 +560,10 @@ impl Shufflings {
         self.recent_active.push(active.clone());
         active
     }
+}
+
+fn key_of(epoch: Epoch, decision: Decision) -> (Epoch, Root) {
+    (epoch, compute_seed(DomainType::BeaconAttester, epoch, decision.mix))
 }
 
 fn urgency(effort: ComputeBudget) -> ShufflingUrgency {

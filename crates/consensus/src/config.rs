@@ -75,18 +75,28 @@ struct Size {
     key: &'static str,
     get: fn(&Preset) -> u64,
     set: fn(&mut Preset, u64),
-    /// Largest accepted value. The smallest is 1. The bound keeps the sizes of containers within
-    /// what memory can hold.
+    /// Smallest accepted value: 1 for what something is divided by or made of.
+    least: u64,
+    /// Largest accepted value. The bound keeps the sizes of containers within what memory can hold.
     most: u64,
 }
 
 macro_rules! size {
     ($key:literal, $field:ident, $most:expr) => {
-        Size { key: $key, get: |preset| u64::from(preset.$field), set: |preset, value| preset.$field = value as _, most: $most }
+        size!($key, $field, 1, $most)
+    };
+    ($key:literal, $field:ident, $least:literal, $most:expr) => {
+        Size {
+            key: $key,
+            get: |preset| u64::from(preset.$field),
+            set: |preset, value| preset.$field = value as _,
+            least: $least,
+            most: $most,
+        }
     };
 }
 
-const SIZES: [Size; 19] = [
+const SIZES: [Size; 26] = [
     size!("SLOTS_PER_EPOCH", slots_per_epoch, 1 << 16),
     size!("SLOTS_PER_HISTORICAL_ROOT", slots_per_historical_root, 1 << 20),
     size!("EPOCHS_PER_HISTORICAL_VECTOR", epochs_per_historical_vector, 1 << 20),
@@ -106,6 +116,13 @@ const SIZES: [Size; 19] = [
     size!("CHURN_LIMIT_QUOTIENT", churn_limit_quotient, 1 << 60),
     size!("MIN_PER_EPOCH_CHURN_LIMIT_ELECTRA", min_per_epoch_churn_limit_electra, 1 << 60),
     size!("MAX_PER_EPOCH_ACTIVATION_EXIT_CHURN_LIMIT", max_per_epoch_activation_exit_churn_limit, 1 << 60),
+    size!("MAX_PER_EPOCH_ACTIVATION_CHURN_LIMIT", max_per_epoch_activation_churn_limit, 1 << 32),
+    size!("CHURN_LIMIT_QUOTIENT_GLOAS", churn_limit_quotient_gloas, 1 << 60),
+    size!("CONSOLIDATION_CHURN_LIMIT_QUOTIENT", consolidation_churn_limit_quotient, 1 << 60),
+    size!("MAX_PER_EPOCH_ACTIVATION_CHURN_LIMIT_GLOAS", max_per_epoch_activation_churn_limit_gloas, 1 << 60),
+    size!("SHARD_COMMITTEE_PERIOD", shard_committee_period, 0, 1 << 32),
+    size!("EJECTION_BALANCE", ejection_balance, 0, 1 << 60),
+    size!("MIN_VALIDATOR_WITHDRAWABILITY_DELAY", min_validator_withdrawability_delay, 0, 1 << 32),
 ];
 
 /// Maximum number of steps in a blob schedule. A longer schedule is refused. Real networks have two
@@ -152,7 +169,7 @@ impl Keys {
         let mut preset = Preset::by_name(name);
         for size in &SIZES {
             if let Some(value) = self.number(size.key)? {
-                if value == 0 || value > size.most {
+                if value < size.least || value > size.most {
                     return Err(bad(size.key, &value.to_string(), "a size this program can work with"));
                 }
                 (size.set)(&mut preset, value);

@@ -154,6 +154,45 @@ pub struct SignedBlock {
     /// The validators whose voluntary exits are in the block.
     pub voluntary_exits: Vec<ValidatorIndex>,
     pub registry_change: RegistryChange,
+    /// The block's other operations that add validators or let them exit.
+    pub registry_requests: RegistryRequests,
+}
+
+/// The deposits of a block and the requests of the execution layer that a block processes. From
+/// Gloas on, a block processes the requests of its parent's payload.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RegistryRequests {
+    /// Deposits of the old kind (`Deposit`).
+    pub deposits: Vec<DepositData>,
+    /// `DepositRequest`, from Electra on, each with the number of the deposit.
+    pub deposit_requests: Vec<(DepositData, u64)>,
+    pub withdrawals: Vec<WithdrawalRequest>,
+    pub consolidations: Vec<ConsolidationRequest>,
+}
+
+/// `DepositData` of the specification.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DepositData {
+    pub pubkey: PubkeyBytes,
+    pub withdrawal_credentials: Root,
+    pub amount: crate::Gwei,
+    pub signature: SignatureBytes,
+}
+
+/// `WithdrawalRequest` of the specification. The amount 0 asks for the exit of the validator.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WithdrawalRequest {
+    pub source_address: ExecutionAddress,
+    pub validator_pubkey: PubkeyBytes,
+    pub amount: crate::Gwei,
+}
+
+/// `ConsolidationRequest` of the specification.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConsolidationRequest {
+    pub source_address: ExecutionAddress,
+    pub source_pubkey: PubkeyBytes,
+    pub target_pubkey: PubkeyBytes,
 }
 
 /// States whether a block carries operations that can add validators or change their activation,

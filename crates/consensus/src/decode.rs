@@ -8,9 +8,10 @@
 
 use crate::ssz_schema::{Catalogue, SszView, json_to_ssz};
 use crate::{
-    AggregationBits, Attestation, AttestationData, AttesterSlashing, BeaconBlockHeader, Checkpoint, CommitteeIndex, DecodeError,
-    Epoch, ExecutionAddress, ForkName, IndexedAttestation, Preset, ProposerSlashing, RegistryChange, Root, Shuffling,
-    SignatureBytes, SignedAggregate, SignedBeaconBlockHeader, SignedBlock, SingleAttestation, Slot, ValidatorIndex,
+    AggregationBits, Attestation, AttestationData, AttesterSlashing, BeaconBlockHeader, Checkpoint, CommitteeIndex,
+    ConsolidationRequest, DecodeError, DepositData, Epoch, ExecutionAddress, ForkName, Gwei, IndexedAttestation, Preset,
+    ProposerSlashing, PubkeyBytes, RegistryChange, RegistryRequests, Root, Shuffling, SignatureBytes, SignedAggregate,
+    SignedBeaconBlockHeader, SignedBlock, SingleAttestation, Slot, ValidatorIndex, WithdrawalRequest,
 };
 use ssz::{Decode as _, Encode as _};
 
@@ -306,6 +307,7 @@ impl SignedBlock {
                 .map(|exit| Ok(ValidatorIndex::new(exit.need("message.validator_index")?.as_u64())))
                 .collect::<Result<_, DecodeError>>()?,
             registry_change: registry_change(&body),
+            registry_requests: registry_requests(&body),
         })
     }
 
@@ -343,6 +345,43 @@ fn registry_change(body: &SszView<'_, '_>) -> RegistryChange {
     match LISTS.iter().filter_map(|path| body.path(path)).any(|list| !list.is_empty()) {
         true => RegistryChange::Possible,
         false => RegistryChange::None,
+    }
+}
+
+/// Reads the deposits and the requests of the execution layer that the block processes.
+fn registry_requests(body: &SszView<'_, '_>) -> RegistryRequests {
+    fn all<T>(body: &SszView<'_, '_>, path: &str, read: impl Fn(&SszView<'_, '_>) -> T) -> Vec<T> {
+        body.path(path).into_iter().flat_map(|list| list.elements()).map(|element| read(&element)).collect()
+    }
+    fn field<const N: usize>(view: &SszView<'_, '_>, name: &str) -> [u8; N] {
+        view.field(name).map_or([0; N], |field| field.as_array())
+    }
+    let pubkey = |view: &SszView<'_, '_>, name: &str| PubkeyBytes::from(field::<48>(view, name));
+    let address = |view: &SszView<'_, '_>| ExecutionAddress::from(field::<20>(view, "source_address"));
+    let amount = |view: &SszView<'_, '_>| Gwei::new(u64::from_le_bytes(field(view, "amount")));
+    let deposit = |view: &SszView<'_, '_>| DepositData {
+        pubkey: pubkey(view, "pubkey"),
+        withdrawal_credentials: Root::from(field::<32>(view, "withdrawal_credentials")),
+        amount: amount(view),
+        signature: SignatureBytes::from(field::<96>(view, "signature")),
+    };
+    let of_parent = body.field("parent_execution_requests").is_some();
+    let requests = if of_parent { "parent_execution_requests" } else { "execution_requests" };
+    RegistryRequests {
+        deposits: all(body, "deposits", |one| one.field("data").map(|data| deposit(&data))).into_iter().flatten().collect(),
+        deposit_requests: all(body, &format!("{requests}.deposits"), |one| {
+            (deposit(one), u64::from_le_bytes(field(one, "index")))
+        }),
+        withdrawals: all(body, &format!("{requests}.withdrawals"), |one| WithdrawalRequest {
+            source_address: address(one),
+            validator_pubkey: pubkey(one, "validator_pubkey"),
+            amount: amount(one),
+        }),
+        consolidations: all(body, &format!("{requests}.consolidations"), |one| ConsolidationRequest {
+            source_address: address(one),
+            source_pubkey: pubkey(one, "source_pubkey"),
+            target_pubkey: pubkey(one, "target_pubkey"),
+        }),
     }
 }
 

@@ -12,6 +12,8 @@ pub enum DomainType {
     BeaconProposer,
     BeaconAttester,
     Randao,
+    /// Signed with the version of the first fork, and without a genesis validators root.
+    Deposit,
     SelectionProof,
     AggregateAndProof,
     /// From Gloas on.
@@ -29,6 +31,7 @@ impl DomainType {
             Self::BeaconProposer => 0,
             Self::BeaconAttester => 1,
             Self::Randao => 2,
+            Self::Deposit => 3,
             Self::SelectionProof => 5,
             Self::AggregateAndProof => 6,
             Self::BeaconBuilder => 0x0b,

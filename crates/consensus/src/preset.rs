@@ -53,6 +53,20 @@ pub struct Preset {
     pub min_per_epoch_churn_limit_electra: u64,
     /// Maximum stake in Gwei that may exit in one epoch, from Electra on.
     pub max_per_epoch_activation_exit_churn_limit: u64,
+    /// Maximum number of validators that may become active in one epoch, in Deneb.
+    pub max_per_epoch_activation_churn_limit: u64,
+    /// Like `churn_limit_quotient`, from Gloas on.
+    pub churn_limit_quotient_gloas: u64,
+    /// The part of the total stake that may be consolidated in one epoch, from Gloas on.
+    pub consolidation_churn_limit_quotient: u64,
+    /// Maximum stake in Gwei that may become active in one epoch, from Gloas on.
+    pub max_per_epoch_activation_churn_limit_gloas: u64,
+    /// Number of epochs for which a validator must have been active before it may ask to exit.
+    pub shard_committee_period: u64,
+    /// Number of epochs from a validator's exit until its balance can be withdrawn.
+    pub min_validator_withdrawability_delay: u64,
+    /// Effective balance in Gwei at or below which an active validator is ejected.
+    pub ejection_balance: u64,
 }
 
 /// `MIN_SEED_LOOKAHEAD`, the same in every preset.
@@ -87,6 +101,13 @@ impl Preset {
         churn_limit_quotient: 65_536,
         min_per_epoch_churn_limit_electra: 128_000_000_000,
         max_per_epoch_activation_exit_churn_limit: 256_000_000_000,
+        max_per_epoch_activation_churn_limit: 8,
+        churn_limit_quotient_gloas: 32_768,
+        consolidation_churn_limit_quotient: 65_536,
+        max_per_epoch_activation_churn_limit_gloas: 256_000_000_000,
+        shard_committee_period: 256,
+        min_validator_withdrawability_delay: 256,
+        ejection_balance: 16_000_000_000,
     };
 
     pub const MINIMAL: Self = Self {
@@ -110,6 +131,13 @@ impl Preset {
         churn_limit_quotient: 32,
         min_per_epoch_churn_limit_electra: 64_000_000_000,
         max_per_epoch_activation_exit_churn_limit: 128_000_000_000,
+        max_per_epoch_activation_churn_limit: 4,
+        churn_limit_quotient_gloas: 16,
+        consolidation_churn_limit_quotient: 32,
+        max_per_epoch_activation_churn_limit_gloas: 128_000_000_000,
+        shard_committee_period: 64,
+        min_validator_withdrawability_delay: 256,
+        ejection_balance: 16_000_000_000,
     };
 
     pub const GNOSIS: Self = Self {
@@ -121,6 +149,7 @@ impl Preset {
         churn_limit_quotient: 4_096,
         min_per_epoch_churn_limit_electra: 128_000_000_000,
         max_per_epoch_activation_exit_churn_limit: 64_000_000_000,
+        max_per_epoch_activation_churn_limit: 2,
         ..Self::MAINNET
     };
 

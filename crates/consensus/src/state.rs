@@ -4,8 +4,8 @@
 use crate::decode::Fixed;
 use crate::ssz_schema::{Catalogue, SszView};
 use crate::{
-    BeaconBlockHeader, Checkpoint, DecodeError, Epoch, ForkName, ForkVersion, Gwei, Preset, PubkeyBytes, Root, Slot, Spec,
-    Validator, ValidatorIndex,
+    BeaconBlockHeader, Checkpoint, DecodeError, DepositData, Epoch, ForkName, ForkVersion, Gwei, Preset, PubkeyBytes, Root,
+    SignatureBytes, Slot, Spec, Validator, ValidatorIndex,
 };
 use std::sync::Arc;
 
@@ -27,6 +27,34 @@ pub struct StateView<'a> {
     block_roots: &'a [u8],
     randao_mixes: &'a [u8],
     validators: &'a [u8],
+}
+
+/// The fields of a state, beside its validators, that decide when validators become active or
+/// inactive.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RegistryQueues {
+    /// `earliest_exit_epoch` and `exit_balance_to_consume` (Gwei), from Electra on.
+    pub exit_churn: Option<(Epoch, u64)>,
+    /// `earliest_consolidation_epoch` and `consolidation_balance_to_consume` (Gwei), from Electra
+    /// on.
+    pub consolidation_churn: Option<(Epoch, u64)>,
+    /// In Gwei.
+    pub deposit_balance_to_consume: u64,
+    pub eth1_deposit_index: u64,
+    pub deposit_requests_start_index: Option<u64>,
+    pub pending_deposits: Vec<PendingDeposit>,
+    /// The validators with partial withdrawals that wait, and when each can be paid.
+    pub pending_partial_withdrawals: Vec<(ValidatorIndex, Epoch)>,
+    /// Bit n is set if the epoch n epochs before the state's previous epoch is justified.
+    pub justification_bits: u8,
+}
+
+/// `PendingDeposit` of the specification.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PendingDeposit {
+    pub data: DepositData,
+    /// Slot of the block that asked for it, or 0 if it did not come as a request.
+    pub slot: Slot,
 }
 
 /// The `Fork` container of a state.
@@ -175,11 +203,42 @@ impl<'a> StateView<'a> {
         slots.zip(list.map(|index| ValidatorIndex::new(index.as_u64()))).collect()
     }
 
-    /// Returns `earliest_exit_epoch` and `exit_balance_to_consume` (Gwei), or `None` before
-    /// Electra.
-    pub fn exit_churn(&self) -> Option<(Epoch, u64)> {
+    /// Returns what else decides when validators become active or inactive.
+    pub fn registry_queues(&self) -> RegistryQueues {
         let state = SszView::checked(&self.catalogue.state, self.bytes);
-        Some((Epoch::new(state.field("earliest_exit_epoch")?.as_u64()), state.field("exit_balance_to_consume")?.as_u64()))
+        let number = |name: &str| state.field(name).map(|field| field.as_u64());
+        let part = |view: &SszView<'_, '_>, name: &str| view.field(name).map_or(0, |field| field.as_u64());
+        let list = |name: &str| state.field(name).into_iter().flat_map(|list| list.elements());
+        let churn = |epoch: &str, left: &str| Some((Epoch::new(number(epoch)?), number(left)?));
+        RegistryQueues {
+            exit_churn: churn("earliest_exit_epoch", "exit_balance_to_consume"),
+            consolidation_churn: churn("earliest_consolidation_epoch", "consolidation_balance_to_consume"),
+            deposit_balance_to_consume: number("deposit_balance_to_consume").unwrap_or(0),
+            eth1_deposit_index: number("eth1_deposit_index").unwrap_or(0),
+            deposit_requests_start_index: number("deposit_requests_start_index"),
+            pending_deposits: list("pending_deposits")
+                .map(|one| PendingDeposit {
+                    data: DepositData {
+                        pubkey: PubkeyBytes::from(one.field("pubkey").map_or([0; 48], |key| key.as_array())),
+                        withdrawal_credentials: one.field("withdrawal_credentials").map_or(Root::ZERO, |field| field.as_root()),
+                        amount: Gwei::new(part(&one, "amount")),
+                        signature: SignatureBytes::from(one.field("signature").map_or([0; 96], |bytes| bytes.as_array())),
+                    },
+                    slot: Slot::new(part(&one, "slot")),
+                })
+                .collect(),
+            pending_partial_withdrawals: list("pending_partial_withdrawals")
+                .map(|one| (ValidatorIndex::new(part(&one, "validator_index")), Epoch::new(part(&one, "withdrawable_epoch"))))
+                .collect(),
+            justification_bits: state.field("justification_bits").map_or(0, |bits| bits.bytes().first().copied().unwrap_or(0)),
+        }
+    }
+
+    /// The balance of a validator, or 0 if it is unknown.
+    pub fn balance(&self, index: ValidatorIndex) -> Gwei {
+        let state = SszView::checked(&self.catalogue.state, self.bytes);
+        let nth = usize::try_from(index.as_u64()).ok();
+        Gwei::new(nth.and_then(|nth| state.field("balances")?.element(nth)).map_or(0, |balance| balance.as_u64()))
     }
 
     /// Returns the public keys of the builders in the order of their index, at most `most` of them.

@@ -34,7 +34,7 @@ use detect::watch::{Labels, SharedWatchState, WatchList, WatchedKeysConfig, Watc
 use detect::{DetectConfig, Monitor, PeerNews, Proofs};
 use evidence::{Changes, Finding, Incident, Recorded, RouteFilter, Store, StoreError, Time};
 use index::{Index, IndexError, Shape};
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -73,6 +73,9 @@ pub struct Processed {
     pub recorded: Vec<Recorded>,
     /// Blocks whose proposer's signature this batch proved for the first time.
     pub blocks: Vec<ProvenBlock>,
+    /// Number of votes by bits, those in blocks included, whose committees did not become known, by
+    /// the epoch of their target.
+    pub expired_in: BTreeMap<Epoch, u64>,
 }
 
 /// The owner of all state that is needed to judge messages.
@@ -256,7 +259,13 @@ impl Engine {
 
     /// Adds what a later state contains: validators, exits and contexts for committees.
     pub fn add_state(&mut self, ssz: &[u8]) -> Result<(), EngineError> {
+        let before = self.chain.stats();
         self.chain.add_state(ssz, &mut self.keys)?;
+        let after = self.chain.stats();
+        let n_differed = after.states_differed - before.states_differed;
+        let n_equal = after.states_compared - before.states_compared - n_differed;
+        self.metrics.registry_states.with_label_values(&["equal"]).inc_by(n_equal);
+        self.metrics.registry_states.with_label_values(&["different"]).inc_by(n_differed);
         self.labels.resolve(self.chain.registry());
         self.watch_state.set_labels(self.labels.labels().clone());
         Ok(())
@@ -408,7 +417,7 @@ impl Engine {
         self.index.commit()?;
         self.count_refused(&verified);
         self.count(&verified.outcomes, &recorded);
-        Ok(Processed { reports: verified.outcomes, recorded, blocks: verified.blocks })
+        Ok(Processed { reports: verified.outcomes, recorded, blocks: verified.blocks, expired_in: verified.expired_in })
     }
 
     fn prune(&mut self, now: Time) -> Result<(), EngineError> {

@@ -36,6 +36,8 @@ pub struct Metrics {
     pub incidents_refused: IntCounterVec,
     /// Voters whose vote was not tallied because their slot already had too many different votes.
     pub untallied: IntCounter,
+    /// Later states that were compared with the registry that blocks told, by result.
+    pub registry_states: IntCounterVec,
     /// Time from the arrival of the second message to the finding on disk, in seconds.
     pub finding_latency: Histogram,
     /// Conflicts that the second proof did not confirm. A value above 0 means a defect of this
@@ -105,6 +107,13 @@ impl Metrics {
             untallied: counter(
                 "slashwatch_votes_untallied_total",
                 "Voters whose vote was one of too many different ones in its slot to be told apart",
+            ),
+            registry_states: counters(
+                &registry,
+                "slashwatch_registry_states_total",
+                "Later states, by whether they are equal to the registry that blocks told",
+                "result",
+                ["equal", "different"],
             ),
             finding_latency: finding_latency(&registry),
             unproven: counter("slashwatch_unproven_conflicts_total", "Conflicts the second proof did not confirm"),

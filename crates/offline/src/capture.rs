@@ -1,12 +1,14 @@
 //! `slashwatch capture`: writes what the sources receive into a file that `replay` reads.
 //!
-//! If a recorded block has a parent that was not recorded, the nodes are asked for that parent. So
-//! a replay knows every committee that the live run knew. No message is judged, so no message is
+//! If a recorded block has a parent that was not recorded, the nodes are asked for that parent. A
+//! new state is recorded whenever a running watcher would fetch one. So a replay knows every
+//! committee that the live run knew. No message is judged, so no message is
 //! forwarded and no peer is penalised: every message is reported to gossipsub as `Ignore`.
 
 use crate::missing_parents::MissingParents;
-use chain::node::{BlockId, NodeSet};
-use consensus::{ForkDigests, Network, Root};
+use chain::Chain;
+use chain::node::{BlockId, NodeSet, StateId};
+use consensus::{Epoch, ForkDigests, Network, Root};
 use fs4::fs_std::FileExt;
 use futures::StreamExt as _;
 use futures::future::select_all;
@@ -38,6 +40,8 @@ const FLUSH: Duration = Duration::from_secs(1);
 /// Counts of what was recorded.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct CaptureSummary {
+    /// States, with the one at the start.
+    pub states: u64,
     pub blocks: u64,
     pub messages: u64,
     pub peer_events: u64,
@@ -46,8 +50,11 @@ pub struct CaptureSummary {
 
 impl fmt::Display for CaptureSummary {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { blocks, messages, peer_events, bytes } = self;
-        write!(f, "{messages} messages, {blocks} blocks from nodes and {peer_events} peer events in {bytes} bytes")
+        let Self { states, blocks, messages, peer_events, bytes } = self;
+        write!(
+            f,
+            "{messages} messages, {blocks} blocks from nodes, {states} states and {peer_events} peer events in {bytes} bytes"
+        )
     }
 }
 
@@ -80,7 +87,8 @@ async fn record(
         network: network.clone(),
         digests: network.fork_digests(),
         parents: MissingParents::new(&start.chain),
-        summary: CaptureSummary::default(),
+        refresh: StateRefresh::new(&start.chain, config.nodes.refresh_epochs),
+        summary: CaptureSummary { states: 1, ..CaptureSummary::default() },
     };
     file.writer.config(&network.spec.to_yaml()).map_err(|error| failed(out, error))?;
     file.writer.state(&start.state_ssz).map_err(|error| failed(out, error))?;
@@ -124,6 +132,34 @@ fn failed(out: &Path, source: WriteError) -> WatcherError {
     WatcherError::Failed(format!("{}: {source}", out.display()))
 }
 
+/// Decides when a capture needs a newer state. A running watcher decides by the same rule.
+struct StateRefresh {
+    state_of: Epoch,
+    /// A state is wanted after this many epochs in any case.
+    refresh_epochs: u64,
+    /// Whether the registry changes even if no block shows it.
+    changes_without_blocks: bool,
+    is_asked: bool,
+    /// The epoch of the last request.
+    asked_in: Epoch,
+}
+
+impl StateRefresh {
+    fn new(chain: &Chain, refresh_epochs: u64) -> Self {
+        let state_of = chain.registry().slot().epoch(chain.network().preset());
+        let changes_without_blocks = chain.may_change_without_blocks();
+        Self { state_of, refresh_epochs, changes_without_blocks, is_asked: false, asked_in: state_of }
+    }
+
+    /// Whether a state is to be requested now. At most one request runs at a time, and one is made
+    /// in an epoch.
+    fn is_due(&self, epoch: Epoch, registry_changed: bool) -> bool {
+        let age = epoch.as_u64().saturating_sub(self.state_of.as_u64());
+        let is_wanted = chain::wants_newer_state(age, registry_changed || self.changes_without_blocks);
+        !self.is_asked && epoch > self.asked_in && (is_wanted || age >= self.refresh_epochs)
+    }
+}
+
 /// A capture while it is written.
 struct CaptureOutput {
     writer: CaptureWriter<BufWriter<File>>,
@@ -131,6 +167,7 @@ struct CaptureOutput {
     network: Arc<Network>,
     digests: ForkDigests,
     parents: MissingParents,
+    refresh: StateRefresh,
     summary: CaptureSummary,
 }
 
@@ -153,6 +190,7 @@ impl CaptureOutput {
         };
         let mut wanted: VecDeque<Root> = VecDeque::new();
         let mut fetches = FuturesUnordered::new();
+        let mut states = FuturesUnordered::new();
         let mut ended = Vec::new();
         tokio::pin!(stop);
         while !sources.all.is_empty() {
@@ -161,6 +199,14 @@ impl CaptureOutput {
                 && let Some(root) = wanted.pop_front()
             {
                 fetches.push(fetch(nodes, root));
+            }
+            let epoch = network.slot_at(clock::now().0).epoch(network.preset());
+            if let Some(nodes) = nodes
+                && self.refresh.is_due(epoch, self.parents.registry_changed)
+            {
+                (self.refresh.is_asked, self.refresh.asked_in) = (true, epoch);
+                let nodes = nodes.clone();
+                states.push(async move { (epoch, nodes.state_ssz(StateId::Head).await) });
             }
             let missing = tokio::select! {
                 () = &mut stop => break,
@@ -179,6 +225,14 @@ impl CaptureOutput {
                         None
                     }
                 },
+                Some((epoch, fetched)) = states.next() => {
+                    self.refresh.is_asked = false;
+                    match fetched {
+                        Ok(ssz) => self.state(&ssz, epoch)?,
+                        Err(error) => tracing::warn!(%error, "cannot fetch a newer state; it is requested again in the next epoch"),
+                    }
+                    None
+                }
                 (nth, event) = next_event(&mut sources.all) => match event {
                     Some(event) => self.event(event, sources.gossip.as_ref())?,
                     None => {
@@ -203,6 +257,16 @@ impl CaptureOutput {
             ended.join(" and "),
             self.out.display()
         )))
+    }
+
+    /// Writes a later state, which was requested in `epoch`.
+    fn state(&mut self, ssz: &[u8], epoch: Epoch) -> Result<(), WatcherError> {
+        self.writer.state(ssz).map_err(|error| failed(&self.out, error))?;
+        self.summary.states += 1;
+        self.refresh.state_of = epoch;
+        self.parents.registry_changed = false;
+        tracing::info!(%epoch, "recorded a newer state");
+        Ok(())
     }
 
     /// Writes an event. Returns the parent of a block if that is missing.
@@ -306,6 +370,7 @@ mod tests {
             network: chain.network().clone(),
             digests: chain.network().fork_digests(),
             parents: MissingParents::new(&chain),
+            refresh: StateRefresh::new(&chain, 64),
             summary: CaptureSummary::default(),
         };
         let (gossip_sender, gossip) = source("gossip");
@@ -328,5 +393,25 @@ mod tests {
         assert!(error.contains("gossip and event streams ended before the capture was stopped"), "{error}");
         assert_eq!(file.summary.blocks, 1);
         drop(stop);
+    }
+
+    /// The rule of a running watcher: four epochs after a state the next committees are uncertain
+    /// if something has changed. A request that fails is repeated in the next epoch.
+    #[test]
+    fn a_state_is_requested_when_a_running_watcher_would_fetch_one() {
+        let (chain, _) = small_capture();
+        let mut refresh = StateRefresh::new(&chain, 64);
+        let epoch = Epoch::new;
+        assert!(!refresh.changes_without_blocks);
+        let due: Vec<u64> = (0..70).filter(|nth| refresh.is_due(epoch(*nth), false)).collect();
+        assert_eq!(due, [64, 65, 66, 67, 68, 69], "nothing has changed");
+        let due: Vec<u64> = (0..7).filter(|nth| refresh.is_due(epoch(*nth), true)).collect();
+        assert_eq!(due, [4, 5, 6]);
+        (refresh.is_asked, refresh.asked_in) = (true, epoch(4));
+        assert!(!refresh.is_due(epoch(5), true), "one request at a time");
+        refresh.is_asked = false;
+        assert!(!refresh.is_due(epoch(4), true) && refresh.is_due(epoch(5), true), "one request in an epoch");
+        refresh.state_of = epoch(4);
+        assert!(!refresh.is_due(epoch(7), true) && refresh.is_due(epoch(8), true));
     }
 }

@@ -8,7 +8,7 @@
 
 use base::BoundedSet;
 use chain::Chain;
-use consensus::{Network, Root, SignedBlock, Slot};
+use consensus::{Network, RegistryChange, Root, SignedBlock, Slot};
 use verify::{MessageKind, RawMessage};
 
 /// Blocks that are remembered because they were recorded or asked for. This is about a day of
@@ -21,6 +21,8 @@ const ASKED_PER_SLOT: usize = 64;
 /// Remembers which blocks a recording has, and finds the missing parents.
 pub struct MissingParents {
     known: BoundedSet<Root>,
+    /// Whether a recorded block has an operation that can change the registry.
+    pub registry_changed: bool,
     /// Slot of the state. Blocks up to this slot are already part of it.
     state_slot: Slot,
     slot: Slot,
@@ -33,8 +35,14 @@ impl MissingParents {
     /// Creates the value for a recording that begins with the state of `chain`.
     pub fn new(chain: &Chain) -> Self {
         let head = chain.head();
-        let mut parents =
-            Self { known: BoundedSet::new(REMEMBERED), state_slot: head.slot, slot: Slot::new(0), asked: 0, refused: 0 };
+        let mut parents = Self {
+            known: BoundedSet::new(REMEMBERED),
+            registry_changed: false,
+            state_slot: head.slot,
+            slot: Slot::new(0),
+            asked: 0,
+            refused: 0,
+        };
         parents.known.insert(head.root);
         parents
     }
@@ -48,6 +56,7 @@ impl MissingParents {
         // A block that cannot be decoded is recorded anyway. A replay then reports why.
         let block = SignedBlock::from_ssz(message.origin.fork?, network.preset(), &message.bytes).ok()?;
         self.known.insert(block.root);
+        self.registry_changed |= block.registry_change == RegistryChange::Possible;
         let header = block.signed_header.message;
         // A block in the state's own slot or before it belongs to a branch that the state does not
         // know, so its parents are needed. If it is an epoch or more before the state, nothing that

@@ -12,7 +12,7 @@ use crate::inspect::count_incidents;
 use base::error_chain;
 use chain::{Chain, Progress, PubkeyCache};
 use clock::ReplayClock;
-use consensus::Spec;
+use consensus::{Epoch, Spec};
 use detect::DetectConfig;
 use detect::watch::SharedWatchState;
 use engine::metrics::Metrics;
@@ -25,7 +25,7 @@ use sources::convert::{ApiContent, MessageConverter, Refusal};
 use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use verify::{Verifier, VerifyConfig};
+use verify::{Verifier, VerifyConfig, slot_claimed};
 use watcher::WatcherError;
 use watcher::bootstrap;
 use watcher::datadir::DataDir;
@@ -85,6 +85,9 @@ pub struct ReplaySummary {
     pub by_kind: BTreeMap<String, u64>,
     /// Incidents in the data directory at the end, by kind and then by state.
     pub incidents: BTreeMap<evidence::Kind, BTreeMap<&'static str, u64>>,
+    /// Number of messages, and of votes in blocks, that were not judged because a state or blocks are
+    /// missing, by the epoch that they are about.
+    pub unjudged_in: BTreeMap<Epoch, u64>,
     /// Contradicting pairs beyond the number that is listed for one validator, epoch and kind.
     pub not_listed: u64,
 }
@@ -149,7 +152,11 @@ impl Replay {
         }
         if let Some(session) = &mut self.session {
             // No more messages will come, so nothing can wait any longer.
-            for message in session.clock.rest().into_iter().chain(session.late_validators.take()) {
+            let without_key = session.late_validators.take();
+            for slot in without_key.iter().filter_map(slot_claimed) {
+                *self.summary.unjudged_in.entry(slot.epoch(session.network.preset())).or_default() += 1;
+            }
+            for message in session.clock.rest().into_iter().chain(without_key) {
                 session.put(message, &mut self.summary)?;
             }
             session.flush(&mut self.summary)?;
@@ -478,6 +485,13 @@ fn first_damage(path: &Path, capture: &CaptureFile) -> Option<WatcherError> {
 }
 
 impl ReplaySummary {
+    /// The number of messages and votes in blocks that were not judged, and the first and the last epoch whose state
+    /// could tell the committees or validators that they need. `None` if all were judged.
+    pub fn unjudged(&self) -> Option<(u64, Epoch, Epoch)> {
+        let (first, last) = (self.unjudged_in.first_key_value()?.0, self.unjudged_in.last_key_value()?.0);
+        Some((self.unjudged_in.values().sum(), *first, *last))
+    }
+
     fn count(&mut self, what: &str) {
         *self.outcomes.entry(what.into()).or_default() += 1;
     }
@@ -505,6 +519,9 @@ fn spec_by_name(network: &str) -> Result<Spec, WatcherError> {
 pub(crate) fn note_processed(summary: &mut ReplaySummary, processed: &Processed) {
     for (_, _, _, outcome) in processed.reports.iter().filter(|row| row.3.is_final()) {
         summary.count(outcome.label());
+    }
+    for (epoch, count) in &processed.expired_in {
+        *summary.unjudged_in.entry(*epoch).or_default() += count;
     }
     summary.new_findings += processed.recorded.iter().filter(|one| one.first_time).count() as u64;
 }

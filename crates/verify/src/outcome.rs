@@ -1,7 +1,8 @@
 //! The result of each message, who is at fault if it is bad, and what is reported to gossipsub.
 
 use crate::{PeerBytes, Proposal, ProvenBlock, Signed, SlashingOp, Stated, Ticket, Vote};
-use consensus::MessageKind;
+use consensus::{Epoch, MessageKind};
+use std::collections::BTreeMap;
 
 /// The result of one message. Code that matches on it has no `_` arm, so that a new variant must be
 /// considered everywhere.
@@ -178,4 +179,7 @@ pub struct Verified {
     /// The outcomes of the parts of blocks. These parts are not messages, so they are not in the
     /// sum of `outcomes`.
     pub inner: Vec<(InnerKind, Outcome)>,
+    /// Number of votes by bits, those in blocks included, whose committees did not become known, by
+    /// the epoch of their target.
+    pub expired_in: BTreeMap<Epoch, u64>,
 }

@@ -171,6 +171,18 @@ pub(crate) fn only(contexts: &Contexts) -> Option<&Arc<Shuffling>> {
     }
 }
 
+/// The contexts of a vote with a known target, without the shufflings that are wrong: exactly one
+/// of them is confirmed by proven votes. The others are those of a registry that is too old, or
+/// that blocks told wrongly.
+pub(crate) fn only_confirmed(contexts: &Contexts, is_confirmed: impl Fn(&ShufflingId) -> bool) -> Option<Contexts> {
+    let Contexts::Certain(shufflings) = contexts else { return None };
+    let mut confirmed = shufflings.iter().filter(|shuffling| is_confirmed(&shuffling.id()));
+    match (confirmed.next(), confirmed.next()) {
+        (Some(only), None) => Some(Contexts::Certain(vec![only.clone()])),
+        _ => None,
+    }
+}
+
 /// Whether there is a shuffling with which the vote was not tried yet.
 pub(crate) fn has_untried(contexts: &Contexts, tried: &[ShufflingId]) -> bool {
     match contexts {
@@ -255,5 +267,25 @@ mod tests {
         assert_eq!(n_found(cache.of(&mut chain, &data, data.root(), Some(&first))), 1, "its own budget is used up");
         cache.of(&mut chain, &data, data.root(), Some(&second));
         assert_eq!(n_at_hand(&mut chain, &data, 2), 2, "the other peer's budget pays for it");
+    }
+
+    /// A registry that blocks told beside that of an old state: the one that most of a committee
+    /// confirms is the right one. If both seem confirmed, neither counts.
+    #[test]
+    fn what_votes_confirmed_is_certain_and_two_confirmed_are_not() {
+        let preset = consensus::Preset::MINIMAL;
+        let made = |n: u32| Arc::new(Shuffling::new(Epoch::new(3), root(1), root(2), Arc::new((0..n).collect()), &preset));
+        let (followed, of_state) = (made(63), made(64));
+        let certain = Contexts::Certain(vec![followed.clone(), of_state.clone()]);
+        let confirmed = |contexts: &Contexts, ids: &[ShufflingId]| match only_confirmed(contexts, |id| ids.contains(id)) {
+            Some(Contexts::Certain(found)) => Some(found.iter().map(|found| found.id()).collect::<Vec<_>>()),
+            Some(Contexts::Candidates(_) | Contexts::Unknown) => panic!("it is certain or nothing"),
+            None => None,
+        };
+        assert_eq!(confirmed(&certain, &[]), None);
+        assert_eq!(confirmed(&certain, &[followed.id()]), Some(vec![followed.id()]));
+        assert_eq!(confirmed(&certain, &[followed.id(), of_state.id()]), None);
+        let open = Contexts::Candidates(vec![followed.clone(), of_state]);
+        assert_eq!(confirmed(&open, &[followed.id()]), None, "the vote's branch is not known");
     }
 }

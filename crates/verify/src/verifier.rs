@@ -164,7 +164,7 @@ impl Verifier {
         self.prove_named(chain, &mut sorted, now, &mut collector);
         self.prove_parked_at_last(chain, now, &mut collector);
         for job in self.uncertain.take_all() {
-            collector.record(job.item, Outcome::Expired);
+            collector.expire(job);
         }
         for job in self.operations.take_waiting() {
             collector.record(job.item, Outcome::UnknownValidator);
@@ -214,7 +214,7 @@ impl Verifier {
         let epoch_ns = network.spec.slot_duration.as_nanos() as u64 * network.preset().slots_per_epoch;
         let oldest = now.0.saturating_sub(self.config.parking.wait_epochs.saturating_mul(epoch_ns));
         for job in self.uncertain.start_slot(Time(oldest)) {
-            collector.record(job.item, Outcome::Expired);
+            collector.expire(job);
         }
         true
     }

@@ -14,6 +14,7 @@
 
 use super::{Chain, FUTURE_EPOCHS};
 use crate::duties;
+use crate::follow::FollowContext;
 use crate::shufflings::{Asker, ComputeBudget, Found, Work};
 use crate::snapshot::PAST_EPOCHS;
 use crate::tree::Decision;
@@ -128,7 +129,7 @@ impl Chain {
         }
         let tip = *self.tree.ranked_tips(now, MAX_TIPS).first()?;
         let decision = self.tree.decision(tip, decision_slot(epoch, preset))?;
-        let candidates = duties::candidates(&self.registry, spec.fork_name_at(epoch), epoch);
+        let candidates = duties::candidates(&self.registry, self.follower.known(&decision.root), spec.fork_name_at(epoch), epoch);
         let first = epoch.start_slot(preset).as_u64();
         let slots = (first..first.saturating_add(preset.slots_per_epoch)).map(Slot::new);
         slots.map(|slot| duties::draw(&self.registry, spec, &candidates, decision.mix, slot)).collect()
@@ -144,7 +145,8 @@ impl Chain {
         }
         let next = now.epoch(self.preset()).saturating_add(1);
         if let Some(decision) = self.tree.decision(self.backed_head().root, decision_slot(next, self.preset())) {
-            self.shufflings.prepare(&self.registry, &self.network.spec.preset, next, decision);
+            let followed = self.followed_before(decision.root, next).and_then(|known| known.active_at(&self.registry, next));
+            self.shufflings.prepare(&self.registry, &self.network.spec.preset, next, decision, followed);
         }
     }
 
@@ -203,12 +205,15 @@ impl Chain {
     }
 
     fn shufflings_of(&mut self, epoch: Epoch, decision: Decision, odd: ComputeBudget, asker: &Asker) -> Found {
-        if self.exits.have_news_of(epoch, &self.network.spec.preset) {
-            self.forecast_exits();
-        }
         let effort = if self.is_near(epoch, decision) { ComputeBudget::Near } else { odd };
         let now = self.now();
-        self.shufflings.get(&self.registry, &self.network.spec.preset, epoch, decision, effort, asker, now)
+        let (context, preset) = (FollowContext { registry: &self.registry, spec: &self.network.spec }, &self.network.spec.preset);
+        let (follower, tree) = (&mut self.follower, &self.tree);
+        let followed = || {
+            let registry = follower.before(decision.root, epoch, tree, context)?;
+            registry.active_at(context.registry, epoch)
+        };
+        self.shufflings.get(&self.registry, preset, epoch, decision, followed, effort, asker, now)
     }
 
     /// Returns whether the epoch is about now and the decision belongs to a branch on which blocks

@@ -2,6 +2,7 @@
 
 use super::{Chain, contexts};
 use crate::chain::BlockFacts;
+use crate::follow::FollowContext;
 use crate::tree::{OrphanClaim, ProposerCheck, UncheckedBlock};
 use consensus::state::StateView;
 use consensus::{Root, Slot, ValidatorIndex};
@@ -15,7 +16,10 @@ impl Chain {
     pub fn proposer_on(&mut self, parent: &Root, slot: Slot) -> Option<ValidatorIndex> {
         let epoch = slot.epoch(self.preset());
         let decision = self.tree.decision(*parent, contexts::decision_slot(epoch, self.preset()))?;
-        self.duties.proposer(&self.registry, &self.network.spec, slot, decision.mix)
+        let context = FollowContext { registry: &self.registry, spec: &self.network.spec };
+        let (follower, tree) = (&mut self.follower, &self.tree);
+        let followed = || follower.before(decision.root, epoch, tree, context);
+        self.duties.proposer(&self.registry, &self.network.spec, slot, decision.mix, followed)
     }
 
     /// Returns whether a known block counts as part of the chain: its proposer built it in turn, or

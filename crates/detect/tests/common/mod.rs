@@ -5,8 +5,8 @@
 
 use chain::{BlockFacts, Chain, PubkeyCache};
 use consensus::{
-    AttestationData, AttesterSlashing, BeaconBlockHeader, Checkpoint, Epoch, ForkName, IndexedAttestation, RegistryChange, Root,
-    SignatureBytes, SignedBeaconBlockHeader, SignedBlock, Slot, ValidatorIndex, sha256,
+    AttestationData, AttesterSlashing, BeaconBlockHeader, Checkpoint, Epoch, ForkName, IndexedAttestation, RegistryChange,
+    RegistryRequests, Root, SignatureBytes, SignedBeaconBlockHeader, SignedBlock, Slot, ValidatorIndex, sha256,
 };
 use detect::monitor::MAX_STEP_BACK;
 use detect::watch::Labels;
@@ -59,6 +59,7 @@ pub fn block(slot: Slot, proposer: ValidatorIndex, parent_root: Root, word: &[u8
             proposer_slashings: Vec::new(),
             voluntary_exits: vec![],
             registry_change: RegistryChange::None,
+            registry_requests: RegistryRequests::default(),
         },
         fork: ForkName::Fulu,
         randao_proven: true,

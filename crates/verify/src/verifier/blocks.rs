@@ -10,11 +10,8 @@ use crate::decode::VoteByBits;
 use crate::parking::Job;
 use crate::{FirstSeen, Inclusion, InnerKind, Outcome, ProvenBlock, SourceKind, Time, forward};
 use base::BoundedMap;
-use chain::{BlockFacts, Chain};
-use consensus::{
-    Epoch, ForkName, Network, RegistryChange, Root, SignatureBytes, SignedBeaconBlockHeader, SignedBlock, Slot, ValidatorIndex,
-};
-use std::collections::HashSet;
+use chain::{BlockFacts, Chain, Extension};
+use consensus::{Epoch, ForkName, Network, Root, SignatureBytes, SignedBeaconBlockHeader, SignedBlock, Slot, ValidatorIndex};
 
 /// A block before the equation.
 pub(super) struct BlockJob {
@@ -221,19 +218,6 @@ fn reveal_claim(network: &Network, job: &BlockJob) -> SignatureClaim {
     SignatureClaim::randao_reveal(network, header.proposer_index, epoch, job.block.randao_reveal, job.heard.clone())
 }
 
-/// The validators that leave because of a block, in the order in which the block is processed:
-/// first the slashed ones, then the voluntary exits.
-fn exiting_validators(block: &SignedBlock) -> Vec<ValidatorIndex> {
-    let mut exiting: Vec<ValidatorIndex> =
-        block.proposer_slashings.iter().map(|slashing| slashing.signed_header_1.message.proposer_index).collect();
-    for slashing in &block.attester_slashings {
-        let second: HashSet<&ValidatorIndex> = slashing.attestation_2.attesting_indices.iter().collect();
-        exiting.extend(slashing.attestation_1.attesting_indices.iter().filter(|validator| second.contains(validator)));
-    }
-    exiting.extend(&block.voluntary_exits);
-    exiting
-}
-
 /// Processes a block whose proposer's signature is proven: extends the chain and passes on what the
 /// block contains.
 fn apply_block(
@@ -255,16 +239,16 @@ fn apply_block(
     };
     collector.record(item.inside(InnerKind::RandaoReveal), reveal);
     if randao_proven {
-        chain.extend(&BlockFacts {
+        let extension = chain.extend(&BlockFacts {
             root: block.root,
             slot: header.slot,
             parent_root: header.parent_root,
             proposer_index: header.proposer_index,
             randao_reveal: block.randao_reveal,
         });
-        if block.registry_change == RegistryChange::Possible {
-            chain.note_registry_change(header.slot);
-            chain.note_exits(block.root, header.slot, exiting_validators(&block));
+        match extension {
+            Extension::Attached | Extension::Known | Extension::Orphan { .. } => chain.note_registry_moves(&block, fork),
+            Extension::TooOld | Extension::Refused(_) => {}
         }
     }
     let included_in = Some(Inclusion { block: block.root, slot: header.slot });

@@ -158,10 +158,14 @@ impl Verifier {
             let attestation = job.vote.attestation();
             let aggregator = job.vote.aggregate().filter(|_| self.config.check_aggregators);
             let contexts = cache.of(chain, &attestation.data, job.data_root, job.asker());
-            let sure = up_to_date || resolve::only(contexts).is_some_and(|only| self.uncertain.confirmed.contains(&only.id()));
+            let confirmed = resolve::only_confirmed(contexts, |id| self.uncertain.confirmed.contains(id));
+            let sure = up_to_date || confirmed.is_some();
+            let contexts = confirmed.as_ref().unwrap_or(contexts);
             match resolve::by_bits(attestation, contexts, &mut job.tried, sure) {
                 Resolution::Invalid(reason) => collector.record(job.item, Outcome::Malformed(reason.into())),
                 Resolution::Later => self.park(job, collector),
+                // A deposit in a block has added a validator, and no state has named its key yet.
+                Resolution::Certain(only) if has_newcomer(chain, &only) => self.park(job, collector),
                 Resolution::Certain(only) => {
                     let members = only.members.as_slice();
                     if self.votes.contains_all(job.data_root, members)
@@ -180,6 +184,7 @@ impl Verifier {
                     pending.push(SubmittedVote { job, shuffling, vote, outer });
                 }
                 Resolution::Candidates(mut candidates) => {
+                    candidates.retain(|candidate| !has_newcomer(chain, candidate));
                     if chain.registry().has_related_keys() {
                         // Several related keys can have the same sum with a wrong shuffling, so a
                         // guess could accuse validators that did not sign.
@@ -309,6 +314,8 @@ impl Verifier {
             return false;
         }
         let contexts = cache.of(chain, &attestation.data, job.data_root, job.asker());
+        let confirmed = resolve::only_confirmed(contexts, |id| self.uncertain.confirmed.contains(id));
+        let contexts = confirmed.as_ref().unwrap_or(contexts);
         let Resolution::Certain(candidate) = resolve::by_bits(attestation, contexts, &mut Vec::new(), true) else { return false };
         if self.votes.is_second_vote(job.data_root, attestation.data.target.epoch, candidate.members.as_slice()) {
             return false;
@@ -341,6 +348,12 @@ impl Verifier {
             collector.record(job.item, Outcome::Refused(NoRoom::Evicted.label()));
         }
     }
+}
+
+/// Whether a member has no key because no state has named it yet.
+fn has_newcomer(chain: &Chain, candidate: &CommitteeCandidate) -> bool {
+    let n_known = chain.registry().len() as u64;
+    candidate.members.as_slice().last().is_some_and(|index| index.as_u64() >= n_known)
 }
 
 fn vote_claim(network: &Network, job: &Job, signers: CommitteeCandidate) -> SignatureClaim {

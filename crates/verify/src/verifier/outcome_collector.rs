@@ -1,6 +1,7 @@
 //! Collects the results of one call, so that each message gets exactly one outcome.
 
 use crate::batch::ProvenClaims;
+use crate::parking::Job;
 use crate::{InnerKind, MessageOutcome, Outcome, PeerBytes, Ticket, Verified};
 use consensus::MessageKind;
 
@@ -62,6 +63,12 @@ impl OutcomeCollector {
             Whose::Message { ticket, peer, kind } => self.outcomes.push((item.number, (ticket, peer, kind, outcome))),
             Whose::Inner(kind) => self.inner.push((item.number, kind, outcome)),
         }
+    }
+
+    /// Records that the committees of a vote did not become known.
+    pub(crate) fn expire(&mut self, job: Job) {
+        *self.verified.expired_in.entry(job.vote.attestation().data.target.epoch).or_default() += 1;
+        self.record(job.item, Outcome::Expired);
     }
 
     /// Adds everything that one equation proved.
