@@ -141,7 +141,7 @@ fn endpoints_that_agree_are_enough_and_are_asked_for_one_state() {
     let addresses = [url(earlier.serve()), url(later.serve())];
     let given: Vec<&str> = addresses.iter().map(String::as_str).collect();
     let running = Running::of(folder.command(&given));
-    running.wait_for("the checkpoint endpoints agree");
+    running.wait_for("checkpoint endpoints agree");
     running.wait_for("watching");
     let (status, _) = get_any(folder.api, "/healthz").expect("an answer");
     assert_eq!(status, 200);
@@ -180,6 +180,38 @@ fn endpoints_that_disagree_stop_the_start_with_both_named() {
         }
         assert!(!folder.data().join("state.ssz").exists());
     }
+}
+
+#[test]
+fn an_endpoint_that_claims_a_later_epoch_and_knows_nothing_else_is_not_believed() {
+    let network = recorded();
+    let (honest, liar) = (Endpoint::of(&network, 8, network.root), Endpoint::of(&network, 9, Root::repeat_byte(7)));
+    let (honest, liar) = (url(honest.serve()), url(liar.serve()));
+    let folder = Folder::new(&network);
+    let (code, told) = folder.run(&[&liar, &honest]);
+    assert_eq!(code, Some(USAGE), "{told}");
+    assert!(told.contains("cannot be compared") && told.contains(&honest) && told.contains(&liar), "{told}");
+    // A third one that agrees with one of them decides.
+    let third = Endpoint::of(&network, 8, network.root);
+    let running = Running::of(folder.command(&[&liar, &honest, &url(third.serve())]));
+    running.wait_for("the finalized block commits to the fetched state");
+    running.wait_for("watching");
+}
+
+#[test]
+fn a_damaged_state_of_the_last_run_is_fetched_again() {
+    let network = recorded();
+    let folder = Folder::new(&network);
+    let endpoint = Endpoint::of(&network, 8, network.root);
+    let address = url(endpoint.serve());
+    let running = Running::of(folder.command(&[&address]));
+    running.wait_for("watching");
+    assert_eq!(running.terminate(), Some(0));
+    std::fs::write(folder.data().join("state.ssz"), "<html>this is no state, but it is long enough to have a slot</html>")
+        .expect("writable");
+    let running = Running::of(folder.command(&[&address]));
+    running.wait_for("the state of the last run cannot be used");
+    running.wait_for("watching");
 }
 
 #[test]

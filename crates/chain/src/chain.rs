@@ -480,6 +480,31 @@ impl Chain {
     }
 }
 
+/// The block that a state belongs to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StateBlock {
+    /// In seconds since the Unix epoch.
+    pub genesis_time: u64,
+    /// Slot of the block.
+    pub slot: Slot,
+    pub root: Root,
+    /// Whether the block's root commits to this state. It does not if the state was carried on over
+    /// empty slots: then anything can be in it.
+    pub is_bound: bool,
+}
+
+/// Reads which block a state belongs to. Hashes the whole state, which takes seconds on mainnet.
+pub fn block_of_state(spec: &Spec, state_ssz: &[u8]) -> Result<StateBlock, ChainError> {
+    let view = parse(spec, state_ssz)?;
+    let header = view.latest_block_header();
+    Ok(StateBlock {
+        genesis_time: view.genesis_time(),
+        slot: header.slot,
+        root: view.latest_block_root(),
+        is_bound: header.state_root.is_zero(),
+    })
+}
+
 fn parse<'a>(spec: &Spec, state_ssz: &'a [u8]) -> Result<StateView<'a>, ChainError> {
     let read = fork_of_state(spec, state_ssz).and_then(|fork| StateView::parse(fork, &spec.preset, state_ssz));
     read.map_err(|error| match fork_version_in(state_ssz) {

@@ -38,7 +38,9 @@ mod snapshot;
 mod tree;
 mod weight;
 
-pub use chain::{BlockFacts, Chain, ChainStats, Contexts, Extension, HeadView, MAX_CANDIDATES, wants_newer_state};
+pub use chain::{
+    BlockFacts, Chain, ChainStats, Contexts, Extension, HeadView, MAX_CANDIDATES, StateBlock, block_of_state, wants_newer_state,
+};
 pub use error::ChainError;
 pub use pubkeys::{Progress, PubkeyCache, Stage};
 pub use punishable::SignedWith;

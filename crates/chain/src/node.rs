@@ -31,7 +31,7 @@ use consensus::{Checkpoint, DecodeError, ForkName, Root, SignedBlock, Slot, Spec
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
-use transport::BodyFormat;
+use transport::{BodyFormat, NodeResponse};
 
 const FINALITY: &str = "/eth/v1/beacon/states/head/finality_checkpoints";
 /// Maximum number of validators in one request.
@@ -92,6 +92,17 @@ impl NodeSet {
     pub async fn state_ssz(&self, id: StateId) -> Result<Vec<u8>, NodeError> {
         let path = format!("/eth/v2/debug/beacon/states/{id}");
         let answer = self.get(&path, BodyFormat::State, self.limits().state_bytes).await?;
+        Self::state_in(answer, path)
+    }
+
+    /// Like [`Self::state_ssz`], from one node only.
+    pub async fn state_ssz_of(&self, nth: usize, id: StateId) -> Result<Vec<u8>, NodeError> {
+        let path = format!("/eth/v2/debug/beacon/states/{id}");
+        let answer = self.get_from(nth, &path, BodyFormat::State, self.limits().state_bytes).await?;
+        Self::state_in(answer, path)
+    }
+
+    fn state_in(answer: NodeResponse, path: String) -> Result<Vec<u8>, NodeError> {
         if answer.is_json() {
             return Err(NodeError::malformed(
                 &answer.node,

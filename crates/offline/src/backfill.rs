@@ -15,7 +15,7 @@ use engine::Engine;
 use futures::{StreamExt as _, TryStreamExt as _};
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
-use verify::{RawMessage, Time};
+use verify::{Outcome, RawMessage, Time};
 use watcher::bootstrap::{self, Endpoints};
 use watcher::config::Config;
 use watcher::datadir::{DataDir, DataDirError};
@@ -204,13 +204,27 @@ impl Backfill<'_> {
             }
             self.summary.blocks += blocks.len() as u64;
             self.summary.judged.messages += blocks.len() as u64;
+            let (n_blocks, mut n_proven) = (blocks.len(), 0);
             // A slot at a time, because the votes in a block need the committees that the blocks
             // before it decide.
             for block in blocks {
                 let at = block.received_at;
                 self.reached = at;
                 let processed = self.engine.process(vec![block], at)?;
+                n_proven +=
+                    processed.reports.iter().filter(|row| matches!(row.3, Outcome::Proven { .. } | Outcome::Duplicate)).count();
                 note_processed(&mut self.summary.judged, &processed);
+            }
+            if n_proven < n_blocks {
+                tracing::warn!(
+                    from,
+                    to,
+                    n_blocks,
+                    n_proven,
+                    "not every block of these slots was proven; they are asked for again"
+                );
+                self.summary.without_blocks += to - from;
+                continue;
             }
             // A piece is noted as done only after its votes are on disk.
             self.done.add(from, to);

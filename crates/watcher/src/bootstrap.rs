@@ -9,14 +9,15 @@
 //! grows from the finalized state, so votes of both halves of a split can be resolved. The blocks
 //! after that state are fetched too. They are verified like any other block.
 
+use crate::checkpoint::{self, FinalizedState};
 use crate::config::Config;
 use crate::datadir::{DataDir, DataDirError};
 use crate::error::WatcherError;
-use crate::{checkpoint, network_folder};
+use crate::network_folder;
 use base::Backoff;
 use chain::node::{BlockId, NodeConfig, NodeError, NodeSet, StateId};
 use chain::{Chain, Progress, PubkeyCache};
-use consensus::{Checkpoint, Network, Root, Slot, Spec};
+use consensus::{Network, Root, Slot, Spec};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -78,9 +79,6 @@ pub async fn start(config: &Config, dir: Option<&DataDir>, endpoints: &Endpoints
         None => PubkeyCache::in_memory(),
     };
     let chain = load(first.spec, &first.ssz, &mut keys, &mut |_| ())?;
-    if let (Some(agreed), Some(checkpoints)) = (first.agreed, &endpoints.checkpoints) {
-        checkpoint::expect_block(checkpoints, chain.network(), agreed, chain.head().root).await?;
-    }
     if let Some(dir) = dir {
         dir.bind(chain.network())?;
         if !first.is_of_last_run {
@@ -94,8 +92,6 @@ pub async fn start(config: &Config, dir: Option<&DataDir>, endpoints: &Endpoints
 struct FirstState {
     spec: Spec,
     ssz: Vec<u8>,
-    /// The checkpoint whose block the state has to belong to.
-    agreed: Option<Checkpoint>,
     is_of_last_run: bool,
     node_away: bool,
 }
@@ -142,7 +138,7 @@ fn from_files(config: &Config, dir: Option<&DataDir>) -> Result<FirstState, Watc
         return Ok(last);
     }
     let spec = spec_without_node(config, dir)?;
-    Ok(FirstState { spec, ssz, agreed: None, is_of_last_run: false, node_away: false })
+    Ok(FirstState { spec, ssz, is_of_last_run: false, node_away: false })
 }
 
 /// Reads the genesis validators root and the slot at the beginning of a state. They have the same
@@ -161,17 +157,39 @@ async fn from_checkpoints(config: &Config, dir: Option<&DataDir>, checkpoints: &
         Some(spec) => spec,
         None => checkpoints.config_spec().await?,
     };
-    let agreed = checkpoint::agreed(checkpoints, &spec.preset).await?;
-    if let Some(last) = last_state(config, dir)?
-        && let Some((_, slot)) = state_head(&last.ssz)
-        && slot.epoch(&spec.preset).saturating_add(RECENT_EPOCHS) >= agreed.epoch
-    {
-        tracing::info!(%slot, finalized = %agreed.epoch, "the state of the last run is recent enough; none is fetched");
-        return Ok(FirstState { spec, ..last });
+    if let Some(last) = recent_state(config, dir, checkpoints, &spec).await? {
+        return Ok(last);
     }
-    tracing::info!(epoch = %agreed.epoch, root = %agreed.root, "fetching the finalized state");
-    let ssz = checkpoints.state_ssz(StateId::Finalized).await?;
-    Ok(FirstState { spec, ssz, agreed: Some(agreed), is_of_last_run: false, node_away: false })
+    tracing::info!("fetching the finalized state");
+    let FinalizedState { ssz, block } = checkpoint::finalized_state(checkpoints, &spec).await?;
+    tracing::info!(slot = %block.slot, root = %block.root, "the finalized block commits to the fetched state");
+    Ok(FirstState { spec, ssz, is_of_last_run: false, node_away: false })
+}
+
+/// Reads the state of the last run if it is hardly older than finality and no endpoint has another
+/// block in its place.
+async fn recent_state(
+    config: &Config,
+    dir: Option<&DataDir>,
+    checkpoints: &NodeSet,
+    spec: &Spec,
+) -> Result<Option<FirstState>, WatcherError> {
+    let Some(last) = last_state(config, dir)? else { return Ok(None) };
+    let block = match chain::block_of_state(spec, &last.ssz) {
+        Ok(block) => block,
+        Err(error) => {
+            tracing::warn!(%error, "the state of the last run cannot be used; another one is fetched");
+            return Ok(None);
+        }
+    };
+    let finalized = checkpoint::finalized_epoch(checkpoints, &spec.preset).await?;
+    let epoch = block.slot.epoch(&spec.preset);
+    let is_recent = epoch.saturating_add(RECENT_EPOCHS) >= finalized && epoch <= finalized;
+    if !is_recent || checkpoint::is_contradicted(checkpoints, block.slot, block.root).await {
+        return Ok(None);
+    }
+    tracing::info!(slot = %block.slot, %finalized, "the state of the last run is recent enough; none is fetched");
+    Ok(Some(FirstState { spec: spec.clone(), ..last }))
 }
 
 /// Loads a chain from a state. Progress is reported to `on_progress`, and every two seconds to the
@@ -325,14 +343,14 @@ async fn from_node(config: &Config, dir: Option<&DataDir>, nodes: &NodeSet) -> R
         Some(spec) => spec,
         None => nodes.config_spec().await?,
     };
-    Ok(FirstState { spec, ssz: state_of(nodes).await?, agreed: None, is_of_last_run: false, node_away: false })
+    Ok(FirstState { spec, ssz: state_of(nodes).await?, is_of_last_run: false, node_away: false })
 }
 
 /// Reads the state of the last run, if there is one.
 fn last_state(config: &Config, dir: Option<&DataDir>) -> Result<Option<FirstState>, WatcherError> {
     let Some(dir) = dir.filter(|dir| dir.state_path().is_file()) else { return Ok(None) };
     let (spec, ssz) = (spec_without_node(config, Some(dir))?, read_state(&dir.state_path())?);
-    Ok(Some(FirstState { spec, ssz, agreed: None, is_of_last_run: true, node_away: false }))
+    Ok(Some(FirstState { spec, ssz, is_of_last_run: true, node_away: false }))
 }
 
 fn spec_without_node(config: &Config, dir: Option<&DataDir>) -> Result<Spec, WatcherError> {

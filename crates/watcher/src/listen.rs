@@ -192,14 +192,16 @@ pub fn log_event(event: &SourceEvent) {
     }
 }
 
-/// Logs an event about a peer. Connections and goodbyes are logged at level info. What peers report
-/// about themselves twice a minute is logged at level debug.
+/// Logs an event about a peer. Goodbyes are logged at level info, the rest at level debug, because
+/// strangers come and go as often as they like, and must not fill the log.
 fn log_peer(event: &PeerEvent) {
     match &event.what {
-        PeerEventKind::Connected { .. } | PeerEventKind::Disconnected { .. } | PeerEventKind::Goodbye { .. } => {
-            tracing::info!(peer = %event.peer, what = ?event.what, "peer");
-        }
-        PeerEventKind::Agent { .. } | PeerEventKind::Status { .. } | PeerEventKind::Metadata { .. } => {
+        PeerEventKind::Goodbye { .. } => tracing::info!(peer = %event.peer, what = ?event.what, "peer"),
+        PeerEventKind::Connected { .. }
+        | PeerEventKind::Disconnected { .. }
+        | PeerEventKind::Agent { .. }
+        | PeerEventKind::Status { .. }
+        | PeerEventKind::Metadata { .. } => {
             tracing::debug!(peer = %event.peer, what = ?event.what, "peer");
         }
     }

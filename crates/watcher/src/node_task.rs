@@ -6,8 +6,9 @@
 
 use crate::datadir::DataDir;
 use crate::engine_thread::Input;
+use crate::error::WatcherError;
 use crate::inputs::Inputs;
-use crate::{bootstrap, clock};
+use crate::{bootstrap, checkpoint, clock};
 use base::BoundedMap;
 use chain::node::{BlockId, NodeSet, StateId};
 use consensus::{Epoch, Network, Root, Slot};
@@ -213,16 +214,23 @@ impl NodeTask {
     }
 
     async fn fetch_state(&self) -> bool {
-        let id = match self.role {
-            NodeRole::Own => StateId::Head,
-            NodeRole::Checkpoint => StateId::Finalized,
-        };
         let Some(nodes) = &self.nodes else { return false };
-        match nodes.state_ssz(id).await {
-            Ok(state) => {
-                if let Err(error) = self.dir.write_state(&state) {
+        let fetched = match self.role {
+            // The head's state is not kept: after a restart in a split it could not resolve the
+            // votes of the other half.
+            NodeRole::Own => nodes.state_ssz(StateId::Head).await.map_err(WatcherError::Node),
+            NodeRole::Checkpoint => {
+                let fetched = checkpoint::finalized_state(nodes, &self.network.spec).await.map(|state| state.ssz);
+                if let Ok(state) = &fetched
+                    && let Err(error) = self.dir.write_state(state)
+                {
                     tracing::warn!(%error, "a newer state is used but not kept; the next start begins with an older one");
                 }
+                fetched
+            }
+        };
+        match fetched {
+            Ok(state) => {
                 let _ = self.queue.send(Input::State(state)).await;
                 true
             }

@@ -149,6 +149,21 @@ impl GossipSection {
                 "discovery listens on one UDP address of IPv4, one of IPv6, or one of both; give these, or set `enabled = false`";
             wrong("gossip.discovery.listen", text.into());
         }
+        for (nth, ip) in self.discovery.external.iter().enumerate() {
+            let path = format!("gossip.discovery.external[{nth}]");
+            let family = if ip.is_ipv4() { n_ip4 } else { n_ip6 };
+            let is_second = self.discovery.external[..nth].iter().any(|other| other.is_ipv4() == ip.is_ipv4());
+            if ip.is_unspecified() || ip.is_multicast() || (ip.is_loopback() && !self.discovery.private_addresses) {
+                wrong(&path, format!("nobody can reach {ip}: give the address at which others see this machine or its router"));
+            } else if family == 0 {
+                wrong(
+                    &path,
+                    format!("{ip} is of a family that `gossip.discovery.listen` does not listen on: add a socket there"),
+                );
+            } else if is_second {
+                wrong(&path, format!("{ip} is a second address of its family, and a record has one: give one of each"));
+            }
+        }
         if self.data_column_subnets > MAX_DATA_COLUMN_SUBNETS {
             let text = format!("{} is too many; there are {MAX_DATA_COLUMN_SUBNETS}", self.data_column_subnets);
             wrong("gossip.data_column_subnets", text);
