@@ -46,6 +46,11 @@ const FOUND_QUEUE: usize = 1024;
 const QUERY_PAUSE: Duration = Duration::from_secs(5);
 /// The same while no peers are wanted.
 const IDLE_QUERY_PAUSE: Duration = Duration::from_secs(60);
+/// Greatest duration of a query. One that meets invented records waits for each of them, so that
+/// with discv5's minute few queries would hold us up for ever.
+const QUERY_TIMEOUT: Duration = Duration::from_secs(15);
+/// Nodes that a query asks at a time.
+const QUERY_PARALLELISM: usize = 5;
 /// Interval at which the epoch is looked at.
 const TICK: Duration = Duration::from_secs(1);
 /// Nodes that a query returns.
@@ -254,7 +259,7 @@ impl Discovery {
 
 fn options(config: &DiscoveryConfig, listen: ListenConfig) -> discv5::Config {
     let mut options = ConfigBuilder::new(listen);
-    options.incoming_bucket_limit(INCOMING_PER_BUCKET);
+    options.incoming_bucket_limit(INCOMING_PER_BUCKET).query_timeout(QUERY_TIMEOUT).query_parallelism(QUERY_PARALLELISM);
     if !config.external.is_empty() {
         options.disable_enr_update();
     }

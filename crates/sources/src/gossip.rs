@@ -105,12 +105,12 @@ pub struct GossipConfig {
     pub listen: Vec<Multiaddr>,
     /// Peers that are dialled again whenever they are not connected.
     pub peers: Vec<PeerAddress>,
-    /// Greatest number of peers that are not configured. A tenth more are connected for a few
-    /// seconds, until `selection` says who goes.
+    /// Greatest number of peers that are not configured. A tenth of the places is for newcomers:
+    /// when it is taken too, `selection` says who goes.
     pub max_peers: usize,
     /// How many connections one address and one prefix may have. Configured peers are free of it.
     pub address_limit: AddressLimit,
-    /// Who goes when there are more peers than places.
+    /// Who goes when the places are taken.
     pub selection: Arc<dyn PeerSelection>,
     /// How long a newcomer may show what it is worth before `selection` looks at it.
     pub newcomer: Duration,

@@ -418,6 +418,20 @@ async fn strangers_are_taken_up_to_a_limit() {
     assert_eq!(a.control.peers().iter().filter(|info| info.connected).count(), 1);
 }
 
+#[tokio::test]
+async fn a_configured_peer_may_be_reached_by_quic_over_ipv6() {
+    let network = fulu();
+    let quic = GossipConfig { listen: vec!["/ip6/::1/udp/0/quic-v1".parse().unwrap()], ..config(&[]) };
+    let a = post(quic, &network).await;
+    let mut b = post(config(&[&a]), &network).await;
+    a.meet(&b).await;
+    let subnet = topic(&network, MessageKind::Attestation { subnet: 5 });
+    a.control.publish(subnet, &ssz(240, 1)).await.unwrap();
+    assert_eq!(b.next_message().await.raw.bytes, ssz(240, 1));
+    let info = b.until(&a, |info| info.connected).await;
+    assert!(info.address.starts_with("/ip6/::1/udp/"), "{info:?}");
+}
+
 /// Two watchers of one operator, connected to each other and to the same node.
 #[tokio::test]
 async fn two_listeners_and_their_node_stay_connected() {

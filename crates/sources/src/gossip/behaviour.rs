@@ -34,9 +34,6 @@ const MAX_PENDING_CONNECTIONS: u32 = 256;
 const MAX_CONNECTIONS_PER_PEER: u32 = 2;
 /// Streams of one connection at a time. A node needs two for gossip, and a few for requests.
 const MAX_STREAMS: u32 = 128;
-/// Connections beyond the places that are taken so that a newcomer can show what it is worth: one
-/// for this number of places.
-const NEWCOMERS: usize = 10;
 /// gossipsub's part of a topic's peers that receive IHAVE.
 const MAX_GOSSIP_FACTOR: f64 = 0.25;
 /// The same as a number of peers.
@@ -59,6 +56,11 @@ pub(super) struct NodeBehaviour {
     pub blocks_by_root: request_response::Behaviour<RpcCodec>,
     /// Requests for data that this node does not keep.
     pub data: request_response::Behaviour<RpcCodec>,
+}
+
+/// Places of `max_peers` that are kept free, so that a newcomer can show what it is worth.
+pub(super) const fn newcomers(max_peers: usize) -> usize {
+    max_peers / 10
 }
 
 /// Places of `max_peers` that are kept for peers that we dial, and as many for peers that dial us.
@@ -117,13 +119,12 @@ fn node(
     let places = |n: usize| Some(u32::try_from(n).unwrap_or(u32::MAX));
     // The rest is kept for the peers that we choose.
     let inbound = if config.discovery.is_some() { config.max_peers - reserved(config.max_peers) } else { config.max_peers };
-    let newcomers = config.max_peers / NEWCOMERS;
     let mut limits = connection_limits::Behaviour::new(
         ConnectionLimits::default()
             .with_max_pending_incoming(Some(MAX_PENDING_CONNECTIONS))
             .with_max_pending_outgoing(Some(MAX_PENDING_CONNECTIONS))
-            .with_max_established(places(config.max_peers.saturating_add(newcomers)))
-            .with_max_established_incoming(places(inbound.saturating_add(newcomers)))
+            .with_max_established(places(config.max_peers))
+            .with_max_established_incoming(places(inbound))
             .with_max_established_per_peer(Some(MAX_CONNECTIONS_PER_PEER)),
     );
     for peer in config.peers.iter().filter_map(|target| target.peer.as_ref()) {

@@ -1,7 +1,7 @@
-//! Which peers are kept when there are more than places.
+//! Which peers are kept when the places are taken.
 //!
-//! A few connections more than there are places are taken, so that a newcomer can show what it is
-//! worth. Then one rule, the trait [`PeerSelection`], says who goes.
+//! A tenth of the places is for newcomers, so that they can show what they are worth. When these
+//! places are taken too, one rule, the trait [`PeerSelection`], says who goes.
 
 use libp2p::PeerId;
 use std::cmp::Reverse;
@@ -28,7 +28,7 @@ pub struct Candidate {
     pub attestation_subnets: u64,
 }
 
-/// Chooses who goes when there are more peers than places.
+/// Chooses who goes when the places are taken.
 pub trait PeerSelection: fmt::Debug + Send + Sync {
     /// Returns up to `n_surplus` of the candidates, which are then disconnected. Configured peers
     /// and peers that have just connected are no candidates.

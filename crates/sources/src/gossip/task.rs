@@ -1,7 +1,7 @@
 //! The task that owns the libp2p node. It takes the next event and applies it.
 
 use super::admission::Refused;
-use super::behaviour::{self, HISTORY_HEARTBEATS, NodeBehaviour, NodeBehaviourEvent, reserved};
+use super::behaviour::{self, HISTORY_HEARTBEATS, NodeBehaviour, NodeBehaviourEvent, newcomers, reserved};
 use super::block_requests::{BlockCommand, BlockExchange, ByWhat};
 use super::peer_book::{BookLimits, PeerBook, Prefix};
 use super::peers::{Pauses, Peer, Peers};
@@ -591,7 +591,7 @@ impl GossipTask {
     fn drop_surplus(&mut self, now: Instant) {
         let others = self.peers.connected.iter().filter(|(id, peer)| peer.closing.is_none() && !self.peers.is_configured(id));
         let others: Vec<(PeerId, &Peer)> = others.map(|(id, peer)| (*id, peer)).collect();
-        let n_surplus = others.len().saturating_sub(self.config.max_peers);
+        let n_surplus = others.len().saturating_sub(self.config.max_peers - newcomers(self.config.max_peers));
         if n_surplus == 0 {
             return;
         }
