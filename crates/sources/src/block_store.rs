@@ -30,7 +30,10 @@
 //!
 //! **Bounds.** [`StoreLimits::bytes`] in total: the oldest epoch is deleted when more is held.
 //! [`MAX_PER_SLOT`] blocks of a slot and [`MAX_PER_PROPOSER`] of one proposer in it, because the
-//! owner of one key can sign any number of blocks. No block of a slot that has not begun.
+//! owner of one key can sign any number of blocks. [`MAX_SLOT_BYTES`] of one slot. Whoever owns a key
+//! can sign a block out of turn and is not slashed for it, so such blocks, and those of which it is not
+//! known, get half of that, and none of them is kept while the store is half full. No block of a slot
+//! that has not begun.
 //!
 //! Price: a kept block costs the thread that keeps it about a millisecond for compression. Nothing
 //! is synced to disk, so a power failure can lose the last blocks.
@@ -54,6 +57,8 @@ const SLACK_EPOCHS: u64 = 2;
 pub const MAX_PER_SLOT: usize = 8;
 /// Greatest number of kept blocks of one proposer in one slot.
 pub const MAX_PER_PROPOSER: usize = 2;
+/// Greatest number of bytes of the kept blocks of one slot. The largest block fits in half of it.
+pub const MAX_SLOT_BYTES: usize = 2 * MAX_CHUNK_LEN;
 const MAGIC: &[u8; 8] = b"SWBLOCK\x01";
 const SUFFIX: &str = "blocks";
 /// Length of a record's head in bytes.
@@ -102,6 +107,9 @@ pub struct NewBlock<'a> {
     pub root: Root,
     pub parent: Root,
     pub proposer: ValidatorIndex,
+    /// Whether it is known to count as part of the chain: its proposer built it in turn, or enough
+    /// stake voted for it.
+    pub is_in_turn: bool,
     pub digest: ForkDigest,
     pub ssz: &'a [u8],
 }
@@ -113,7 +121,8 @@ pub enum Kept {
     Known,
     /// Its epoch is older than the kept ones, or its slot has not begun.
     OutOfRange,
-    /// There are as many blocks of its slot, or of its proposer in this slot, as are kept.
+    /// There are as many blocks or bytes of its slot, or of its proposer in this slot, as are kept, or
+    /// the store is too full for a block that may be out of turn.
     TooMany,
 }
 
@@ -223,18 +232,26 @@ impl BlockStore {
             return Ok(Kept::OutOfRange);
         }
         let epoch = self.epoch(block.slot);
+        let (max_blocks, max_slot_bytes, max_bytes) = if block.is_in_turn {
+            (MAX_PER_SLOT, MAX_SLOT_BYTES, u64::MAX)
+        } else {
+            (MAX_PER_SLOT / 2, MAX_SLOT_BYTES / 2, self.0.limits.bytes / 2)
+        };
         {
             let index = self.index();
             if index.by_root.contains_key(&block.root) {
                 return Ok(Kept::Known);
             }
             let of_proposer = index.per_proposer.get(&(block.slot, block.proposer)).copied().unwrap_or(0);
-            if index.at_slot(block.slot).count() >= MAX_PER_SLOT || of_proposer >= MAX_PER_PROPOSER {
+            if index.at_slot(block.slot).count() >= max_blocks || of_proposer >= MAX_PER_PROPOSER {
                 return Ok(Kept::TooMany);
             }
         }
         self.drop_oldest(self.oldest_epoch(now))?;
         let chunk = chunk_of(block.ssz)?;
+        if self.index().slot_bytes(block.slot) + chunk.len() > max_slot_bytes || self.bytes() > max_bytes {
+            return Ok(Kept::TooMany);
+        }
         let path = self.path(epoch);
         let at = append(&path, block, &chunk)?;
         let mut index = self.index();
@@ -411,6 +428,10 @@ impl Index {
         self.by_slot.range((slot, Root::ZERO)..=(slot, Root::repeat_byte(0xff)))
     }
 
+    fn slot_bytes(&self, slot: Slot) -> usize {
+        self.at_slot(slot).filter_map(|(_, root)| self.by_root.get(root)).map(|location| location.len).sum()
+    }
+
     fn forget(&mut self, is_gone: impl Fn(&BlockLocation) -> bool) {
         self.by_root.retain(|_, location| !is_gone(location));
         let Self { by_root, by_slot, per_proposer, .. } = self;
@@ -563,6 +584,7 @@ mod tests {
             root: root(slot),
             parent: root(slot - 1),
             proposer: ValidatorIndex::new(slot),
+            is_in_turn: true,
             digest: ForkDigest([1, 2, 3, 4]),
             ssz,
         }
@@ -700,6 +722,27 @@ mod tests {
             }
         }
         assert_eq!((kept[0], kept[0] + kept[1] + 1), (MAX_PER_PROPOSER, MAX_PER_SLOT));
+    }
+
+    #[test]
+    fn blocks_out_of_turn_leave_room_and_do_not_displace_history() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = BlockStore::open(dir.path(), StoreLimits { bytes: 20_000, ..LIMITS }).unwrap();
+        let others = |slot: u64, nth: u64| NewBlock {
+            root: long(slot * 100 + nth),
+            proposer: ValidatorIndex::new(1_000 + nth),
+            is_in_turn: false,
+            ..block(slot, &[1; 64])
+        };
+        let now = Slot::new(100);
+        let n_kept = (0..20).filter(|nth| store.keep(&others(1, *nth), now).unwrap() == Kept::New).count();
+        assert_eq!(n_kept, MAX_PER_SLOT / 2);
+        assert_eq!(store.keep(&block(1, &ssz(1)), now).unwrap(), Kept::New, "that of the chain has a place");
+        for slot in 2..=80 {
+            (0..4).for_each(|nth| drop(store.keep(&others(slot, nth), now)));
+        }
+        assert!(store.bytes() < 11_000 && store.contains(&root(1)), "{} bytes", store.bytes());
+        assert_eq!(store.keep(&block(81, &ssz(81)), now).unwrap(), Kept::New);
     }
 
     #[test]
