@@ -280,31 +280,33 @@ impl BlockStore {
         self.epoch(now).saturating_sub(KEPT_EPOCHS + SLACK_EPOCHS)
     }
 
-    /// Deletes the epochs before `oldest`, and further ones while there are too many bytes.
+    /// Deletes the epochs before `oldest`, and further ones while there are too many bytes. A file that
+    /// cannot be deleted counts as before, and the next ones go in its place.
+    ///
+    /// # Errors
+    ///
+    /// Fails if a file cannot be deleted and there are too many bytes therefore.
     fn drop_oldest(&self, oldest: u64) -> io::Result<()> {
-        let mut dropped = Vec::new();
-        {
+        let (mut next, mut failed) = (0, None);
+        loop {
             let mut index = self.index();
-            while let Some((epoch, _)) = index.epochs.first_key_value()
-                && (*epoch < oldest || index.epochs.values().sum::<u64>() > self.0.limits.bytes)
-            {
-                let epoch = *epoch;
-                index.epochs.remove(&epoch);
-                index.forget(|location| location.epoch == epoch);
-                dropped.push(epoch);
+            let is_full = index.epochs.values().sum::<u64>() > self.0.limits.bytes;
+            let Some(epoch) = index.epochs.range(next..).next().map(|(epoch, _)| *epoch) else {
+                return if is_full { failed.map_or(Ok(()), Err) } else { Ok(()) };
+            };
+            if epoch >= oldest && !is_full {
+                return Ok(());
             }
-            if !dropped.is_empty() {
-                let head = index.head;
-                index.follow(head);
-            }
-        }
-        for epoch in dropped {
+            index.forget(|location| location.epoch == epoch);
+            let head = index.head;
+            index.follow(head);
+            drop(index);
             match fs::remove_file(self.path(epoch)) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-                Ok(()) | Err(_) => {}
+                Err(error) if error.kind() != io::ErrorKind::NotFound => failed = Some(error),
+                Ok(()) | Err(_) => drop(self.index().epochs.remove(&epoch)),
             }
+            next = epoch.saturating_add(1);
         }
-        Ok(())
     }
 
     /// Names the head of the branch that is served by range.
@@ -491,16 +493,13 @@ fn append(path: &Path, block: &NewBlock<'_>, chunk: &[u8]) -> io::Result<u64> {
     record.extend_from_slice(&sum);
     record.extend_from_slice(chunk);
     let mut file = OpenOptions::new().create(true).append(true).open(path)?;
-    let mut at = file.metadata()?.len();
-    if at == 0 {
-        file.write_all(MAGIC)?;
-        at = MAGIC.len() as u64;
-    }
-    if let Err(error) = file.write_all(&record) {
-        file.set_len(at)?;
+    let before = file.metadata()?.len();
+    let magic = if before == 0 { &MAGIC[..] } else { &[] };
+    if let Err(error) = file.write_all(magic).and_then(|()| file.write_all(&record)) {
+        file.set_len(before)?;
         return Err(error);
     }
-    Ok(at)
+    Ok(before + magic.len() as u64)
 }
 
 fn epoch_of(path: &Path) -> Option<u64> {
@@ -722,6 +721,22 @@ mod tests {
             }
         }
         assert_eq!((kept[0], kept[0] + kept[1] + 1), (MAX_PER_PROPOSER, MAX_PER_SLOT));
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_deleted_stays_within_the_bound() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = BlockStore::open(dir.path(), StoreLimits { bytes: 5_000, ..LIMITS }).unwrap();
+        // A folder is no file that can be deleted.
+        let stuck = dir.path().join("0000000000.blocks");
+        fs::create_dir(&stuck).unwrap();
+        store.index().epochs.insert(0, 2_000);
+        for slot in 8..=250 {
+            assert_eq!(store.keep(&block(slot, &[slot as u8; 64]), Slot::new(slot)).unwrap(), Kept::New, "{slot}");
+        }
+        let len: u64 = store.index().epochs.values().sum();
+        assert!(stuck.exists() && store.index().epochs[&0] == 2_000 && len < 7_000, "{len}");
+        assert!(!store.contains(&root(8)) && store.contains(&root(250)));
     }
 
     #[test]
