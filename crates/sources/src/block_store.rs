@@ -38,6 +38,7 @@
 //! Price: a kept block costs the thread that keeps it about a millisecond for compression. Nothing
 //! is synced to disk, so a power failure can lose the last blocks.
 
+use base::BoundedSet;
 use consensus::{ForkDigest, Root, Slot, ValidatorIndex};
 use prometheus::{IntCounterVec, Opts};
 use sha2::{Digest as _, Sha256};
@@ -59,6 +60,8 @@ pub const MAX_PER_SLOT: usize = 8;
 pub const MAX_PER_PROPOSER: usize = 2;
 /// Greatest number of bytes of the kept blocks of one slot. The largest block fits in half of it.
 pub const MAX_SLOT_BYTES: usize = 2 * MAX_CHUNK_LEN;
+/// Proven blocks that were not kept, of which the store knows that.
+const MAX_REFUSED: usize = 1024;
 const MAGIC: &[u8; 8] = b"SWBLOCK\x01";
 const SUFFIX: &str = "blocks";
 /// Length of a record's head in bytes.
@@ -150,11 +153,10 @@ struct Shared {
     index: Mutex<Index>,
     /// Blocks that were to be kept, by result.
     outcomes: IntCounterVec,
-    /// Changes with each block that is kept.
+    /// Changes with each block that is kept or refused.
     kept: watch::Sender<()>,
 }
 
-#[derive(Default)]
 struct Index {
     by_root: HashMap<Root, BlockLocation>,
     by_slot: BTreeSet<(Slot, Root)>,
@@ -162,6 +164,8 @@ struct Index {
     per_proposer: BTreeMap<(Slot, ValidatorIndex), usize>,
     /// Bytes of each epoch's file.
     epochs: BTreeMap<u64, u64>,
+    /// Blocks for which there was no room.
+    refused: BoundedSet<Root>,
     head: Root,
     /// The head and its ancestors, down to the first one whose parent is not kept.
     canonical: BTreeMap<Slot, Root>,
@@ -186,7 +190,7 @@ impl BlockStore {
     /// of a file is removed, and so is the content of a file of another format: peers have it.
     pub fn open(dir: &Path, limits: StoreLimits) -> io::Result<Self> {
         fs::create_dir_all(dir)?;
-        let mut index = Index::default();
+        let mut index = Index::new();
         for entry in fs::read_dir(dir)? {
             let path = entry?.path();
             let Some(epoch) = epoch_of(&path) else { continue };
@@ -222,6 +226,10 @@ impl BlockStore {
     /// writes to disk, so an async task must not make it.
     pub fn keep(&self, block: &NewBlock<'_>, now: Slot) -> io::Result<Kept> {
         let result = self.try_to_keep(block, now);
+        if matches!(result, Ok(Kept::TooMany) | Err(_)) {
+            self.index().refused.insert(block.root);
+            self.0.kept.send_replace(());
+        }
         self.0.outcomes.with_label_values(&[result.as_ref().map_or("failed", |kept| kept.label())]).inc();
         result
     }
@@ -302,7 +310,10 @@ impl BlockStore {
             index.follow(head);
             drop(index);
             match fs::remove_file(self.path(epoch)) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => failed = Some(error),
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    tracing::debug!(%error, epoch, "a file of old blocks cannot be deleted");
+                    failed = Some(error);
+                }
                 Ok(()) | Err(_) => drop(self.index().epochs.remove(&epoch)),
             }
             next = epoch.saturating_add(1);
@@ -356,15 +367,21 @@ impl BlockStore {
         later.filter_map(|(_, root)| index.by_root.get(root)).copied().collect()
     }
 
+    fn is_proven(&self, root: &Root) -> bool {
+        let index = self.index();
+        index.by_root.contains_key(root) || index.refused.contains(root)
+    }
+
     pub fn contains(&self, root: &Root) -> bool {
         self.index().by_root.contains_key(root)
     }
 
-    /// Waits until a block is kept.
-    pub async fn until_kept(&self, root: &Root) {
+    /// Waits until a block is kept, or has been refused for want of room. Either way its signature is
+    /// proven.
+    pub async fn until_proven(&self, root: &Root) {
         let mut changes = self.0.kept.subscribe();
         // The sender is dropped with the store only, which this call borrows.
-        let _ = changes.wait_for(|()| self.contains(root)).await;
+        let _ = changes.wait_for(|()| self.is_proven(root)).await;
     }
 
     pub fn len(&self) -> usize {
@@ -421,6 +438,18 @@ impl BlockStore {
 }
 
 impl Index {
+    fn new() -> Self {
+        Self {
+            by_root: HashMap::new(),
+            by_slot: BTreeSet::new(),
+            per_proposer: BTreeMap::new(),
+            epochs: BTreeMap::new(),
+            refused: BoundedSet::new(MAX_REFUSED),
+            head: Root::ZERO,
+            canonical: BTreeMap::new(),
+        }
+    }
+
     fn insert(&mut self, location: BlockLocation) {
         self.by_slot.insert((location.slot, location.root));
         self.by_root.insert(location.root, location);
@@ -752,6 +781,8 @@ mod tests {
         let now = Slot::new(100);
         let n_kept = (0..20).filter(|nth| store.keep(&others(1, *nth), now).unwrap() == Kept::New).count();
         assert_eq!(n_kept, MAX_PER_SLOT / 2);
+        let last = others(1, 19).root;
+        assert!(!store.contains(&last) && store.is_proven(&last), "its sender is not to blame");
         assert_eq!(store.keep(&block(1, &ssz(1)), now).unwrap(), Kept::New, "that of the chain has a place");
         for slot in 2..=80 {
             (0..4).for_each(|nth| drop(store.keep(&others(slot, nth), now)));
