@@ -40,6 +40,13 @@ impl<K: Copy + Eq + Hash, V> BoundedMap<K, V> {
         self.order.clear();
     }
 
+    /// Removes an entry. Takes time for each entry.
+    pub fn remove(&mut self, key: &K) -> Option<V> {
+        let value = self.entries.remove(key)?;
+        self.order.retain(|other| other != key);
+        Some(value)
+    }
+
     pub fn insert(&mut self, key: K, value: V) {
         if self.entries.insert(key, value).is_none() {
             self.order.push_back(key);
@@ -99,6 +106,9 @@ mod tests {
         assert_eq!((map.get(&1), map.len()), (Some(&"c"), 2));
         map.insert(3, "d");
         assert_eq!([1, 2, 3].map(|key| map.contains(&key)), [false, true, true], "1 came first, whatever was written to it");
+        assert_eq!([map.remove(&2), map.remove(&2)], [Some("b"), None]);
+        map.insert(4, "e");
+        assert_eq!([3, 4].map(|key| map.contains(&key)), [true, true], "a removed entry leaves its place");
         map.clear();
         assert!(map.is_empty() && !map.contains(&1));
     }

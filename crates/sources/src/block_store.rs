@@ -30,11 +30,15 @@
 //!
 //! **Bounds.** [`StoreLimits::bytes`] in total: the oldest epoch is deleted when more is held.
 //! [`MAX_PER_SLOT`] blocks of a slot and [`MAX_PER_PROPOSER`] of one proposer in it, because the
-//! owner of one key can sign any number of blocks. No block of a slot that has not begun.
+//! owner of one key can sign any number of blocks. [`MAX_SLOT_BYTES`] of one slot. Whoever owns a key
+//! can sign a block out of turn and is not slashed for it, so such blocks, and those of which it is not
+//! known, get half of that, and none of them is kept while the store is half full. No block of a slot
+//! that has not begun.
 //!
 //! Price: a kept block costs the thread that keeps it about a millisecond for compression. Nothing
 //! is synced to disk, so a power failure can lose the last blocks.
 
+use base::BoundedSet;
 use consensus::{ForkDigest, Root, Slot, ValidatorIndex};
 use prometheus::{IntCounterVec, Opts};
 use sha2::{Digest as _, Sha256};
@@ -54,6 +58,10 @@ const SLACK_EPOCHS: u64 = 2;
 pub const MAX_PER_SLOT: usize = 8;
 /// Greatest number of kept blocks of one proposer in one slot.
 pub const MAX_PER_PROPOSER: usize = 2;
+/// Greatest number of bytes of the kept blocks of one slot. The largest block fits in half of it.
+pub const MAX_SLOT_BYTES: usize = 2 * MAX_CHUNK_LEN;
+/// Proven blocks that were not kept, of which the store knows that.
+const MAX_REFUSED: usize = 1024;
 const MAGIC: &[u8; 8] = b"SWBLOCK\x01";
 const SUFFIX: &str = "blocks";
 /// Length of a record's head in bytes.
@@ -102,6 +110,9 @@ pub struct NewBlock<'a> {
     pub root: Root,
     pub parent: Root,
     pub proposer: ValidatorIndex,
+    /// Whether it is known to count as part of the chain: its proposer built it in turn, or enough
+    /// stake voted for it.
+    pub is_in_turn: bool,
     pub digest: ForkDigest,
     pub ssz: &'a [u8],
 }
@@ -113,7 +124,8 @@ pub enum Kept {
     Known,
     /// Its epoch is older than the kept ones, or its slot has not begun.
     OutOfRange,
-    /// There are as many blocks of its slot, or of its proposer in this slot, as are kept.
+    /// There are as many blocks or bytes of its slot, or of its proposer in this slot, as are kept, or
+    /// the store is too full for a block that may be out of turn.
     TooMany,
 }
 
@@ -141,11 +153,10 @@ struct Shared {
     index: Mutex<Index>,
     /// Blocks that were to be kept, by result.
     outcomes: IntCounterVec,
-    /// Changes with each block that is kept.
+    /// Changes with each block that is kept or refused.
     kept: watch::Sender<()>,
 }
 
-#[derive(Default)]
 struct Index {
     by_root: HashMap<Root, BlockLocation>,
     by_slot: BTreeSet<(Slot, Root)>,
@@ -153,6 +164,8 @@ struct Index {
     per_proposer: BTreeMap<(Slot, ValidatorIndex), usize>,
     /// Bytes of each epoch's file.
     epochs: BTreeMap<u64, u64>,
+    /// Blocks for which there was no room.
+    refused: BoundedSet<Root>,
     head: Root,
     /// The head and its ancestors, down to the first one whose parent is not kept.
     canonical: BTreeMap<Slot, Root>,
@@ -177,7 +190,7 @@ impl BlockStore {
     /// of a file is removed, and so is the content of a file of another format: peers have it.
     pub fn open(dir: &Path, limits: StoreLimits) -> io::Result<Self> {
         fs::create_dir_all(dir)?;
-        let mut index = Index::default();
+        let mut index = Index::new();
         for entry in fs::read_dir(dir)? {
             let path = entry?.path();
             let Some(epoch) = epoch_of(&path) else { continue };
@@ -213,6 +226,10 @@ impl BlockStore {
     /// writes to disk, so an async task must not make it.
     pub fn keep(&self, block: &NewBlock<'_>, now: Slot) -> io::Result<Kept> {
         let result = self.try_to_keep(block, now);
+        if matches!(result, Ok(Kept::TooMany) | Err(_)) {
+            self.index().refused.insert(block.root);
+            self.0.kept.send_replace(());
+        }
         self.0.outcomes.with_label_values(&[result.as_ref().map_or("failed", |kept| kept.label())]).inc();
         result
     }
@@ -223,18 +240,26 @@ impl BlockStore {
             return Ok(Kept::OutOfRange);
         }
         let epoch = self.epoch(block.slot);
+        let (max_blocks, max_slot_bytes, max_bytes) = if block.is_in_turn {
+            (MAX_PER_SLOT, MAX_SLOT_BYTES, u64::MAX)
+        } else {
+            (MAX_PER_SLOT / 2, MAX_SLOT_BYTES / 2, self.0.limits.bytes / 2)
+        };
         {
             let index = self.index();
             if index.by_root.contains_key(&block.root) {
                 return Ok(Kept::Known);
             }
             let of_proposer = index.per_proposer.get(&(block.slot, block.proposer)).copied().unwrap_or(0);
-            if index.at_slot(block.slot).count() >= MAX_PER_SLOT || of_proposer >= MAX_PER_PROPOSER {
+            if index.at_slot(block.slot).count() >= max_blocks || of_proposer >= MAX_PER_PROPOSER {
                 return Ok(Kept::TooMany);
             }
         }
         self.drop_oldest(self.oldest_epoch(now))?;
         let chunk = chunk_of(block.ssz)?;
+        if self.index().slot_bytes(block.slot) + chunk.len() > max_slot_bytes || self.bytes() > max_bytes {
+            return Ok(Kept::TooMany);
+        }
         let path = self.path(epoch);
         let at = append(&path, block, &chunk)?;
         let mut index = self.index();
@@ -263,31 +288,36 @@ impl BlockStore {
         self.epoch(now).saturating_sub(KEPT_EPOCHS + SLACK_EPOCHS)
     }
 
-    /// Deletes the epochs before `oldest`, and further ones while there are too many bytes.
+    /// Deletes the epochs before `oldest`, and further ones while there are too many bytes. A file that
+    /// cannot be deleted counts as before, and the next ones go in its place.
+    ///
+    /// # Errors
+    ///
+    /// Fails if a file cannot be deleted and there are too many bytes therefore.
     fn drop_oldest(&self, oldest: u64) -> io::Result<()> {
-        let mut dropped = Vec::new();
-        {
+        let (mut next, mut failed) = (0, None);
+        loop {
             let mut index = self.index();
-            while let Some((epoch, _)) = index.epochs.first_key_value()
-                && (*epoch < oldest || index.epochs.values().sum::<u64>() > self.0.limits.bytes)
-            {
-                let epoch = *epoch;
-                index.epochs.remove(&epoch);
-                index.forget(|location| location.epoch == epoch);
-                dropped.push(epoch);
+            let is_full = index.epochs.values().sum::<u64>() > self.0.limits.bytes;
+            let Some(epoch) = index.epochs.range(next..).next().map(|(epoch, _)| *epoch) else {
+                return if is_full { failed.map_or(Ok(()), Err) } else { Ok(()) };
+            };
+            if epoch >= oldest && !is_full {
+                return Ok(());
             }
-            if !dropped.is_empty() {
-                let head = index.head;
-                index.follow(head);
-            }
-        }
-        for epoch in dropped {
+            index.forget(|location| location.epoch == epoch);
+            let head = index.head;
+            index.follow(head);
+            drop(index);
             match fs::remove_file(self.path(epoch)) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-                Ok(()) | Err(_) => {}
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    tracing::debug!(%error, epoch, "a file of old blocks cannot be deleted");
+                    failed = Some(error);
+                }
+                Ok(()) | Err(_) => drop(self.index().epochs.remove(&epoch)),
             }
+            next = epoch.saturating_add(1);
         }
-        Ok(())
     }
 
     /// Names the head of the branch that is served by range.
@@ -337,15 +367,21 @@ impl BlockStore {
         later.filter_map(|(_, root)| index.by_root.get(root)).copied().collect()
     }
 
+    fn is_proven(&self, root: &Root) -> bool {
+        let index = self.index();
+        index.by_root.contains_key(root) || index.refused.contains(root)
+    }
+
     pub fn contains(&self, root: &Root) -> bool {
         self.index().by_root.contains_key(root)
     }
 
-    /// Waits until a block is kept.
-    pub async fn until_kept(&self, root: &Root) {
+    /// Waits until a block is kept, or has been refused for want of room. Either way its signature is
+    /// proven.
+    pub async fn until_proven(&self, root: &Root) {
         let mut changes = self.0.kept.subscribe();
         // The sender is dropped with the store only, which this call borrows.
-        let _ = changes.wait_for(|()| self.contains(root)).await;
+        let _ = changes.wait_for(|()| self.is_proven(root)).await;
     }
 
     pub fn len(&self) -> usize {
@@ -402,6 +438,18 @@ impl BlockStore {
 }
 
 impl Index {
+    fn new() -> Self {
+        Self {
+            by_root: HashMap::new(),
+            by_slot: BTreeSet::new(),
+            per_proposer: BTreeMap::new(),
+            epochs: BTreeMap::new(),
+            refused: BoundedSet::new(MAX_REFUSED),
+            head: Root::ZERO,
+            canonical: BTreeMap::new(),
+        }
+    }
+
     fn insert(&mut self, location: BlockLocation) {
         self.by_slot.insert((location.slot, location.root));
         self.by_root.insert(location.root, location);
@@ -409,6 +457,10 @@ impl Index {
 
     fn at_slot(&self, slot: Slot) -> impl Iterator<Item = &(Slot, Root)> {
         self.by_slot.range((slot, Root::ZERO)..=(slot, Root::repeat_byte(0xff)))
+    }
+
+    fn slot_bytes(&self, slot: Slot) -> usize {
+        self.at_slot(slot).filter_map(|(_, root)| self.by_root.get(root)).map(|location| location.len).sum()
     }
 
     fn forget(&mut self, is_gone: impl Fn(&BlockLocation) -> bool) {
@@ -470,16 +522,13 @@ fn append(path: &Path, block: &NewBlock<'_>, chunk: &[u8]) -> io::Result<u64> {
     record.extend_from_slice(&sum);
     record.extend_from_slice(chunk);
     let mut file = OpenOptions::new().create(true).append(true).open(path)?;
-    let mut at = file.metadata()?.len();
-    if at == 0 {
-        file.write_all(MAGIC)?;
-        at = MAGIC.len() as u64;
-    }
-    if let Err(error) = file.write_all(&record) {
-        file.set_len(at)?;
+    let before = file.metadata()?.len();
+    let magic = if before == 0 { &MAGIC[..] } else { &[] };
+    if let Err(error) = file.write_all(magic).and_then(|()| file.write_all(&record)) {
+        file.set_len(before)?;
         return Err(error);
     }
-    Ok(at)
+    Ok(before + magic.len() as u64)
 }
 
 fn epoch_of(path: &Path) -> Option<u64> {
@@ -563,6 +612,7 @@ mod tests {
             root: root(slot),
             parent: root(slot - 1),
             proposer: ValidatorIndex::new(slot),
+            is_in_turn: true,
             digest: ForkDigest([1, 2, 3, 4]),
             ssz,
         }
@@ -700,6 +750,45 @@ mod tests {
             }
         }
         assert_eq!((kept[0], kept[0] + kept[1] + 1), (MAX_PER_PROPOSER, MAX_PER_SLOT));
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_deleted_stays_within_the_bound() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = BlockStore::open(dir.path(), StoreLimits { bytes: 5_000, ..LIMITS }).unwrap();
+        // A folder is no file that can be deleted.
+        let stuck = dir.path().join("0000000000.blocks");
+        fs::create_dir(&stuck).unwrap();
+        store.index().epochs.insert(0, 2_000);
+        for slot in 8..=250 {
+            assert_eq!(store.keep(&block(slot, &[slot as u8; 64]), Slot::new(slot)).unwrap(), Kept::New, "{slot}");
+        }
+        let len: u64 = store.index().epochs.values().sum();
+        assert!(stuck.exists() && store.index().epochs[&0] == 2_000 && len < 7_000, "{len}");
+        assert!(!store.contains(&root(8)) && store.contains(&root(250)));
+    }
+
+    #[test]
+    fn blocks_out_of_turn_leave_room_and_do_not_displace_history() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = BlockStore::open(dir.path(), StoreLimits { bytes: 20_000, ..LIMITS }).unwrap();
+        let others = |slot: u64, nth: u64| NewBlock {
+            root: long(slot * 100 + nth),
+            proposer: ValidatorIndex::new(1_000 + nth),
+            is_in_turn: false,
+            ..block(slot, &[1; 64])
+        };
+        let now = Slot::new(100);
+        let n_kept = (0..20).filter(|nth| store.keep(&others(1, *nth), now).unwrap() == Kept::New).count();
+        assert_eq!(n_kept, MAX_PER_SLOT / 2);
+        let last = others(1, 19).root;
+        assert!(!store.contains(&last) && store.is_proven(&last), "its sender is not to blame");
+        assert_eq!(store.keep(&block(1, &ssz(1)), now).unwrap(), Kept::New, "that of the chain has a place");
+        for slot in 2..=80 {
+            (0..4).for_each(|nth| drop(store.keep(&others(slot, nth), now)));
+        }
+        assert!(store.bytes() < 11_000 && store.contains(&root(1)), "{} bytes", store.bytes());
+        assert_eq!(store.keep(&block(81, &ssz(81)), now).unwrap(), Kept::New);
     }
 
     #[test]

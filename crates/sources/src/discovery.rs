@@ -62,6 +62,8 @@ const ADDRESS_VOTES_PRIVATE: usize = 2;
 /// Places of a bucket of the routing table, which has 16, for nodes that have contacted us first.
 const INCOMING_PER_BUCKET: usize = 8;
 
+const NS_PER_MS: u64 = 1_000_000;
+
 /// How nodes are found. The default listens for IPv4 on UDP port 9010, which is not the
 /// port of a beacon node on the same machine, and knows no boot node.
 #[derive(Clone, Debug)]
@@ -202,7 +204,9 @@ impl Discovery {
         let setup = |reason: &str| DiscoveryError::Setup(reason.to_owned());
         let key = || CombinedKey::secp256k1_from_bytes(&mut secret.clone()).map_err(|_| setup("the node key"));
         let sockets = Sockets::bind(&config.listen)?;
-        let record = sockets.record(&config, &key()?)?;
+        // A record of an earlier run under the same key must not count as newer than ours.
+        let first_seq = clock.now().0 / NS_PER_MS;
+        let record = sockets.record(&config, first_seq, &key()?)?;
         let options = options(&config, sockets.listen_config()?);
         let protocol = Discv5::new(record, key()?, options).map_err(setup)?;
         for node in &config.boot_nodes {
@@ -304,8 +308,9 @@ impl Sockets {
 
     /// Our record with the addresses that are known from the start: those of the configuration and
     /// those of sockets that are bound to one address.
-    fn record(&self, config: &DiscoveryConfig, key: &CombinedKey) -> Result<Enr, DiscoveryError> {
+    fn record(&self, config: &DiscoveryConfig, seq: u64, key: &CombinedKey) -> Result<Enr, DiscoveryError> {
         let mut builder = Enr::builder();
+        builder.seq(seq);
         let bound: Vec<SocketAddr> = self.bound().collect();
         let is_usable = |ip: IpAddr| !ip.is_unspecified() && (config.allow_private || is_public(ip));
         let listening = bound.iter().copied().filter(|address| is_usable(address.ip()));
@@ -502,7 +507,7 @@ mod tests {
     use super::*;
 
     fn record(config: &DiscoveryConfig) -> Enr {
-        Sockets::bind(&config.listen).unwrap().record(config, &CombinedKey::generate_secp256k1()).unwrap()
+        Sockets::bind(&config.listen).unwrap().record(config, 7, &CombinedKey::generate_secp256k1()).unwrap()
     }
 
     #[test]
@@ -510,6 +515,7 @@ mod tests {
         let listen = vec!["127.0.0.1:0".parse().unwrap()];
         let public = record(&DiscoveryConfig { listen: listen.clone(), ..DiscoveryConfig::default() });
         assert_eq!((public.ip4(), public.udp4()), (None, None));
+        assert_eq!(public.seq(), 7);
         let private = record(&DiscoveryConfig { listen, allow_private: true, ..DiscoveryConfig::default() });
         assert_eq!(private.ip4(), Some([127, 0, 0, 1].into()));
         assert!(private.udp4().unwrap() > 0);

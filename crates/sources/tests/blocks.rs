@@ -88,7 +88,7 @@ fn keep_all(store: &BlockStore) {
     for Made { block, ssz } in &PLAYED.blocks {
         let header = block.signed_header.message;
         let (slot, root, parent, proposer) = (header.slot, block.root, header.parent_root, header.proposer_index);
-        let new = NewBlock { slot, root, parent, proposer, digest: digest(slot), ssz };
+        let new = NewBlock { slot, root, parent, proposer, is_in_turn: true, digest: digest(slot), ssz };
         assert_eq!(store.keep(&new, Slot::new(SLOTS)).unwrap(), Kept::New);
     }
 }

@@ -295,6 +295,7 @@ fn kept_blocks(dir: &std::path::Path, network: &Network) -> BlockStore {
             root: root(slot),
             parent: root(parent),
             proposer: ValidatorIndex::new(slot),
+            is_in_turn: true,
             digest: network.fork_digest_at(Epoch::new(slot / 32)),
             ssz: &ssz(slot),
         };

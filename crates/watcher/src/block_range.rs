@@ -11,8 +11,8 @@
 //! there is then asked for by root, as are all blocks that others build on.
 //!
 //! **False blocks.** Whether a block's signature holds is known after the engine has looked at it. A
-//! block that holds is in the block store then. If the last block of an answer is not there in
-//! time, the peer is blamed, and the slots are asked for again.
+//! block that holds is in the block store then, or the store has refused it for want of room. If
+//! neither is so with the last block of an answer in time, the peer is blamed, and the slots are asked for again.
 
 use crate::clock;
 use crate::engine_thread::Input;
@@ -180,7 +180,7 @@ impl BlockRange {
         }
         // Blocks that are too old to be kept show their worth by their children only.
         let is_kept = self.store.keeps(end.slot, self.network.slot_at(clock::now().0));
-        let holds = !is_kept || tokio::time::timeout(PROOF_TIME, self.store.until_kept(&end.root)).await.is_ok();
+        let holds = !is_kept || tokio::time::timeout(PROOF_TIME, self.store.until_proven(&end.root)).await.is_ok();
         // Several answers with the same block mean that it cannot be kept, for whatever reason.
         let is_accepted = holds || !progress.unproven.insert(end.root);
         let is_last_try = progress.n_gaps >= MAX_GAPS;

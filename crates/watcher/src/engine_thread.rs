@@ -335,6 +335,7 @@ impl EngineLoop<'_> {
                 root: proven.block.root,
                 parent: header.parent_root,
                 proposer: header.proposer_index,
+                is_in_turn: self.engine.chain().is_in_turn(&proven.block.root),
                 digest: network.fork_digest_at(header.slot.epoch(network.preset())),
                 ssz: &proven.ssz,
             };

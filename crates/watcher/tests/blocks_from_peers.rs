@@ -88,7 +88,7 @@ impl Played {
                 ssz[4..100].copy_from_slice(self.blocks[0].0.signed_header.signature.as_slice());
             }
             let digest = self.network.fork_digest_at(slot.epoch(self.network.preset()));
-            let new = NewBlock { slot, root, parent: last, proposer, digest, ssz: &ssz };
+            let new = NewBlock { slot, root, parent: last, proposer, is_in_turn: true, digest, ssz: &ssz };
             store.keep(&new, Slot::new(SLOTS)).unwrap();
             last = root;
         }

@@ -15,22 +15,25 @@
 //! a peer in ten seconds, which is less than any client allows. An answer has at most as many
 //! blocks as were asked for, and about 18 MiB.
 //!
-//! **Answering.** What is in the store is sent, within a budget for each peer and for all together
-//! (`rpc/blocks.rs`). Whatever is not in it gets the answer that the asking client penalizes least.
+//! **Answering.** What is in the store is sent, within a budget for each peer, for each address
+//! prefix, and for all together (`rpc/blocks.rs`). Whatever is not in it gets the answer that the
+//! asking client penalizes least, and so does what only others leave no room for.
 
 use super::Clock;
+use super::peer_book::Prefix;
 use super::rpc::{
-    self, BlockChunk, BlockQuery, DataProtocol, Protocol, Request, Response, ServedBlocks, ServingBudget, StatusMessage,
-    result_code,
+    self, BlockChunk, BlockQuery, DataProtocol, Protocol, Request, Response, ServedBlocks, ServingBudget, StatusMessage, TooMuch,
+    UnderWay, result_code,
 };
 use super::task::GossipTask;
 use crate::convert::peer_block;
+use crate::discovery::{ip_of, is_public};
 use crate::metrics::SourceMetrics;
 use base::{Backoff, BoundedMap};
 use consensus::{ForkDigests, Network, Root, SignedBlock, Slot};
-use libp2p::PeerId;
 use libp2p::request_response::{Event, InboundRequestId, Message, OutboundFailure, OutboundRequestId, ResponseChannel};
-use std::collections::{HashMap, HashSet};
+use libp2p::{Multiaddr, PeerId};
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, oneshot};
@@ -156,9 +159,11 @@ struct Outstanding {
 pub(super) struct BlockExchange {
     pub commands: mpsc::Receiver<BlockCommand>,
     outstanding: HashMap<(ByWhat, OutboundRequestId), Outstanding>,
-    serving: HashSet<(ByWhat, InboundRequestId)>,
+    /// Who gets the answers that are under way.
+    serving: HashMap<(ByWhat, InboundRequestId), (PeerId, Option<Prefix>)>,
     conduct: BoundedMap<PeerId, Conduct>,
     budget: ServingBudget,
+    prefix_budgets: BoundedMap<Prefix, ServingBudget>,
     digests: Arc<ForkDigests>,
 }
 
@@ -167,15 +172,47 @@ impl BlockExchange {
         Self {
             commands,
             outstanding: HashMap::new(),
-            serving: HashSet::new(),
+            serving: HashMap::new(),
             conduct: BoundedMap::new(MAX_PEERS),
             budget: ServingBudget::of_all(now),
+            prefix_budgets: BoundedMap::new(MAX_PEERS),
             digests,
         }
     }
 
     fn conduct(&self, peer: &PeerId, now: Instant) -> Conduct {
         self.conduct.get(peer).copied().unwrap_or_else(|| Conduct::new(now))
+    }
+
+    /// Takes what an answer needs of the budgets.
+    fn afford(
+        &mut self,
+        peer: PeerId,
+        prefix: Option<Prefix>,
+        by: ByWhat,
+        needed: (u64, u64),
+        now: Instant,
+    ) -> Result<(), TooMuch> {
+        let count = |is_counted: &dyn Fn(ByWhat, &PeerId, &Option<Prefix>) -> bool| {
+            self.serving.iter().filter(|((by, _), (peer, prefix))| is_counted(*by, peer, prefix)).count()
+        };
+        let under_way = UnderWay {
+            all: self.serving.len(),
+            of_prefix: count(&|_, _, other| prefix.is_some() && *other == prefix),
+            of_peer: count(&|kind, other, _| kind == by && *other == peer),
+        };
+        let mut conduct = self.conduct(&peer, now);
+        let mut of_prefix = prefix.map(|prefix| {
+            let budget = self.prefix_budgets.get(&prefix).copied().unwrap_or_else(|| ServingBudget::of_prefix(now));
+            (prefix, budget)
+        });
+        let of_prefix_budget = of_prefix.as_mut().map(|(_, budget)| budget);
+        let afforded = self.budget.take(of_prefix_budget, &mut conduct.budget, under_way, needed, now);
+        self.conduct.insert(peer, conduct);
+        if let Some((prefix, budget)) = of_prefix {
+            self.prefix_budgets.insert(prefix, budget);
+        }
+        afforded
     }
 
     fn change(&mut self, peer: PeerId, now: Instant, change: impl FnOnce(&mut Conduct)) {
@@ -333,24 +370,36 @@ impl GossipTask {
         let store = self.config.blocks.as_ref();
         let Some(found) = store.and_then(|store| ServedBlocks::find(store, protocol, query, |digest| digests.fork_of(digest)))
         else {
-            let agent = self.peers.connected.get(&peer).and_then(|peer| peer.agent.as_deref());
-            let answer = rpc::to_data_request(protocol, agent);
-            self.respond(Protocol::Data(protocol), channel, answer);
-            return;
+            return self.has_nothing(peer, protocol, channel);
         };
-        let (n_blocks, n_bytes, n_serving) = (found.blocks.len() as u64, found.n_bytes(), self.blocks.serving.len());
-        let mut conduct = self.blocks.conduct(&peer, now);
-        let is_affordable = self.blocks.budget.take(&mut conduct.budget, n_serving, n_blocks, n_bytes, now);
-        self.blocks.conduct.insert(peer, conduct);
-        if !is_affordable {
-            return self.refuse(Protocol::Data(protocol), channel);
+        let (n_blocks, n_bytes) = (found.blocks.len() as u64, found.n_bytes());
+        let prefix = self.public_prefix(&peer);
+        match self.blocks.afford(peer, prefix, id.0, (n_blocks, n_bytes), now) {
+            Ok(()) => {}
+            Err(TooMuch::OfPeer) => return self.refuse(Protocol::Data(protocol), channel),
+            // A client penalizes the answer that it asks too much, and this one does not.
+            Err(TooMuch::Shared) => return self.has_nothing(peer, protocol, channel),
         }
         // If the peer no longer waits, nothing reports the end of this answer.
         if self.respond(Protocol::Data(protocol), channel, found.response()) && n_blocks > 0 {
-            self.blocks.serving.insert(id);
+            self.blocks.serving.insert(id, (peer, prefix));
             self.metrics.served_blocks.inc_by(n_blocks);
             self.metrics.served_bytes.inc_by(n_bytes);
         }
+    }
+
+    /// Answers that the blocks are not here.
+    fn has_nothing(&mut self, peer: PeerId, protocol: DataProtocol, channel: ResponseChannel<Response>) {
+        let agent = self.peers.connected.get(&peer).and_then(|peer| peer.agent.as_deref());
+        let answer = rpc::to_data_request(protocol, agent);
+        self.respond(Protocol::Data(protocol), channel, answer);
+    }
+
+    /// The address prefix of a peer. None if the address is private, because all peers of such a
+    /// network may share it.
+    fn public_prefix(&self, peer: &PeerId) -> Option<Prefix> {
+        let address: Multiaddr = self.peers.connected.get(peer)?.address.parse().ok()?;
+        ip_of(&address).filter(|ip| is_public(*ip)).map(Prefix::of)
     }
 }
 

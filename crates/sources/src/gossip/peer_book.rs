@@ -106,7 +106,8 @@ pub(crate) struct PeerBook {
     entries: HashMap<PeerId, Entry>,
     /// The peers of `entries` by prefix.
     by_prefix: BTreeMap<Prefix, Vec<PeerId>>,
-    dialling: HashMap<ConnectionId, PeerId>,
+    /// The attempts under way, with their addresses.
+    dialling: HashMap<ConnectionId, (PeerId, IpAddr)>,
 }
 
 impl PeerBook {
@@ -135,7 +136,9 @@ impl PeerBook {
             self.entries.insert(peer, Entry { node, is_connected, failures, next_dial: now, dialling, was_connected, goodbyes });
             return Learned::New;
         };
-        if entry.node.sequence >= node.sequence {
+        // The same record may have two addresses. It is dialled at the one from which it has answered.
+        let answers_elsewhere = node.has_answered && !entry.node.has_answered && entry.node.ip != node.ip;
+        if entry.node.sequence > node.sequence || (entry.node.sequence == node.sequence && !answers_elsewhere) {
             entry.node.has_answered |= node.has_answered && entry.node.ip == node.ip;
             return Learned::Known;
         }
@@ -224,7 +227,7 @@ impl PeerBook {
     pub(crate) fn dialling(&mut self, peer: &PeerId, connection: ConnectionId) {
         if let Some(entry) = self.entries.get_mut(peer) {
             entry.dialling = Some(connection);
-            self.dialling.insert(connection, *peer);
+            self.dialling.insert(connection, (*peer, entry.node.ip));
         }
     }
 
@@ -242,7 +245,7 @@ impl PeerBook {
     pub(crate) fn dial_failed(&mut self, connection: ConnectionId, now: Instant) {
         let pauses = self.limits.pause;
         let peer = self.dialling.remove(&connection);
-        if let Some(entry) = peer.and_then(|peer| self.entries.get_mut(&peer)) {
+        if let Some(entry) = peer.and_then(|(peer, _)| self.entries.get_mut(&peer)) {
             entry.dialling = None;
             entry.wait(pauses, now);
         }
@@ -267,6 +270,11 @@ impl PeerBook {
                 entry.next_dial = entry.next_dial.max(goodbyes.until());
             }
         }
+    }
+
+    /// The IP addresses of the attempts that are under way.
+    pub(crate) fn dialled_ips(&self) -> impl Iterator<Item = IpAddr> {
+        self.dialling.values().map(|(_, ip)| *ip)
     }
 
     /// Number of nodes that are being dialled.
@@ -317,6 +325,7 @@ mod tests {
         let connection = ConnectionId::new_unchecked(7);
         book.dialling(peer, connection);
         assert_eq!(book.n_dialling(), 1);
+        assert_eq!(book.dialled_ips().collect::<Vec<_>>(), [book.entries[peer].node.ip]);
         book.dial_failed(connection, now);
         assert_eq!(book.n_dialling(), 0);
     }

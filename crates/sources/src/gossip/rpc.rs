@@ -25,7 +25,7 @@ mod messages;
 mod quota;
 
 pub(super) use answers::to_data_request;
-pub(super) use blocks::{BlockChunk, ServedBlocks, ServingBudget};
+pub(super) use blocks::{BlockChunk, ServedBlocks, ServingBudget, TooMuch, UnderWay};
 pub(super) use codec::RpcCodec;
 pub(crate) use messages::goodbye;
 pub use messages::{BlockQuery, DataProtocol, Metadata, Protocol, StatusMessage};

@@ -486,8 +486,10 @@ impl GossipTask {
         let is_free = |peer: &PeerId| {
             !self.peers.connected.contains_key(peer) && !self.peers.is_configured(peer) && !admission.is_banned(peer)
         };
-        // One of each prefix at a time, because attempts are not counted among the connections.
-        let mut prefixes = HashSet::new();
+        // One of each prefix at a time, because attempts are not counted among the connections. In a
+        // network of private addresses all may have one prefix.
+        let under_way = self.book.dialled_ips().filter(|ip| discovery::is_public(*ip));
+        let mut prefixes: HashSet<Prefix> = under_way.map(Prefix::of).collect();
         let targets = self
             .book
             .choose(n, now, self.rare_subnets(), is_free, |ip| admission.has_room(ip) && prefixes.insert(Prefix::of(ip)));

@@ -1,8 +1,9 @@
 //! Blocks that are sent to peers and received from them, and how much is sent to whom.
 //!
 //! What a peer may have is counted in blocks and bytes, in buckets that fill up again with time: one
-//! bucket for each peer, and one for all. A request that does not fit is refused before anything is
-//! read from disk. Clients ask for 64 blocks at a time when they sync, so a bucket holds two of the
+//! bucket for each peer, one for each address prefix, and one for all. The same holds for the answers
+//! under way, which a peer can prolong by reading slowly. A request that does not fit is refused before
+//! anything is read from disk. Clients ask for 64 blocks at a time when they sync, so a bucket holds two of the
 //! greatest requests of mainnet.
 
 use super::messages::{BlockQuery, DataProtocol, Response};
@@ -23,6 +24,10 @@ const MAX_REQUEST_BLOCKS: u64 = 128;
 const MAX_SERVED_BYTES: usize = 32 << 20;
 /// Answers that may be under way at the same time.
 const MAX_SERVING: usize = 32;
+/// The same to peers of one address prefix, who may all be one.
+const MAX_SERVING_PREFIX: usize = 4;
+/// The same to one peer, of requests by range and of requests by root. `MAX_CONCURRENT_REQUESTS`.
+const MAX_SERVING_PEER: usize = 2;
 
 /// A block as a peer sent it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -113,7 +118,26 @@ impl Bucket {
     }
 }
 
-/// What may still be sent: to one peer, or to all together.
+/// Answers that are under way.
+#[derive(Clone, Copy, Debug, Default)]
+pub(in crate::gossip) struct UnderWay {
+    pub all: usize,
+    /// To peers of the same address prefix.
+    pub of_prefix: usize,
+    /// To the same peer and of the same kind.
+    pub of_peer: usize,
+}
+
+/// Whose limit a request is above.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::gossip) enum TooMuch {
+    /// The peer's own.
+    OfPeer,
+    /// One that it shares with others, who may have used it up.
+    Shared,
+}
+
+/// What may still be sent: to one peer, to one address prefix, or to all together.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::gossip) struct ServingBudget {
     blocks: Bucket,
@@ -132,6 +156,11 @@ impl ServingBudget {
         }
     }
 
+    /// For all peers of one address prefix: as much as for one peer, because an id costs nothing.
+    pub fn of_prefix(now: Instant) -> Self {
+        Self::of_peer(now)
+    }
+
     /// For all peers: four times as many blocks and twice as many bytes, which is 4 MiB/s.
     pub fn of_all(now: Instant) -> Self {
         Self {
@@ -140,17 +169,37 @@ impl ServingBudget {
         }
     }
 
-    /// Uses up what an answer needs, of both budgets or of none. `n_serving` is the number of answers
-    /// that are under way.
-    pub fn take(&mut self, peer: &mut Self, n_serving: usize, n_blocks: u64, n_bytes: u64, now: Instant) -> bool {
-        let mut buckets =
-            [(&mut self.blocks, n_blocks), (&mut self.bytes, n_bytes), (&mut peer.blocks, n_blocks), (&mut peer.bytes, n_bytes)];
-        buckets.iter_mut().for_each(|(bucket, _)| bucket.fill(now));
-        let fits = n_serving < MAX_SERVING && buckets.iter().all(|(bucket, n)| bucket.has(*n));
-        if fits {
-            buckets.iter_mut().for_each(|(bucket, n)| bucket.level -= *n as f64);
+    /// Uses up what an answer needs, of all budgets or of none.
+    ///
+    /// # Errors
+    ///
+    /// Says whose limit the answer is above.
+    pub fn take(
+        &mut self,
+        prefix: Option<&mut Self>,
+        peer: &mut Self,
+        under_way: UnderWay,
+        (n_blocks, n_bytes): (u64, u64),
+        now: Instant,
+    ) -> Result<(), TooMuch> {
+        let fits = |budget: &mut Self| {
+            let mut buckets = [(&mut budget.blocks, n_blocks), (&mut budget.bytes, n_bytes)];
+            buckets.iter_mut().for_each(|(bucket, _)| bucket.fill(now));
+            buckets.iter().all(|(bucket, n)| bucket.has(*n))
+        };
+        if under_way.of_peer >= MAX_SERVING_PEER || !fits(peer) {
+            return Err(TooMuch::OfPeer);
         }
-        fits
+        let mut shared = [Some(self), prefix];
+        let fits_together = shared.iter_mut().flatten().all(|budget| fits(budget));
+        if under_way.all >= MAX_SERVING || under_way.of_prefix >= MAX_SERVING_PREFIX || !fits_together {
+            return Err(TooMuch::Shared);
+        }
+        for budget in shared.into_iter().flatten().chain([peer]) {
+            budget.blocks.level -= n_blocks as f64;
+            budget.bytes.level -= n_bytes as f64;
+        }
+        Ok(())
     }
 }
 
@@ -163,20 +212,36 @@ mod tests {
         let now = Instant::now();
         let mut all = ServingBudget::of_all(now);
         let mut flood = ServingBudget::of_peer(now);
+        let none = UnderWay::default();
         let mut got = 0;
         // A flood of requests for 64 blocks of 100 kB each, over a minute.
         for nth in 0..6_000u64 {
             let later = now + Duration::from_millis(10 * nth);
-            got += u64::from(all.take(&mut flood, 0, 64, 6_400_000, later)) * 64;
+            got += u64::from(all.take(None, &mut flood, none, (64, 6_400_000), later).is_ok()) * 64;
         }
         assert!((900..=1100).contains(&got), "{got} blocks: 256 at once, and 12.8 a second");
         let later = now + Duration::from_secs(60);
-        for _ in 0..4 {
-            assert!(all.take(&mut ServingBudget::of_peer(later), 0, 128, 12_800_000, later), "another peer is served");
+        assert_eq!(all.take(None, &mut flood, none, (256, 1), later), Err(TooMuch::OfPeer));
+        let mut ask = |prefix: Option<&mut ServingBudget>, under_way| {
+            all.take(prefix, &mut ServingBudget::of_peer(later), under_way, (128, 12_800_000), later)
+        };
+        // Many ids at one address get what one peer gets.
+        let mut prefix = ServingBudget::of_prefix(later);
+        let of_prefix: Vec<_> = (0..10).map(|_| ask(Some(&mut prefix), none)).collect();
+        assert_eq!(of_prefix, [[Ok(()); 2].as_slice(), &[Err(TooMuch::Shared); 8]].concat());
+        for _ in 0..2 {
+            assert_eq!(ask(Some(&mut ServingBudget::of_prefix(later)), none), Ok(()), "another peer is served");
+        }
+        let too_many = [
+            (UnderWay { all: MAX_SERVING, ..none }, TooMuch::Shared),
+            (UnderWay { all: 9, of_prefix: MAX_SERVING_PREFIX, of_peer: 0 }, TooMuch::Shared),
+            (UnderWay { all: 9, of_prefix: 2, of_peer: MAX_SERVING_PEER }, TooMuch::OfPeer),
+        ];
+        for (under_way, why) in too_many {
+            assert_eq!(ask(None, under_way), Err(why), "{under_way:?}");
         }
         // Many peers together stay within the total.
-        let served = (0..100).filter(|_| all.take(&mut ServingBudget::of_peer(later), 0, 128, 12_800_000, later)).count();
+        let served = (0..100).filter(|_| ask(None, none).is_ok()).count();
         assert!(served <= 16, "{served}");
-        assert!(!all.take(&mut ServingBudget::of_peer(later), MAX_SERVING, 1, 1, later), "too many answers at once");
     }
 }

@@ -20,6 +20,9 @@ const MAX_FRAME_BODY: usize = 4 + 32 + MAX_FRAME_CONTENT + MAX_FRAME_CONTENT / 6
 /// Frames without content that are accepted in one body. A peer that sends more of them is wasting
 /// time.
 const MAX_IDLE_FRAMES: usize = 16;
+/// What the frames of each 64 kB of a body may add to it, in bytes: their heads and checksums, and
+/// frames that hold less than they could.
+const FRAMES_ALLOWANCE: usize = 1024;
 
 /// One codec reads and writes one stream.
 #[derive(Clone, Copy, Debug, Default)]
@@ -194,6 +197,7 @@ async fn read_body<T: AsyncRead + Unpin + Send>(io: &mut T, allowed: BodyLen) ->
     if len == 0 {
         return Ok(Vec::new());
     }
+    let max_frames_len = max_frames_len(len);
     let (mut frames, mut held, mut idle) = (Vec::new(), 0, 0);
     while held < len {
         let start = frames.len();
@@ -202,10 +206,10 @@ async fn read_body<T: AsyncRead + Unpin + Send>(io: &mut T, allowed: BodyLen) ->
         let head = &frames[start..];
         let body_len = usize::from(head[1]) | usize::from(head[2]) << 8 | usize::from(head[3]) << 16;
         let kind = head[0];
-        if body_len > MAX_FRAME_BODY {
+        let body_start = frames.len();
+        if body_len > MAX_FRAME_BODY || body_start + body_len > max_frames_len {
             return Err(invalid("snappy frame is too long"));
         }
-        let body_start = frames.len();
         frames.resize(body_start + body_len, 0);
         io.read_exact(&mut frames[body_start..]).await?;
         let content = match (kind, frames.get(body_start + 4..)) {
@@ -223,6 +227,14 @@ async fn read_body<T: AsyncRead + Unpin + Send>(io: &mut T, allowed: BodyLen) ->
     let mut body = Vec::with_capacity(len);
     snap::read::FrameDecoder::new(&frames[..]).take(len as u64 + 1).read_to_end(&mut body)?;
     if body.len() == len { Ok(body) } else { Err(invalid("snappy frames do not hold what their length says")) }
+}
+
+/// Greatest length of the frames of a body of `len` bytes. What a frame says it holds is not known
+/// to be true before it is decompressed, so this bounds what is kept of a body.
+///
+/// Source: consensus-specs, `phase0/p2p-interface.md`, "Encoding strategies", `max_encoded_len`.
+const fn max_frames_len(len: usize) -> usize {
+    32 + len + len / 6 + FRAMES_ALLOWANCE * (1 + len / MAX_FRAME_CONTENT)
 }
 
 fn number(body: &[u8]) -> Option<u64> {
@@ -358,6 +370,33 @@ mod tests {
             idle.extend(b"\xfe\x00\x00\x00");
         }
         assert!(read_request(Protocol::Ping, &idle).is_err());
+    }
+
+    #[test]
+    fn no_more_is_read_than_a_body_of_this_length_can_need() {
+        let read = |bytes: &[u8]| {
+            let mut io = Cursor::new(bytes);
+            let body = block_on(read_body(&mut io, BodyLen::AtMost(MAX_BLOCK_LEN)));
+            (body, io.position() as usize)
+        };
+        // Each frame says that it holds one byte, and has 70 kB.
+        let mut frame = vec![0u8; FRAME_HEAD_LEN + 70_000];
+        frame[1..4].copy_from_slice(&70_000u32.to_le_bytes()[..3]);
+        frame[8] = 1;
+        let bytes = [&[0xe8u8, 0x07][..], &frame.repeat(1000)].concat();
+        let (body, n_read) = read(&bytes);
+        assert!(body.is_err() && n_read < 4096, "{n_read} bytes were read");
+        // Whatever does not compress is read.
+        let mut state = 1u64;
+        let noise: Vec<u8> = std::iter::repeat_with(|| {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            (state >> 56) as u8
+        })
+        .take(300_000)
+        .collect();
+        for len in [1, 8, 1000, 65_536, 65_537, 300_000] {
+            assert_eq!(read(&packed(&noise[..len]).unwrap()).0.unwrap(), &noise[..len], "{len}");
+        }
     }
 
     #[test]
