@@ -371,7 +371,7 @@ struct Task {
 impl Task {
     async fn run(mut self, stop: CancellationToken) {
         if let Err(reason) = self.run_until(stop).await {
-            warn!(reason, "discovery ended; the peers are those of the configuration, and who dials us. Start again");
+            warn!(reason, "discovery ended; it is started again in a minute, and no new nodes are found until then");
         }
     }
 

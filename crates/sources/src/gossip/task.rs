@@ -15,7 +15,7 @@ use super::{
     Candidate, GossipConfig, GossipError, NodeState, PEER_EVENT_PLACES, PeerEvent, PeerEventKind, PeerInfo, PublishError,
     StatusView, TopicPeers, identity, schedule,
 };
-use crate::discovery::{self, Discovery, DiscoveryState, FoundNode};
+use crate::discovery::{self, Discovery, DiscoveryError, DiscoveryState, FoundNode};
 use crate::metrics::SourceMetrics;
 use crate::queue::{QueueFull, QueueSender};
 use crate::source::{ReceivedAs, SourceEvent, SourceMessage};
@@ -46,6 +46,8 @@ const TICK: Duration = Duration::from_millis(250);
 const TICKS_PER_LOOK: u32 = 4;
 /// Ticks between two times at which the peer book is written: ten minutes.
 const TICKS_PER_SAVE: u32 = 2_400;
+/// Pause before discovery that ended by itself is started again.
+const DISCOVERY_PAUSE: Duration = Duration::from_secs(60);
 /// Found nodes that are dialled at a time.
 const MAX_DIALS: usize = 16;
 /// The addresses of a found node are dialled in turn, so that each attempt opens one connection.
@@ -102,6 +104,10 @@ pub(super) struct GossipTask {
     /// If true, no message is forwarded, because some of the peers could not use it.
     peers_at_odds: bool,
     discovery: Option<Discovery>,
+    /// When discovery, which has ended by itself, is started again.
+    discovery_due: Option<Instant>,
+    /// The node key, if it is of the kind that discovery needs.
+    secret: Option<[u8; 32]>,
     /// The peers that discovery found.
     pub(super) book: PeerBook,
     /// Connections that peers have opened to us from outside.
@@ -143,6 +149,8 @@ impl GossipTask {
             ticks: 0,
             peers_at_odds: true,
             discovery: None,
+            discovery_due: None,
+            secret,
             book: PeerBook::new(BookLimits { goodbye: config.goodbye_pause, ..BookLimits::DEFAULT }),
             n_reached: 0,
             last_reached: None,
@@ -155,11 +163,9 @@ impl GossipTask {
             digests,
             columns,
         };
-        if let (Some(discovery), Some(secret)) = (listener.config.discovery.clone(), secret) {
+        if let Some(discovery) = listener.config.discovery.clone().filter(|_| secret.is_some()) {
             listener.load_peers(&discovery);
-            let (network, clock) = (listener.network.clone(), listener.config.clock.clone());
-            let metrics = listener.metrics.clone();
-            listener.discovery = Some(Discovery::start(discovery, secret, CUSTODY_GROUP_COUNT, network, clock, metrics)?);
+            listener.start_discovery()?;
         }
         // This comes before the first connection, so that the first RPC to a peer contains the
         // subscriptions.
@@ -191,7 +197,11 @@ impl GossipTask {
                     Some(publication) => self.publish(publication),
                     None => publish_open = false,
                 },
-                Some(node) = next_found(&mut self.discovery) => self.on_found(node),
+                found = next_found(&mut self.discovery) => match found {
+                    Some(node) => self.on_found(node),
+                    // Its task has ended, and has logged why.
+                    None => (self.discovery, self.discovery_due) = (None, Some(Instant::now() + DISCOVERY_PAUSE)),
+                },
                 command = self.blocks.commands.recv(), if blocks_open => match command {
                     Some(command) => self.on_block_command(command),
                     None => blocks_open = false,
@@ -378,6 +388,7 @@ impl GossipTask {
     fn on_tick(&mut self) {
         let now = Instant::now();
         self.follow_schedule();
+        self.restart_discovery(now);
         self.dial_due(now);
         self.ask_due(now);
         self.close_due(now);
@@ -458,6 +469,29 @@ impl GossipTask {
         }
     }
 
+    /// Starts discovery, if the configuration says so and the node key is of the right kind.
+    fn start_discovery(&mut self) -> Result<(), DiscoveryError> {
+        let (Some(config), Some(secret)) = (self.config.discovery.clone(), self.secret) else { return Ok(()) };
+        let (network, clock, metrics) = (self.network.clone(), self.config.clock.clone(), self.metrics.clone());
+        let discovery = Discovery::start(config, secret, CUSTODY_GROUP_COUNT, network, clock, metrics)?;
+        self.swarm.listeners().for_each(|address| discovery.listens_at(address));
+        self.discovery = Some(discovery);
+        Ok(())
+    }
+
+    fn restart_discovery(&mut self, now: Instant) {
+        if self.discovery_due.is_none_or(|due| due > now) {
+            return;
+        }
+        self.discovery_due = match self.start_discovery() {
+            Ok(()) => None,
+            Err(error) => {
+                debug!(%error, "discovery cannot be started again yet");
+                Some(now + DISCOVERY_PAUSE)
+            }
+        };
+    }
+
     /// Takes a node into the peer book.
     fn on_found(&mut self, node: FoundNode) {
         if node.peer == self.peer_id() {
@@ -470,13 +504,17 @@ impl GossipTask {
     /// Dials nodes of the peer book while there are fewer peers than wanted. A part of the places is
     /// left to those who dial us.
     fn dial_found(&mut self, now: Instant) {
-        let Some(discovery) = &self.discovery else { return };
+        if self.config.discovery.is_none() {
+            return;
+        }
         let (max_peers, reserved) = (self.config.max_peers, reserved(self.config.max_peers));
         let others = || self.peers.connected.iter().filter(|(id, _)| !self.peers.is_configured(id));
         let n_outbound = others().filter(|(_, peer)| peer.is_outbound).count();
         // However many dial us, a part of our peers are those that we have chosen.
         let n_missing = (max_peers - reserved).saturating_sub(others().count()).max(reserved.saturating_sub(n_outbound));
-        discovery.wants_more(n_missing > 0);
+        if let Some(discovery) = &self.discovery {
+            discovery.wants_more(n_missing > 0);
+        }
         let n_dialling = self.book.n_dialling();
         let n = n_missing.saturating_sub(n_dialling).min(MAX_DIALS.saturating_sub(n_dialling));
         if n == 0 {
