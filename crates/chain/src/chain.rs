@@ -25,7 +25,7 @@ use crate::ChainError;
 use crate::builders::MAX_BUILDERS;
 use crate::duties::ProposerCache;
 use crate::follow::{FollowContext, FollowedRegistry};
-use crate::follower::Follower;
+use crate::follower::RegistryFollower;
 use crate::moves::BlockMoves;
 use crate::pubkeys::{Progress, PubkeyCache};
 use crate::reference::Reference;
@@ -137,7 +137,7 @@ pub struct Chain {
     /// Decision blocks by epoch, for votes with an unknown target. Cleared when the tree changes.
     candidates: HashMap<Epoch, Vec<Decision>>,
     /// Follows the registry since its state through blocks.
-    pub(crate) follower: Follower,
+    pub(crate) follower: RegistryFollower,
     finalized: Checkpoint,
     justified: Checkpoint,
     /// The `Fork` of the latest state.
@@ -178,7 +178,7 @@ impl Chain {
             reference: Reference::default(),
             mixes: BTreeMap::new(),
             candidates: HashMap::new(),
-            follower: Follower::default(),
+            follower: RegistryFollower::default(),
             finalized: Checkpoint::default(),
             justified: Checkpoint::default(),
             state_fork: StateFork::default(),

@@ -5,7 +5,7 @@
 //! these epochs the finalized epoch follows by the rules of `weigh_justification_and_finalization`.
 //! Two things stay open. If an epoch was not justified at its end but the next one was, late votes
 //! have most likely justified it too; blocks do not name it. And blocks may name no epoch at all.
-//! Then [`Finality::least`] and [`Finality::most`] differ.
+//! Then [`BranchFinality::least`] and [`BranchFinality::most`] differ.
 
 use consensus::Epoch;
 use std::collections::{BTreeMap, BTreeSet};
@@ -14,7 +14,7 @@ use std::collections::{BTreeMap, BTreeSet};
 const REACH: u64 = 6;
 
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Finality {
+pub(crate) struct BranchFinality {
     /// Maps an epoch to the epoch that was justified when it began.
     named: BTreeMap<Epoch, Epoch>,
     justified: BTreeSet<Epoch>,
@@ -30,7 +30,7 @@ pub(crate) struct Finality {
     pub(crate) most: Epoch,
 }
 
-impl Finality {
+impl BranchFinality {
     /// Begins with what a state in `epoch` says. Bit n of `bits` is about the epoch n epochs before
     /// the previous one.
     pub(crate) fn of_state(epoch: Epoch, bits: u8, [previous, current]: [Epoch; 2], finalized: Epoch) -> Self {

@@ -5,7 +5,7 @@
 //! |---|---|
 //! | slashings, voluntary exits | as in the specification |
 //! | withdrawal and consolidation requests | as in the specification, by the known credentials |
-//! | deposits, activations | by the queues of the state, the requests in blocks, and [`Finality`] |
+//! | deposits, activations | by the queues of the state, the requests in blocks, and [`BranchFinality`] |
 //! | ejections | only of validators whose effective balance in the state is already too low |
 //! | balances | unknown: effective balances stay those of the state |
 //!
@@ -21,7 +21,7 @@
 //! takes milliseconds.
 
 use crate::exits::{ChurnLimits, EFFECTIVE_BALANCE_INCREMENT, ExitQueue, StakeQueue, earliest_exit};
-use crate::finality::Finality;
+use crate::finality::BranchFinality;
 use crate::moves::{BlockMoves, Move};
 use crate::registry::{Record, Registry};
 use blst::BLST_ERROR;
@@ -116,7 +116,7 @@ pub(crate) struct FollowedRegistry {
     deposit_requests_start_index: u64,
     /// The validators with partial withdrawals that wait, and when each can be paid.
     partial_withdrawals: Vec<(u32, Epoch)>,
-    finality: Finality,
+    finality: BranchFinality,
     limits: Option<(Epoch, ChurnLimits)>,
     doubts: BTreeSet<Doubt>,
 }
@@ -170,7 +170,7 @@ impl FollowedRegistry {
             eth1_deposit_index: queues.eth1_deposit_index,
             deposit_requests_start_index: queues.deposit_requests_start_index.unwrap_or(0),
             partial_withdrawals: queues.pending_partial_withdrawals.into_iter().filter_map(partial).collect(),
-            finality: Finality::of_state(
+            finality: BranchFinality::of_state(
                 epoch,
                 queues.justification_bits,
                 [view.previous_justified_checkpoint().epoch, view.current_justified_checkpoint().epoch],

@@ -17,9 +17,9 @@ use tracing::{info, warn};
 const MAX_RECENT: usize = 8;
 
 #[derive(Debug, Default)]
-pub(crate) struct Follower {
+pub(crate) struct RegistryFollower {
     pub(crate) moves: Moves,
-    base: Option<Base>,
+    base: Option<FollowStart>,
     recent: VecDeque<(Root, Arc<FollowedRegistry>)>,
     /// Blocks before this slot have been discarded.
     floor: Slot,
@@ -32,17 +32,17 @@ pub(crate) struct Follower {
 }
 
 #[derive(Debug)]
-struct Base {
+struct FollowStart {
     block: Root,
     slot: Slot,
     registry: Arc<FollowedRegistry>,
 }
 
-impl Follower {
+impl RegistryFollower {
     /// Begins again with a state, which is the new content of the registry.
     pub(crate) fn begin(&mut self, view: &StateView<'_>, block: Root, context: FollowContext<'_>) {
         let registry = Arc::new(FollowedRegistry::of_state(view, context.registry, context.spec));
-        self.base = Some(Base { block, slot: view.latest_block_header().slot, registry });
+        self.base = Some(FollowStart { block, slot: view.latest_block_header().slot, registry });
         self.recent.clear();
     }
 
@@ -152,7 +152,7 @@ impl Follower {
         if let Some((block, slot)) = begins_at.filter(|(_, slot)| is_later(*slot))
             && let Some(registry) = self.at(block, tree, context)
         {
-            self.base = Some(Base { block, slot, registry });
+            self.base = Some(FollowStart { block, slot, registry });
         }
         self.moves.prune(floor);
     }

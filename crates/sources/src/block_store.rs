@@ -143,9 +143,9 @@ impl Kept {
 
 /// A store. Clones share it.
 #[derive(Clone)]
-pub struct BlockStore(Arc<Shared>);
+pub struct BlockStore(Arc<SharedStore>);
 
-struct Shared {
+struct SharedStore {
     dir: PathBuf,
     limits: StoreLimits,
     /// Held while a file is written to. Readers do not wait for it.
@@ -204,7 +204,7 @@ impl BlockStore {
         let outcomes = IntCounterVec::new(opts, &["result"]).expect("a constant, valid name");
         let labels = [Kept::New, Kept::Known, Kept::OutOfRange, Kept::TooMany].map(Kept::label);
         labels.into_iter().chain(["failed"]).for_each(|label| outcomes.with_label_values(&[label]).inc_by(0));
-        let shared = Shared {
+        let shared = SharedStore {
             outcomes,
             dir: dir.to_owned(),
             limits,

@@ -10,7 +10,7 @@
 //! |---|---|
 //! | invents records, all signed | the peer book: few of each address prefix, and nodes that have answered us come first |
 //! | names the address of somebody else | the same; the pause before the next attempt is kept when its record changes |
-//! | names a private address | [`Unusable::PrivateAddress`] |
+//! | names a private address | [`UnusableRecord::PrivateAddress`] |
 //! | floods us with packets | the packet filter of discv5, which also bans the sender's address |
 //! | tells us a wrong address of our own | [`ADDRESS_VOTES`] nodes must agree, and only nodes that we have asked; an address at which nobody reaches us is withdrawn after some minutes |
 //! | fills the routing table | discv5: two nodes of a /24 in a bucket, ten in the table, and half of a bucket for nodes that contacted us |
@@ -19,7 +19,7 @@
 
 mod record;
 
-pub use record::{ForkId, FoundNode, Unusable};
+pub use record::{ForkId, FoundNode, UnusableRecord};
 pub(crate) use record::{addresses_of, ip_of, is_public, peer_id_of};
 
 use crate::gossip::Clock;

@@ -64,8 +64,8 @@ pub use rpc::{Metadata, StatusMessage};
 pub(crate) use schedule::digests_near;
 pub use schedule::topics_at;
 pub use scoring::FORGIVEN_AFTER;
-pub use selection::{Candidate, KeepRareSubnets, PeerSelection};
-pub use state::{NodeState, TopicPeers};
+pub use selection::{KeepRareSubnets, PeerCandidate, PeerSelection};
+pub use state::{ConnectionState, TopicPeers};
 pub use transform::{IdRules, message_id};
 
 use crate::block_store::BlockStore;
@@ -325,7 +325,7 @@ pub struct GossipControl {
     reports: mpsc::Sender<(Ticket, Verdict)>,
     publish: mpsc::Sender<task::Publication>,
     peers: watch::Receiver<Arc<Vec<PeerInfo>>>,
-    state: watch::Receiver<Arc<NodeState>>,
+    state: watch::Receiver<Arc<ConnectionState>>,
     blocks: BlockClient,
     metrics: SourceMetrics,
 }
@@ -364,7 +364,7 @@ impl GossipControl {
     }
 
     /// Returns the state of all connections together, about one second old at most.
-    pub fn state(&self) -> Arc<NodeState> {
+    pub fn state(&self) -> Arc<ConnectionState> {
         self.state.borrow().clone()
     }
 

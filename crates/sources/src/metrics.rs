@@ -5,7 +5,7 @@
 //! `increase()` sees the first event.
 
 use crate::convert::Refusal;
-use crate::discovery::Unusable;
+use crate::discovery::UnusableRecord;
 use crate::gossip::{Client, Learned, PeerEventKind, goodbye};
 use crate::queue::QueueFull;
 use prometheus::{IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry};
@@ -59,7 +59,7 @@ pub struct SourceMetrics {
 impl SourceMetrics {
     /// Outcomes of `found_records` in which a record was not kept.
     pub const REFUSED_RECORDS: [&str; 7] = {
-        let [no_beacon_node, other_network, no_address, private_address] = Unusable::LABELS;
+        let [no_beacon_node, other_network, no_address, private_address] = UnusableRecord::LABELS;
         [no_beacon_node, other_network, no_address, private_address, "prefix_full", "full", "shed"]
     };
     /// Reasons of `refused_connections`.

@@ -8,7 +8,7 @@ use discv5::{ConfigBuilder, Discv5, Enr, ListenConfig};
 use enr::{CombinedKey, NodeId};
 use sources::discovery::{BootNode, DiscoveryConfig, ExternalAddress, ForkId};
 use sources::gossip::{
-    AddressLimit, GossipConfig, GossipControl, GossipHandle, GossipService, Identity, NodeState, PeerInfo, StatusView,
+    AddressLimit, ConnectionState, GossipConfig, GossipControl, GossipHandle, GossipService, Identity, PeerInfo, StatusView,
 };
 use sources::metrics::SourceMetrics;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -63,7 +63,7 @@ fn start(config: GossipConfig, network: &Arc<Network>) -> Post {
 
 impl Post {
     /// Waits until the peers and the state of the node are as wanted.
-    async fn until<T>(&self, wanted: impl Fn(&[PeerInfo], &NodeState) -> Option<T>) -> T {
+    async fn until<T>(&self, wanted: impl Fn(&[PeerInfo], &ConnectionState) -> Option<T>) -> T {
         let mut views = self.control.watch_peers();
         let found = async {
             loop {
@@ -225,7 +225,7 @@ async fn five_hundred_records_of_one_prefix_are_sixteen() {
     let limits = AddressLimit { per_ip: 4, per_prefix: 8 };
     let boot_nodes = liars.iter().map(Liar::boot_node).collect();
     let post = start(GossipConfig { address_limit: limits, ..config(discovery(boot_nodes)) }, &network);
-    let known = |state: &NodeState| state.discovery.as_ref().map_or(0, |discovery| discovery.n_known);
+    let known = |state: &ConnectionState| state.discovery.as_ref().map_or(0, |discovery| discovery.n_known);
     post.until(|_, state| (known(state) > LIARS && post.found("prefix_full") > 0).then_some(())).await;
     // The hostile nodes themselves, which have another prefix, are known too.
     assert!(known(&post.control.state()) <= 16 + LIARS, "{:?}", post.control.state());

@@ -10,7 +10,7 @@ use libp2p::multiaddr::Protocol;
 use libp2p::swarm::{SwarmEvent, dummy};
 use libp2p::{Multiaddr, PeerId, Swarm, SwarmBuilder, noise, tcp, yamux};
 use sources::gossip::{
-    AddressLimit, GossipConfig, GossipControl, GossipHandle, GossipService, NodeState, PeerAddress, PeerInfo, StatusView,
+    AddressLimit, ConnectionState, GossipConfig, GossipControl, GossipHandle, GossipService, PeerAddress, PeerInfo, StatusView,
 };
 use sources::metrics::SourceMetrics;
 use sources::source::SourceEvent;
@@ -70,7 +70,7 @@ async fn start(config: GossipConfig, network: &Arc<Network>) -> Post {
 }
 
 impl Post {
-    async fn until<T>(&self, what: &str, wanted: impl Fn(&[PeerInfo], &NodeState) -> Option<T>) -> T {
+    async fn until<T>(&self, what: &str, wanted: impl Fn(&[PeerInfo], &ConnectionState) -> Option<T>) -> T {
         let mut views = self.control.watch_peers();
         let found = async {
             loop {

@@ -53,7 +53,7 @@ pub struct BlockRange {
 }
 
 /// How far the task is.
-struct Progress {
+struct RangeProgress {
     /// The blocks without a gap between them and the state, on any branch.
     connected: HashSet<Root>,
     /// The latest one of them.
@@ -81,7 +81,7 @@ impl BlockRange {
     }
 
     async fn fetch(&self) {
-        let mut progress = Progress {
+        let mut progress = RangeProgress {
             connected: HashSet::from([self.from.root]),
             last: self.from,
             next: self.from.slot.saturating_add(1),
@@ -132,7 +132,7 @@ impl BlockRange {
     }
 
     /// Hands on the blocks that the data directory holds.
-    async fn replay_kept(&self, progress: &mut Progress) {
+    async fn replay_kept(&self, progress: &mut RangeProgress) {
         let digests = self.network.fork_digests();
         for kept in self.store.after(self.from.slot) {
             let store = self.store.clone();
@@ -149,7 +149,7 @@ impl BlockRange {
 
     /// Goes on over the blocks that are there already: from an earlier run, or because gossip has
     /// brought them meanwhile.
-    fn follow_kept(&self, progress: &mut Progress) {
+    fn follow_kept(&self, progress: &mut RangeProgress) {
         let mut last = None;
         for kept in self.store.after(self.from.slot) {
             if progress.connected.contains(&kept.parent) && progress.connected.insert(kept.root) && kept.slot > progress.last.slot
@@ -163,7 +163,7 @@ impl BlockRange {
     }
 
     /// Takes an answer of one peer for `count` slots.
-    async fn take(&self, peer: PeerId, blocks: Vec<PeerBlock>, count: u64, progress: &mut Progress) {
+    async fn take(&self, peer: PeerId, blocks: Vec<PeerBlock>, count: u64, progress: &mut RangeProgress) {
         let (Some(first), Some(last)) = (blocks.first(), blocks.last()) else {
             if !progress.empty.contains(&peer) {
                 progress.empty.push(peer);
@@ -207,7 +207,7 @@ impl BlockRange {
     }
 }
 
-impl Progress {
+impl RangeProgress {
     fn reached(&mut self, end: HeadView) {
         self.last = end;
         self.next = end.slot.saturating_add(1);

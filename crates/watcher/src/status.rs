@@ -240,7 +240,7 @@ fn missing_peer(peer: &PeerInfo) -> String {
 }
 
 /// Returns a notice if this node looks for peers and nobody has ever reached it.
-fn unreached(state: &sources::gossip::NodeState, started: Time, now: Time) -> Option<String> {
+fn unreached(state: &sources::gossip::ConnectionState, started: Time, now: Time) -> Option<String> {
     let waited = now.as_unix_ns().saturating_sub(started.as_unix_ns());
     if state.discovery.is_none() || state.n_reached > 0 || waited < REACHED_WITHIN.as_nanos() as u64 {
         return None;
@@ -253,7 +253,7 @@ fn unreached(state: &sources::gossip::NodeState, started: Time, now: Time) -> Op
 }
 
 /// `shows_addresses` is whether the readers may see where this node is.
-fn connections(state: &sources::gossip::NodeState, shows_addresses: bool) -> Connections {
+fn connections(state: &sources::gossip::ConnectionState, shows_addresses: bool) -> Connections {
     let discovery = state.discovery.as_ref();
     let shown = discovery.filter(|_| shows_addresses);
     let silent = state.topics.iter().filter(|topic| topic.n_peers == 0);

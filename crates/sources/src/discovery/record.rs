@@ -175,7 +175,7 @@ pub struct FoundNode {
 
 /// Why a record is of no use to us.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Unusable {
+pub enum UnusableRecord {
     /// It says no `eth2`, or a malformed one, or it has a key of another kind: no beacon node.
     NoBeaconNode,
     /// Its fork digest is not ours now, nor of the epoch before or after.
@@ -186,7 +186,7 @@ pub enum Unusable {
     PrivateAddress,
 }
 
-impl Unusable {
+impl UnusableRecord {
     pub const LABELS: [&str; 4] = ["no_beacon_node", "other_network", "no_address", "private_address"];
 
     pub const fn label(self) -> &'static str {
@@ -212,20 +212,20 @@ impl FoundNode {
         digests: &[ForkDigest],
         allow_private: bool,
         answered_from: Option<IpAddr>,
-    ) -> Result<Self, Unusable> {
-        let fork_id = fork_id_of(record).ok_or(Unusable::NoBeaconNode)?;
+    ) -> Result<Self, UnusableRecord> {
+        let fork_id = fork_id_of(record).ok_or(UnusableRecord::NoBeaconNode)?;
         if !digests.contains(&fork_id.fork_digest) {
-            return Err(Unusable::OtherNetwork);
+            return Err(UnusableRecord::OtherNetwork);
         }
-        let peer = peer_id_of(record).ok_or(Unusable::NoBeaconNode)?;
+        let peer = peer_id_of(record).ok_or(UnusableRecord::NoBeaconNode)?;
         let mut addresses = addresses_of(record);
         if addresses.is_empty() {
-            return Err(Unusable::NoAddress);
+            return Err(UnusableRecord::NoAddress);
         }
         addresses.retain(|address| allow_private || ip_of(address).is_some_and(is_public));
         let has_answered = answered_from.is_some_and(|from| addresses.iter().any(|address| ip_of(address) == Some(from)));
         let answered_at = answered_from.filter(|_| has_answered);
-        let Some(ip) = answered_at.or_else(|| ip_of(addresses.first()?)) else { return Err(Unusable::PrivateAddress) };
+        let Some(ip) = answered_at.or_else(|| ip_of(addresses.first()?)) else { return Err(UnusableRecord::PrivateAddress) };
         addresses.retain(|address| ip_of(address) == Some(ip));
         Ok(Self {
             peer,
@@ -301,7 +301,7 @@ mod tests {
         assert_eq!((node.addresses[0].to_string().as_str(), node.attestation_subnets), ("/ip4/8.8.8.8/tcp/9000", u64::MAX));
         assert_eq!(node.fork_id, ForkId::at(&network, Epoch::new(7)));
         assert_eq!(record.get_decodable::<u64>(CUSTODY_GROUP_COUNT).unwrap().unwrap(), 4);
-        assert_eq!(FoundNode::read(&record, &[ForkDigest([1; 4])], false, None), Err(Unusable::OtherNetwork));
+        assert_eq!(FoundNode::read(&record, &[ForkDigest([1; 4])], false, None), Err(UnusableRecord::OtherNetwork));
     }
 
     #[test]
@@ -323,9 +323,9 @@ mod tests {
         };
         let public = Ipv4Addr::new(8, 8, 8, 8);
         assert_eq!(read(public, Some(9000), true), [None, None]);
-        assert_eq!(read(public, None, true), [Some(Unusable::NoAddress); 2]);
-        assert_eq!(read(public, Some(0), true), [Some(Unusable::NoAddress); 2]);
-        assert_eq!(read(public, Some(9000), false), [Some(Unusable::NoBeaconNode); 2]);
+        assert_eq!(read(public, None, true), [Some(UnusableRecord::NoAddress); 2]);
+        assert_eq!(read(public, Some(0), true), [Some(UnusableRecord::NoAddress); 2]);
+        assert_eq!(read(public, Some(9000), false), [Some(UnusableRecord::NoBeaconNode); 2]);
         for private in [
             "10.1.2.3",
             "127.0.0.1",
@@ -339,7 +339,11 @@ mod tests {
             "192.0.0.8",
             "203.0.113.1",
         ] {
-            assert_eq!(read(private.parse().unwrap(), Some(9000), true), [Some(Unusable::PrivateAddress), None], "{private}");
+            assert_eq!(
+                read(private.parse().unwrap(), Some(9000), true),
+                [Some(UnusableRecord::PrivateAddress), None],
+                "{private}"
+            );
         }
         for (ip, public) in [
             ("fe80::1", false),
@@ -398,6 +402,6 @@ mod tests {
         let key = CombinedKey::generate_ed25519();
         let mut record = Enr::builder().ip4(Ipv4Addr::new(8, 8, 8, 8)).tcp4(9000).build(&key).unwrap();
         Advertised::at(&network, Epoch::new(7), 4).write(&mut record, &key).unwrap();
-        assert_eq!(FoundNode::read(&record, &digests, false, None), Err(Unusable::NoBeaconNode));
+        assert_eq!(FoundNode::read(&record, &digests, false, None), Err(UnusableRecord::NoBeaconNode));
     }
 }

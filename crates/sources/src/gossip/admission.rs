@@ -45,7 +45,7 @@ impl AddressLimit {
 
 /// Why a connection was refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub(super) enum Refused {
+pub(super) enum RefusedConnection {
     #[error("{0} or its prefix has as many connections as one may have")]
     Address(IpAddr),
     #[error("the peer is banned for a while")]
@@ -97,14 +97,14 @@ impl Admission {
     fn admit(&mut self, connection: ConnectionId, peer: Option<&PeerId>, address: &Multiaddr) -> Result<(), ConnectionDenied> {
         let is_free = peer.is_some_and(|peer| self.free_peers.contains(peer));
         if !is_free && peer.is_some_and(|peer| self.is_banned(peer)) {
-            return Err(ConnectionDenied::new(Refused::Banned));
+            return Err(ConnectionDenied::new(RefusedConnection::Banned));
         }
         let Some(ip) = ip_of(address) else { return Ok(()) };
         if self.connections.contains_key(&connection) {
             return Ok(());
         }
         if !is_free && !self.has_room(ip) {
-            return Err(ConnectionDenied::new(Refused::Address(ip)));
+            return Err(ConnectionDenied::new(RefusedConnection::Address(ip)));
         }
         self.connections.insert(connection, ip);
         *self.by_ip.entry(ip).or_default() += 1;

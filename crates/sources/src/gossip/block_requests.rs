@@ -108,7 +108,7 @@ pub(super) enum AnswerWorth {
 
 /// What is remembered of a peer.
 #[derive(Clone, Copy, Debug)]
-struct Conduct {
+struct AnswerRecord {
     /// Failures since the last useful answer.
     failures: u32,
     /// Empty answers since the last useful answer.
@@ -120,7 +120,7 @@ struct Conduct {
     budget: ServingBudget,
 }
 
-impl Conduct {
+impl AnswerRecord {
     fn new(now: Instant) -> Self {
         Self {
             failures: 0,
@@ -161,7 +161,7 @@ pub(super) struct BlockExchange {
     outstanding: HashMap<(ByWhat, OutboundRequestId), Outstanding>,
     /// Who gets the answers that are under way.
     serving: HashMap<(ByWhat, InboundRequestId), (PeerId, Option<Prefix>)>,
-    conduct: BoundedMap<PeerId, Conduct>,
+    conduct: BoundedMap<PeerId, AnswerRecord>,
     budget: ServingBudget,
     prefix_budgets: BoundedMap<Prefix, ServingBudget>,
     digests: Arc<ForkDigests>,
@@ -180,8 +180,8 @@ impl BlockExchange {
         }
     }
 
-    fn conduct(&self, peer: &PeerId, now: Instant) -> Conduct {
-        self.conduct.get(peer).copied().unwrap_or_else(|| Conduct::new(now))
+    fn conduct(&self, peer: &PeerId, now: Instant) -> AnswerRecord {
+        self.conduct.get(peer).copied().unwrap_or_else(|| AnswerRecord::new(now))
     }
 
     /// Takes what an answer needs of the budgets.
@@ -215,7 +215,7 @@ impl BlockExchange {
         afforded
     }
 
-    fn change(&mut self, peer: PeerId, now: Instant, change: impl FnOnce(&mut Conduct)) {
+    fn change(&mut self, peer: PeerId, now: Instant, change: impl FnOnce(&mut AnswerRecord)) {
         let mut conduct = self.conduct(&peer, now);
         change(&mut conduct);
         self.conduct.insert(peer, conduct);

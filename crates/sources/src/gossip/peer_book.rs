@@ -88,7 +88,7 @@ impl Learned {
     }
 }
 
-struct Entry {
+struct BookEntry {
     node: FoundNode,
     is_connected: bool,
     /// Attempts that failed and connections that ended soon, since the last one that lasted.
@@ -103,7 +103,7 @@ struct Entry {
 /// Nodes that can be dialled.
 pub(crate) struct PeerBook {
     limits: BookLimits,
-    entries: HashMap<PeerId, Entry>,
+    entries: HashMap<PeerId, BookEntry>,
     /// The peers of `entries` by prefix.
     by_prefix: BTreeMap<Prefix, Vec<PeerId>>,
     /// The attempts under way, with their addresses.
@@ -133,7 +133,8 @@ impl PeerBook {
             }
             let (failures, dialling, is_connected, was_connected, goodbyes) = (0, None, false, false, None);
             self.by_prefix.entry(prefix).or_default().push(peer);
-            self.entries.insert(peer, Entry { node, is_connected, failures, next_dial: now, dialling, was_connected, goodbyes });
+            self.entries
+                .insert(peer, BookEntry { node, is_connected, failures, next_dial: now, dialling, was_connected, goodbyes });
             return Learned::New;
         };
         // The same record may have two addresses. It is dialled at the one from which it has answered.
@@ -210,10 +211,10 @@ impl PeerBook {
         is_free: impl Fn(&PeerId) -> bool,
         mut room: impl FnMut(IpAddr) -> bool,
     ) -> Vec<(PeerId, Vec<Multiaddr>)> {
-        let is_due = |entry: &&Entry| {
+        let is_due = |entry: &&BookEntry| {
             !entry.is_connected && entry.dialling.is_none() && entry.next_dial <= now && is_free(&entry.node.peer)
         };
-        let order = |entry: &Entry| {
+        let order = |entry: &BookEntry| {
             let is_wanted = entry.node.attestation_subnets & wanted_subnets != 0;
             (entry.failures, !entry.node.has_answered, !is_wanted, rand::random::<u64>())
         };
@@ -284,13 +285,13 @@ impl PeerBook {
 
     /// The records as lines, those first that were connected, then those that have answered us.
     pub(crate) fn to_text(&self) -> String {
-        let mut entries: Vec<&Entry> = self.entries.values().collect();
+        let mut entries: Vec<&BookEntry> = self.entries.values().collect();
         entries.sort_by_key(|entry| (!entry.was_connected, !entry.node.has_answered, entry.failures, entry.node.peer));
         entries.iter().map(|entry| format!("{}\n", entry.node.record)).collect()
     }
 }
 
-impl Entry {
+impl BookEntry {
     fn wait(&mut self, pauses: Backoff, now: Instant) {
         self.failures = self.failures.saturating_add(1);
         self.next_dial = now + pauses.random_pause(self.failures, rand::random());

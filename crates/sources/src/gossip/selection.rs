@@ -15,7 +15,7 @@ const N_SUBNETS: usize = 64;
 
 /// What is known of a connected peer that may have to go.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Candidate {
+pub struct PeerCandidate {
     pub peer: PeerId,
     /// Whether we dialled. We have chosen such a peer, and not it us.
     pub is_outbound: bool,
@@ -32,7 +32,7 @@ pub struct Candidate {
 pub trait PeerSelection: fmt::Debug + Send + Sync {
     /// Returns up to `n_surplus` of the candidates, which are then disconnected. Configured peers
     /// and peers that have just connected are no candidates.
-    fn surplus(&self, candidates: &[Candidate], n_surplus: usize) -> Vec<PeerId>;
+    fn surplus(&self, candidates: &[PeerCandidate], n_surplus: usize) -> Vec<PeerId>;
 }
 
 /// Keeps peers on subnets that few others are on, then the oldest connections.
@@ -58,18 +58,18 @@ impl KeepRareSubnets {
 }
 
 impl PeerSelection for KeepRareSubnets {
-    fn surplus(&self, candidates: &[Candidate], n_surplus: usize) -> Vec<PeerId> {
+    fn surplus(&self, candidates: &[PeerCandidate], n_surplus: usize) -> Vec<PeerId> {
         let mut per_subnet = [0usize; N_SUBNETS];
         for candidate in candidates {
             subnets(candidate).for_each(|subnet| per_subnet[subnet] += 1);
         }
         let share = candidates.len() / Self::SHARE;
-        let mut kept: Vec<&Candidate> = candidates.iter().collect();
+        let mut kept: Vec<&PeerCandidate> = candidates.iter().collect();
         let mut surplus = Vec::new();
         while surplus.len() < n_surplus {
             let n_outbound = kept.iter().filter(|candidate| candidate.is_outbound).count();
             let n_inbound = kept.len() - n_outbound;
-            let may_go = |candidate: &Candidate| {
+            let may_go = |candidate: &PeerCandidate| {
                 candidate.score < 0.0 || if candidate.is_outbound { n_outbound > share } else { n_inbound > share }
             };
             // Bit n of entry k: subnet n has k peers at most.
@@ -77,12 +77,12 @@ impl PeerSelection for KeepRareSubnets {
                 (0..N_SUBNETS).filter(|subnet| per_subnet[*subnet] <= k).fold(0, |bits, subnet| bits | 1 << subnet)
             });
             // The fewest peers of any of its subnets, itself among them.
-            let rarity = |candidate: &Candidate| match candidate.attestation_subnets {
+            let rarity = |candidate: &PeerCandidate| match candidate.attestation_subnets {
                 0 => usize::MAX,
                 bits => with_at_most.iter().position(|rare| bits & rare != 0).unwrap_or(ENOUGH_PEERS),
             };
             let first_to_go = kept.iter().enumerate().filter(|(_, candidate)| may_go(candidate)).max_by(|(_, a), (_, b)| {
-                let key = |candidate: &Candidate| {
+                let key = |candidate: &PeerCandidate| {
                     (candidate.score < 0.0, !candidate.has_status, rarity(candidate), Reverse(candidate.connected_for))
                 };
                 key(a).cmp(&key(b)).then(b.score.total_cmp(&a.score))
@@ -96,7 +96,7 @@ impl PeerSelection for KeepRareSubnets {
     }
 }
 
-fn subnets(candidate: &Candidate) -> impl Iterator<Item = usize> + use<> {
+fn subnets(candidate: &PeerCandidate) -> impl Iterator<Item = usize> + use<> {
     let bits = candidate.attestation_subnets;
     (0..N_SUBNETS).filter(move |subnet| bits >> subnet & 1 == 1)
 }
@@ -105,8 +105,8 @@ fn subnets(candidate: &Candidate) -> impl Iterator<Item = usize> + use<> {
 mod tests {
     use super::*;
 
-    fn candidate(is_outbound: bool, connected_for: u64) -> Candidate {
-        Candidate {
+    fn candidate(is_outbound: bool, connected_for: u64) -> PeerCandidate {
+        PeerCandidate {
             peer: PeerId::random(),
             is_outbound,
             connected_for: Duration::from_secs(connected_for),
@@ -116,13 +116,13 @@ mod tests {
         }
     }
 
-    fn peers(candidates: &[Candidate]) -> Vec<PeerId> {
+    fn peers(candidates: &[PeerCandidate]) -> Vec<PeerId> {
         candidates.iter().map(|candidate| candidate.peer).collect()
     }
 
     #[test]
     fn the_youngest_go_and_the_rare_stay() {
-        let mut all: Vec<Candidate> = (0..20).map(|nth| candidate(nth % 2 == 0, 1000 - nth)).collect();
+        let mut all: Vec<PeerCandidate> = (0..20).map(|nth| candidate(nth % 2 == 0, 1000 - nth)).collect();
         all[19].attestation_subnets = 1 << 63;
         all[18].score = 5.0;
         assert_eq!(KeepRareSubnets.surplus(&all, 2), [all[18].peer, all[17].peer]);
@@ -137,7 +137,7 @@ mod tests {
     #[test]
     fn the_last_peers_of_a_subnet_go_after_all_others() {
         // Six peers on subnet 7 are more than enough: two of them may go, the youngest.
-        let mut all: Vec<Candidate> = (0..8).map(|nth| candidate(true, 100 - nth)).collect();
+        let mut all: Vec<PeerCandidate> = (0..8).map(|nth| candidate(true, 100 - nth)).collect();
         for one in &mut all[..6] {
             one.attestation_subnets = 1 << 7;
         }
@@ -152,9 +152,9 @@ mod tests {
     /// An attacker with as many addresses as it likes dials until all places are full.
     #[test]
     fn whoever_dials_most_does_not_get_all_places() {
-        let ours: Vec<Candidate> = (0..60).map(|nth| candidate(true, 10 + nth)).collect();
+        let ours: Vec<PeerCandidate> = (0..60).map(|nth| candidate(true, 10 + nth)).collect();
         let mut all = ours.clone();
-        all.extend((0..160).map(|nth| Candidate { attestation_subnets: u64::MAX, ..candidate(false, 10_000 + nth) }));
+        all.extend((0..160).map(|nth| PeerCandidate { attestation_subnets: u64::MAX, ..candidate(false, 10_000 + nth) }));
         let gone = KeepRareSubnets.surplus(&all, 20);
         assert_eq!(gone.len(), 20);
         let n_ours = gone.iter().filter(|peer| peers(&ours).contains(peer)).count();
@@ -163,7 +163,7 @@ mod tests {
 
     #[test]
     fn who_dials_us_is_not_displaced_by_whom_we_dial() {
-        let inbound: Vec<Candidate> = (0..10).map(|nth| candidate(false, nth)).collect();
+        let inbound: Vec<PeerCandidate> = (0..10).map(|nth| candidate(false, nth)).collect();
         let mut all = inbound.clone();
         all.extend((0..30).map(|nth| candidate(true, 1000 + nth)));
         let gone = KeepRareSubnets.surplus(&all, 40);

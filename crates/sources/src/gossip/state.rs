@@ -7,7 +7,7 @@ use verify::Time;
 
 /// The state of the node's connections. It is about one second old at most.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
-pub struct NodeState {
+pub struct ConnectionState {
     /// Connected peers that dialled us, without configured ones.
     pub n_inbound: usize,
     /// Connected peers that we dialled, without configured ones.

@@ -1,6 +1,6 @@
 //! The task that owns the libp2p node. It takes the next event and applies it.
 
-use super::admission::Refused;
+use super::admission::RefusedConnection;
 use super::behaviour::{self, HISTORY_HEARTBEATS, NodeBehaviour, NodeBehaviourEvent, newcomers, reserved};
 use super::block_requests::{BlockCommand, BlockExchange, ByWhat};
 use super::peer_book::{BookLimits, PeerBook, Prefix};
@@ -12,8 +12,8 @@ use super::selection::ENOUGH_PEERS;
 use super::tickets::{MAX_PENDING, Tickets};
 use super::transform;
 use super::{
-    Candidate, GossipConfig, GossipError, NodeState, PEER_EVENT_PLACES, PeerEvent, PeerEventKind, PeerInfo, PublishError,
-    StatusView, TopicPeers, identity, schedule,
+    ConnectionState, GossipConfig, GossipError, PEER_EVENT_PLACES, PeerCandidate, PeerEvent, PeerEventKind, PeerInfo,
+    PublishError, StatusView, TopicPeers, identity, schedule,
 };
 use crate::discovery::{self, Discovery, DiscoveryError, DiscoveryState, FoundNode};
 use crate::metrics::SourceMetrics;
@@ -68,7 +68,7 @@ pub(super) struct Channels {
     pub publish: mpsc::Receiver<Publication>,
     pub peers: watch::Sender<Arc<Vec<PeerInfo>>>,
     pub status: watch::Receiver<StatusView>,
-    pub state: watch::Sender<Arc<NodeState>>,
+    pub state: watch::Sender<Arc<ConnectionState>>,
     pub stop: CancellationToken,
 }
 
@@ -250,9 +250,9 @@ impl GossipTask {
                 self.on_disconnected(peer_id, cause.map_or_else(|| "closed".to_owned(), |cause| cause.to_string()));
             }
             SwarmEvent::IncomingConnectionError { error: ListenError::Denied { cause }, .. } => {
-                let reason = match cause.downcast::<Refused>() {
-                    Ok(Refused::Address(_)) => "address",
-                    Ok(Refused::Banned) => "banned",
+                let reason = match cause.downcast::<RefusedConnection>() {
+                    Ok(RefusedConnection::Address(_)) => "address",
+                    Ok(RefusedConnection::Banned) => "banned",
                     Err(_) => "places",
                 };
                 self.metrics.refused_connections.with_label_values(&[reason]).inc();
@@ -581,13 +581,13 @@ impl GossipTask {
         discovery::ip_of(address).is_some_and(|ip| allow_private || discovery::is_public(ip))
     }
 
-    fn state(&self) -> NodeState {
+    fn state(&self) -> ConnectionState {
         let others = self.peers.connected.iter().filter(|(id, _)| !self.peers.is_configured(id));
         let (outbound, inbound): (Vec<_>, Vec<_>) = others.partition(|(_, peer)| peer.is_outbound);
         let counts = |counters: &IntCounterVec, labels: &[&'static str]| {
             labels.iter().map(|label| (*label, counters.with_label_values(&[label]).get())).collect()
         };
-        NodeState {
+        ConnectionState {
             n_inbound: inbound.len(),
             n_outbound: outbound.len(),
             n_reached: self.n_reached,
@@ -638,8 +638,8 @@ impl GossipTask {
         let gossip = &self.swarm.behaviour().gossip;
         let subnets: HashMap<PeerId, u64> = gossip.all_peers().map(|(peer, topics)| (*peer, self.subnets_of(topics))).collect();
         let known = others.into_iter().filter(|(_, peer)| now.duration_since(peer.connected_at) >= self.config.newcomer);
-        let candidates: Vec<Candidate> = known
-            .map(|(id, peer)| Candidate {
+        let candidates: Vec<PeerCandidate> = known
+            .map(|(id, peer)| PeerCandidate {
                 peer: id,
                 is_outbound: peer.is_outbound,
                 connected_for: now.duration_since(peer.connected_at),
