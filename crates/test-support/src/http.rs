@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Instant;
 
 /// Loopback with any free port.
@@ -14,9 +15,20 @@ pub fn anywhere() -> SocketAddr {
 }
 
 /// Loopback with a port that was free a moment ago, for a program that cannot say which one it has
-/// taken.
+/// taken. It is below the ports that the system gives to outgoing connections, which would take it
+/// again at once, and each call of a process returns another one.
 pub fn free_port() -> SocketAddr {
-    TcpListener::bind(anywhere()).and_then(|listener| listener.local_addr()).expect("a free port")
+    const PORTS: std::ops::Range<u32> = 12_000..32_000;
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let first = std::process::id().wrapping_mul(7_919);
+    for _ in PORTS {
+        let nth = first.wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed)) % (PORTS.end - PORTS.start);
+        let address = SocketAddr::from(([127, 0, 0, 1], (PORTS.start + nth) as u16));
+        if TcpListener::bind(address).is_ok() {
+            return address;
+        }
+    }
+    panic!("no port of {PORTS:?} is free");
 }
 
 /// Sends a GET and returns the JSON of a 200 answer. It returns `None` for any other status, such
