@@ -199,6 +199,16 @@ fn an_endpoint_that_claims_a_later_epoch_and_knows_nothing_else_is_not_believed(
 }
 
 #[test]
+fn before_the_first_finality_the_genesis_state_is_the_finalized_one() {
+    let network = recorded();
+    let folder = Folder::new(&network);
+    let addresses = [0, 1].map(|_| url(Endpoint::of(&network, 0, Root::ZERO).serve()));
+    let running = Running::of(folder.command(&[&addresses[0], &addresses[1]]));
+    running.wait_for("the finalized block commits to the fetched state");
+    running.wait_for("watching");
+}
+
+#[test]
 fn a_damaged_state_of_the_last_run_is_fetched_again() {
     let network = recorded();
     let folder = Folder::new(&network);

@@ -93,7 +93,8 @@ async fn finalized(endpoints: &NodeSet, preset: &Preset) -> Result<Vec<Finalized
                 // An endpoint that cannot answer this is no contradiction.
                 false => endpoints.block_root_of(other.nth, epoch.start_slot(preset)).await.ok().flatten(),
             };
-            let Some(theirs) = theirs else { continue };
+            // Before the first finality the root is zero, and stands for the genesis block.
+            let Some(theirs) = theirs.filter(|theirs| theirs.is_zero() == earlier.checkpoint.root.is_zero()) else { continue };
             if theirs != earlier.checkpoint.root {
                 return Err(WatcherError::Usage(format!(
                     "two checkpoint endpoints disagree about the finalized block of epoch {epoch}: {} has {}, {} has {theirs}; {ADVICE}",
@@ -147,8 +148,11 @@ async fn state_of(endpoints: &NodeSet, spec: &Spec, finalized: &Finalized) -> Re
             finalized.label
         )));
     }
+    // Before the first finality the checkpoint is the genesis block, and its root is zero.
+    let is_genesis = finalized.checkpoint.root.is_zero() && block.slot == Slot::new(0);
     // Finality may have moved on while the state was fetched.
-    let is_finalized = block.root == finalized.checkpoint.root
+    let is_finalized = is_genesis
+        || block.root == finalized.checkpoint.root
         || self::finalized(endpoints, &spec.preset).await?.iter().any(|one| one.checkpoint.root == block.root);
     if !is_finalized {
         return Err(WatcherError::Usage(format!(
