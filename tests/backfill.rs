@@ -1,5 +1,5 @@
-//! `slashwatch backfill`: past blocks of a node are judged like those of a recording, and a backfill
-//! that was stopped goes on.
+//! `slashwatch backfill`: past blocks of a node are judged like those of a recording, and a
+//! backfill that was stopped goes on.
 
 mod common;
 

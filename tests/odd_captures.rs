@@ -217,8 +217,8 @@ fn topic(entry: &Entry) -> &str {
     std::str::from_utf8(&topic[2..2 + length]).expect("UTF-8")
 }
 
-/// Without blocks nobody knows the committees after the first epochs. The replay says which state it
-/// wants, and fails only if it is asked to.
+/// Without blocks nobody knows the committees after the first epochs. The replay says which state
+/// it wants, and fails only if it is asked to.
 #[test]
 fn what_was_not_judged_is_told_with_the_state_that_is_wanted() {
     let dir = tempfile::tempdir().expect("a fresh directory");

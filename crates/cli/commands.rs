@@ -156,9 +156,9 @@ fn backfill(config: &Config, range: BackfillRange) -> anyhow::Result<u8> {
 
 fn log_to_stderr(config: &LogConfig) -> anyhow::Result<()> {
     let level = std::env::var("RUST_LOG").unwrap_or_else(|_| config.level.clone());
-    // gossipsub warns about each peer that sends GRAFT again too soon, which some peers do all day, and
-    // discv5 about each packet that it cannot read, which anybody can send.
-    // A filter from the user that names this target overrides this default.
+    // gossipsub warns about each peer that sends GRAFT again too soon, which some peers do all day,
+    // and discv5 about each packet that it cannot read, which anybody can send. A filter from the
+    // user that names this target overrides this default.
     let level = format!("libp2p_gossipsub=error,discv5=error,{level}");
     let filter = EnvFilter::try_new(&level)
         .map_err(|error| UsageError(format!("log.level {level:?}: {error}; write it as in \"info\"")))?;

@@ -117,8 +117,8 @@ pub struct ChainStats {
 /// Whether a newer state is wanted when the latest one is `age` epochs old. `may_have_changed` is
 /// whether something since then can have changed who is active.
 pub fn wants_newer_state(age: u64, may_have_changed: bool) -> bool {
-    // A state of epoch s determines who is active up to epoch s + MAX_SEED_LOOKAHEAD. The next epoch
-    // must be within that range.
+    // A state of epoch s determines who is active up to epoch s + MAX_SEED_LOOKAHEAD. The next
+    // epoch must be within that range.
     let past_horizon = age + 1 > MAX_SEED_LOOKAHEAD;
     past_horizon && (may_have_changed || age > MAX_REGISTRY_AGE_EPOCHS)
 }
@@ -338,8 +338,8 @@ impl Chain {
         self.registry.n_pending() > 0
     }
 
-    /// Records what a proven block tells about the registry: slashings, exits, deposits, requests of
-    /// the execution layer, and the justified checkpoint. Call it before votes ask for the
+    /// Records what a proven block tells about the registry: slashings, exits, deposits, requests
+    /// of the execution layer, and the justified checkpoint. Call it before votes ask for the
     /// committees after the block.
     pub fn note_registry_moves(&mut self, block: &SignedBlock, fork: ForkName) {
         let slot = block.signed_header.message.slot;

@@ -13,8 +13,9 @@
 //!
 //! Price: committees are computed from the registry of the latest state and from what blocks tell
 //! since then. They are exact up to `MAX_SEED_LOOKAHEAD` epochs after that state, and as good as
-//! what blocks tell after that (`follow`). [`Chain::needs_registry_refresh`] reports when a newer state is wanted. Gain: there is no state
-//! transition, and committees are known also on branches that no node would replay for us.
+//! what blocks tell after that (`follow`). [`Chain::needs_registry_refresh`] reports when a newer
+//! state is wanted. Gain: there is no state transition, and committees are known also on branches
+//! that no node would replay for us.
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 

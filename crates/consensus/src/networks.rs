@@ -88,8 +88,8 @@ impl Network {
         })
     }
 
-    /// Lists the boot nodes of a public network, as ENRs (EIP-778). Medalla has none any more. Empty
-    /// for a name that is not built in.
+    /// Lists the boot nodes of a public network, as ENRs (EIP-778). Medalla has none any more.
+    /// Empty for a name that is not built in.
     pub fn builtin_boot_nodes(name: &str) -> impl Iterator<Item = &'static str> {
         let lines = find(name).map_or("", |builtin| builtin.boot_nodes).lines();
         lines.map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'))

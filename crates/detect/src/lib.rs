@@ -7,9 +7,9 @@
 //! chain give the same finding, and the same traffic gives the same incidents.
 //!
 //! A finding is proven twice. First, the index reports that two stored messages contradict each
-//! other. Then [`prove_conflict`] applies the specification's own predicate to the very pair that goes into
-//! the exported slashing, and checks both signatures of that slashing again over exactly its
-//! indices. A failure of this second proof is our own mistake and never a validator's. It is
+//! other. Then [`prove_conflict`] applies the specification's own predicate to the very pair that
+//! goes into the exported slashing, and checks both signatures of that slashing again over exactly
+//! its indices. A failure of this second proof is our own mistake and never a validator's. It is
 //! counted as [`Unproven`], and nobody is accused.
 //!
 //! | module | what |

@@ -1,6 +1,6 @@
-//! Fills a data directory with the past: the blocks of a range of epochs, from the operator's beacon
-//! nodes, oldest first. Each block is judged like live traffic, and so are the aggregates and
-//! slashing operations in it. Messages that no block includes cannot be had any more.
+//! Fills a data directory with the past: the blocks of a range of epochs, from the operator's
+//! beacon nodes, oldest first. Each block is judged like live traffic, and so are the aggregates
+//! and slashing operations in it. Messages that no block includes cannot be had any more.
 //!
 //! Committees of past epochs come from the node's finalized state, which has the RANDAO mixes of
 //! `EPOCHS_PER_HISTORICAL_VECTOR` epochs. What is done is kept in the data directory, so that a

@@ -85,8 +85,8 @@ pub struct ReplaySummary {
     pub by_kind: BTreeMap<String, u64>,
     /// Incidents in the data directory at the end, by kind and then by state.
     pub incidents: BTreeMap<evidence::Kind, BTreeMap<&'static str, u64>>,
-    /// Number of messages, and of votes in blocks, that were not judged because a state or blocks are
-    /// missing, by the epoch that they are about.
+    /// Number of messages, and of votes in blocks, that were not judged because a state or blocks
+    /// are missing, by the epoch that they are about.
     pub unjudged_in: BTreeMap<Epoch, u64>,
     /// Contradicting pairs beyond the number that is listed for one validator, epoch and kind.
     pub not_listed: u64,
@@ -485,8 +485,9 @@ fn first_damage(path: &Path, capture: &CaptureFile) -> Option<WatcherError> {
 }
 
 impl ReplaySummary {
-    /// The number of messages and votes in blocks that were not judged, and the first and the last epoch whose state
-    /// could tell the committees or validators that they need. `None` if all were judged.
+    /// The number of messages and votes in blocks that were not judged, and the first and the last
+    /// epoch whose state could tell the committees or validators that they need. `None` if all were
+    /// judged.
     pub fn unjudged(&self) -> Option<(u64, Epoch, Epoch)> {
         let (first, last) = (self.unjudged_in.first_key_value()?.0, self.unjudged_in.last_key_value()?.0);
         Some((self.unjudged_in.values().sum(), *first, *last))

@@ -2,8 +2,8 @@
 //!
 //! A scenario is data. The same scenario gives the same bytes, whether it is played into a file or,
 //! apart from the times of arrival, over sockets. What really happened is not derived from the
-//! scenario: the [history](crate::ground_truth) records it as messages are sent. So an act that found no
-//! opportunity is not an offence.
+//! scenario: the [history](crate::ground_truth) records it as messages are sent. So an act that
+//! found no opportunity is not an offence.
 
 use crate::conditions::{Peers, TimedCondition, Wear};
 use crate::error::SimError;

@@ -20,8 +20,8 @@
 //! chunk             as it is sent: the length of the SSZ as a varint, then snappy frames
 //! ```
 //!
-//! Numbers are little-endian. A record that is cut off, or whose head makes no sense, ends its file:
-//! it is removed with everything behind it when the store is opened. The checksum of the last
+//! Numbers are little-endian. A record that is cut off, or whose head makes no sense, ends its
+//! file: it is removed with everything behind it when the store is opened. The checksum of the last
 //! record is checked then too, and that of any other record when it is read.
 //!
 //! **Which blocks are served.** Blocks by root: each one that is kept, on any branch. Blocks by
@@ -30,10 +30,10 @@
 //!
 //! **Bounds.** [`StoreLimits::bytes`] in total: the oldest epoch is deleted when more is held.
 //! [`MAX_PER_SLOT`] blocks of a slot and [`MAX_PER_PROPOSER`] of one proposer in it, because the
-//! owner of one key can sign any number of blocks. [`MAX_SLOT_BYTES`] of one slot. Whoever owns a key
-//! can sign a block out of turn and is not slashed for it, so such blocks, and those of which it is not
-//! known, get half of that, and none of them is kept while the store is half full. No block of a slot
-//! that has not begun.
+//! owner of one key can sign any number of blocks. [`MAX_SLOT_BYTES`] of one slot. Whoever owns a
+//! key can sign a block out of turn and is not slashed for it, so such blocks, and those of which
+//! it is not known, get half of that, and none of them is kept while the store is half full. No
+//! block of a slot that has not begun.
 //!
 //! Price: a kept block costs the thread that keeps it about a millisecond for compression. Nothing
 //! is synced to disk, so a power failure can lose the last blocks.
@@ -124,8 +124,8 @@ pub enum Kept {
     Known,
     /// Its epoch is older than the kept ones, or its slot has not begun.
     OutOfRange,
-    /// There are as many blocks or bytes of its slot, or of its proposer in this slot, as are kept, or
-    /// the store is too full for a block that may be out of turn.
+    /// There are as many blocks or bytes of its slot, or of its proposer in this slot, as are kept,
+    /// or the store is too full for a block that may be out of turn.
     TooMany,
 }
 
@@ -288,8 +288,8 @@ impl BlockStore {
         self.epoch(now).saturating_sub(KEPT_EPOCHS + SLACK_EPOCHS)
     }
 
-    /// Deletes the epochs before `oldest`, and further ones while there are too many bytes. A file that
-    /// cannot be deleted counts as before, and the next ones go in its place.
+    /// Deletes the epochs before `oldest`, and further ones while there are too many bytes. A file
+    /// that cannot be deleted counts as before, and the next ones go in its place.
     ///
     /// # Errors
     ///
@@ -376,8 +376,8 @@ impl BlockStore {
         self.index().by_root.contains_key(root)
     }
 
-    /// Waits until a block is kept, or has been refused for want of room. Either way its signature is
-    /// proven.
+    /// Waits until a block is kept, or has been refused for want of room. Either way its signature
+    /// is proven.
     pub async fn until_proven(&self, root: &Root) {
         let mut changes = self.0.kept.subscribe();
         // The sender is dropped with the store only, which this call borrows.

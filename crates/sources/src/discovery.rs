@@ -12,8 +12,11 @@
 //! | names the address of somebody else | the same; the pause before the next attempt is kept when its record changes |
 //! | names a private address | [`UnusableRecord::PrivateAddress`] |
 //! | floods us with packets | the packet filter of discv5, which also bans the sender's address |
-//! | tells us a wrong address of our own | [`ADDRESS_VOTES`] nodes must agree, and only nodes that we have asked; an address at which nobody reaches us is withdrawn after some minutes |
-//! | fills the routing table | discv5: two nodes of a /24 in a bucket, ten in the table, and half of a bucket for nodes that contacted us |
+//! | tells us a wrong address of our own | [`ADDRESS_VOTES`] nodes that we asked must agree |
+//! | fills the routing table | discv5: two of a /24 in a bucket, ten in the table; see below |
+//!
+//! Half of a bucket is for nodes that contacted us. An address of ours at which nobody reaches us is
+//! withdrawn after a while.
 //!
 //! Source: consensus-specs, `*/p2p-interface.md`, "The discovery domain: discv5".
 
@@ -418,7 +421,8 @@ impl Task {
         }
     }
 
-    /// Asks for nodes near a random id, which are nodes of any kind, and takes those of our network.
+    /// Asks for nodes near a random id, which are nodes of any kind, and takes those of our
+    /// network.
     fn query(&self) -> tokio::task::JoinHandle<Vec<Enr>> {
         let digests = self.digests.clone();
         let is_ours = move |record: &Enr| record::fork_id_of(record).is_some_and(|fork| digests.contains(&fork.fork_digest));

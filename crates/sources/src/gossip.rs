@@ -1,9 +1,9 @@
 //! A listener in the p2p network: it receives gossip, and applies the verifier's verdicts.
 //!
-//! One call of [`GossipService::start`] creates one libp2p node: TCP with noise and yamux (and mplex
-//! for old clients), QUIC, gossipsub with Ethereum's message ids, and the few requests that a node must
-//! answer so that its peers keep it. Several networks need several services. Nothing in this module
-//! is global.
+//! One call of [`GossipService::start`] creates one libp2p node: TCP with noise and yamux (and
+//! mplex for old clients), QUIC, gossipsub with Ethereum's message ids, and the few requests that a
+//! node must answer so that its peers keep it. Several networks need several services. Nothing in
+//! this module is global.
 //!
 //! ```text
 //! peers <-> swarm (one task) -> events: Message, Peer, ListeningOn
@@ -19,8 +19,9 @@
 //! that does not. It reports its true state: a head that the caller supplies and that is never
 //! later than the clock, all 64 attestation subnets, and the slots whose blocks it keeps. It sends
 //! these blocks to peers that ask, and it asks peers for blocks ([`BlockClient`]). It answers a
-//! request for other data with the answer that the asking client penalizes least. It does not dial a peer for
-//! minutes after that peer's goodbye with a lasting reason. `docs/peers.md` has tables of all this.
+//! request for other data with the answer that the asking client penalizes least. It does not dial
+//! a peer for minutes after that peer's goodbye with a lasting reason. `docs/peers.md` has tables
+//! of all this.
 //!
 //! Configured peers are dialled without end, with growing pauses. Other peers may connect up to a
 //! limit, and each address has a few of these places at most. With discovery, three quarters of the
@@ -100,8 +101,8 @@ pub const DEFAULT_MAX_PEERS: usize = 200;
 /// Configuration of a listener. `GossipConfig::default()` listens on no address and dials nobody.
 #[derive(Clone, Debug)]
 pub struct GossipConfig {
-    /// Multiaddrs of TCP or QUIC to listen on. Port 0 takes a free port, which [`SourceEvent::ListeningOn`]
-    /// reports.
+    /// Multiaddrs of TCP or QUIC to listen on. Port 0 takes a free port, which
+    /// [`SourceEvent::ListeningOn`] reports.
     pub listen: Vec<Multiaddr>,
     /// Peers that are dialled again whenever they are not connected.
     pub peers: Vec<PeerAddress>,

@@ -442,8 +442,8 @@ async fn status_promises_no_slot() {
     tokio::time::timeout(PATIENCE, test).await.unwrap();
 }
 
-/// Whoever asks for blocks that the status promises gets them. No client is given an error for them,
-/// because Lighthouse bans for some and Nimbus takes a third of its points for any.
+/// Whoever asks for blocks that the status promises gets them. No client is given an error for
+/// them, because Lighthouse bans for some and Nimbus takes a third of its points for any.
 #[tokio::test]
 async fn kept_blocks_are_sent_to_every_client() {
     let network = network(&[(ForkName::Fulu, 0)]);
@@ -484,9 +484,9 @@ async fn kept_blocks_are_sent_to_every_client() {
     tokio::time::timeout(PATIENCE, test).await.unwrap();
 }
 
-/// For blocks before the earliest available slot, and for unknown roots, each client gets the answer
-/// that it forgives, as if no blocks were kept. The first version of the requests cannot name a
-/// fork, so it has no block for anybody.
+/// For blocks before the earliest available slot, and for unknown roots, each client gets the
+/// answer that it forgives, as if no blocks were kept. The first version of the requests cannot
+/// name a fork, so it has no block for anybody.
 #[tokio::test]
 async fn blocks_that_are_not_kept_are_refused_as_each_client_forgives() {
     let network = network(&[(ForkName::Fulu, 0)]);
@@ -546,8 +546,8 @@ async fn a_flood_of_requests_for_blocks_is_bounded_and_others_are_served() {
                 }
             }
         }
-        // Two peers, because each client has a key of its own: 256 blocks at once for each, and 12.8
-        // in a second.
+        // Two peers, because each client has a key of its own: 256 blocks at once for each, and
+        // 12.8 in a second.
         let allowed = 512 + (2.0 * 12.8 * started.elapsed().as_secs_f64()).ceil() as u64;
         assert!(n_blocks <= allowed && n_refused >= 50, "{n_blocks} blocks of {allowed}, {n_refused} requests refused");
         let mut other = Client::new(CLIENTS[1], "beacon_blocks_by_range/2");

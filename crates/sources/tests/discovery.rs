@@ -204,8 +204,8 @@ impl Liar {
     }
 }
 
-/// All boot nodes are hostile and invent records: 500 of one prefix, all valid and signed. They take
-/// at most the places of one prefix in the peer book.
+/// All boot nodes are hostile and invent records: 500 of one prefix, all valid and signed. They
+/// take at most the places of one prefix in the peer book.
 #[tokio::test]
 async fn five_hundred_records_of_one_prefix_are_sixteen() {
     const LIARS: usize = 8;

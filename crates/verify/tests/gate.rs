@@ -406,9 +406,10 @@ fn waiting_is_bounded_and_ends() {
 #[test]
 fn a_vote_waits_for_its_shuffling_and_is_proven_all_the_same() {
     for capture in captures() {
-        // Newcomers are active from epoch 12 on there, and the state that names them is not loaded here.
-        // Blocks tell when they become active, some of them later than the first vote that needs it. So
-        // from then on it depends on the time of the question which committees are known.
+        // Newcomers are active from epoch 12 on there, and the state that names them is not loaded
+        // here. Blocks tell when they become active, some of them later than the first vote that
+        // needs it. So from then on it depends on the time of the question which committees are
+        // known.
         let before = Epoch::new(if capture.name == "newcomers_state_after" { 12 } else { u64::MAX });
         let run = |singles: SinglesProof, on_worker: bool, batch_len: usize| {
             let mut chain = capture.chain();

@@ -4,15 +4,16 @@
 //! here: range by range, oldest first. The engine judges each block like any other message. Blocks
 //! that the data directory still holds come first, so a start after a short pause asks for little.
 //!
-//! **Gaps.** A peer may leave blocks out. Within an answer each block is the child of the one before,
-//! so only the answer's ends are open. An answer must begin with a child of a block that
-//! is connected with the state. If it does not, blocks are missing before it, and these slots are
-//! asked for again from other peers. After [`MAX_GAPS`] such answers the task goes on behind the gap. What is missing
-//! there is then asked for by root, as are all blocks that others build on.
+//! **Gaps.** A peer may leave blocks out. Within an answer each block is the child of the one
+//! before, so only the answer's ends are open. An answer must begin with a child of a block that is
+//! connected with the state. If it does not, blocks are missing before it, and these slots are
+//! asked for again from other peers. After [`MAX_GAPS`] such answers the task goes on behind the
+//! gap. What is missing there is then asked for by root, as are all blocks that others build on.
 //!
-//! **False blocks.** Whether a block's signature holds is known after the engine has looked at it. A
-//! block that holds is in the block store then, or the store has refused it for want of room. If
-//! neither is so with the last block of an answer in time, the peer is blamed, and the slots are asked for again.
+//! **False blocks.** Whether a block's signature holds is known after the engine has looked at it.
+//! A block that holds is in the block store then, or the store has refused it for want of room. If
+//! neither is so with the last block of an answer in time, the peer is blamed, and the slots are
+//! asked for again.
 
 use crate::clock;
 use crate::engine_thread::Input;

@@ -161,8 +161,9 @@ impl NodeTask {
     async fn fetch_blocks(&self, wanted: &[Root], asked: &mut RequestedBlocks) {
         let due = asked.due(wanted, Instant::now());
         if let Some(peers) = &self.peers {
-            // The root of a block does not depend on its signature. If a block is still wanted after
-            // a peer has sent it, that one was not signed by its proposer. A peer is blamed once for it.
+            // The root of a block does not depend on its signature. If a block is still wanted
+            // after a peer has sent it, that one was not signed by its proposer. A peer is blamed
+            // once for it.
             due.iter().filter_map(|root| asked.sent_by.remove(root)).for_each(|peer| peers.blame(peer));
         }
         let (mut missing, no_node_has) = self.fetch_from_nodes(due).await;

@@ -73,8 +73,8 @@ impl Default for SummaryGroup {
 
 impl VoterSummary {
     /// Notes that `validators` voted in `epoch`. The other methods use it only after
-    /// [`Self::add_marked`]. The marks are collected until then, so that thousands of validators are
-    /// added at once, 64 in each step, at the cost of one by one.
+    /// [`Self::add_marked`]. The marks are collected until then, so that thousands of validators
+    /// are added at once, 64 in each step, at the cost of one by one.
     pub fn mark(&mut self, db: &Db, epoch: Epoch, validators: &[ValidatorIndex], late: bool) -> Result<(), IndexError> {
         if self.pending_for != Some((epoch, late)) {
             self.add_marked(db)?;

@@ -258,8 +258,8 @@ fn is_public_v4(ip: Ipv4Addr) -> bool {
     !is_reserved && !is_local
 }
 
-/// Only 2000::/3 is routed. Of it, 2001::/32 and 2002::/16 are tunnels that contain an IPv4 address,
-/// which may be any, and 2001:db8::/32 and 3fff::/20 are for documentation.
+/// Only 2000::/3 is routed. Of it, 2001::/32 and 2002::/16 are tunnels that contain an IPv4
+/// address, which may be any, and 2001:db8::/32 and 3fff::/20 are for documentation.
 fn is_public_v6(ip: Ipv6Addr) -> bool {
     let [first, second, ..] = ip.segments();
     let is_tunnel = first == 0x2002 || (first == 0x2001 && second == 0);

@@ -1,9 +1,9 @@
 //! Blocks between this node and its peers: it asks for some, and it answers peers that ask.
 //!
 //! **Asking.** One request goes to one peer whose status says that it has the blocks. The answer is
-//! checked by the caller's task, which then reports what it was worth ([`BlockClient`]). A peer that
-//! fails, or that sends what was not asked for, is left alone for a growing time. What it knows of
-//! a peer stays when the peer reconnects.
+//! checked by the caller's task, which then reports what it was worth ([`BlockClient`]). A peer
+//! that fails, or that sends what was not asked for, is left alone for a growing time. What it
+//! knows of a peer stays when the peer reconnects.
 //!
 //! ```text
 //! caller -> Ask(query, peers that were tried) -> this task -> one peer
@@ -11,8 +11,8 @@
 //!        -> Judge(peer, worth)
 //! ```
 //!
-//! **Bounds.** [`MAX_OUTSTANDING`] requests at a time, one to a peer. [`BLOCKS_PER_WINDOW`] blocks of
-//! a peer in ten seconds, which is less than any client allows. An answer has at most as many
+//! **Bounds.** [`MAX_OUTSTANDING`] requests at a time, one to a peer. [`BLOCKS_PER_WINDOW`] blocks
+//! of a peer in ten seconds, which is less than any client allows. An answer has at most as many
 //! blocks as were asked for, and about 18 MiB.
 //!
 //! **Answering.** What is in the store is sent, within a budget for each peer, for each address
@@ -46,7 +46,8 @@ const MAX_OUTSTANDING: usize = 4;
 const COMMANDS: usize = 64;
 /// Greatest number of blocks of one request.
 pub const MAX_ASKED_BLOCKS: usize = 16;
-/// Blocks that one peer is asked for in [`WINDOW`]. Lighthouse allows 128, and Teku 500 in a minute.
+/// Blocks that one peer is asked for in [`WINDOW`]. Lighthouse allows 128, and Teku 500 in a
+/// minute.
 const BLOCKS_PER_WINDOW: usize = 96;
 const WINDOW: Duration = Duration::from_secs(10);
 /// Peers whose conduct is remembered.
@@ -451,8 +452,8 @@ impl BlockClient {
         self.ask(BlockQuery::Roots(roots[..roots.len().min(MAX_ASKED_BLOCKS)].to_vec()), avoided).await
     }
 
-    /// Asks several peers for blocks by root, one after the other, until all are there or one of them
-    /// fails. Returns the blocks, and how many peers answered.
+    /// Asks several peers for blocks by root, one after the other, until all are there or one of
+    /// them fails. Returns the blocks, and how many peers answered.
     pub async fn by_root_of_several(&self, roots: &[Root]) -> (Vec<PeerBlock>, usize) {
         let (mut blocks, mut asked, mut n_answers) = (Vec::new(), Vec::new(), 0);
         let mut wanted = roots[..roots.len().min(MAX_ASKED_BLOCKS)].to_vec();
@@ -464,7 +465,8 @@ impl BlockClient {
                     asked.push(peer);
                     n_answers += 1;
                 }
-                // A peer that failed may have taken its time, and the caller has other things to do.
+                // A peer that failed may have taken its time, and the caller has other things to
+                // do.
                 Err(NoAnswer::Failed(_) | NoAnswer::NoPeer | NoAnswer::Later) => break,
             }
         }

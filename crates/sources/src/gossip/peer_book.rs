@@ -137,7 +137,8 @@ impl PeerBook {
                 .insert(peer, BookEntry { node, is_connected, failures, next_dial: now, dialling, was_connected, goodbyes });
             return Learned::New;
         };
-        // The same record may have two addresses. It is dialled at the one from which it has answered.
+        // The same record may have two addresses. It is dialled at the one from which it has
+        // answered.
         let answers_elsewhere = node.has_answered && !entry.node.has_answered && entry.node.ip != node.ip;
         if entry.node.sequence > node.sequence || (entry.node.sequence == node.sequence && !answers_elsewhere) {
             entry.node.has_answered |= node.has_answered && entry.node.ip == node.ip;

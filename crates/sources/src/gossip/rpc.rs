@@ -1,11 +1,11 @@
 //! Requests and responses between nodes, which a node must answer so that its peers keep it.
 //!
 //! A client drops a peer within a minute if that peer does not support `status`, `ping`, `metadata`
-//! and `goodbye`. Clients also request blocks, sidecars and envelopes. This listener keeps the blocks
-//! of the last epochs and nothing else (`blocks.rs`), but it must support each of these requests,
-//! because an unsupported one costs points at some clients. `answers.rs` decides what to answer
-//! instead. All bodies are SSZ in *framed* snappy, after their length as a varint. A response chunk
-//! begins with a result byte:
+//! and `goodbye`. Clients also request blocks, sidecars and envelopes. This listener keeps the
+//! blocks of the last epochs and nothing else (`blocks.rs`), but it must support each of these
+//! requests, because an unsupported one costs points at some clients. `answers.rs` decides what to
+//! answer instead. All bodies are SSZ in *framed* snappy, after their length as a varint. A
+//! response chunk begins with a result byte:
 //!
 //! ```text
 //! request   varint length | frames                     (metadata: nothing at all)

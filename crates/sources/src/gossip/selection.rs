@@ -45,9 +45,9 @@ pub trait PeerSelection: fmt::Debug + Send + Sync {
 /// 4. the youngest connections: an attacker that comes with many peers displaces none of the old;
 /// 5. peers with a lower score.
 ///
-/// A quarter of the candidates is kept for either direction. If peers that dialled us could displace
-/// all that we have chosen, whoever dials most would own all places. If the peers that we have
-/// dialled filled all places, we would lose those to whom being dialled matters (see
+/// A quarter of the candidates is kept for either direction. If peers that dialled us could
+/// displace all that we have chosen, whoever dials most would own all places. If the peers that we
+/// have dialled filled all places, we would lose those to whom being dialled matters (see
 /// `docs/peers.md`).
 #[derive(Clone, Copy, Debug, Default)]
 pub struct KeepRareSubnets;

@@ -18,8 +18,8 @@ pub struct ConnectionState {
     pub n_reached: u64,
     /// When the last of them was opened.
     pub last_reached: Option<Time>,
-    /// What discovery is doing. None if it is switched off, or has ended by itself and is started again
-    /// in a minute.
+    /// What discovery is doing. None if it is switched off, or has ended by itself and is started
+    /// again in a minute.
     pub discovery: Option<DiscoveryState>,
     /// The topics of the current fork that this node is subscribed to, with their peers. A topic
     /// without peers is silent.

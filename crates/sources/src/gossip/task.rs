@@ -52,7 +52,8 @@ const DISCOVERY_PAUSE: Duration = Duration::from_secs(60);
 const MAX_DIALS: usize = 16;
 /// The addresses of a found node are dialled in turn, so that each attempt opens one connection.
 const ONE_AFTER_THE_OTHER: NonZeroU8 = NonZeroU8::MIN;
-/// Greatest size in bytes of the file of the peer book. A record has at most 300 bytes, in text 410.
+/// Greatest size in bytes of the file of the peer book. A record has at most 300 bytes, in text
+/// 410.
 const MAX_BOOK_LEN: u64 = 8 << 20;
 /// Greatest number of verdicts that are applied at a time.
 const REPORT_BATCH: usize = 512;
@@ -501,8 +502,8 @@ impl GossipTask {
         self.metrics.found_records.with_label_values(&[learned.label()]).inc();
     }
 
-    /// Dials nodes of the peer book while there are fewer peers than wanted. A part of the places is
-    /// left to those who dial us.
+    /// Dials nodes of the peer book while there are fewer peers than wanted. A part of the places
+    /// is left to those who dial us.
     fn dial_found(&mut self, now: Instant) {
         if self.config.discovery.is_none() {
             return;
@@ -524,8 +525,8 @@ impl GossipTask {
         let is_free = |peer: &PeerId| {
             !self.peers.connected.contains_key(peer) && !self.peers.is_configured(peer) && !admission.is_banned(peer)
         };
-        // One of each prefix at a time, because attempts are not counted among the connections. In a
-        // network of private addresses all may have one prefix.
+        // One of each prefix at a time, because attempts are not counted among the connections. In
+        // a network of private addresses all may have one prefix.
         let under_way = self.book.dialled_ips().filter(|ip| discovery::is_public(*ip));
         let mut prefixes: HashSet<Prefix> = under_way.map(Prefix::of).collect();
         let targets = self

@@ -269,8 +269,8 @@ impl Starting<'_> {
         self.spawn("blocks since the state", range.run(self.cancel.clone()));
     }
 
-    /// Starts everything that asks beacon nodes, or endpoints for checkpoint sync if there is no node,
-    /// and peers for blocks that no node has.
+    /// Starts everything that asks beacon nodes, or endpoints for checkpoint sync if there is no
+    /// node, and peers for blocks that no node has.
     fn nodes(
         &mut self,
         endpoints: &Endpoints,

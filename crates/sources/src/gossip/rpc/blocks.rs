@@ -1,10 +1,10 @@
 //! Blocks that are sent to peers and received from them, and how much is sent to whom.
 //!
-//! What a peer may have is counted in blocks and bytes, in buckets that fill up again with time: one
-//! bucket for each peer, one for each address prefix, and one for all. The same holds for the answers
-//! under way, which a peer can prolong by reading slowly. A request that does not fit is refused before
-//! anything is read from disk. Clients ask for 64 blocks at a time when they sync, so a bucket holds two of the
-//! greatest requests of mainnet.
+//! What a peer may have is counted in blocks and bytes, in buckets that fill up again with time:
+//! one bucket for each peer, one for each address prefix, and one for all. The same holds for the
+//! answers under way, which a peer can prolong by reading slowly. A request that does not fit is
+//! refused before anything is read from disk. Clients ask for 64 blocks at a time when they sync,
+//! so a bucket holds two of the greatest requests of mainnet.
 
 use super::messages::{BlockQuery, DataProtocol, Response};
 use crate::block_store::{BlockLocation, BlockStore};
@@ -14,8 +14,8 @@ use std::time::{Duration, Instant};
 
 /// Greatest length of a block's SSZ in bytes.
 pub(super) const MAX_BLOCK_LEN: usize = MAX_PAYLOAD_SIZE;
-/// No further block is read from an answer that has this many bytes. With the last block it may have
-/// [`MAX_BLOCK_LEN`] more.
+/// No further block is read from an answer that has this many bytes. With the last block it may
+/// have [`MAX_BLOCK_LEN`] more.
 pub(super) const MAX_RESPONSE_BYTES: usize = 8 << 20;
 /// `MAX_REQUEST_BLOCKS_DENEB`. It was 1024 before Deneb, but no client asks for more.
 const MAX_REQUEST_BLOCKS: u64 = 128;
@@ -66,8 +66,8 @@ impl ServedBlocks {
             n_bytes <= MAX_SERVED_BYTES
         });
         blocks.truncate(n_fit.count());
-        // The first version of the requests has no room for a fork, so it carries blocks of the first
-        // fork only.
+        // The first version of the requests has no room for a fork, so it carries blocks of the
+        // first fork only.
         if matches!(protocol, DataProtocol::BlocksByRangeV1 | DataProtocol::BlocksByRootV1) {
             blocks.retain(|block| fork_of(block.digest) == Some(ForkName::Phase0));
             if blocks.is_empty() {
