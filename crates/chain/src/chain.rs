@@ -292,6 +292,11 @@ impl Chain {
         self.tree.slot_of(root).is_some()
     }
 
+    /// Whether a block is here: known, or waiting for its parent.
+    pub fn has_block(&self, root: &Root) -> bool {
+        self.is_known_block(root) || self.tree.is_orphan(root)
+    }
+
     /// Slot of a known block.
     pub fn block_slot(&self, root: &Root) -> Option<Slot> {
         self.tree.slot_of(root)

@@ -407,6 +407,10 @@ impl Tree {
         self.nodes.len()
     }
 
+    pub(crate) fn is_orphan(&self, root: &Root) -> bool {
+        self.orphans.contains(root)
+    }
+
     pub(crate) fn n_orphans(&self) -> usize {
         self.orphans.len()
     }

@@ -25,6 +25,7 @@ mod triage;
 use crate::earlier_runs::EarlierRuns;
 use crate::label_resolver::LabelResolver;
 use crate::metrics::{Metrics, OpenIncidents};
+use crate::named_blocks::{NamedBlocks, WantedBlock};
 use crate::priority_queues::Dropped;
 use crate::silence;
 use chain::{Chain, ChainError, PubkeyCache};
@@ -117,6 +118,7 @@ pub struct Engine {
     open_incidents: OpenIncidents,
     /// Number of voters that the monitor did not tally, as last reported to the metric.
     n_untallied: u64,
+    named_blocks: NamedBlocks,
 }
 
 /// Findings that cannot be punished are deleted this long after they were recorded.
@@ -216,6 +218,7 @@ impl Engine {
             punished,
             open_incidents,
             n_untallied: 0,
+            named_blocks: NamedBlocks::default(),
         };
         engine.record(Vec::new(), HashMap::new(), unreported, Time::from_unix_ns(clock().0))?;
         Ok(engine)
@@ -300,6 +303,12 @@ impl Engine {
     /// Stops the search for a missing block that no node has.
     pub fn give_up_block(&mut self, root: &Root) {
         self.chain.give_up_block(root);
+        self.named_blocks.give_up(root);
+    }
+
+    /// The blocks that signed messages name, and that peers are to be asked for.
+    pub fn named_blocks(&mut self, now: Time) -> Vec<WantedBlock> {
+        self.named_blocks.wanted(&self.chain, now)
     }
 
     /// Takes one batch through all stages. `now` is the time on the source's clock. For a capture,
@@ -317,6 +326,7 @@ impl Engine {
         self.received_until = self.received_until.max(latest.min(now));
         let verified = self.verifier.process(&mut self.chain, batch, now);
         self.note_reception(&verified, now);
+        self.named_blocks.note(&verified, &self.chain, now);
         let epoch = network.slot_at(now.0).epoch(network.preset());
         self.index.set_now(self.chain.now().epoch(network.preset()));
         let observed = self.labels.observe(&verified, &self.chain, epoch);

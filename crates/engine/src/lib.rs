@@ -13,7 +13,9 @@ mod earlier_runs;
 mod engine;
 mod label_resolver;
 pub mod metrics;
+mod named_blocks;
 pub mod priority_queues;
 pub mod silence;
 
 pub use engine::{Engine, EngineError, EngineParts, Processed, Unrecorded, WORTHLESS_KEPT, WatchParts};
+pub use named_blocks::WantedBlock;

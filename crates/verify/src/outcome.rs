@@ -1,7 +1,7 @@
 //! The result of each message, who is at fault if it is bad, and what is reported to gossipsub.
 
-use crate::{PeerBytes, Proposal, ProvenBlock, Signed, SlashingOp, Stated, Ticket, Vote};
-use consensus::{Epoch, MessageKind};
+use crate::{FirstSeen, PeerBytes, Proposal, ProvenBlock, Signed, SlashingOp, Stated, Ticket, Vote};
+use consensus::{Epoch, MessageKind, Root, Slot};
 use std::collections::BTreeMap;
 
 /// The result of one message. Code that matches on it has no `_` arm, so that a new variant must be
@@ -182,4 +182,18 @@ pub struct Verified {
     /// Number of votes by bits, those in blocks included, whose committees did not become known, by
     /// the epoch of their target.
     pub expired_in: BTreeMap<Epoch, u64>,
+    /// What votes say that wait for their committees since this call. Anybody can have sent them.
+    /// At most [`MAX_UNPROVEN`].
+    pub unproven: Vec<UnprovenVote>,
+}
+
+/// Greatest number of unproven votes that are told of one batch.
+pub const MAX_UNPROVEN: usize = 64;
+
+/// The head that a vote names whose signers are not known.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UnprovenVote {
+    pub block: Root,
+    pub slot: Slot,
+    pub heard: FirstSeen,
 }

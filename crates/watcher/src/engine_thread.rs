@@ -18,7 +18,7 @@ use consensus::{Checkpoint, ForkName, Root, Slot};
 use detect::watch::WatchList;
 use engine::priority_queues::{Batch, PriorityQueues, QueueLimits};
 use engine::silence::{SilenceChange, SilenceTracker};
-use engine::{Engine, EngineError};
+use engine::{Engine, EngineError, WantedBlock};
 use evidence::RouteFilter;
 use sources::block_store::{BlockStore, Kept, NewBlock};
 use sources::gossip::StatusView;
@@ -73,6 +73,8 @@ pub struct Effects {
     pub verdicts: mpsc::Sender<(Ticket, Verdict)>,
     /// Roots of blocks that other blocks build on and that no source has sent.
     pub wanted_blocks: watch::Sender<Vec<Root>>,
+    /// Blocks that signed messages name. Peers are asked for them, first those that sent the messages.
+    pub named_blocks: watch::Sender<Vec<WantedBlock>>,
     /// True while the registry is out of date and the engine needs a newer beacon state.
     pub wants_state: watch::Sender<bool>,
     /// The state of the engine after the last batch.
@@ -236,7 +238,7 @@ impl EngineLoop<'_> {
             Err(error) => self.continue_after(error, now)?,
         }
         self.engine.show_waiting(self.queues.len());
-        self.publish();
+        self.publish(now);
         Ok(())
     }
 
@@ -354,7 +356,9 @@ impl EngineLoop<'_> {
         }
     }
 
-    fn publish(&self) {
+    fn publish(&mut self, now: Time) {
+        let named = self.engine.named_blocks(now);
+        self.effects.named_blocks.send_if_modified(|wanted| replace(wanted, named));
         let (chain, effects) = (self.engine.chain(), self.effects);
         effects.blocks.set_head(chain.backed_head().root);
         effects.status.send_if_modified(|status| replace(status, self.status_view()));

@@ -17,6 +17,7 @@ mod engine_thread;
 mod error;
 mod inputs;
 pub mod listen;
+mod named_blocks;
 pub mod network_folder;
 mod node_task;
 pub mod peer_news;

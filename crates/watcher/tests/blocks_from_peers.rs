@@ -3,8 +3,9 @@
 
 #![allow(clippy::unwrap_used)]
 
-use consensus::{MessageKind, Network, Root, SignedBlock, Slot, Spec};
-use simulator::Scenario;
+use consensus::{DomainType, MessageKind, Network, Root, SignedBlock, SingleAttestation, Slot, Spec};
+use simulator::keys::Keyring;
+use simulator::{Act, Deed, Scenario, Who};
 use sources::block_store::{BlockStore, NewBlock, StoreLimits};
 use sources::capture::{CaptureReader, Entry};
 use sources::gossip::{GossipConfig, GossipHandle, GossipService, MAX_ASKED_BLOCKS, StatusView, listen_address};
@@ -30,11 +31,20 @@ struct Played {
     config_yaml: String,
     state: Vec<u8>,
     blocks: Vec<(SignedBlock, Vec<u8>)>,
+    second_blocks: Vec<(SignedBlock, Vec<u8>)>,
+    /// The votes of the last slot.
+    votes: Vec<(Topic, SingleAttestation)>,
+    keys: Keyring,
 }
 
 /// Plays a network whose last slot is the present one.
 fn play() -> Played {
-    let scenario = Scenario { slots: SLOTS, slot_duration: Duration::from_secs(SLOT_SECONDS), ..Scenario::quiet(32) };
+    play_with(Vec::new())
+}
+
+/// The same, with offences. Second blocks and the votes of the last slot are kept apart.
+fn play_with(acts: Vec<Act>) -> Played {
+    let scenario = Scenario { slots: SLOTS, slot_duration: Duration::from_secs(SLOT_SECONDS), acts, ..Scenario::quiet(32) };
     println!("seed {}", scenario.seed);
     let genesis_time = base::Time::now().0 / 1_000_000_000 - SLOTS * SLOT_SECONDS;
     let (bytes, _) = simulator::record::capture_bytes_since(&scenario, genesis_time).unwrap();
@@ -45,19 +55,28 @@ fn play() -> Played {
     let spec = Spec::from_yaml(&config_yaml).unwrap();
     let mut keys = chain::PubkeyCache::in_memory();
     let network = chain::Chain::from_state(spec, &state, &mut keys, &mut |_| ()).unwrap().network().clone();
-    let mut blocks = Vec::new();
+    let (mut blocks, mut second_blocks, mut votes) = (Vec::<(SignedBlock, Vec<u8>)>::new(), Vec::new(), Vec::new());
     for entry in entries {
         let Entry::Gossip(entry) = entry else { continue };
         let topic = Topic::parse(&entry.topic).unwrap();
         if topic.kind == MessageKind::Block {
             let ssz = limits::unpack(&entry.payload, consensus::MAX_PAYLOAD_SIZE).unwrap();
             let fork = network.fork_of_digest(topic.digest).unwrap();
-            blocks.push((SignedBlock::from_ssz(fork, network.preset(), &ssz).unwrap(), ssz));
+            let block = SignedBlock::from_ssz(fork, network.preset(), &ssz).unwrap();
+            let slot = block.signed_header.message.slot;
+            let is_second = blocks.iter().any(|(first, _)| first.signed_header.message.slot == slot);
+            if is_second { second_blocks.push((block, ssz)) } else { blocks.push((block, ssz)) }
+        } else if let MessageKind::Attestation { .. } = topic.kind {
+            let vote =
+                SingleAttestation::from_ssz(&limits::unpack(&entry.payload, consensus::MAX_PAYLOAD_SIZE).unwrap()).unwrap();
+            if vote.data.slot == Slot::new(SLOTS) {
+                votes.push((topic, vote));
+            }
         }
     }
     blocks.sort_by_key(|(block, _)| block.signed_header.message.slot);
     assert_eq!(blocks.len() as u64, SLOTS);
-    Played { network, config_yaml, state, blocks }
+    Played { network, config_yaml, state, blocks, second_blocks, votes, keys: Keyring::from_seed(scenario.seed) }
 }
 
 impl Played {
@@ -178,6 +197,46 @@ async fn a_peer_that_leaves_blocks_out_or_forges_them_holds_nothing_up() {
         for node in nodes {
             node.shutdown().await;
         }
+    };
+    tokio::time::timeout(PATIENCE, test).await.unwrap();
+}
+
+/// A proposer makes two blocks for one slot. Gossip brings the first. The second reaches nobody that
+/// we hear, but one vote names it. It is asked for, and both blocks prove the offence.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_second_block_that_only_a_vote_names_is_asked_for() {
+    let act = Act { deed: Deed::DoubleProposal, who: Who::OnDuty(1), from: Slot::new(SLOTS) };
+    let played = tokio::task::spawn_blocking(|| play_with(vec![act])).await.unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let test = async {
+        let store = played.store(dir.path());
+        let [(second, ssz)] = &played.second_blocks[..] else { panic!("one second block") };
+        let header = second.signed_header.message;
+        let (slot, root, parent, proposer) = (header.slot, second.root, header.parent_root, header.proposer_index);
+        let digest = played.network.fork_digest_at(slot.epoch(played.network.preset()));
+        store.keep(&NewBlock { slot, root, parent, proposer, is_in_turn: true, digest, ssz }, slot).unwrap();
+        let (sending, address) = played.node(GossipConfig { blocks: Some(store), ..GossipConfig::default() }).await;
+        let stage = WatcherFolder::new(&played.config_yaml, &played.state, &[address], "");
+        let watcher = Watcher::start(Config::load(&stage.config).unwrap()).await.unwrap();
+        until_head(&watcher, played.head().root).await;
+        assert_eq!(watcher.store().all_findings().count(), 0);
+
+        let (topic, mut vote) = played.votes[0].clone();
+        vote.data.beacon_block_root = root;
+        let domain = played.network.domain(DomainType::BeaconAttester, vote.data.target.epoch);
+        vote.signature = played.keys.sign(vote.attester_index, consensus::signing_root(vote.data.root(), domain));
+        let mut views = sending.control.watch_peers();
+        while sending.control.publish(topic, &vote.to_ssz()).await.is_err() {
+            views.changed().await.unwrap();
+        }
+        let mut snapshots = watcher.snapshots();
+        while watcher.store().all_findings().count() == 0 {
+            snapshots.changed().await.unwrap();
+        }
+        let finding = watcher.store().all_findings().next().unwrap().unwrap().1;
+        assert_eq!((finding.kind.as_str(), finding.slot), ("double_proposal", slot));
+        watcher.stop().await.unwrap();
+        sending.shutdown().await;
     };
     tokio::time::timeout(PATIENCE, test).await.unwrap();
 }

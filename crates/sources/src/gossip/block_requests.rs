@@ -80,6 +80,8 @@ pub(super) enum BlockCommand {
 #[derive(Debug)]
 pub(super) struct BlockAsk {
     query: BlockQuery,
+    /// The peer to ask. `None`: whoever is likeliest to have the blocks.
+    only: Option<PeerId>,
     /// Peers that are not asked.
     avoided: Vec<PeerId>,
     done: oneshot::Sender<Result<(PeerId, Vec<BlockChunk>), NoAnswer>>,
@@ -266,7 +268,8 @@ impl GossipTask {
             .iter()
             .filter(|(id, peer)| {
                 let has_blocks = peer.status.is_some_and(|status| may_have(&status, &ask.query, clock_slot));
-                has_blocks && peer.closing.is_none() && !ask.avoided.contains(id)
+                let is_meant = ask.only.is_none_or(|only| only == **id) && !ask.avoided.contains(id);
+                has_blocks && peer.closing.is_none() && is_meant
             })
             .map(|(id, _)| *id)
             .collect();
@@ -440,7 +443,7 @@ impl BlockClient {
     ///
     /// No peer could be asked, or the one that was gave no right answer.
     pub async fn by_range(&self, start: Slot, count: u64, avoided: &[PeerId]) -> Result<(PeerId, Vec<PeerBlock>), NoAnswer> {
-        self.ask(BlockQuery::Range { start, count: count.min(MAX_ASKED_BLOCKS as u64) }, avoided).await
+        self.ask(BlockQuery::Range { start, count: count.min(MAX_ASKED_BLOCKS as u64) }, None, avoided).await
     }
 
     /// Asks one peer for blocks by root, at most [`MAX_ASKED_BLOCKS`].
@@ -449,7 +452,17 @@ impl BlockClient {
     ///
     /// The same as of [`Self::by_range`].
     pub async fn by_root(&self, roots: &[Root], avoided: &[PeerId]) -> Result<(PeerId, Vec<PeerBlock>), NoAnswer> {
-        self.ask(BlockQuery::Roots(roots[..roots.len().min(MAX_ASKED_BLOCKS)].to_vec()), avoided).await
+        self.ask(BlockQuery::Roots(roots[..roots.len().min(MAX_ASKED_BLOCKS)].to_vec()), None, avoided).await
+    }
+
+    /// Asks this peer for a block by root.
+    ///
+    /// # Errors
+    ///
+    /// [`NoAnswer::NoPeer`]: it is not connected, or its status says that it has no blocks. Others as
+    /// of [`Self::by_range`].
+    pub async fn by_root_from(&self, peer: PeerId, root: Root) -> Result<(PeerId, Vec<PeerBlock>), NoAnswer> {
+        self.ask(BlockQuery::Roots(vec![root]), Some(peer), &[]).await
     }
 
     /// Asks several peers for blocks by root, one after the other, until all are there or one of
@@ -478,9 +491,14 @@ impl BlockClient {
         self.judge(peer, AnswerWorth::Wrong);
     }
 
-    async fn ask(&self, query: BlockQuery, avoided: &[PeerId]) -> Result<(PeerId, Vec<PeerBlock>), NoAnswer> {
+    async fn ask(
+        &self,
+        query: BlockQuery,
+        only: Option<PeerId>,
+        avoided: &[PeerId],
+    ) -> Result<(PeerId, Vec<PeerBlock>), NoAnswer> {
         let (done, answer) = oneshot::channel();
-        let ask = BlockAsk { query: query.clone(), avoided: avoided.to_vec(), done };
+        let ask = BlockAsk { query: query.clone(), only, avoided: avoided.to_vec(), done };
         self.commands.try_send(BlockCommand::Ask(ask)).map_err(|_| NoAnswer::Later)?;
         let (peer, chunks) = answer.await.unwrap_or(Err(NoAnswer::NoPeer))?;
         if chunks.is_empty() {

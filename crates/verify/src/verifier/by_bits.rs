@@ -7,7 +7,7 @@ use super::{OutcomeCollector, Verifier};
 use crate::batch::{BatchResult, ClaimRef, ClaimResult, ClaimSet, ClaimedSigners, SignatureClaim};
 use crate::parking::{Job, Parking};
 use crate::resolve::{self, CommitteeCandidate, ContextCache, Need, Resolution};
-use crate::{NoRoom, Outcome, PeerBytes, Time, VerifyConfig, forward};
+use crate::{MAX_UNPROVEN, NoRoom, Outcome, PeerBytes, Time, UnprovenVote, VerifyConfig, forward};
 use base::BoundedMap;
 use chain::Chain;
 use consensus::{Attestation, Network, Root, ShufflingId, SignedAggregate, sha256};
@@ -337,10 +337,17 @@ impl Verifier {
     fn park(&mut self, mut job: Job, collector: &mut OutcomeCollector) {
         let newly_parked = (!job.item.parked).then(|| job.item.clone());
         job.item.parked = true;
+        let data = &job.vote.attestation().data;
+        let unproven = UnprovenVote { block: data.beacon_block_root, slot: data.slot, heard: job.heard.clone() };
         let parked = self.uncertain.parking.park(job);
         match (parked.refused, newly_parked) {
             (Some((job, why)), _) => collector.record(job.item, Outcome::Refused(why.label())),
-            (None, Some(item)) => collector.record(item, Outcome::Parked),
+            (None, Some(item)) => {
+                if collector.verified.unproven.len() < MAX_UNPROVEN {
+                    collector.verified.unproven.push(unproven);
+                }
+                collector.record(item, Outcome::Parked);
+            }
             // `Parked` was already reported for this job.
             (None, None) => {}
         }

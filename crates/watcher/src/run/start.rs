@@ -11,6 +11,7 @@ use crate::engine_thread::{self, Effects, Input};
 use crate::error::WatcherError;
 use crate::inputs::{InputReceiver, Inputs, inputs};
 use crate::listen::{self, NamedTask, RunningSources, Served};
+use crate::named_blocks::NamedBlocksTask;
 use crate::node_task::{NodeRequests, NodeRole, NodeTask};
 use crate::status::{EngineSnapshot, StatusPage};
 use crate::watched_keys::WatchedKeysSource;
@@ -25,7 +26,7 @@ use detect::watch::SharedWatchState;
 use engine::metrics::Metrics;
 use engine::priority_queues::QueueLimits;
 use engine::silence::SilenceTracker;
-use engine::{Engine, EngineError, EngineParts};
+use engine::{Engine, EngineError, EngineParts, WantedBlock};
 use evidence::{Finding, Store};
 use sources::block_store::{BlockStore, StoreLimits};
 use sources::gossip::{BlockClient, GossipControl, Identity, StatusView};
@@ -88,7 +89,7 @@ impl Watcher {
         let sources = listen::start_sources(&config, identity, served, nodes.as_deref(), &network, &source_metrics)?;
         let control = sources.gossip.clone();
         let (queue, inputs) = inputs(config.gossip.queue_messages, mib(config.gossip.queue_mib));
-        let RunningEngine { thread, failed, verdicts, requests, snapshot, unrecorded } =
+        let RunningEngine { thread, failed, verdicts, requests, named_blocks, snapshot, unrecorded } =
             engine.run(inputs, queue_limits(&config), blocks.clone(), status)?;
 
         let mut starting = Starting { config: &config, network, store, metrics, queue, cancel, tasks: Vec::new() };
@@ -97,6 +98,9 @@ impl Watcher {
         let peers = control.as_ref().map(|gossip| gossip.blocks().clone());
         if let Some(peers) = peers.clone().filter(|_| nodes.is_none() || node_away) {
             starting.block_range(peers, blocks, first_block);
+        }
+        if let Some(peers) = peers.clone() {
+            starting.named_blocks(peers, named_blocks);
         }
         let (away, node_away) = watch::channel(node_away.then(|| "no node answered at the start".to_owned()));
         starting.nodes(&endpoints, peers, dir.clone(), requests, away, first_block.slot)?;
@@ -155,6 +159,7 @@ struct RunningEngine {
     failed: oneshot::Receiver<EngineError>,
     verdicts: mpsc::Receiver<(Ticket, Verdict)>,
     requests: NodeRequests,
+    named_blocks: watch::Receiver<Vec<WantedBlock>>,
     snapshot: watch::Receiver<Arc<EngineSnapshot>>,
     unrecorded: mpsc::Receiver<Vec<Finding>>,
 }
@@ -201,10 +206,11 @@ impl OpenEngine {
         let Self { engine, downtime, silence, unrecorded } = self;
         let (verdicts, verdicts_out) = mpsc::channel(MAX_VERDICTS);
         let (wanted_blocks, wanted) = watch::channel(Vec::<Root>::new());
+        let (named_blocks, named_blocks_out) = watch::channel(Vec::new());
         let (wants_state, state) = watch::channel(false);
         let first = EngineSnapshot::of(&engine, silence.reception(), downtime.gaps());
         let (snapshot, snapshot_out) = watch::channel(Arc::new(first));
-        let effects = Effects { verdicts, wanted_blocks, wants_state, snapshot, blocks, status };
+        let effects = Effects { verdicts, wanted_blocks, named_blocks, wants_state, snapshot, blocks, status };
         let (fail, failed) = oneshot::channel();
         let body = move || match engine_thread::run(engine, downtime, silence, inputs, &effects, limits) {
             Ok(ended) => Some(ended),
@@ -218,7 +224,15 @@ impl OpenEngine {
             .spawn(body)
             .map_err(|error| WatcherError::Internal(format!("cannot start the engine thread: {error}; check ulimit -u")))?;
         let requests = NodeRequests { blocks: wanted, state };
-        Ok(RunningEngine { thread, failed, verdicts: verdicts_out, requests, snapshot: snapshot_out, unrecorded })
+        Ok(RunningEngine {
+            thread,
+            failed,
+            verdicts: verdicts_out,
+            requests,
+            named_blocks: named_blocks_out,
+            snapshot: snapshot_out,
+            unrecorded,
+        })
     }
 }
 
@@ -267,6 +281,12 @@ impl Starting<'_> {
     fn block_range(&mut self, peers: BlockClient, store: BlockStore, first_block: HeadView) {
         let range = BlockRange { peers, store, network: self.network.clone(), queue: self.queue.clone(), from: first_block };
         self.spawn("blocks since the state", range.run(self.cancel.clone()));
+    }
+
+    /// Starts to ask peers for blocks that signed messages name.
+    fn named_blocks(&mut self, peers: BlockClient, wanted: watch::Receiver<Vec<WantedBlock>>) {
+        let task = NamedBlocksTask { peers, queue: self.queue.clone() };
+        self.spawn("named blocks", task.run(wanted, self.cancel.clone()));
     }
 
     /// Starts everything that asks beacon nodes, or endpoints for checkpoint sync if there is no
