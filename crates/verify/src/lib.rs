@@ -52,9 +52,9 @@ pub use message::{
     Arrival, FirstSeen, Inclusion, MessageParts, MessageTooLong, Origin, PeerBytes, Proposal, ProvenBlock, RawMessage,
     SlashingBody, SlashingOp, SourceKind, Stated, Statement, Ticket, Time, Vote,
 };
-pub use outcome::{InnerKind, MessageOutcome, NO_SIGNED_HEADER, NoRoom, Outcome, Verdict, Verified};
+pub use outcome::{InnerKind, MessageOutcome, NO_SIGNED_HEADER, NoRoom, NotProvable, Outcome, Verdict, Verified};
 pub use peer_reputation::PeerReputation;
 pub use verifier::{
-    About, HistoryCheck, SingleVoteClaim, Triage, Verifier, VerifierStats, greatest_index_named, single_vote_claimed,
-    slot_claimed,
+    About, HistoryCheck, OTHER_DRAFT_NOTICE, SingleVoteClaim, Triage, Verifier, VerifierStats, greatest_index_named,
+    single_vote_claimed, slot_claimed,
 };
