@@ -4,12 +4,14 @@
 //! - A missing key has the value of its preset.
 //! - A fork whose epoch is missing or is 18446744073709551615 never happens, not even at that
 //!   epoch.
-//! - Unknown keys are ignored.
+//! - A fork with a name that is not known is a later fork ([`LaterFork`]) if its epoch is known and
+//!   ever comes.
+//! - Other unknown keys are ignored.
 //! - Keys that belong to the preset also take effect if a file has them. Networks before 2021 wrote
 //!   the preset and the configuration into one file, and Medalla's preset differs from the preset
 //!   of today.
 
-use crate::{BlobParameters, Epoch, Fork, ForkName, Preset, PresetName, Spec, SpecError};
+use crate::{BlobParameters, Epoch, Fork, ForkName, LaterFork, Preset, PresetName, Spec, SpecError};
 use serde::Deserialize;
 use serde::de::{Deserializer, MapAccess, SeqAccess, Visitor};
 use std::collections::BTreeMap;
@@ -57,6 +59,13 @@ impl Spec {
             if fork.name != ForkName::Phase0 {
                 let _ = writeln!(out, "{}: {}", epoch_key(fork.name), fork.epoch);
             }
+        }
+        for LaterFork { name, epoch, version } in &self.later_forks {
+            let name = name.to_uppercase();
+            if let Some(version) = version {
+                let _ = writeln!(out, "{name}{VERSION_KEY}: 0x{}", hex::encode(version));
+            }
+            let _ = writeln!(out, "{name}{EPOCH_KEY}: {epoch}");
         }
         if self.forks.iter().all(|fork| fork.name != ForkName::Electra) {
             let _ = writeln!(out, "{}: {}", epoch_key(ForkName::Electra), self.blob_default.epoch);
@@ -128,6 +137,13 @@ const SIZES: [Size; 26] = [
 /// Maximum number of steps in a blob schedule. A longer schedule is refused. Real networks have two
 /// or three steps.
 const MAX_BLOB_STEPS: usize = 1024;
+/// How the keys of a fork end, after its name in upper case.
+const VERSION_KEY: &str = "_FORK_VERSION";
+const EPOCH_KEY: &str = "_FORK_EPOCH";
+/// Maximum number of forks that are not known. The earliest ones are kept.
+const MAX_LATER_FORKS: usize = 16;
+/// Greatest length of their names.
+const MAX_FORK_NAME: usize = 32;
 
 struct Keys(BTreeMap<String, Value>);
 
@@ -135,6 +151,7 @@ impl Keys {
     fn into_spec(self) -> Result<Spec, SpecError> {
         let preset = self.preset()?;
         let forks = self.forks(preset.name)?;
+        let later_forks = self.later_forks();
         let slot_ms = match self.number("SLOT_DURATION_MS")? {
             Some(ms) => ms,
             None => match self.number("SECONDS_PER_SLOT")? {
@@ -155,6 +172,7 @@ impl Keys {
             },
             slot_duration: Duration::from_millis(slot_ms),
             forks,
+            later_forks,
             preset,
         })
     }
@@ -195,6 +213,27 @@ impl Keys {
             }
         }
         Ok(forks)
+    }
+
+    /// Returns the forks that happen and are not known, ascending by epoch. What cannot be read is
+    /// ignored, as any unknown key is.
+    fn later_forks(&self) -> Vec<LaterFork> {
+        let is_name = |name: &str| {
+            (1..=MAX_FORK_NAME).contains(&name.len())
+                && name.bytes().all(|byte| byte.is_ascii_uppercase() || byte.is_ascii_digit() || byte == b'_')
+        };
+        let unknown = self.0.keys().filter(|key| ForkName::ALL.iter().all(|fork| epoch_key(*fork) != key.as_str()));
+        let named = unknown.filter_map(|key| key.strip_suffix(EPOCH_KEY)).filter(|name| is_name(name) && *name != "GENESIS");
+        let mut later: Vec<LaterFork> = named
+            .filter_map(|name| {
+                let epoch = self.number(&format!("{name}{EPOCH_KEY}")).ok()?.map(Epoch::new)?;
+                let version = self.version(&format!("{name}{VERSION_KEY}")).ok()?;
+                (epoch != Epoch::FAR_FUTURE).then(|| LaterFork { name: name.to_lowercase(), epoch, version })
+            })
+            .collect();
+        later.sort_by_key(|fork| (fork.epoch, fork.version));
+        later.truncate(MAX_LATER_FORKS);
+        later
     }
 
     fn blob_schedule(&self) -> Result<Vec<BlobParameters>, SpecError> {

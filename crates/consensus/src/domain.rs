@@ -4,6 +4,7 @@
 
 use crate::Root;
 use ethereum_hashing::hash32_concat;
+use serde::{Serialize, Serializer};
 use std::fmt;
 
 /// The kind of message that a signature is for (`DOMAIN_*` in the specification).
@@ -49,6 +50,12 @@ pub struct ForkDigest(pub [u8; 4]);
 impl fmt::Display for ForkDigest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&hex::encode(self.0))
+    }
+}
+
+impl Serialize for ForkDigest {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(&format_args!("0x{self}"))
     }
 }
 

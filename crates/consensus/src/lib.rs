@@ -47,7 +47,7 @@ pub use proposers::compute_proposer;
 pub use quantities::{BuilderIndex, CommitteeIndex, Epoch, Gwei, Slot, ValidatorIndex};
 pub use shuffling::{Seat, Shuffling, ShufflingId, compute_seed, compute_shuffled_index, shuffle_list};
 pub use slashing::{Offence, Punishable, is_double_proposal, is_double_vote, is_slashable_attestation_data, surrounds};
-pub use spec::{BlobParameters, Fork, ForkDigests, ForkName, ForkVersion, Network, Spec, SpecError};
+pub use spec::{BlobParameters, Fork, ForkDigests, ForkName, ForkVersion, LaterFork, Network, Spec, SpecError};
 
 /// A 32-byte hash-tree-root or other hash.
 pub use alloy_primitives::B256 as Root;

@@ -39,6 +39,12 @@ impl ForkName {
         Self::Heze,
     ];
 
+    /// Whether the specification of this fork is a draft that may still change, so that a network
+    /// may follow another draft than this program.
+    pub fn is_draft(self) -> bool {
+        self >= Self::Heze
+    }
+
     /// The name as in the HTTP header `Eth-Consensus-Version`.
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -84,6 +90,27 @@ pub struct Fork {
     pub version: ForkVersion,
 }
 
+/// A scheduled fork whose containers this program does not know.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LaterFork {
+    /// The name as in the configuration, in lower case.
+    pub name: String,
+    pub epoch: Epoch,
+    /// `None` if the configuration does not say it. Then the fork digest is not known either.
+    pub version: Option<ForkVersion>,
+}
+
+impl LaterFork {
+    /// What the operator is told.
+    pub fn notice(&self) -> String {
+        format!(
+            "this network forks to {} at epoch {}, which this version of slashwatch does not know: from then on messages are seen \
+             but cannot be proven, and offences are missed; update slashwatch",
+            self.name, self.epoch
+        )
+    }
+}
+
 /// One step of the blob schedule: from `epoch` on, a block has at most `max_blobs_per_block` blobs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BlobParameters {
@@ -100,6 +127,9 @@ pub struct Spec {
     /// is in force. The one before it is then the previous version of the state. The list is never
     /// empty.
     pub forks: Vec<Fork>,
+    /// The scheduled forks that this program does not know, ascending by epoch. Messages of such a
+    /// fork can be seen, and not proven.
+    pub later_forks: Vec<LaterFork>,
     pub slot_duration: Duration,
     /// The steps, ascending by epoch.
     pub blob_schedule: Vec<BlobParameters>,
@@ -139,13 +169,49 @@ impl Spec {
         StateFork { previous_version: previous.version, current_version: fork.version, epoch: fork.epoch }
     }
 
+    /// Returns the fork that is in force at `epoch`, if it is one that this program does not know.
+    /// Of two forks of one epoch, the one with the higher version is in force.
+    pub fn later_fork_at(&self, epoch: Epoch) -> Option<&LaterFork> {
+        let known = self.fork_at(epoch);
+        let later = self.later_forks.iter().rev().find(|fork| fork.epoch <= epoch)?;
+        let is_in_force = later.epoch > known.epoch
+            || (later.epoch == known.epoch && later.version.is_some_and(|version| version > known.version));
+        is_in_force.then_some(later)
+    }
+
+    /// Returns the fork, in force at `now` or to come, from which on this program cannot prove
+    /// messages.
+    pub fn later_fork_from(&self, now: Epoch) -> Option<&LaterFork> {
+        self.later_forks.iter().find(|fork| self.later_fork_at(fork.epoch.max(now)) == Some(*fork))
+    }
+
+    /// Returns the fork in force at `epoch`, or `None` if it is one that this program does not know.
+    pub fn known_fork_at(&self, epoch: Epoch) -> Option<ForkName> {
+        self.later_fork_at(epoch).is_none().then(|| self.fork_name_at(epoch))
+    }
+
+    /// Lists the epochs and versions of all scheduled forks, ascending by epoch. Forks whose
+    /// version is not known are left out.
+    pub fn schedule(&self) -> Vec<(Epoch, ForkVersion)> {
+        let later = self.later_forks.iter().filter_map(|fork| Some((fork.epoch, fork.version?)));
+        let mut schedule: Vec<_> = self.forks.iter().map(|fork| (fork.epoch, fork.version)).chain(later).collect();
+        schedule.sort_by_key(|(epoch, _)| *epoch);
+        schedule
+    }
+
+    /// Returns the version in force at `epoch`, be it of a known fork or of another one.
+    pub fn version_at(&self, epoch: Epoch) -> ForkVersion {
+        self.later_fork_at(epoch).and_then(|fork| fork.version).unwrap_or(self.fork_at(epoch).version)
+    }
+
     /// Returns whether it is uncertain which version signs messages about `epoch`.
     ///
     /// This is so if a scheduled fork begins after `now` and at or before `epoch`. Messages about
     /// `epoch` are then signed with the new version, but the state in `now` still has the old one.
-    /// As long as the fork has not happened, a message can be signed with either of the two.
+    /// As long as the fork has not happened, a message can be signed with either of the two. It is
+    /// also so if the fork at `epoch` is one that this program does not know.
     pub fn is_version_uncertain(&self, epoch: Epoch, now: Epoch) -> bool {
-        epoch > now && self.fork_at(epoch).epoch > now
+        (epoch > now && self.fork_at(epoch).epoch > now) || self.later_fork_at(epoch).is_some()
     }
 
     pub fn fork_name_at(&self, epoch: Epoch) -> ForkName {
@@ -167,7 +233,7 @@ impl Spec {
     /// `compute_fork_digest` of the specification.
     pub fn fork_digest_at(&self, epoch: Epoch, genesis_validators_root: Root) -> ForkDigest {
         let fork = self.fork_at(epoch);
-        let base = fork_data_root(fork.version, genesis_validators_root);
+        let base = fork_data_root(self.version_at(epoch), genesis_validators_root);
         let mut digest = [0u8; 4];
         digest.copy_from_slice(&base[..4]);
         if fork.name >= ForkName::Fulu {
@@ -214,18 +280,19 @@ impl Network {
         self.spec.fork_digest_at(epoch, self.genesis_validators_root)
     }
 
-    /// Lists every fork digest of this network with the epoch at which it begins and its fork. A
-    /// new digest begins with a fork or with a step of the blob schedule.
-    pub fn digests(&self) -> Vec<(ForkDigest, Epoch, ForkName)> {
-        let mut epochs: Vec<Epoch> = self.spec.forks.iter().map(|fork| fork.epoch).collect();
+    /// Lists every fork digest of this network with the epoch at which it begins and its fork,
+    /// which is `None` for one that this program does not know. A new digest begins with a fork or
+    /// with a step of the blob schedule.
+    pub fn digests(&self) -> Vec<(ForkDigest, Epoch, Option<ForkName>)> {
+        let mut epochs: Vec<Epoch> = self.spec.schedule().into_iter().map(|(epoch, _)| epoch).collect();
         epochs.extend(self.spec.blob_schedule.iter().map(|step| step.epoch));
         epochs.sort();
         epochs.dedup();
-        let mut rows: Vec<(ForkDigest, Epoch, ForkName)> = Vec::new();
+        let mut rows: Vec<(ForkDigest, Epoch, Option<ForkName>)> = Vec::new();
         for epoch in epochs {
             let digest = self.fork_digest_at(epoch);
             if rows.iter().all(|row| row.0 != digest) {
-                rows.push((digest, epoch, self.spec.fork_name_at(epoch)));
+                rows.push((digest, epoch, self.spec.known_fork_at(epoch)));
             }
         }
         rows
@@ -259,17 +326,23 @@ impl Network {
 /// All fork digests of a network, computed once. There are about ten, so a lookup is a short scan.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ForkDigests {
-    rows: Vec<(ForkDigest, Epoch, ForkName)>,
+    rows: Vec<(ForkDigest, Epoch, Option<ForkName>)>,
 }
 
 impl ForkDigests {
-    /// Returns the fork that a digest stands for.
+    /// Returns the fork that a digest stands for. `None` if this program does not know it.
     pub fn fork_of(&self, digest: ForkDigest) -> Option<ForkName> {
-        self.rows.iter().find(|row| row.0 == digest).map(|row| row.2)
+        self.rows.iter().find(|row| row.0 == digest)?.2
+    }
+
+    /// Returns whether a digest belongs to the schedule of this network, whether its fork is known
+    /// or not.
+    pub fn contains(&self, digest: ForkDigest) -> bool {
+        self.rows.iter().any(|row| row.0 == digest)
     }
 
     /// Returns the first digest of a fork.
     pub fn digest_of(&self, fork: ForkName) -> Option<ForkDigest> {
-        self.rows.iter().find(|row| row.2 == fork).map(|row| row.0)
+        self.rows.iter().find(|row| row.2 == Some(fork)).map(|row| row.0)
     }
 }

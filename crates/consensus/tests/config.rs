@@ -1,6 +1,6 @@
 //! The rules for reading a configuration, one test for each.
 
-use consensus::{BlobParameters, Epoch, ForkName, PresetName, Slot, Spec};
+use consensus::{BlobParameters, Epoch, ForkName, LaterFork, Network, PresetName, Root, Slot, Spec};
 use std::time::Duration;
 
 fn read(text: &str) -> Spec {
@@ -108,4 +108,59 @@ fn what_is_written_is_read_back() {
         let spec = read(text);
         assert_eq!(read(&spec.to_yaml()), spec, "{}", spec.to_yaml());
     }
+}
+
+/// A fork that is not known is in the schedule with its digest, and has no containers.
+#[test]
+fn a_fork_that_is_not_known_is_scheduled_by_its_digest() {
+    let known = "FULU_FORK_EPOCH: 0\nGLOAS_FORK_EPOCH: 2\n";
+    let text = format!("{known}I_STAR_FORK_VERSION: 0x09000000\nI_STAR_FORK_EPOCH: 7\nNEVER_FORK_EPOCH: 18446744073709551615\n");
+    let before = read(known);
+    let spec = read(&text);
+    let later = LaterFork { name: "i_star".into(), epoch: Epoch::new(7), version: Some([9, 0, 0, 0]) };
+    assert_eq!(spec.later_forks, [later.clone()]);
+    assert_eq!((spec.later_fork_at(Epoch::new(6)), spec.later_fork_at(Epoch::new(7))), (None, Some(&later)));
+    assert_eq!(spec.known_fork_at(Epoch::new(6)), Some(ForkName::Gloas));
+    assert_eq!(spec.known_fork_at(Epoch::new(7)), None);
+    assert!(spec.is_version_uncertain(Epoch::new(7), Epoch::new(9)) && !spec.is_version_uncertain(Epoch::new(6), Epoch::new(9)));
+    assert_eq!(Spec::from_yaml(&spec.to_yaml()).expect("our own"), spec);
+    let of = |spec| Network { spec, genesis_time: 0, genesis_validators_root: Root::repeat_byte(3) };
+    let (before, network) = (of(before), of(spec));
+    let digest = network.fork_digest_at(Epoch::new(7));
+    assert_eq!(network.fork_digest_at(Epoch::new(6)), before.fork_digest_at(Epoch::new(6)));
+    assert_ne!(digest, before.fork_digest_at(Epoch::new(7)));
+    let digests = network.fork_digests();
+    assert_eq!((digests.contains(digest), digests.fork_of(digest)), (true, None));
+    assert!(!before.fork_digests().contains(digest));
+    assert_eq!(network.digests().last(), Some(&(digest, Epoch::new(7), None)));
+}
+
+/// A known fork that begins later, or in the same epoch with a higher version, is in force.
+#[test]
+fn a_known_fork_after_an_unknown_one_is_known() {
+    let fork_at = |text: &str, epoch: u64| read(text).known_fork_at(Epoch::new(epoch));
+    let old = "EIP7594_FORK_EPOCH: 3\nDENEB_FORK_EPOCH: 0\nELECTRA_FORK_EPOCH: 5\n";
+    assert_eq!([2, 3, 4, 5].map(|epoch| fork_at(old, epoch)), [Some(ForkName::Deneb), None, None, Some(ForkName::Electra)]);
+    let same = "HEZE_FORK_EPOCH: 5\nI_FORK_EPOCH: 5\n";
+    assert_eq!(fork_at(same, 5), Some(ForkName::Heze), "nothing says that it is a later one");
+    assert_eq!(fork_at(&format!("{same}I_FORK_VERSION: 0x09000000\n"), 5), None);
+    assert_eq!(fork_at(&format!("{same}I_FORK_VERSION: 0x01000000\n"), 5), Some(ForkName::Heze));
+}
+
+#[test]
+fn unknown_forks_are_bounded_and_nonsense_is_ignored() {
+    let many: String = (0..1000).map(|nth| format!("F{nth}_FORK_EPOCH: {}\n", 5000 - nth)).collect();
+    let later = read(&many).later_forks;
+    assert_eq!((later.len(), later[0].epoch), (16, Epoch::new(4001)));
+    let long = "X".repeat(10_000);
+    for text in [
+        "A_FORK_EPOCH: x\n",
+        "B_FORK_EPOCH: 5\nB_FORK_VERSION: 0x01\n",
+        "c_FORK_EPOCH: 5\n",
+        "_FORK_EPOCH: 5\n",
+        "A_FORK_EPOCH: [1]\n",
+    ] {
+        assert_eq!(read(text).later_forks, [], "{text}");
+    }
+    assert_eq!(read(&format!("{long}_FORK_EPOCH: 5\n")).later_forks, []);
 }

@@ -249,6 +249,11 @@ impl Engine {
         self.metrics.not_listed.get()
     }
 
+    /// Whether the network seems to follow another draft of its fork than this program.
+    pub fn sees_other_draft(&self) -> bool {
+        self.verifier.sees_other_draft(self.chain.network().preset().slots_per_epoch)
+    }
+
     /// Number of messages that wait for a block, a state or their committees.
     pub fn n_parked(&self) -> usize {
         self.verifier.parked()
@@ -458,8 +463,17 @@ impl Engine {
     fn count_refused(&self, verified: &Verified) {
         let of_messages = verified.outcomes.iter().map(|(.., outcome)| outcome);
         for outcome in of_messages.chain(verified.inner.iter().map(|(_, outcome)| outcome)) {
-            if let Outcome::Refused(reason) = outcome {
-                self.metrics.refused.with_label_values(&[reason]).inc();
+            match outcome {
+                Outcome::Refused(reason) => self.metrics.refused.with_label_values(&[reason]).inc(),
+                Outcome::SeenNotProvable(why) => self.metrics.unprovable.with_label_values(&[why.label()]).inc(),
+                Outcome::Proven { .. }
+                | Outcome::Duplicate
+                | Outcome::Parked
+                | Outcome::Expired
+                | Outcome::Malformed(_)
+                | Outcome::UnknownFork
+                | Outcome::UnknownValidator
+                | Outcome::BadSignature => {}
             }
         }
     }

@@ -11,7 +11,7 @@ use evidence::{Incident, IncidentState, Kind, SubmissionState};
 use prometheus::core::Collector;
 use prometheus::{Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry};
 use std::collections::HashMap;
-use verify::{MessageKind, Outcome};
+use verify::{MessageKind, NotProvable, Outcome};
 
 /// Counters and gauges of one process, registered with `registry`.
 #[derive(Clone)]
@@ -26,6 +26,8 @@ pub struct Metrics {
     /// Messages and parts of blocks that a limit of the verifier refused, by reason. Such messages
     /// are counted in `messages` too.
     pub refused: IntCounterVec,
+    /// Messages that were seen and cannot be proven, by reason. They are counted in `messages` too.
+    pub unprovable: IntCounterVec,
     /// Findings that were recorded for the first time, by kind.
     pub findings: IntCounterVec,
     /// Open incidents, by kind.
@@ -88,6 +90,13 @@ impl Metrics {
                 Dropped::ALL.map(Dropped::label),
             ),
             refused: refused(&registry),
+            unprovable: counters(
+                &registry,
+                "slashwatch_unprovable_messages_total",
+                "Messages of a fork, or of a draft of it, that this version does not know, by reason",
+                "reason",
+                NotProvable::ALL.map(NotProvable::label),
+            ),
             findings: counters(
                 &registry,
                 "slashwatch_findings_total",
@@ -276,6 +285,7 @@ mod tests {
         }
         is_there("slashwatch_messages_total{kind=\"attestation\",outcome=\"bad_signature\"}");
         is_there("slashwatch_submissions_total{outcome=\"accepted\"}");
+        is_there("slashwatch_unprovable_messages_total{reason=\"later_fork\"}");
         is_there("slashwatch_shed_messages_total{reason=\"overload\"}");
     }
 }

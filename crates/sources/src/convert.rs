@@ -118,9 +118,9 @@ impl MessageConverter {
         let Some(prefix) = block_prefix(&ssz) else {
             return Err(Refusal::of(RefusalReason::ShortBlock { len: ssz.len() }, None));
         };
-        let fork = self.fork_at(prefix.slot);
+        let fork = self.network.spec.known_fork_at(prefix.slot.epoch(self.network.preset()));
         let received_at = Time(self.network.slot_start_ns(prefix.slot));
-        raw(SourceKind::Block, None, Some(fork), MessageKind::Block, received_at, ssz)
+        raw(SourceKind::Block, None, fork, MessageKind::Block, received_at, ssz)
     }
 
     /// Reads an event of a node's stream: it contains a message, or it names a block to fetch.
@@ -263,6 +263,7 @@ mod tests {
             config_name: "test".into(),
             preset: Preset::MINIMAL,
             forks: vec![fork(ForkName::Deneb, 0), fork(ForkName::Electra, 10)],
+            later_forks: Vec::new(),
             slot_duration: Duration::from_secs(6),
             blob_schedule: Vec::new(),
             blob_default: BlobParameters { epoch: Epoch::new(10), max_blobs_per_block: 9 },

@@ -52,6 +52,7 @@ fn network(forks: &[(ForkName, u64)]) -> Arc<Network> {
             .iter()
             .map(|(name, epoch)| Fork { name: *name, epoch: Epoch::new(*epoch), version: [*name as u8, 0, 0, 7] })
             .collect(),
+        later_forks: Vec::new(),
         slot_duration: Duration::from_secs(12),
         blob_schedule: Vec::new(),
         blob_default: BlobParameters { epoch: Epoch::new(0), max_blobs_per_block: 9 },

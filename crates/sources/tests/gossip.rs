@@ -3,11 +3,12 @@
 
 #![allow(clippy::unwrap_used)]
 
-use consensus::{BlobParameters, Epoch, Fork, ForkName, MessageKind, Network, Preset, Root, Spec};
+use consensus::{BlobParameters, Epoch, Fork, ForkName, LaterFork, MessageKind, Network, Preset, Root, Spec};
 use libp2p::Multiaddr;
 use sources::convert::MessageConverter;
 use sources::gossip::{
-    Clock, GossipConfig, GossipControl, GossipHandle, GossipService, Identity, PeerAddress, PeerEventKind, PeerInfo, StatusView,
+    AnnouncedFork, Clock, GossipConfig, GossipControl, GossipHandle, GossipService, Identity, PeerAddress, PeerEventKind,
+    PeerInfo, StatusView,
 };
 use sources::limits;
 use sources::metrics::SourceMetrics;
@@ -35,6 +36,7 @@ fn network(forks: &[(ForkName, u64)], genesis_validators_root: Root) -> Arc<Netw
             .iter()
             .map(|(name, epoch)| Fork { name: *name, epoch: Epoch::new(*epoch), version: [*name as u8, 0, 0, 7] })
             .collect(),
+        later_forks: Vec::new(),
         slot_duration: Duration::from_secs(SLOT),
         blob_schedule: Vec::new(),
         blob_default: BlobParameters { epoch: Epoch::new(0), max_blobs_per_block: 9 },
@@ -385,6 +387,76 @@ async fn topics_follow_the_clock_over_a_fork() {
     assert_eq!(b.next_message().await.raw.origin.fork, Some(ForkName::Fulu));
     epoch.store(12, Ordering::Relaxed);
     a.until(&b, |info| info.topics == 4 + 64 + 4).await;
+}
+
+/// The same network, whose configuration has a fork that this program does not know.
+fn with_later_fork(network: &Network, epoch: u64) -> Arc<Network> {
+    let later = LaterFork { name: "i_star".into(), epoch: Epoch::new(epoch), version: Some([9, 0, 0, 7]) };
+    Arc::new(Network { spec: Spec { later_forks: vec![later], ..network.spec.clone() }, ..network.clone() })
+}
+
+#[tokio::test]
+async fn a_fork_that_is_not_known_is_heard_and_nobody_is_blamed() {
+    let network = with_later_fork(&fulu(), 10);
+    let epoch = Arc::new(AtomicU64::new(8));
+    let (genesis, turned) = (network.genesis_time, epoch.clone());
+    let clock = Clock::new(move || Time((genesis + turned.load(Ordering::Relaxed) * 32 * SLOT) * 1_000_000_000));
+    let a = post(GossipConfig { clock: clock.clone(), ..config(&[]) }, &network).await;
+    let mut b = post(GossipConfig { clock, ..config(&[&a]) }, &network).await;
+    a.until(&b, |info| info.topics == 4 + 64 + 4).await;
+    epoch.store(9, Ordering::Relaxed);
+    // One epoch early the topics of its digest are joined too, as those of the last known fork.
+    a.until(&b, |info| info.topics == 2 * (4 + 64 + 4)).await;
+    b.until(&a, |info| info.topics == 2 * (4 + 64 + 4)).await;
+    epoch.store(10, Ordering::Relaxed);
+    let digest = network.fork_digest_at(Epoch::new(10));
+    assert_ne!(digest, network.fork_digest_at(Epoch::new(9)));
+    let of = |kind| Topic { digest, kind };
+    for nth in 0..20 {
+        let block = ssz(5000, nth);
+        a.control.publish(of(MessageKind::Block), &block).await.unwrap();
+        let message = b.next_message().await;
+        assert_eq!((message.raw.origin.fork, &message.raw.bytes), (None, &block));
+        b.handle.report(message.raw.ticket.unwrap(), Verdict::Ignore);
+        // Its votes may be longer than ours. They are counted, and not read.
+        a.control.publish(of(MessageKind::Attestation { subnet: 7 }), &ssz(600, nth)).await.unwrap();
+    }
+    a.control.publish(of(MessageKind::Attestation { subnet: 7 }), &ssz(240, 99)).await.unwrap();
+    assert_eq!(b.next_message().await.raw.bytes, ssz(240, 99));
+    let info = b.until(&a, |info| info.messages >= 22).await;
+    assert!(info.connected && info.score >= 0.0, "{info:?}");
+    assert!(b.refused("too_long") >= 1);
+    assert_eq!(b.metrics.received.with_label_values(&["attestation"]).get(), 1);
+    // Junk is junk under every digest.
+    a.control.publish_payload(of(MessageKind::Block), b"no snappy").await.unwrap();
+    let info = b.until(&a, |info| info.score < 0.0).await;
+    assert!(info.connected, "{info:?}");
+    assert_eq!(b.refused("bad_snappy"), 1);
+}
+
+/// Peers that follow a fork that is not in our schedule. One alone is on another network, for all
+/// that we know; if most are, we are too old.
+#[tokio::test]
+async fn most_peers_on_a_fork_that_is_not_scheduled_raise_a_hint_and_one_does_not() {
+    let old = fulu();
+    let new = with_later_fork(&old, 0);
+    let stray = Arc::new(Network { genesis_validators_root: Root::repeat_byte(9), ..(*old).clone() });
+    let mut b = post(config(&[]), &old).await;
+    let mut others = vec![post(config(&[&b]), &stray).await];
+    b.next_peer_event(|what| matches!(what, PeerEventKind::Goodbye { sent: true, code: 2, .. })).await;
+    assert_eq!(b.control.state().announced_fork, None);
+    for _ in 0..4 {
+        others.push(post(config(&[&b]), &new).await);
+    }
+    let digest = new.fork_digest_at(Epoch::new(0));
+    let mut views = b.control.watch_peers();
+    let told = async {
+        while b.control.state().announced_fork != Some(AnnouncedFork::InForce { digest }) {
+            views.changed().await.unwrap();
+        }
+    };
+    tokio::time::timeout(PATIENCE, told).await.expect("most peers follow it");
+    assert!(AnnouncedFork::InForce { digest }.notice().contains("update slashwatch"));
 }
 
 #[tokio::test]

@@ -31,6 +31,7 @@ fn network() -> Arc<Network> {
         config_name: "loopback".into(),
         preset: Preset::MAINNET,
         forks: vec![Fork { name: ForkName::Fulu, epoch: Epoch::new(0), version: [6, 0, 0, 7] }],
+        later_forks: Vec::new(),
         slot_duration: Duration::from_secs(12),
         blob_schedule: Vec::new(),
         blob_default: BlobParameters { epoch: Epoch::new(0), max_blobs_per_block: 9 },

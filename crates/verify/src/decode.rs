@@ -3,8 +3,10 @@
 //! message, which is at a fixed offset in every kind.
 
 use crate::outcome::NO_SIGNED_HEADER;
-use crate::{Outcome, RawMessage, SourceKind};
-use consensus::{Attestation, DecodedMessage, ForkName, MessageFields, MessageKind, Network, SignedAggregate};
+use crate::{NotProvable, Outcome, RawMessage, SourceKind};
+use consensus::{
+    Attestation, DecodedMessage, Epoch, ForkName, MessageFields, MessageKind, Network, SignedAggregate, block_prefix,
+};
 
 /// A vote that selects members of committees by bits.
 #[derive(Clone, Debug)]
@@ -36,6 +38,7 @@ impl VoteByBits {
 pub(crate) fn decode(network: &Network, message: &RawMessage) -> Result<(DecodedMessage, ForkName), Outcome> {
     let fork = match message.origin.fork {
         Some(fork) => fork,
+        None if is_of_later_fork(network, message) => return Err(Outcome::SeenNotProvable(NotProvable::LaterFork)),
         None => fork_by_slot(network, message)?,
     };
     match message.kind {
@@ -49,6 +52,38 @@ pub(crate) fn decode(network: &Network, message: &RawMessage) -> Result<(Decoded
             Err(error) => Err(Outcome::Malformed(error.to_string())),
         },
     }
+}
+
+/// The epoch that a message is about, as far as it can be read without knowing its fork. The log
+/// gets the rest of what can be read.
+fn epoch_read(network: &Network, message: &RawMessage) -> Option<Epoch> {
+    if message.kind == MessageKind::Block {
+        let prefix = block_prefix(&message.bytes)?;
+        let (slot, proposer, parent) = (prefix.slot, prefix.proposer_index, prefix.parent_root);
+        tracing::debug!(%slot, %proposer, %parent, "a block that cannot be proven");
+        return Some(slot.epoch(network.preset()));
+    }
+    let fields = message.fields();
+    let slot = fields.slot()?;
+    if let MessageKind::Attestation { .. } = message.kind {
+        let attester = fields.validator()?;
+        tracing::debug!(%slot, %attester, "a vote that cannot be proven");
+    }
+    Some(slot.epoch(network.preset()))
+}
+
+/// Whether a message whose fork is not known begins like one of a scheduled fork that this program
+/// does not know, and names a slot of it.
+fn is_of_later_fork(network: &Network, message: &RawMessage) -> bool {
+    let has_later_forks = !network.spec.later_forks.is_empty();
+    has_later_forks && epoch_read(network, message).is_some_and(|epoch| network.spec.later_fork_at(epoch).is_some())
+}
+
+/// Whether a message that does not decode may be one of another draft of its fork: the fork is a
+/// draft, and what can be read of the message is a slot of that fork.
+pub(crate) fn may_be_of_other_draft(network: &Network, message: &RawMessage) -> bool {
+    let Some(fork) = message.origin.fork.filter(|fork| fork.is_draft()) else { return false };
+    epoch_read(network, message).is_some_and(|epoch| network.spec.fork_name_at(epoch) == fork)
 }
 
 /// The fork at the slot that the message names. This is allowed only for our own node's REST API,

@@ -52,9 +52,11 @@ pub use message::{
     Arrival, FirstSeen, Inclusion, MessageParts, MessageTooLong, Origin, PeerBytes, Proposal, ProvenBlock, RawMessage,
     SlashingBody, SlashingOp, SourceKind, Stated, Statement, Ticket, Time, Vote,
 };
-pub use outcome::{InnerKind, MAX_UNPROVEN, MessageOutcome, NO_SIGNED_HEADER, NoRoom, Outcome, UnprovenVote, Verdict, Verified};
+pub use outcome::{
+    InnerKind, MAX_UNPROVEN, MessageOutcome, NO_SIGNED_HEADER, NoRoom, NotProvable, Outcome, UnprovenVote, Verdict, Verified,
+};
 pub use peer_reputation::PeerReputation;
 pub use verifier::{
-    About, HistoryCheck, SingleVoteClaim, Triage, Verifier, VerifierStats, greatest_index_named, single_vote_claimed,
-    slot_claimed,
+    About, HistoryCheck, OTHER_DRAFT_NOTICE, SingleVoteClaim, Triage, Verifier, VerifierStats, greatest_index_named,
+    single_vote_claimed, slot_claimed,
 };

@@ -92,6 +92,12 @@ impl RawMessage {
         if len > limit { Err(MessageTooLong { len, limit }) } else { Ok(Self(parts)) }
     }
 
+    /// Whether it came with a fork digest that belongs to no fork that this program knows. Nothing
+    /// in such a message can be proven. A node of our own may leave the fork to the message's slot.
+    pub fn has_unknown_fork(&self) -> bool {
+        self.origin.fork.is_none() && self.origin.source != SourceKind::Api
+    }
+
     pub fn into_parts(self) -> MessageParts {
         self.0
     }

@@ -22,6 +22,9 @@ pub enum Outcome {
     /// The bytes are not valid SSZ of their kind and fork, or the bits fit no committee, or an
     /// index belongs to no validator that can exist. The sender is at fault.
     Malformed(String),
+    /// What the message is about could be read, and it cannot be proven, because this program does
+    /// not know the rules of its fork. Nobody is at fault but us.
+    SeenNotProvable(NotProvable),
     /// The fork's containers are not known; or the message is about a fork that has not happened
     /// yet and its signature holds with none of the versions that are possible. Such a message
     /// cannot be proven, and nobody is at fault.
@@ -34,6 +37,28 @@ pub enum Outcome {
     BadSignature,
     /// The message hit one of our own limits, which the word names. We are at fault.
     Refused(&'static str),
+}
+
+/// Why a message that could be read in part cannot be proven.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum NotProvable {
+    /// It is of a fork that is scheduled and that this program does not know.
+    LaterFork,
+    /// It is of a fork whose specification is a draft, and it does not decode. No block of that fork
+    /// was proven yet, so the network probably follows another draft.
+    OtherDraft,
+}
+
+impl NotProvable {
+    pub const ALL: [Self; 2] = [Self::LaterFork, Self::OtherDraft];
+
+    /// One word for metrics.
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::LaterFork => "later_fork",
+            Self::OtherDraft => "other_draft",
+        }
+    }
 }
 
 /// The reason in [`Outcome::Refused`] for a sidecar of a fork whose sidecars contain no signed
@@ -81,12 +106,13 @@ pub enum Verdict {
 
 impl Outcome {
     /// All labels, so that a metric can exist before its first message comes.
-    pub const LABELS: [&str; 9] = [
+    pub const LABELS: [&str; 10] = [
         "proven",
         "duplicate",
         "parked",
         "expired",
         "malformed",
+        "seen_not_provable",
         "unknown_fork",
         "unknown_validator",
         "bad_signature",
@@ -101,6 +127,7 @@ impl Outcome {
             Self::Parked => "parked",
             Self::Expired => "expired",
             Self::Malformed(_) => "malformed",
+            Self::SeenNotProvable(_) => "seen_not_provable",
             Self::UnknownFork => "unknown_fork",
             Self::UnknownValidator => "unknown_validator",
             Self::BadSignature => "bad_signature",
@@ -116,6 +143,7 @@ impl Outcome {
             | Self::Duplicate
             | Self::Parked
             | Self::Expired
+            | Self::SeenNotProvable(_)
             | Self::UnknownFork
             | Self::UnknownValidator
             | Self::Refused(_) => Verdict::Ignore,
@@ -132,6 +160,7 @@ impl Outcome {
             | Self::Duplicate
             | Self::Expired
             | Self::Malformed(_)
+            | Self::SeenNotProvable(_)
             | Self::UnknownFork
             | Self::UnknownValidator
             | Self::BadSignature

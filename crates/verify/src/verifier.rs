@@ -26,12 +26,12 @@ pub(crate) use outcome_collector::PendingOutcome;
 pub use triage::{About, HistoryCheck, SingleVoteClaim, Triage, greatest_index_named, single_vote_claimed, slot_claimed};
 
 use crate::batch::{BatchResult, ClaimSet};
-use crate::decode::{VoteByBits, decode};
+use crate::decode::{VoteByBits, decode, may_be_of_other_draft};
 use crate::parking::Job;
 use crate::peer_reputation::PeerReputation;
 use crate::resolve::ContextCache;
 use crate::seen::SeenVotes;
-use crate::{FirstSeen, MessageParts, Outcome, PeerBytes, RawMessage, Statement, Time, Verified, VerifyConfig};
+use crate::{FirstSeen, MessageParts, NotProvable, Outcome, PeerBytes, RawMessage, Statement, Time, Verified, VerifyConfig};
 use blocks::{BlockJob, HeaderJob, SeenBlocks};
 use by_bits::UncertainVotes;
 use chain::Chain;
@@ -47,6 +47,9 @@ use triage::DataRoots;
 
 const NO_SUCH_VALIDATOR: &str =
     "it names a validator that cannot exist yet, by the most deposits since our state; its sender is at fault";
+/// What the operator is told if the network follows another draft of a fork.
+pub const OTHER_DRAFT_NOTICE: &str = "this network follows another draft of its fork than this version of slashwatch: messages are seen \
+     but cannot be proven, and offences are missed; update slashwatch";
 /// Number of messages that one worker decodes at a time.
 const DECODE_CHUNK: usize = 64;
 
@@ -63,6 +66,7 @@ pub struct Verifier {
     uncertain: UncertainVotes,
     statements: SeenStatements,
     data_roots: DataRoots,
+    draft: DraftBlocks,
     registry_version: u64,
     slot: Slot,
     next_number: u64,
@@ -97,6 +101,34 @@ struct SortedBatch {
     statements: Vec<StatementJob>,
 }
 
+/// What blocks tell about the draft of a fork's specification that the network follows.
+///
+/// Of a message that does not decode nobody can say whether it is junk or of another draft. One
+/// proven block settles that: then the network follows our draft, and junk is junk.
+#[derive(Debug, Default)]
+struct DraftBlocks {
+    is_ours: bool,
+    /// The slot in which the first message came that did not decode.
+    unread_since: Option<Slot>,
+    is_logged: bool,
+}
+
+impl DraftBlocks {
+    fn may_be_other(&self, fork: ForkName) -> bool {
+        fork.is_draft() && !self.is_ours
+    }
+
+    fn unread(&mut self, now: Slot) {
+        self.unread_since.get_or_insert(now);
+    }
+
+    fn proven(&mut self, fork: ForkName) {
+        if fork.is_draft() {
+            (self.is_ours, self.unread_since) = (true, None);
+        }
+    }
+}
+
 impl Verifier {
     /// A verifier with unpredictable weights.
     pub fn new(config: VerifyConfig) -> Self {
@@ -119,6 +151,7 @@ impl Verifier {
             uncertain: UncertainVotes::new(&config),
             statements: SeenStatements::new(config.remembered_roots),
             data_roots: DataRoots::default(),
+            draft: DraftBlocks::default(),
             registry_version: 0,
             slot: Slot::new(0),
             next_number: 0,
@@ -188,6 +221,12 @@ impl Verifier {
         self.prover.reputation_of(peer)
     }
 
+    /// Whether the network seems to follow another draft of its fork than this program: for two
+    /// epochs messages have come that do not decode, and no block of the fork was proven.
+    pub fn sees_other_draft(&self, slots_per_epoch: u64) -> bool {
+        self.draft.unread_since.is_some_and(|since| self.slot >= since.saturating_add(2 * slots_per_epoch))
+    }
+
     pub fn stats(&self) -> VerifierStats {
         let parking = self.uncertain.parking();
         VerifierStats {
@@ -207,6 +246,10 @@ impl Verifier {
         let slot = network.slot_at(now.0);
         if slot == self.slot {
             return false;
+        }
+        if !self.draft.is_logged && self.sees_other_draft(network.preset().slots_per_epoch) {
+            self.draft.is_logged = true;
+            tracing::warn!("{OTHER_DRAFT_NOTICE}");
         }
         let is_new_epoch = slot.epoch(network.preset()) != self.slot.epoch(network.preset());
         self.slot = slot;
@@ -243,11 +286,16 @@ impl Verifier {
         });
         let mut sorted = SortedBatch::default();
         for (message, decoded) in batch.into_iter().zip(decoded.into_iter().flatten()) {
+            let may_be_draft = decoded.is_err() && !self.draft.is_ours && may_be_of_other_draft(network, &message);
             let MessageParts { origin, kind, received_at, bytes, ticket } = message.into_parts();
             let heard = FirstSeen { at: received_at, source: origin.source, peer: origin.peer.clone() };
             let item = PendingOutcome::message(self.next_number, ticket, origin.peer, kind);
             self.next_number += 1;
             match decoded {
+                Err(Outcome::Malformed(_)) if may_be_draft => {
+                    collector.record(item, Outcome::SeenNotProvable(NotProvable::OtherDraft));
+                    self.draft.unread(self.slot);
+                }
                 Err(outcome) => collector.record(item, outcome),
                 Ok((decoded, fork, data_root)) => sorted.add(item, heard, decoded, fork, data_root, bytes, now),
             }
@@ -365,4 +413,22 @@ fn contexts_near<'a>(
     let epoch = now.epoch(chain.network().preset());
     let near = job.target.epoch <= epoch.saturating_add(1) && epoch <= job.target.epoch.saturating_add(2);
     near.then(|| cache.of(chain, job, data_root, None))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_proven_block_of_a_draft_settles_which_draft_it_is() {
+        let mut draft = DraftBlocks::default();
+        assert!(draft.may_be_other(ForkName::Heze) && !draft.may_be_other(ForkName::Gloas));
+        draft.unread(Slot::new(3));
+        draft.unread(Slot::new(4));
+        assert_eq!(draft.unread_since, Some(Slot::new(3)));
+        draft.proven(ForkName::Gloas);
+        assert!(draft.may_be_other(ForkName::Heze), "a block of another fork says nothing");
+        draft.proven(ForkName::Heze);
+        assert!(!draft.may_be_other(ForkName::Heze) && draft.unread_since.is_none());
+    }
 }

@@ -524,3 +524,43 @@ fn what_holds_with_no_version_is_tried_within_a_budget_and_what_holds_is_always_
         "{tried} tried: 200 that hold, 64 that do not, and those tried together with the last of these"
     );
 }
+
+/// Another draft of Heze: what does not decode is seen, until one block shows that the network
+/// follows our draft. In a fork that is no draft it is malformed.
+#[test]
+fn what_another_draft_sends_is_seen_and_not_provable() {
+    let capture = capture("gloas_12");
+    let mut spec = capture.spec.clone();
+    spec.forks.push(consensus::Fork { name: ForkName::Heze, epoch: Epoch::new(2), version: [8, 0, 0, 1] });
+    let slots_per_epoch = spec.preset.slots_per_epoch;
+    let mut chain = chain::Chain::from_state(spec, &capture.state, &mut chain::PubkeyCache::in_memory(), &mut |_| ()).unwrap();
+    let network = chain.network().clone();
+    let block = capture.messages.iter().find(|message| message.kind == MessageKind::Block).unwrap();
+    let at = |fork: ForkName, slot: u64, len: usize| {
+        block.changed(|parts| {
+            parts.origin.fork = Some(fork);
+            parts.bytes[100..108].copy_from_slice(&slot.to_le_bytes());
+            parts.bytes.truncate(len);
+            (parts.ticket, parts.received_at) = (None, Time(network.slot_start_ns(consensus::Slot::new(slot))));
+        })
+    };
+    let heze = 2 * slots_per_epoch;
+    let batch = vec![
+        at(ForkName::Heze, heze, 400),
+        at(ForkName::Heze, heze + 1, 300),
+        // Not one slot of that fork, not even the fields before the body, and a fork that is no draft.
+        at(ForkName::Heze, heze - 1, 400),
+        at(ForkName::Heze, heze, 150),
+        at(ForkName::Gloas, heze - 1, 400),
+    ];
+    let mut verifier = Verifier::seeded(VerifyConfig::default(), 1);
+    let now = |slot: u64| Time(network.slot_start_ns(consensus::Slot::new(slot)));
+    let verified = verifier.process(&mut chain, batch, now(heze));
+    let wanted = ["seen_not_provable", "seen_not_provable", "malformed", "malformed", "malformed"];
+    assert_eq!(labels(&verified), wanted);
+    assert!(verified.outcomes[..2].iter().all(|(.., outcome)| outcome.verdict() == Verdict::Ignore));
+    assert!(verified.votes.is_empty() && verified.proposals.is_empty() && verified.blocks.is_empty());
+    assert!(!verifier.sees_other_draft(slots_per_epoch), "one block says nothing");
+    verifier.process(&mut chain, vec![at(ForkName::Heze, heze + 2, 400)], now(heze + 2 * slots_per_epoch));
+    assert!(verifier.sees_other_draft(slots_per_epoch), "no block was proven for two epochs");
+}

@@ -226,6 +226,9 @@ pub fn load(
         seconds = started.elapsed().as_secs_f64(),
         "chain loaded"
     );
+    if let Some(fork) = network.spec.later_fork_from(chain.head().slot.epoch(network.preset())) {
+        tracing::warn!("{}", fork.notice());
+    }
     Ok(chain)
 }
 

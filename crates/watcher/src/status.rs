@@ -39,6 +39,8 @@ pub struct EngineSnapshot {
     pub reception: Reception,
     /// Since when the disk refuses writes. `None` while it accepts them.
     pub writes_refused_since: Option<Time>,
+    /// Whether the network follows another draft of its fork than this program.
+    pub other_draft: bool,
     /// Slots that were not watched, or in which nothing was received.
     pub gaps: Arc<Vec<Gap>>,
 }
@@ -56,6 +58,7 @@ impl EngineSnapshot {
             index: engine.index().stats(),
             reception,
             writes_refused_since: None,
+            other_draft: engine.sees_other_draft(),
             gaps: gaps.clone(),
         }
     }
@@ -106,6 +109,16 @@ impl StatusPage {
             "no gossip peer is connected: check the notices for each peer's reason, then its address, the firewall and the network"
         };
         text.to_owned()
+    }
+
+    /// Returns the notice that the network has, or will have, rules that this version does not
+    /// know.
+    fn fork_notice(&self, snapshot: &EngineSnapshot) -> Option<String> {
+        let now = self.network.slot_at(clock::now().0).epoch(self.network.preset());
+        let scheduled = self.network.spec.later_fork_from(now).map(consensus::LaterFork::notice);
+        let other_draft = || snapshot.other_draft.then(|| verify::OTHER_DRAFT_NOTICE.to_owned());
+        let announced = || Some(self.gossip.as_ref()?.state().announced_fork?.notice());
+        scheduled.or_else(other_draft).or_else(announced)
     }
 
     fn notices(&self, snapshot: &EngineSnapshot) -> Vec<String> {
@@ -191,6 +204,7 @@ impl StatusSource for StatusPage {
                 time(since)
             ));
         }
+        advice.extend(self.fork_notice(&snapshot));
         if !listening {
             advice.push(self.advice());
         }

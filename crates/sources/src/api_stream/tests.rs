@@ -15,6 +15,7 @@ fn network() -> Arc<Network> {
         config_name: "test".into(),
         preset: Preset::MINIMAL,
         forks: vec![Fork { name: ForkName::Electra, epoch: Epoch::new(0), version: [5, 0, 0, 1] }],
+        later_forks: Vec::new(),
         slot_duration: Duration::from_secs(6),
         blob_schedule: Vec::new(),
         blob_default: BlobParameters { epoch: Epoch::new(0), max_blobs_per_block: 9 },

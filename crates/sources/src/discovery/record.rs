@@ -32,12 +32,9 @@ pub struct ForkId {
 
 impl ForkId {
     pub fn at(network: &Network, epoch: Epoch) -> Self {
-        let next = network.spec.forks.iter().find(|fork| fork.epoch > epoch);
-        Self {
-            fork_digest: network.fork_digest_at(epoch),
-            next_fork_version: next.unwrap_or(&network.spec.fork_at(epoch)).version,
-            next_fork_epoch: next.map_or(Epoch::new(u64::MAX), |fork| fork.epoch),
-        }
+        let next = network.spec.schedule().into_iter().find(|(begins, _)| *begins > epoch);
+        let (next_fork_epoch, next_fork_version) = next.unwrap_or((Epoch::FAR_FUTURE, network.spec.version_at(epoch)));
+        Self { fork_digest: network.fork_digest_at(epoch), next_fork_version, next_fork_epoch }
     }
 
     /// The container in SSZ, as `eth2` of a record holds it.

@@ -35,7 +35,7 @@ pub(super) struct KnownTopics {
 impl TopicSubscriptionFilter for KnownTopics {
     fn can_subscribe(&mut self, topic: &TopicHash) -> bool {
         Topic::parse(topic.as_str()).is_ok_and(|topic| {
-            self.digests.fork_of(topic.digest).is_some() && topic.kind.number().is_none_or(|number| number < MAX_SUBNET)
+            self.digests.contains(topic.digest) && topic.kind.number().is_none_or(|number| number < MAX_SUBNET)
         })
     }
 }

@@ -28,6 +28,8 @@ pub(super) struct Peer {
     pub is_outbound: bool,
     pub agent: Option<String>,
     pub status: Option<StatusMessage>,
+    /// Whether it has ever named a fork digest of our schedule, and so is of our network.
+    pub was_ours: bool,
     /// How many slots its head was behind the clock when it sent its status.
     pub behind: Option<u64>,
     pub metadata_seq: Option<u64>,
@@ -107,6 +109,7 @@ impl Peers {
                 is_outbound,
                 agent: None,
                 status: None,
+                was_ours: false,
                 behind: None,
                 metadata_seq: None,
                 messages: 0,

@@ -5,6 +5,7 @@ use super::PeerEventKind;
 use super::rpc::{self, DataProtocol, Metadata, Protocol, Request, Response, StatusMessage, goodbye, result_code};
 use super::schedule::digests_near;
 use super::task::GossipTask;
+use crate::discovery::ip_of;
 use consensus::{Checkpoint, Root};
 use libp2p::PeerId;
 use libp2p::request_response::{Event, Message, OutboundFailure, ResponseChannel};
@@ -121,7 +122,11 @@ impl GossipTask {
     fn hear_status(&mut self, peer: PeerId, status: StatusMessage) {
         let near = digests_near(&self.network, self.epoch_now());
         let clock_slot = self.network.slot_at(self.config.clock.now().0);
+        let (now, is_unknown) = (Instant::now(), !self.digests.contains(status.fork_digest));
         let Some(known) = self.peers.connected.get_mut(&peer) else { return };
+        known.was_ours |= !is_unknown;
+        let was_ours = known.was_ours;
+        let ip = known.address.parse().ok().and_then(|address| ip_of(&address));
         known.behind = Some(clock_slot.as_u64().saturating_sub(status.head_slot.as_u64()));
         let changed = known.status != Some(status);
         known.status = Some(status);
@@ -138,9 +143,14 @@ impl GossipTask {
             );
         }
         self.weigh_heads();
+        self.voices.follows(self.voice(peer, ip), is_unknown.then_some(status.fork_digest), now);
         // Peers with unusual heads stay, because what they send is the reason to listen. A peer
-        // with another network's digest has nothing of use.
-        if !near.contains(&status.fork_digest) {
+        // with another network's digest has nothing of use. One that has moved on to a fork that we
+        // do not know has done nothing wrong.
+        if is_unknown && (was_ours || self.voices.follow(status.fork_digest, now)) {
+            let problem = format!("it follows a fork that this version does not know (digest 0x{})", status.fork_digest);
+            self.peers.note_problem(&peer, &problem);
+        } else if !near.contains(&status.fork_digest) {
             let problem = format!("it is on another network or fork (digest 0x{})", status.fork_digest);
             self.peers.note_problem(&peer, &problem);
             self.say_goodbye(peer, goodbye::IRRELEVANT_NETWORK);
@@ -345,11 +355,65 @@ mod tests {
             config_name: "test".into(),
             preset: Preset::MAINNET,
             forks: vec![Fork { name: ForkName::Deneb, epoch: Epoch::new(0), version: [4, 0, 0, 7] }],
+            later_forks: Vec::new(),
             slot_duration: Duration::from_secs(12),
             blob_schedule: Vec::new(),
             blob_default: BlobParameters { epoch: Epoch::new(0), max_blobs_per_block: 6 },
         };
         Arc::new(Network { spec, genesis_time: 1_700_000_000, genesis_validators_root: Root::ZERO })
+    }
+
+    /// A peer that was on our fork and moves on to one that we do not know has done nothing wrong.
+    #[tokio::test]
+    async fn a_peer_that_moves_on_to_an_unknown_fork_is_kept() {
+        let (network, metrics) = (network(), SourceMetrics::unregistered());
+        let config = GossipConfig { listen: vec!["/ip4/127.0.0.1/tcp/0".parse().unwrap()], ..GossipConfig::default() };
+        let (_status_in, status) = watch::channel(StatusView::default());
+        let mut asked = GossipService::start(config, network.clone(), status, metrics.clone()).unwrap();
+        let address = loop {
+            if let Some(SourceEvent::ListeningOn(address)) = asked.events.recv().await {
+                break address;
+            }
+        };
+        let statuses = |digests: &[consensus::ForkDigest]| -> Vec<Request> {
+            let status = |digest: &consensus::ForkDigest| StatusMessage {
+                fork_digest: *digest,
+                finalized: Checkpoint::default(),
+                head_root: Root::ZERO,
+                head_slot: consensus::Slot::new(0),
+                earliest_available_slot: None,
+            };
+            digests.iter().map(|digest| Request::Status(status(digest))).collect()
+        };
+        let (ours, unknown) = (network.fork_digest_at(Epoch::new(0)), consensus::ForkDigest([9; 4]));
+        for (digests, goodbyes) in [(vec![ours, unknown, unknown], 0), (vec![unknown, unknown], 1)] {
+            let before = metrics.peer_events.with_label_values(&["goodbye"]).get();
+            let key = Identity::Ephemeral.load().unwrap();
+            let (own, others) = (Arc::new(network.fork_digests()), SourceMetrics::unregistered());
+            let mut asking = behaviour::swarm(&GossipConfig::default(), &network, key, own, others).unwrap();
+            asking.dial(address.clone()).unwrap();
+            let mut due = statuses(&digests).into_iter();
+            let all = async {
+                loop {
+                    let peer = match asking.select_next_some().await {
+                        SwarmEvent::ConnectionEstablished { peer_id, .. } => peer_id,
+                        SwarmEvent::Behaviour(NodeBehaviourEvent::Status(Event::Message {
+                            peer,
+                            message: Message::Response { .. },
+                            ..
+                        })) => peer,
+                        _ => continue,
+                    };
+                    match due.next() {
+                        Some(status) => asking.behaviour_mut().status.send_request(&peer, status),
+                        None => break,
+                    };
+                }
+            };
+            tokio::time::timeout(Duration::from_secs(30), all).await.unwrap();
+            assert_eq!(metrics.peer_events.with_label_values(&["goodbye"]).get() - before, goodbyes, "{digests:?}");
+        }
+        asked.shutdown().await;
     }
 
     #[tokio::test]

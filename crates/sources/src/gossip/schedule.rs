@@ -17,6 +17,7 @@ const LEAVE_LATE_EPOCHS: u64 = 2;
 /// Returns the topics to be subscribed to at an epoch. `columns` are the column subnets to listen
 /// to.
 pub fn topics_at(network: &Network, epoch: Epoch, columns: &[u64]) -> BTreeSet<Topic> {
+    // A fork that is not known probably has the topics of the one before.
     let mut digests: Vec<(ForkDigest, ForkName)> = Vec::new();
     let from = epoch.saturating_sub(LEAVE_LATE_EPOCHS).as_u64();
     let to = epoch.saturating_add(JOIN_EARLY_EPOCHS).as_u64();
@@ -75,6 +76,7 @@ mod tests {
             config_name: "test".into(),
             preset: Preset::MINIMAL,
             forks,
+            later_forks: Vec::new(),
             slot_duration: Duration::from_secs(6),
             blob_schedule: vec![BlobParameters { epoch: Epoch::new(40), max_blobs_per_block: 15 }],
             blob_default: BlobParameters { epoch: Epoch::new(20), max_blobs_per_block: 9 },

@@ -1,5 +1,6 @@
 //! What the connections of this node look like as a whole, for status pages and metrics.
 
+use super::fork_voices::AnnouncedFork;
 use crate::discovery::DiscoveryState;
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -24,6 +25,8 @@ pub struct ConnectionState {
     /// The topics of the current fork that this node is subscribed to, with their peers. A topic
     /// without peers is silent.
     pub topics: Vec<TopicPeers>,
+    /// A fork that most nodes name and that is not in our schedule.
+    pub announced_fork: Option<AnnouncedFork>,
     /// Records of nodes that discovery did not keep, by reason.
     pub refused_records: BTreeMap<&'static str, u64>,
     /// Connections that were refused, by reason.

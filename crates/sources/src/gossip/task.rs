@@ -3,6 +3,7 @@
 use super::admission::RefusedConnection;
 use super::behaviour::{self, HISTORY_HEARTBEATS, NodeBehaviour, NodeBehaviourEvent, newcomers, reserved};
 use super::block_requests::{BlockCommand, BlockExchange, ByWhat};
+use super::fork_voices::{AnnouncedFork, ForkVoices, Voice};
 use super::peer_book::{BookLimits, PeerBook, Prefix};
 use super::peers::{Pauses, Peer, Peers};
 use super::requests::CUSTODY_GROUP_COUNT;
@@ -12,8 +13,8 @@ use super::selection::ENOUGH_PEERS;
 use super::tickets::{MAX_PENDING, Tickets};
 use super::transform;
 use super::{
-    ConnectionState, GossipConfig, GossipError, PEER_EVENT_PLACES, PeerCandidate, PeerEvent, PeerEventKind, PeerInfo,
-    PublishError, StatusView, TopicPeers, identity, schedule,
+    AddressLimit, ConnectionState, GossipConfig, GossipError, PEER_EVENT_PLACES, PeerCandidate, PeerEvent, PeerEventKind,
+    PeerInfo, PublishError, StatusView, TopicPeers, identity, schedule,
 };
 use crate::discovery::{self, Discovery, DiscoveryError, DiscoveryState, FoundNode};
 use crate::metrics::SourceMetrics;
@@ -30,6 +31,7 @@ use libp2p::{Multiaddr, PeerId, Swarm, TransportError, identify};
 use prometheus::IntCounterVec;
 use std::collections::{HashMap, HashSet};
 use std::io::{self, ErrorKind};
+use std::net::IpAddr;
 use std::num::NonZeroU8;
 use std::path::Path;
 use std::sync::Arc;
@@ -94,9 +96,12 @@ pub(super) struct GossipTask {
     /// the number is higher, and some clients penalize a number that went down.
     pub(super) metadata_seq: u64,
     pub(super) blocks: BlockExchange,
-    digests: Arc<ForkDigests>,
+    pub(super) digests: Arc<ForkDigests>,
     columns: Vec<u64>,
     tickets: Tickets,
+    pub(super) voices: ForkVoices,
+    /// The fork of which the log was told.
+    announced_fork: Option<AnnouncedFork>,
     /// The topics that this node is subscribed to, with the fork of each.
     topics: HashMap<TopicHash, (Topic, Option<ForkName>)>,
     /// The epoch for which `topics` is right.
@@ -145,6 +150,8 @@ impl GossipTask {
             metadata_seq: config.clock.now().0 / NS_PER_MS,
             blocks: BlockExchange::new(block_commands, digests.clone(), now),
             tickets: Tickets::new(lifetime, MAX_PENDING),
+            voices: ForkVoices::default(),
+            announced_fork: None,
             topics: HashMap::new(),
             topics_epoch: None,
             ticks: 0,
@@ -287,6 +294,12 @@ impl GossipTask {
             None => Arc::from(source.to_bytes()),
         };
         let kind = topic.kind;
+        // Only a message of a fork that is not known comes here without its content.
+        if !frame.valid {
+            self.metrics.refused.with_label_values(&["too_long"]).inc();
+            self.swarm.behaviour_mut().gossip.report_message_validation_result(&id, &source, MessageAcceptance::Ignore);
+            return;
+        }
         let room = match self.channels.events.capacity() {
             0..=PEER_EVENT_PLACES => Err(QueueFull::Places),
             _ => self.channels.events.room(&peer, frame.payload.len() + frame.ssz.len()),
@@ -498,6 +511,13 @@ impl GossipTask {
         if node.peer == self.peer_id() {
             return;
         }
+        // Only of a node that has answered is it known that the address is its own.
+        if node.has_answered {
+            let next = (node.fork_id.next_fork_version, node.fork_id.next_fork_epoch);
+            let is_ahead = next.1 != Epoch::FAR_FUTURE && next.1 > self.epoch_now();
+            let is_unknown = is_ahead && !self.network.spec.schedule().contains(&(next.1, next.0));
+            self.voices.announces(self.voice(node.peer, Some(node.ip)), is_unknown.then_some(next), Instant::now());
+        }
         let learned = self.book.learn(node, Instant::now());
         self.metrics.found_records.with_label_values(&[learned.label()]).inc();
     }
@@ -582,6 +602,20 @@ impl GossipTask {
         discovery::ip_of(address).is_some_and(|ip| allow_private || discovery::is_public(ip))
     }
 
+    /// Whose voice a peer has.
+    pub(super) fn voice(&self, peer: PeerId, ip: Option<IpAddr>) -> Voice {
+        Voice::of(peer, ip, self.config.address_limit == AddressLimit::NONE)
+    }
+
+    /// Tells the log of a fork that most nodes name and that is not in our schedule.
+    fn look_at_forks(&mut self) {
+        let announced = self.voices.announced(Instant::now());
+        if let Some(fork) = announced.filter(|_| announced != self.announced_fork) {
+            warn!("{}", fork.notice());
+        }
+        self.announced_fork = announced;
+    }
+
     fn state(&self) -> ConnectionState {
         let others = self.peers.connected.iter().filter(|(id, _)| !self.peers.is_configured(id));
         let (outbound, inbound): (Vec<_>, Vec<_>) = others.partition(|(_, peer)| peer.is_outbound);
@@ -594,6 +628,7 @@ impl GossipTask {
             n_reached: self.n_reached,
             last_reached: self.last_reached,
             topics: self.topic_peers(),
+            announced_fork: self.announced_fork,
             discovery: self.discovery.as_ref().map(|discovery| DiscoveryState {
                 n_known: self.book.len(),
                 n_answered: self.book.n_answered(),
@@ -695,6 +730,7 @@ impl GossipTask {
     }
 
     fn look_at_peers(&mut self) {
+        self.look_at_forks();
         let gossip = &self.swarm.behaviour().gossip;
         let topics: HashMap<PeerId, usize> = gossip.all_peers().map(|(peer, topics)| (*peer, topics.len())).collect();
         let infos = self.peers.infos(|peer| gossip.peer_score(peer).unwrap_or(0.0), &topics, Instant::now());

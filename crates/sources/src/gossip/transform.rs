@@ -15,7 +15,7 @@
 //! Source of the ids: consensus-specs, altair/p2p-interface.md and phase0/p2p-interface.md,
 //! "message-id".
 
-use crate::limits;
+use crate::limits::{self, PayloadError};
 use crate::metrics::SourceMetrics;
 use crate::topic::{Topic, split};
 use consensus::{ForkDigests, ForkName, MAX_PAYLOAD_SIZE};
@@ -56,13 +56,20 @@ impl DataTransform for SnappyTransform {
 impl SnappyTransform {
     fn unpack(&self, topic: &str, payload: &[u8]) -> Result<Vec<u8>, (&'static str, String)> {
         let topic = Topic::parse(topic).map_err(|error| ("topic_not_read", error.to_string()))?;
-        // This node subscribes only to known digests, so a message under another digest was not
-        // asked for.
-        let fork = self.digests.fork_of(topic.digest).ok_or(("unknown_digest", format!("unknown digest {}", topic.digest)))?;
+        // This node subscribes only to digests of the schedule, so a message under another digest
+        // was not asked for.
+        if !self.digests.contains(topic.digest) {
+            return Err(("unknown_digest", format!("unknown digest {}", topic.digest)));
+        }
+        let fork = self.digests.fork_of(topic.digest);
         let mut framed = head(true, payload);
-        limits::unpack_onto(payload, topic.kind.max_ssz_len(Some(fork)), &mut framed)
-            .map_err(|error| (error.label(), error.to_string()))?;
-        Ok(framed)
+        match limits::unpack_onto(payload, topic.kind.max_ssz_len(fork), &mut framed) {
+            Ok(()) => Ok(framed),
+            // A fork that is not known may have longer messages, so the sender is not to blame. The
+            // message is dropped without its content.
+            Err(PayloadError::TooLong { .. }) if fork.is_none() => Ok(head(false, &[])),
+            Err(error) => Err((error.label(), error.to_string())),
+        }
     }
 }
 

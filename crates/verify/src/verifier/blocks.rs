@@ -8,7 +8,7 @@ use super::{OutcomeCollector, PendingOutcome, SortedBatch, Verifier, without_key
 use crate::batch::{BatchResult, ClaimRef, ClaimResult, ClaimSet, SignatureClaim};
 use crate::decode::VoteByBits;
 use crate::parking::Job;
-use crate::{FirstSeen, Inclusion, InnerKind, Outcome, ProvenBlock, SourceKind, Time, forward};
+use crate::{FirstSeen, Inclusion, InnerKind, NotProvable, Outcome, ProvenBlock, SourceKind, Time, forward};
 use base::BoundedMap;
 use chain::{BlockFacts, Chain, Extension};
 use consensus::{Epoch, ForkName, Network, Root, SignatureBytes, SignedBeaconBlockHeader, SignedBlock, Slot, ValidatorIndex};
@@ -151,7 +151,13 @@ impl Verifier {
                 ClaimResult::Proven { .. } => {
                     let header = job.block.signed_header.message;
                     let is_first = self.blocks.insert(header.slot, header.proposer_index, job.block.root);
+                    self.draft.proven(job.fork);
                     apply_block(chain, sorted, job, proofs.of(reveal.claim), is_first, now, collector);
+                }
+                // Another draft may have the same fields and other roots.
+                ClaimResult::Forged if self.draft.may_be_other(job.fork) => {
+                    self.draft.unread(self.slot);
+                    collector.record(job.item, Outcome::SeenNotProvable(NotProvable::OtherDraft));
                 }
                 ClaimResult::Forged => collector.record(job.item, Outcome::BadSignature),
                 ClaimResult::NoKey => {

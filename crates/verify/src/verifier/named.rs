@@ -383,6 +383,7 @@ impl Verifier {
             Outcome::Parked
             | Outcome::Expired
             | Outcome::Malformed(_)
+            | Outcome::SeenNotProvable(_)
             | Outcome::UnknownFork
             | Outcome::UnknownValidator
             | Outcome::BadSignature

@@ -98,6 +98,10 @@ impl Verifier {
         history: impl Fn(ValidatorIndex, &AttestationData, Root) -> HistoryCheck,
         is_settled: impl Fn(ValidatorIndex, About) -> bool,
     ) -> Triage {
+        // Such a message proves nothing, whatever it would contradict.
+        if message.has_unknown_fork() {
+            return Triage::Ordinary;
+        }
         let epoch = Epoch::new(now.as_u64() / slots_per_epoch.max(1));
         let fields = message.fields();
         match message.kind {
@@ -203,9 +207,10 @@ pub struct SingleVoteClaim<'a> {
     pub data: &'a [u8],
 }
 
-/// For a single vote (since Electra): what it claims. `None` for other messages.
+/// For a single vote (since Electra): what it claims. `None` for other messages, and for votes of a
+/// fork that is not known.
 pub fn single_vote_claimed(message: &RawMessage) -> Option<SingleVoteClaim<'_>> {
-    if !message.kind.is_single_attestation(message.origin.fork, message.bytes.len()) {
+    if message.has_unknown_fork() || !message.kind.is_single_attestation(message.origin.fork, message.bytes.len()) {
         return None;
     }
     let fields = message.fields();
@@ -241,8 +246,10 @@ mod tests {
         message_of(None, kind, bytes)
     }
 
+    /// Only a node of our own may leave the fork away.
     fn message_of(fork: Option<ForkName>, kind: MessageKind, bytes: Vec<u8>) -> RawMessage {
-        let origin = Origin { source: SourceKind::Gossip, peer: None, fork };
+        let source = if fork.is_some() { SourceKind::Gossip } else { SourceKind::Api };
+        let origin = Origin { source, peer: None, fork };
         RawMessage::new(MessageParts { origin, kind, received_at: Time(0), bytes, ticket: None }).unwrap()
     }
 
@@ -292,6 +299,22 @@ mod tests {
             }
         }
         assert_eq!(named(MessageKind::AttesterSlashing, &[0xff; 500]), None);
+    }
+
+    /// Messages of a fork that is not known are the last to be looked at, whatever they would
+    /// contradict: nothing in them can be proven.
+    #[test]
+    fn what_cannot_be_proven_contradicts_nothing() {
+        let mut verifier = Verifier::seeded(crate::VerifyConfig::default(), 1);
+        let kinds = [MessageKind::Block, MessageKind::AttesterSlashing, MessageKind::Attestation { subnet: 0 }];
+        for kind in kinds {
+            let known = message_of(Some(ForkName::Heze), kind, vec![0; 240]);
+            let unknown = known.changed(|parts| parts.origin.fork = None);
+            let mut of = |message| verifier.triage(message, 32, Slot::new(7), |_, _, _| HistoryCheck::Contradicts, |_, _| false);
+            assert_ne!(of(&known), Triage::Ordinary, "{kind:?}");
+            assert_eq!(of(&unknown), Triage::Ordinary, "{kind:?}");
+            assert_eq!(single_vote_claimed(&unknown), None);
+        }
     }
 
     #[test]
