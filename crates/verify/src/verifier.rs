@@ -245,7 +245,7 @@ impl Verifier {
         for (message, decoded) in batch.into_iter().zip(decoded.into_iter().flatten()) {
             let MessageParts { origin, kind, received_at, bytes, ticket } = message.into_parts();
             let heard = FirstSeen { at: received_at, source: origin.source, peer: origin.peer.clone() };
-            let item = PendingOutcome::message(self.next_number, ticket, origin.peer, kind);
+            let item = PendingOutcome::message(self.next_number, ticket, origin, kind);
             self.next_number += 1;
             match decoded {
                 Err(outcome) => collector.record(item, outcome),

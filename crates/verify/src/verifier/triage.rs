@@ -242,7 +242,7 @@ mod tests {
     }
 
     fn message_of(fork: Option<ForkName>, kind: MessageKind, bytes: Vec<u8>) -> RawMessage {
-        let origin = Origin { source: SourceKind::Gossip, peer: None, fork };
+        let origin = Origin { source: SourceKind::Gossip, peer: None, fork, subscribed: None };
         RawMessage::new(MessageParts { origin, kind, received_at: Time(0), bytes, ticket: None }).unwrap()
     }
 
