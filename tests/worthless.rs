@@ -86,8 +86,12 @@ impl Keys {
     }
 
     fn message(&self, kind: MessageKind, peer: &str, bytes: Vec<u8>) -> RawMessage {
-        let origin =
-            Origin { source: SourceKind::Gossip, peer: Some(PeerBytes::from(peer.as_bytes())), fork: Some(ForkName::Fulu) };
+        let origin = Origin {
+            source: SourceKind::Gossip,
+            peer: Some(PeerBytes::from(peer.as_bytes())),
+            fork: Some(ForkName::Fulu),
+            subscribed: None,
+        };
         let received_at = Time(0);
         RawMessage::new(MessageParts { origin, kind, received_at, bytes, ticket: None }).expect("short enough for its kind")
     }

@@ -11,7 +11,7 @@
 //! `tracking`.
 //!
 //! - [`problem`]: errors, RFC 9457
-//! - `findings`, `incidents`, `submissions`, `events`, `watch`, `process`: the handlers
+//! - `findings`, `incidents`, `submissions`, `events`, `watch`, `coverage`, `process`: the handlers
 //! - `status`: what the process reports about itself
 //! - [`metrics`]: the API's own metrics
 //! - `page`: the web page, a few files that are compiled in
@@ -41,6 +41,7 @@
 
 mod addresses;
 mod connections;
+mod coverage;
 mod events;
 mod findings;
 mod hosts;
@@ -58,6 +59,7 @@ mod watch;
 mod write_timeout;
 
 pub use connections::{HEADER_TIMEOUT, PROBE_CONNECTIONS};
+pub use coverage::{ClientShare, Coverage, GroupHeard, LabelShare, Peering, PeeringFlag, Punished, share};
 pub use hosts::{host_of, is_host};
 pub use privacy::{OwnKeys, shows_addresses};
 pub use server::{ApiError, ApiParts, Listener, answer_while, bind, openapi_json, serve};

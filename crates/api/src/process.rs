@@ -1,5 +1,6 @@
 //! Handlers about the process: health, readiness, metrics, status, and the description of the API.
 
+use crate::coverage::CoverageSummary;
 use crate::problem::ProblemDetails;
 use crate::server::Shared;
 use crate::status::{Readiness, StatusAnswer};
@@ -48,6 +49,11 @@ pub(crate) async fn status(State(shared): State<Arc<Shared>>) -> Json<StatusAnsw
         status: shared.privacy.status(shared.status.status()),
         findings: shared.store.last_seq(),
         deliveries: shared.store.outbox_counts(),
+        coverage: shared.status.coverage().map(|coverage| CoverageSummary {
+            first_hand: coverage.first_hand,
+            last_epoch: coverage.last_epoch,
+            punished: coverage.punished,
+        }),
         ready: readiness.is_ready(),
         readiness,
     })

@@ -6,7 +6,8 @@ use crate::metrics::Metrics;
 use crate::privacy::{OwnKeys, Privacy, shows_addresses};
 use crate::problem::ProblemDetails;
 use crate::{
-    StatusSource, WatchSource, connections, events, findings, incidents, middleware, page, process, submissions, watch as watched,
+    StatusSource, WatchSource, connections, coverage, events, findings, incidents, middleware, page, process, submissions,
+    watch as watched,
 };
 use axum::Router;
 use axum::http::header;
@@ -154,6 +155,7 @@ fn documented_routes() -> OpenApiRouter<Arc<Shared>> {
         .routes(routes!(process::metrics))
         .routes(routes!(process::status))
         .routes(routes!(process::openapi))
+        .routes(routes!(coverage::coverage))
         .routes(routes!(findings::list))
         .routes(routes!(findings::one))
         .routes(routes!(findings::evidence))

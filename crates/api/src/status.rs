@@ -1,5 +1,6 @@
 //! What the process reports about itself: its status and whether it is ready.
 
+use crate::coverage::{Coverage, CoverageSummary};
 use consensus::{Checkpoint, Root, Slot};
 use evidence::{OutboxCounts, Time};
 use serde::Serialize;
@@ -11,6 +12,11 @@ use utoipa::ToSchema;
 pub trait StatusSource: Send + Sync + 'static {
     fn status(&self) -> Status;
     fn readiness(&self) -> Readiness;
+
+    /// How much of the network is heard. `None` if that is not measured, as for a recording.
+    fn coverage(&self) -> Option<Coverage> {
+        None
+    }
 }
 
 /// The answer of `/readyz`. The process is ready if the first three fields are true.
@@ -187,6 +193,9 @@ pub(crate) struct StatusAnswer {
     /// minus 50>` shows the last 50.
     pub(crate) findings: u64,
     pub(crate) deliveries: OutboxCounts,
+    /// How much of the network is heard first-hand; `/v1/coverage` has all of it. Null for a
+    /// recording.
+    pub(crate) coverage: Option<CoverageSummary>,
     pub(crate) ready: bool,
     pub(crate) readiness: Readiness,
 }

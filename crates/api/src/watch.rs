@@ -1,5 +1,6 @@
 //! Watched keys: groups with their kill switches, and the duties of each key.
 
+use crate::coverage::GroupHeard;
 use crate::findings::{number, page_limit, read, understood};
 use crate::problem::ProblemDetails;
 use crate::server::Shared;
@@ -92,6 +93,8 @@ pub struct WatchGroup {
     pub missed_in_a_row: u64,
     /// Mean over the members. Null before the first epoch is evaluated.
     pub effectiveness: Option<f64>,
+    /// Whether the members are heard first-hand. Null before the first slot has ended.
+    pub first_hand: Option<GroupHeard>,
     /// Null if the group has none.
     pub kill_switch: Option<KillSwitchView>,
 }

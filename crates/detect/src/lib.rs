@@ -19,6 +19,7 @@
 //! | [`detectors`] | one file for each detector, and the list of them |
 //! | [`watch`] | watched keys: groups, labels, duties, and their detector |
 //! | [`client`], [`PenaltyRules`] | who runs which client, what a slashing costs |
+//! | [`coverage`] | how much of the stake is heard directly from its nodes |
 //! | [`audit`] | compares an operator's signing record with what was seen |
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
@@ -26,6 +27,7 @@
 pub mod audit;
 pub mod client;
 mod config;
+pub mod coverage;
 pub mod detectors;
 pub mod monitor;
 pub mod offences;

@@ -44,7 +44,7 @@ use incident_tracker::IncidentTracker;
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
-use verify::{Time, Verified};
+use verify::{PeerBytes, Time, Verified};
 
 /// Names of the notes that detectors keep in the store: see [`DetectorOutput::notes`].
 pub const NOTES: [&str; 1] = [slashing_wave::NOTE];
@@ -69,8 +69,8 @@ pub struct Offender {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PeerNews {
     pub at: Time,
-    /// The source's name for the peer. It is only compared.
-    pub peer: String,
+    /// The peer, as its messages name their sender. It is only compared.
+    pub peer: PeerBytes,
     pub what: PeerFact,
 }
 

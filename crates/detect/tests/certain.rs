@@ -85,7 +85,7 @@ impl Stage {
         let now = Time(network.slot_start_ns(Slot::new(slot)) + 1_000_000);
         self.chain.tick(Slot::new(slot));
         let fork = network.spec.fork_name_at(Slot::new(slot).epoch(network.preset()));
-        let origin = Origin { source: SourceKind::Gossip, peer: Some(peer()), fork: Some(fork) };
+        let origin = Origin { source: SourceKind::Gossip, peer: Some(peer()), fork: Some(fork), subscribed: None };
         let message = RawMessage::new(MessageParts { origin, kind, received_at: now, bytes, ticket: None }).unwrap();
         self.verifier.process(&mut self.chain, vec![message], now)
     }

@@ -2,7 +2,6 @@
 
 use crate::silence::is_silence;
 use consensus::Root;
-use detect::offences::SlashedByBlock;
 use detect::watch::Labels;
 use detect::{Left, Monitor, NOTES};
 use evidence::{Evidence, Finding, Incident, IncidentState, Store, StoreError};
@@ -43,12 +42,12 @@ impl EarlierRuns {
         self.incidents.iter().any(|known| known.id == incident.id && known.state == IncidentState::Closed)
     }
 
-    /// Restores the monitor's state and tells `punished` which validators were punished. The caller
-    /// stores the monitor's output.
+    /// Restores the monitor's state and shows `recall` the last findings, in the order of recording.
+    /// The caller stores the monitor's output.
     pub fn hand_to(
         &self,
         monitor: &mut Monitor,
-        punished: &mut SlashedByBlock,
+        recall: &mut dyn FnMut(&Finding),
         store: &Store,
         chain: &chain::Chain,
         labels: &Arc<Labels>,
@@ -58,7 +57,7 @@ impl EarlierRuns {
         let left = Left { incidents: &of_detectors, notes: &self.notes };
         let mut findings = LastFindings::of(store, chain)?;
         let proofs = CachedProofs { store, kept: RefCell::default() };
-        let mut recalled = findings.by_ref().inspect(|finding| punished.recall(finding));
+        let mut recalled = findings.by_ref().inspect(|finding| recall(finding));
         let mut output = monitor.restore(&left, &mut recalled, &|id| proofs.find(id), chain, labels);
         if let Some(error) = findings.failed {
             return Err(error);

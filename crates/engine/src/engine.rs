@@ -30,6 +30,7 @@ use crate::priority_queues::Dropped;
 use crate::silence;
 use chain::{Chain, ChainError, PubkeyCache};
 use consensus::{Checkpoint, Epoch, Root};
+use detect::coverage::{CoverageDetector, PunishedOffences, SharedCoverage};
 use detect::offences::{Inclusions, Quota, SlashedByBlock, SourceState};
 use detect::watch::{Labels, SharedWatchState, WatchList, WatchedKeysConfig, WatchedKeysDetector};
 use detect::{DetectConfig, Monitor, PeerNews, Proofs};
@@ -115,6 +116,9 @@ pub struct Engine {
     watch_state: SharedWatchState,
     inclusions: Inclusions,
     punished: SlashedByBlock,
+    punished_offences: PunishedOffences,
+    /// What others read about the coverage. Its detector publishes in it.
+    coverage: SharedCoverage,
     open_incidents: OpenIncidents,
     /// Number of voters that the monitor did not tally, as last reported to the metric.
     n_untallied: u64,
@@ -183,9 +187,15 @@ impl Engine {
         watch_state.set_labels(resolver.labels().clone());
         let mut monitor = Monitor::new(&detect, &network);
         monitor.add(Box::new(WatchedKeysDetector::new(watch.config, watch_state.clone())));
+        let coverage = SharedCoverage::default();
+        monitor.add(Box::new(CoverageDetector::new(coverage.clone())));
         let earlier = EarlierRuns::read(&store)?;
-        let mut punished = SlashedByBlock::default();
-        let unreported = earlier.hand_to(&mut monitor, &mut punished, &store, &chain, resolver.labels())?;
+        let (mut punished, mut punished_offences) = (SlashedByBlock::default(), PunishedOffences::default());
+        let mut recall = |finding: &Finding| {
+            punished.recall(finding);
+            punished_offences.recall(finding, &network);
+        };
+        let unreported = earlier.hand_to(&mut monitor, &mut recall, &store, &chain, resolver.labels())?;
         let rows = store.checkpoints(Inclusions::PREFIX, Inclusions::PREFIX, Inclusions::MAX_ROWS)?;
         let inclusions = Inclusions::restore(&rows, store.checkpoint(Inclusions::NOTE)?.as_deref());
         let mut open_incidents = OpenIncidents::new(&metrics);
@@ -216,6 +226,8 @@ impl Engine {
             latest_now: Time(0),
             inclusions,
             punished,
+            punished_offences,
+            coverage,
             open_incidents,
             n_untallied: 0,
             named_blocks: NamedBlocks::default(),
@@ -242,6 +254,11 @@ impl Engine {
 
     pub fn index(&self) -> &Index {
         &self.index
+    }
+
+    /// How much of the network is heard first-hand. The engine keeps the content up to date.
+    pub fn coverage(&self) -> &SharedCoverage {
+        &self.coverage
     }
 
     /// Number of contradicting pairs since the start that were counted but not listed as findings.
@@ -439,6 +456,7 @@ impl Engine {
         let epoch = self.chain.now().epoch(self.chain.network().preset());
         if epoch > self.expired_in {
             self.expired_in = epoch;
+            self.publish_punished();
             let kept = WORTHLESS_KEPT.as_nanos() as u64;
             self.store.expire(Time::from_unix_ns((self.clock)().0.saturating_sub(kept)))?;
         }
@@ -458,6 +476,12 @@ impl Engine {
             self.index.fold_next(epoch.saturating_sub(self.fold_after_epochs))?;
         }
         Ok(())
+    }
+
+    /// Publishes how many validators were punished in the last days.
+    fn publish_punished(&mut self) {
+        let counts = self.punished_offences.counts(self.chain.now(), self.chain.network());
+        self.coverage.set_punished(counts);
     }
 
     fn count_refused(&self, verified: &Verified) {

@@ -7,9 +7,10 @@
 
 use crate::priority_queues::Dropped;
 use consensus::Root;
+use detect::coverage::{CoverageReport, PunishedCounts};
 use evidence::{Incident, IncidentState, Kind, SubmissionState};
 use prometheus::core::Collector;
-use prometheus::{Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry};
+use prometheus::{Gauge, GaugeVec, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry};
 use std::collections::HashMap;
 use verify::{MessageKind, NotProvable, Outcome};
 
@@ -69,6 +70,62 @@ pub struct Metrics {
     pub submission_retries: IntCounter,
     /// Proofs that wait for a beacon node or a block.
     pub submissions_waiting: IntGauge,
+    coverage: CoverageMetrics,
+}
+
+/// How much of the network is heard first-hand.
+#[derive(Clone)]
+struct CoverageMetrics {
+    /// Shares of the stake that attested, by what is counted.
+    stake: GaugeVec,
+    /// Peers that publish votes which come first-hand, by whether they count.
+    peers: IntGaugeVec,
+    /// Share of the keys of own groups.
+    watched: Gauge,
+    /// Validators that blocks punished in the last days, by whether their offence had been heard.
+    punished: IntGaugeVec,
+}
+
+impl CoverageMetrics {
+    fn new(registry: &Registry) -> Self {
+        let stake = "Share of the stake that attested: whose nodes are connected (first_hand), without limits for a single peer \
+                     (claimed), and whose last vote came first-hand (last_epoch)";
+        let stake = registered(registry, GaugeVec::new(Opts::new("slashwatch_coverage_stake_ratio", stake), &["what"]));
+        let watched = "Share of the keys of own groups that are heard first-hand, 1 without groups";
+        let metrics = Self {
+            stake,
+            peers: gauges(
+                registry,
+                "slashwatch_coverage_peers",
+                "Peers whose own votes are heard, by whether they count",
+                "counted",
+            ),
+            watched: registered(registry, Gauge::new("slashwatch_coverage_watched_ratio", watched)),
+            punished: gauges(
+                registry,
+                "slashwatch_coverage_punished_validators",
+                "Validators that blocks punished in the last 30 days, by whether their offence had been heard before",
+                "heard",
+            ),
+        };
+        metrics.show(&CoverageReport::default(), PunishedCounts::default());
+        metrics
+    }
+
+    fn show(&self, report: &CoverageReport, punished: PunishedCounts) {
+        let attested = report.measured.as_ref().map_or(0, |measured| measured.attested.as_u64());
+        let sums = &report.sums;
+        for (what, part) in [("first_hand", sums.first_hand), ("claimed", sums.claimed), ("last_epoch", sums.last_epoch)] {
+            self.stake.with_label_values(&[what]).set(part.as_u64() as f64 / attested.max(1) as f64);
+        }
+        self.peers.with_label_values(&["yes"]).set(sums.n_peers as i64);
+        self.peers.with_label_values(&["no"]).set(sums.n_discarded as i64);
+        let (heard, keys) =
+            report.groups.iter().fold((0, 0), |(heard, keys), group| (heard + group.n_heard, keys + group.n_keys));
+        self.watched.set(if keys == 0 { 1.0 } else { heard as f64 / keys as f64 });
+        self.punished.with_label_values(&["yes"]).set(punished.n_heard as i64);
+        self.punished.with_label_values(&["no"]).set(punished.n_validators.saturating_sub(punished.n_heard) as i64);
+    }
 }
 
 impl Metrics {
@@ -147,8 +204,14 @@ impl Metrics {
             clock_slot: gauge("slashwatch_clock_slot", "Slot by our own clock"),
             queue: gauges(&registry, "slashwatch_queue_messages", "Messages waiting, by queue", "queue"),
             node_up: gauge("slashwatch_node_up", "1 while a beacon node answers"),
+            coverage: CoverageMetrics::new(&registry),
             registry,
         }
+    }
+
+    /// Updates the metrics of what is heard first-hand.
+    pub fn show_coverage(&self, report: &CoverageReport, punished: PunishedCounts) {
+        self.coverage.show(report, punished);
     }
 }
 

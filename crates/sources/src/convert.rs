@@ -246,7 +246,7 @@ fn raw(
     received_at: Time,
     bytes: Vec<u8>,
 ) -> Result<RawMessage, Refusal> {
-    let origin = Origin { source, peer: peer.clone(), fork };
+    let origin = Origin { source, peer: peer.clone(), fork, subscribed: None };
     RawMessage::new(MessageParts { origin, kind, received_at, bytes, ticket: None }).map_err(|error| Refusal::of(error, peer))
 }
 

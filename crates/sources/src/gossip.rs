@@ -33,6 +33,7 @@
 
 mod address;
 mod admission;
+mod announced;
 mod behaviour;
 mod block_requests;
 mod client;
@@ -78,17 +79,18 @@ use crate::queue::{QueueBytes, QueueReceiver, queue};
 use crate::source::{Source, SourceEvent};
 use crate::topic::Topic;
 use base::Backoff;
-use consensus::{Checkpoint, Network, Root, Slot};
+use consensus::{Checkpoint, Gwei, Network, Root, Slot};
 use futures::future::BoxFuture;
 use libp2p::Multiaddr;
 pub use libp2p::PeerId;
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio_util::sync::{CancellationToken, DropGuard};
-use verify::{Ticket, Time, Verdict};
+use verify::{PeerBytes, Ticket, Time, Verdict};
 
 /// Places in the event queue that are reserved for peer events, so that a flood of messages cannot
 /// displace a goodbye.
@@ -237,6 +239,10 @@ pub enum PublishError {
     Unavailable,
 }
 
+/// Effective balances of the validators whose votes come from each connected peer and from no other.
+/// The listener uses it to choose peers. It says nothing about which validators these are.
+pub type FirstHandStake = Arc<BTreeMap<PeerBytes, Gwei>>;
+
 /// Starts listeners.
 pub struct GossipService;
 
@@ -254,6 +260,7 @@ impl GossipService {
         let (publish, publish_out) = mpsc::channel(PUBLISH_QUEUE);
         let (peers_in, peers) = watch::channel(Arc::default());
         let (state_in, state) = watch::channel(Arc::default());
+        let (first_hand, first_hand_out) = watch::channel(FirstHandStake::default());
         let stop = CancellationToken::new();
         let channels = task::Channels {
             events: events_in,
@@ -262,13 +269,15 @@ impl GossipService {
             peers: peers_in,
             status,
             state: state_in,
+            first_hand: first_hand_out,
             stop: stop.clone(),
         };
         let (blocks, block_commands) = BlockClient::new(network.clone(), config.clock.clone(), metrics.clone());
         let listener = task::GossipTask::new(config, network, metrics.clone(), channels, block_commands)?;
         let peer_id = listener.peer_id();
         let task = tokio::spawn(listener.run());
-        let control = GossipControl { reports, publish, peers, state, blocks, metrics };
+        let first_hand = Arc::new(first_hand);
+        let control = GossipControl { reports, publish, peers, state, first_hand, blocks, metrics };
         Ok(GossipHandle { events, control, peer_id, stop: stop.drop_guard(), task })
     }
 }
@@ -329,6 +338,7 @@ pub struct GossipControl {
     publish: mpsc::Sender<task::Publication>,
     peers: watch::Receiver<Arc<Vec<PeerInfo>>>,
     state: watch::Receiver<Arc<ConnectionState>>,
+    first_hand: Arc<watch::Sender<FirstHandStake>>,
     blocks: BlockClient,
     metrics: SourceMetrics,
 }
@@ -369,6 +379,15 @@ impl GossipControl {
     /// Returns the state of all connections together, about one second old at most.
     pub fn state(&self) -> Arc<ConnectionState> {
         self.state.borrow().clone()
+    }
+
+    /// Tells the listener how much stake each peer brings first-hand.
+    pub fn set_first_hand(&self, stake: FirstHandStake) {
+        self.first_hand.send_if_modified(|known| {
+            let is_new = !Arc::ptr_eq(known, &stake);
+            *known = stake;
+            is_new
+        });
     }
 
     /// Returns what asks peers for blocks.

@@ -49,8 +49,8 @@ pub use check::{version_of_indexed_attestation, version_of_signed_header};
 pub use config::{ParkingLimits, SinglesProof, VerifyConfig};
 pub use consensus::MessageKind;
 pub use message::{
-    Arrival, FirstSeen, Inclusion, MessageParts, MessageTooLong, Origin, PeerBytes, Proposal, ProvenBlock, RawMessage,
-    SlashingBody, SlashingOp, SourceKind, Stated, Statement, Ticket, Time, Vote,
+    Arrival, FirstHandVote, FirstSeen, Inclusion, MessageParts, MessageTooLong, Origin, PeerBytes, Proposal, ProvenBlock,
+    RawMessage, SlashingBody, SlashingOp, SourceKind, Stated, Statement, Ticket, Time, Vote,
 };
 pub use outcome::{
     InnerKind, MAX_UNPROVEN, MessageOutcome, NO_SIGNED_HEADER, NoRoom, NotProvable, Outcome, UnprovenVote, Verdict, Verified,

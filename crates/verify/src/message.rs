@@ -2,7 +2,7 @@
 //! things that are made of them.
 
 use consensus::{
-    AttestationData, AttesterSlashing, BeaconBlockHeader, ForkName, InclusionList, MessageFields, MessageKind,
+    AttestationData, AttesterSlashing, BeaconBlockHeader, Epoch, ForkName, InclusionList, MessageFields, MessageKind,
     PayloadAttestationData, PayloadBid, ProposerSlashing, Root, Shuffling, SignatureBytes, SignedBlock, Slot, ValidatorIndex,
 };
 use std::ops::Deref;
@@ -53,6 +53,9 @@ pub struct Origin {
     /// `None` from [`SourceKind::Api`] means the fork that is scheduled at the message's own slot.
     /// `None` from any other source means that the digest belongs to no known fork.
     pub fork: Option<ForkName>,
+    /// Whether `peer` was subscribed to the message's topic when it sent it. `None` if that is not
+    /// known, or does not matter for messages of this kind.
+    pub subscribed: Option<bool>,
 }
 
 /// Identifies the gossip message whose verdict is reported. Only the source that made a ticket
@@ -176,6 +179,20 @@ pub struct Vote {
     pub signed_with: Option<ForkName>,
     /// The earliest message in the sum.
     pub heard: FirstSeen,
+}
+
+/// A vote that came first from a peer that was not subscribed to its subnet. Peers forward messages
+/// only on topics that they are subscribed to, so this peer most probably published the vote
+/// itself.
+///
+/// It is made only of a single vote that names its validator, that nothing proved before, and that
+/// an honest peer could have published: on the subnet of its committee, in time, on a known branch.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FirstHandVote {
+    pub validator: ValidatorIndex,
+    /// The epoch of the vote's target.
+    pub epoch: Epoch,
+    pub peer: PeerBytes,
 }
 
 /// A header that its proposer signed.

@@ -1,6 +1,6 @@
 //! The result of each message, who is at fault if it is bad, and what is reported to gossipsub.
 
-use crate::{FirstSeen, PeerBytes, Proposal, ProvenBlock, Signed, SlashingOp, Stated, Ticket, Vote};
+use crate::{FirstHandVote, FirstSeen, PeerBytes, Proposal, ProvenBlock, Signed, SlashingOp, Stated, Ticket, Vote};
 use consensus::{Epoch, MessageKind, Root, Slot};
 use std::collections::BTreeMap;
 
@@ -203,6 +203,8 @@ pub struct Verified {
     pub blocks: Vec<ProvenBlock>,
     pub slashings: Vec<SlashingOp>,
     pub statements: Vec<Signed<Stated>>,
+    /// The votes of `votes` that most probably came from their publisher.
+    pub first_hand: Vec<FirstHandVote>,
     /// The outcomes of the messages of this batch, and of parked messages whose waiting ended.
     pub outcomes: Vec<MessageOutcome>,
     /// The outcomes of the parts of blocks. These parts are not messages, so they are not in the

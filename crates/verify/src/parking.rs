@@ -163,7 +163,7 @@ impl Parking {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::SourceKind;
+    use crate::{Origin, SourceKind};
     use consensus::{AggregationBits, Attestation, AttestationData, MessageKind, SignatureBytes};
 
     fn job(peer: Option<u8>, number: u64) -> Job {
@@ -174,8 +174,9 @@ mod tests {
             signature: SignatureBytes::ZERO,
         }));
         let peer: Option<PeerBytes> = peer.map(|peer| PeerBytes::from([peer]));
+        let origin = Origin { source: SourceKind::Gossip, peer: peer.clone(), fork: None, subscribed: None };
         Job {
-            item: PendingOutcome::message(number, None, peer.clone(), MessageKind::AttestationByBits),
+            item: PendingOutcome::message(number, None, origin, MessageKind::AttestationByBits),
             heard: FirstSeen { at: Time(number), source: SourceKind::Gossip, peer },
             vote,
             data_root: Root::ZERO,

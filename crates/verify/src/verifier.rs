@@ -289,7 +289,7 @@ impl Verifier {
             let may_be_draft = decoded.is_err() && !self.draft.is_ours && may_be_of_other_draft(network, &message);
             let MessageParts { origin, kind, received_at, bytes, ticket } = message.into_parts();
             let heard = FirstSeen { at: received_at, source: origin.source, peer: origin.peer.clone() };
-            let item = PendingOutcome::message(self.next_number, ticket, origin.peer, kind);
+            let item = PendingOutcome::message(self.next_number, ticket, origin, kind);
             self.next_number += 1;
             match decoded {
                 Err(Outcome::Malformed(_)) if may_be_draft => {

@@ -19,7 +19,7 @@ fn chain_of(fork: ForkName, state: &[u8]) -> Chain {
 }
 
 fn message(fork: ForkName, kind: MessageKind, bytes: &[u8], at: Time) -> RawMessage {
-    let origin = Origin { source: SourceKind::Gossip, peer: None, fork: Some(fork) };
+    let origin = Origin { source: SourceKind::Gossip, peer: None, fork: Some(fork), subscribed: None };
     let bytes = bytes.to_vec();
     RawMessage::new(MessageParts { origin, kind, received_at: at, bytes, ticket: Some(Ticket(7)) }).unwrap()
 }

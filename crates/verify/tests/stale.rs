@@ -80,7 +80,12 @@ fn aggregate(truth: &mut Chain, told: &Chain, secrets: &[SecretKey], epoch: u64,
     let attestation =
         Attestation { aggregation_bits: bits, data, committee_bits: Some(1), signature: SignatureBytes::from(sum.compress()) };
     let parts = MessageParts {
-        origin: Origin { source: SourceKind::Gossip, peer: Some(PeerBytes::from([7])), fork: Some(ForkName::Electra) },
+        origin: Origin {
+            source: SourceKind::Gossip,
+            peer: Some(PeerBytes::from([7])),
+            fork: Some(ForkName::Electra),
+            subscribed: None,
+        },
         kind: MessageKind::AttestationByBits,
         received_at: Time(network.slot_start_ns(slot)),
         bytes: attestation.to_ssz(network.preset()),

@@ -129,7 +129,7 @@ mod tests {
 
     fn message(n_bytes: usize) -> Input {
         let parts = MessageParts {
-            origin: Origin { source: SourceKind::Gossip, peer: None, fork: None },
+            origin: Origin { source: SourceKind::Gossip, peer: None, fork: None, subscribed: None },
             kind: MessageKind::Block,
             received_at: Time(0),
             bytes: vec![0; n_bytes],

@@ -5,6 +5,7 @@ use consensus::Slot;
 use detect::{PeerFact, PeerNews};
 use sources::capture::PeerEventEntry;
 use sources::gossip::PeerEventKind;
+use verify::PeerBytes;
 
 /// Converts a peer event of a capture. Returns `None` for events that the detectors do not use, and
 /// for events that cannot be decoded. Anybody may have written the capture, so a malformed event is
@@ -13,7 +14,7 @@ pub fn peer_news(entry: &PeerEventEntry) -> Option<PeerNews> {
     let text = |key: &str| entry.json.get(key).and_then(|value| value.as_str());
     // Captures contain numbers both as decimal strings and as JSON numbers.
     let number = |key: &str| entry.json.get(key).and_then(|value| value.as_u64().or_else(|| value.as_str()?.parse().ok()));
-    let peer = text("peer")?.to_owned();
+    let peer = text("peer")?;
     let what = match text("event")? {
         "connected" => PeerFact::Connected,
         "disconnected" => PeerFact::Disconnected,
@@ -24,7 +25,7 @@ pub fn peer_news(entry: &PeerEventEntry) -> Option<PeerNews> {
         }
         _ => return None,
     };
-    Some(PeerNews { at: entry.at, peer, what })
+    Some(PeerNews { at: entry.at, peer: PeerBytes::from(peer.as_bytes()), what })
 }
 
 /// Converts a peer event of running gossip. Returns `None` for events that the detectors do not
@@ -38,5 +39,5 @@ pub fn of_event(event: &sources::gossip::PeerEvent) -> Option<PeerNews> {
         PeerEventKind::Goodbye { sent: false, code, .. } => PeerFact::Goodbye { code: *code },
         PeerEventKind::Goodbye { sent: true, .. } | PeerEventKind::Metadata { .. } => return None,
     };
-    Some(PeerNews { at: event.at, peer: event.peer.to_string(), what })
+    Some(PeerNews { at: event.at, peer: event.peer_bytes(), what })
 }

@@ -1,12 +1,14 @@
 //! The watcher's status, for the API and for the gauges on the metrics page.
 
 use crate::clock;
+use crate::coverage;
 use crate::listen;
 use actions::killswitch::KillSwitchState;
 use actions::lists::reload::RejectedConfig;
 use api::{Connections, Gap, GoodbyeView, Head, NodeState, PeerView, Readiness, Status, StatusSource};
 use chain::HeadView;
-use consensus::{Checkpoint, Network};
+use consensus::{Checkpoint, Network, Slot};
+use detect::coverage::SharedCoverage;
 use engine::Engine;
 use engine::metrics::Metrics;
 use engine::silence::Reception;
@@ -83,6 +85,7 @@ pub struct StatusPage {
     pub switches: Option<watch::Receiver<Arc<KillSwitchState>>>,
     /// The reason why a changed configuration cannot be used.
     pub refused_lists: watch::Receiver<Option<RejectedConfig>>,
+    pub coverage: SharedCoverage,
 }
 
 impl StatusPage {
@@ -190,6 +193,11 @@ impl StatusSource for StatusPage {
         }
     }
 
+    fn coverage(&self) -> Option<api::Coverage> {
+        let state = self.gossip.as_ref().map(GossipControl::state);
+        Some(coverage::view(&self.coverage, state.as_deref()))
+    }
+
     fn readiness(&self) -> Readiness {
         let snapshot = self.snapshot.borrow().clone();
         let reception = snapshot.reception;
@@ -264,6 +272,11 @@ fn unreached(state: &sources::gossip::ConnectionState, started: Time, now: Time)
          `gossip.listen` and `gossip.discovery.listen` in firewall and router, or give the router's address as `gossip.discovery.external`"
             .into(),
     )
+}
+
+/// When a slot begins.
+pub(crate) fn as_time(network: &Network, slot: Slot) -> Time {
+    Time::from_unix_ns(network.slot_start_ns(slot))
 }
 
 /// `shows_addresses` is whether the readers may see where this node is.

@@ -1,9 +1,11 @@
 //! The API's view of watched keys.
 
+use crate::coverage;
 use actions::killswitch::{Fired, KillSwitchState, NotFired};
 use actions::lists::reload::ActiveConfig;
 use api::{HeldBackView, KeyFilter, KillSwitchView, WatchGroup, WatchPage, WatchSource, WatchedKey};
-use consensus::ValidatorIndex;
+use consensus::{Network, ValidatorIndex};
+use detect::coverage::SharedCoverage;
 use detect::watch::{KeyStatus, Labels, SharedWatchState};
 use std::sync::Arc;
 use tokio::sync::watch;
@@ -15,6 +17,9 @@ pub struct WatchedKeysSource {
     pub switches: watch::Receiver<Arc<KillSwitchState>>,
     /// The lists of watched keys that are in use.
     pub active: watch::Receiver<Arc<ActiveConfig>>,
+    pub coverage: SharedCoverage,
+    /// Converts slots to times.
+    pub network: Arc<Network>,
 }
 
 impl WatchSource for WatchedKeysSource {
@@ -35,6 +40,7 @@ impl WatchSource for WatchedKeysSource {
                 unknown_keys: group.unknown.len() as u64,
                 missing: members.iter().filter(|key| key.missed_in_a_row > 0).count() as u64,
                 missed_in_a_row: members.iter().map(|key| u64::from(key.missed_in_a_row)).max().unwrap_or(0),
+                first_hand: coverage::group_view(&self.coverage.report(), &group.name, &self.network),
                 effectiveness: sum.checked_div(judged.len() as u64).map(|permille| permille as f64 / 1000.0),
                 kill_switch: with_switch(&group.name)
                     .then(|| switch(switch_state.fired.get(&*group.name), switch_state.held_back.get(&*group.name))),
@@ -153,6 +159,8 @@ mod tests {
             watch_state,
             switches: watch::channel(Arc::new(KillSwitchState::default())).1,
             active: watch::channel(Arc::new(active)).1,
+            coverage: SharedCoverage::default(),
+            network: chain.network().clone(),
         };
         let groups = source.groups();
         let shown: Vec<_> = groups.iter().map(|group| (group.name.as_str(), group.validators, group.unknown_keys)).collect();

@@ -122,6 +122,26 @@ impl StatusSource for TestStatus {
         }
     }
 
+    fn coverage(&self) -> Option<api::Coverage> {
+        let row = |client: &str, peers, first_hand| api::ClientShare { client: client.into(), peers, first_hand };
+        let label = |label: &str| api::LabelShare { label: label.into(), validators: 20, first_hand: 0.5 };
+        Some(api::Coverage {
+            epoch: Some(Epoch::new(30)),
+            attested_gwei: consensus::Gwei::new(2_048_000_000_000),
+            first_hand: Some(0.3125),
+            last_epoch: Some(0.25),
+            claimed: Some(0.3125),
+            votes_needed: 2,
+            epochs: 8,
+            peers: 9,
+            by_client: vec![row("lighthouse", 8, 0.25), row("lodestar", 1, 0.0625)],
+            by_label: vec![label("pool=b"), label("group=acme")],
+            punished: api::Punished { days: 30, validators: 4, heard: 3 },
+            peering: Some(api::Peering::new("16Uiu2", &["/ip4/10.0.0.9/tcp/9000".to_owned()])),
+            ..api::Coverage::default()
+        })
+    }
+
     fn readiness(&self) -> Readiness {
         let listening = self.listening.load(Ordering::SeqCst);
         Readiness {
@@ -180,6 +200,12 @@ impl api::WatchSource for TestKeys {
             missing: 5,
             missed_in_a_row: 3,
             effectiveness: Some(0.987),
+            first_hand: Some(api::GroupHeard {
+                heard: 24,
+                since: Some(Time::from_unix_ns(7_000_000_000)),
+                peers: 9,
+                missing: vec![ValidatorIndex::new(7)],
+            }),
             kill_switch: Some(kill_switch),
         }]
     }

@@ -35,6 +35,7 @@ pub use slot::{BlockFact, MAX_BLOCKS, MAX_TALLIES, SlotFacts, Tally};
 use super::MonitorInput;
 use crate::client::{Clients, N_CLIENTS};
 use crate::detectors::blocks::BlocksConfig;
+use crate::validator_set::ValidatorSet;
 use arrivals::N_OFFSETS;
 use chain::Chain;
 use consensus::{Epoch, Network, Slot, ValidatorIndex};
@@ -43,7 +44,7 @@ use peers::PeerHistory;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
-use verify::{MessageKind, SourceKind, Time, Vote};
+use verify::{MessageKind, PeerBytes, SourceKind, Time, Vote};
 use voters::{SetKind, Voters};
 
 /// Number of epochs for which slots are kept.
@@ -151,6 +152,12 @@ impl Facts {
         self.voted.contains(epoch, SetKind::Received, validator)
     }
 
+    /// The validators whose votes for a slot of this epoch were received; `None` if that is not
+    /// remembered.
+    pub(crate) fn voters(&self, epoch: Epoch) -> Option<&ValidatorSet> {
+        self.voted.get(epoch, SetKind::Received)
+    }
+
     /// The expected proposer of an evaluated slot. `None` unless the backed blocks of its epoch
     /// have mostly the proposers that we expect.
     pub fn proposer(&self, slot: Slot) -> Option<ValidatorIndex> {
@@ -172,6 +179,11 @@ impl Facts {
     /// Connected peers.
     pub fn peers(&self) -> impl ExactSizeIterator<Item = &ConnectedPeer> {
         self.peers.connected()
+    }
+
+    /// A connected peer, by the name that its messages give their sender.
+    pub fn peer(&self, peer: &PeerBytes) -> Option<&ConnectedPeer> {
+        self.peers.get(peer)
     }
 
     /// Number of peers that said goodbye in the `n` slots up to `slot`, because they shut down or

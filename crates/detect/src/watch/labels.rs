@@ -162,6 +162,17 @@ impl Labels {
         groups.iter().filter_map(|group| self.group(*group)).map(|group| group.name.to_string()).collect()
     }
 
+    /// All validators that any entry names, ascending, each with the number of its set of labels
+    /// ([`Self::set`]).
+    pub fn labelled(&self) -> impl Iterator<Item = (ValidatorIndex, usize)> {
+        self.of.iter().map(|(index, set)| (ValidatorIndex::new(u64::from(*index)), *set as usize))
+    }
+
+    /// A set of labels by its number.
+    pub fn set(&self, number: usize) -> Option<&LabelSet> {
+        self.sets.get(number)
+    }
+
     /// Watched validators with their labels, ascending.
     pub fn watched(&self) -> impl Iterator<Item = (ValidatorIndex, &LabelSet)> {
         let all = self.of.iter().filter_map(|(index, set)| Some((*index, self.sets.get(*set as usize)?)));

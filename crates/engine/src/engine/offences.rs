@@ -6,7 +6,7 @@ use crate::EngineError;
 use consensus::{Epoch, Offence, Root, ValidatorIndex};
 use detect::offences::{ListedFindings, QuotaAnswer, SeenIn};
 use detect::{Candidate, ProvenConflict, Unproven};
-use evidence::{Finding, Included, Kind, Punishable, Query, StoreError};
+use evidence::{Finding, Included, Kind, Punishable, Query, StoreError, Time};
 use index::PairRules;
 use std::collections::HashMap;
 use verify::Verified;
@@ -170,20 +170,31 @@ impl Engine {
         for id in ids {
             findings.extend(self.store.finding(*id)?.map(|(_, finding)| Finding { included: None, ..finding }));
         }
-        findings.iter().for_each(|finding| self.punished.reopen(finding));
+        for finding in &findings {
+            self.punished.reopen(finding);
+            self.punished_offences.reopen(finding);
+        }
         Ok(findings)
     }
 
     /// Notes who was punished. `now` are the findings from this batch's operations, which are not
-    /// stored yet.
-    pub(super) fn note_punished(&mut self, included: &[(Root, Included)], now: &[ProvenConflict]) -> Result<(), StoreError> {
+    /// stored yet and will be recorded at `recorded_at`.
+    pub(super) fn note_punished(
+        &mut self,
+        included: &[(Root, Included)],
+        now: &[ProvenConflict],
+        recorded_at: Time,
+    ) -> Result<(), StoreError> {
         let now: HashMap<Root, &Finding> = now.iter().map(|one| (one.finding.id, &one.finding)).collect();
         for (id, included) in included {
             let stored = self.store.finding(*id)?;
             let finding = stored.as_ref().map(|(_, finding)| finding).or_else(|| now.get(id).copied());
-            if let Some(subject) = finding.and_then(|finding| finding.validator.as_ref()) {
-                self.punished.note(subject.index, *id, *included);
-            }
+            let Some((finding, subject)) = finding.and_then(|finding| Some((finding, finding.validator.as_ref()?))) else {
+                continue;
+            };
+            self.punished.note(subject.index, *id, *included);
+            let recorded_at = stored.as_ref().map_or(recorded_at, |(_, finding)| finding.recorded_at);
+            self.punished_offences.note_punished(finding, *included, recorded_at, self.chain.network());
         }
         Ok(())
     }

@@ -20,8 +20,11 @@ impl Engine {
         let [of_operations, of_index] = self.find_offences(verified)?;
         let InclusionChanges { included, reopened } = self.inclusions.check_claims(&self.chain, source);
         let reopened = self.reopened(&reopened)?;
-        self.note_punished(&included, &of_operations)?;
         let recorded_at = Time::from_unix_ns((self.clock)().0);
+        self.note_punished(&included, &of_operations, recorded_at)?;
+        if !included.is_empty() || !reopened.is_empty() {
+            self.publish_punished();
+        }
         let rows: Vec<(Finding, Arc<Evidence>)> = detect::merge(of_operations, of_index)
             .into_iter()
             .map(|ProvenConflict { mut finding, evidence }| {
@@ -42,6 +45,7 @@ impl Engine {
         let mut seen = HashSet::new();
         for (finding, evidence) in &rows {
             if seen.insert(finding.id) && !self.store.is_known(finding.id)? {
+                self.punished_offences.note_offence(finding);
                 offenders.push(Offender { finding: finding.clone(), evidence: evidence.clone() });
             }
         }

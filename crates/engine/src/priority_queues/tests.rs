@@ -3,7 +3,7 @@ use verify::{MessageParts, Origin, SourceKind};
 
 fn message(number: u64, peer: u8) -> RawMessage {
     let parts = MessageParts {
-        origin: Origin { source: SourceKind::Gossip, peer: Some(PeerBytes::from([peer])), fork: None },
+        origin: Origin { source: SourceKind::Gossip, peer: Some(PeerBytes::from([peer])), fork: None, subscribed: None },
         kind: MessageKind::Attestation { subnet: 0 },
         received_at: Time(number),
         bytes: Vec::new(),

@@ -115,7 +115,7 @@ mod tests {
     const EPOCH: u64 = 48;
 
     fn message(source: SourceKind, at: u64) -> RawMessage {
-        let origin = Origin { source, peer: None, fork: None };
+        let origin = Origin { source, peer: None, fork: None, subscribed: None };
         let (kind, received_at, bytes) = (MessageKind::Header, Time(at), Vec::new());
         RawMessage::new(MessageParts { origin, kind, received_at, bytes, ticket: None }).unwrap()
     }

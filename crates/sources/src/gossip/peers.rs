@@ -2,6 +2,7 @@
 //! configured peer.
 
 use super::address::PeerAddress;
+use super::announced::AnnouncedSubnets;
 use super::client::Client;
 use super::events::PeerInfo;
 use super::goodbyes::Goodbyes;
@@ -33,6 +34,7 @@ pub(super) struct Peer {
     /// How many slots its head was behind the clock when it sent its status.
     pub behind: Option<u64>,
     pub metadata_seq: Option<u64>,
+    pub announced: AnnouncedSubnets,
     pub messages: u64,
     pub quotas: Quotas,
     pub connected_at: Instant,
@@ -112,6 +114,7 @@ impl Peers {
                 was_ours: false,
                 behind: None,
                 metadata_seq: None,
+                announced: AnnouncedSubnets::default(),
                 messages: 0,
                 quotas: Quotas::new(now),
                 connected_at: now,

@@ -3,6 +3,7 @@
 //! A tenth of the places is for newcomers, so that they can show what they are worth. When these
 //! places are taken too, one rule, the trait [`PeerSelection`], says who goes.
 
+use consensus::Gwei;
 use libp2p::PeerId;
 use std::cmp::Reverse;
 use std::fmt;
@@ -26,6 +27,9 @@ pub struct PeerCandidate {
     pub has_status: bool,
     /// Bit n: subscribed to attestation subnet n.
     pub attestation_subnets: u64,
+    /// Effective balances of the validators whose votes come from this peer and no other, in Gwei.
+    /// 0 if that is not known.
+    pub first_hand: Gwei,
 }
 
 /// Chooses who goes when the places are taken.
@@ -113,6 +117,7 @@ mod tests {
             score: 0.0,
             has_status: true,
             attestation_subnets: 1,
+            first_hand: Gwei::new(0),
         }
     }
 

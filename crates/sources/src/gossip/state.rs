@@ -19,6 +19,10 @@ pub struct ConnectionState {
     pub n_reached: u64,
     /// When the last of them was opened.
     pub last_reached: Option<Time>,
+    /// Our peer id.
+    pub peer_id: String,
+    /// Multiaddrs at which this node listens, without the peer id.
+    pub listen: Vec<String>,
     /// What discovery is doing. None if it is switched off, or has ended by itself and is started
     /// again in a minute.
     pub discovery: Option<DiscoveryState>,

@@ -13,8 +13,8 @@ use super::selection::ENOUGH_PEERS;
 use super::tickets::{MAX_PENDING, Tickets};
 use super::transform;
 use super::{
-    AddressLimit, ConnectionState, GossipConfig, GossipError, PEER_EVENT_PLACES, PeerCandidate, PeerEvent, PeerEventKind,
-    PeerInfo, PublishError, StatusView, TopicPeers, identity, schedule,
+    AddressLimit, ConnectionState, FirstHandStake, GossipConfig, GossipError, PEER_EVENT_PLACES, PeerCandidate, PeerEvent,
+    PeerEventKind, PeerInfo, PublishError, StatusView, TopicPeers, identity, schedule,
 };
 use crate::discovery::{self, Discovery, DiscoveryError, DiscoveryState, FoundNode};
 use crate::metrics::SourceMetrics;
@@ -46,6 +46,9 @@ const NS_PER_MS: u64 = 1_000_000;
 const TICK: Duration = Duration::from_millis(250);
 /// Ticks between two updates of the list of peers.
 const TICKS_PER_LOOK: u32 = 4;
+/// Ticks of a period of [`AnnouncedSubnets`](super::announced::AnnouncedSubnets): 12 s. Clients keep
+/// messages for about five seconds.
+const TICKS_PER_PERIOD: u32 = 48;
 /// Ticks between two times at which the peer book is written: ten minutes.
 const TICKS_PER_SAVE: u32 = 2_400;
 /// Pause before discovery that ended by itself is started again.
@@ -72,6 +75,8 @@ pub(super) struct Channels {
     pub peers: watch::Sender<Arc<Vec<PeerInfo>>>,
     pub status: watch::Receiver<StatusView>,
     pub state: watch::Sender<Arc<ConnectionState>>,
+    /// The stake that each peer brings first-hand.
+    pub first_hand: watch::Receiver<FirstHandStake>,
     pub stop: CancellationToken,
 }
 
@@ -231,11 +236,14 @@ impl GossipTask {
                 self.on_message(propagation_source, message_id, message);
             }
             SwarmEvent::Behaviour(NodeBehaviourEvent::Gossip(
-                gossipsub::Event::Subscribed { .. }
-                | gossipsub::Event::Unsubscribed { .. }
-                | gossipsub::Event::GossipsubNotSupported { .. }
-                | gossipsub::Event::SlowPeer { .. },
+                gossipsub::Event::GossipsubNotSupported { .. } | gossipsub::Event::SlowPeer { .. },
             )) => {}
+            SwarmEvent::Behaviour(NodeBehaviourEvent::Gossip(gossipsub::Event::Subscribed { peer_id, topic })) => {
+                self.on_subscription(&peer_id, &topic, true);
+            }
+            SwarmEvent::Behaviour(NodeBehaviourEvent::Gossip(gossipsub::Event::Unsubscribed { peer_id, topic })) => {
+                self.on_subscription(&peer_id, &topic, false);
+            }
             SwarmEvent::Behaviour(NodeBehaviourEvent::Identify(identify::Event::Received { peer_id, info, .. })) => {
                 self.on_agent(peer_id, &info.agent_version);
             }
@@ -286,14 +294,14 @@ impl GossipTask {
     fn on_message(&mut self, source: PeerId, id: MessageId, message: gossipsub::Message) {
         let Some((topic, fork)) = self.topics.get(&message.topic).copied() else { return };
         let Some(frame) = transform::open(&message.data) else { return };
-        let peer = match self.peers.connected.get_mut(&source) {
+        let kind = topic.kind;
+        let (peer, subscribed) = match self.peers.connected.get_mut(&source) {
             Some(peer) => {
                 peer.messages = peer.messages.saturating_add(1);
-                peer.bytes.clone()
+                (peer.bytes.clone(), peer.announced.contains(kind))
             }
-            None => Arc::from(source.to_bytes()),
+            None => (Arc::from(source.to_bytes()), None),
         };
-        let kind = topic.kind;
         // Only a message of a fork that is not known comes here without its content.
         if !frame.valid {
             self.metrics.refused.with_label_values(&["too_long"]).inc();
@@ -315,7 +323,7 @@ impl GossipTask {
         let (payload, bytes) = (frame.payload.to_vec(), frame.ssz.to_vec());
         let (ticket, given_up) = self.tickets.issue(id, source, Instant::now());
         self.metrics.verdicts.with_label_values(&["none", "given_up"]).inc_by(given_up as u64);
-        let origin = Origin { source: SourceKind::Gossip, peer: Some(peer), fork };
+        let origin = Origin { source: SourceKind::Gossip, peer: Some(peer), fork, subscribed };
         let parts = MessageParts { origin, kind, received_at: self.config.clock.now(), bytes, ticket: Some(ticket) };
         // The transform has compared the size with the same limit.
         let Ok(raw) = RawMessage::new(parts) else {
@@ -327,6 +335,12 @@ impl GossipTask {
         let message = SourceEvent::Message(Box::new(SourceMessage { raw, received_as }));
         if let Err(full) = self.channels.events.try_send(message, room) {
             self.metrics.shed.with_label_values(&[full.label()]).inc();
+        }
+    }
+
+    fn on_subscription(&mut self, peer: &PeerId, topic: &TopicHash, subscribed: bool) {
+        if let (Some(peer), Ok(topic)) = (self.peers.connected.get_mut(peer), Topic::parse(topic.as_str())) {
+            peer.announced.set(&topic, subscribed);
         }
     }
 
@@ -417,6 +431,9 @@ impl GossipTask {
             self.drop_surplus(now);
             self.dial_found(now);
             self.look_at_peers();
+        }
+        if self.ticks.is_multiple_of(TICKS_PER_PERIOD) {
+            self.peers.connected.values_mut().for_each(|peer| peer.announced.next_period());
         }
         if self.ticks.is_multiple_of(TICKS_PER_SAVE)
             && let Some(save) = self.save_peers()
@@ -627,6 +644,8 @@ impl GossipTask {
             n_outbound: outbound.len(),
             n_reached: self.n_reached,
             last_reached: self.last_reached,
+            peer_id: self.peer_id().to_base58(),
+            listen: self.swarm.listeners().map(Multiaddr::to_string).collect(),
             topics: self.topic_peers(),
             announced_fork: self.announced_fork,
             discovery: self.discovery.as_ref().map(|discovery| DiscoveryState {
@@ -673,6 +692,7 @@ impl GossipTask {
         }
         let gossip = &self.swarm.behaviour().gossip;
         let subnets: HashMap<PeerId, u64> = gossip.all_peers().map(|(peer, topics)| (*peer, self.subnets_of(topics))).collect();
+        let first_hand = self.channels.first_hand.borrow().clone();
         let known = others.into_iter().filter(|(_, peer)| now.duration_since(peer.connected_at) >= self.config.newcomer);
         let candidates: Vec<PeerCandidate> = known
             .map(|(id, peer)| PeerCandidate {
@@ -682,6 +702,7 @@ impl GossipTask {
                 score: gossip.peer_score(&id).unwrap_or(0.0),
                 has_status: peer.status.is_some(),
                 attestation_subnets: subnets.get(&id).copied().unwrap_or(0),
+                first_hand: first_hand.get(&peer.bytes).copied().unwrap_or_default(),
             })
             .collect();
         let mut surplus = self.config.selection.surplus(&candidates, n_surplus);

@@ -8,7 +8,7 @@ use super::unknown_validators::UnknownValidators;
 use super::{OutcomeCollector, PendingOutcome, SortedBatch, Verifier, contexts_near, without_key};
 use crate::batch::{BatchResult, ClaimRef, ClaimResult, ClaimSet, ClaimedSigners, SignatureClaim};
 use crate::resolve::{ContextCache, Need, shuffling_with_seats};
-use crate::{FirstSeen, Inclusion, Outcome, PeerBytes, SlashingBody, SlashingOp, SourceKind, Time, forward};
+use crate::{FirstHandVote, FirstSeen, Inclusion, Outcome, PeerBytes, SlashingBody, SlashingOp, SourceKind, Time, forward};
 use base::BoundedMap;
 use chain::{Chain, Contexts, SignedWith};
 use consensus::{
@@ -212,17 +212,22 @@ impl Verifier {
             let outcome = match proofs.of(place.claim) {
                 ClaimResult::Proven { .. } if !place.first => Outcome::Duplicate,
                 ClaimResult::Proven { alone } => {
-                    let forwardable = alone
-                        && !self.votes.is_second_vote(data_root, single.data.target.epoch, &[single.attester_index])
+                    let (validator, epoch) = (single.attester_index, single.data.target.epoch);
+                    let publisher = item.unsubscribed_sender();
+                    let is_regular = (alone || publisher.is_some())
+                        && !self.votes.is_second_vote(data_root, epoch, &[validator])
                         && forward::vote(chain, &single.data, now)
                         && forward::single(
                             cache.of(chain, &single.data, data_root, None),
                             &single.data,
-                            single.attester_index,
+                            validator,
                             single.committee_index,
                             item.subnet(),
                         );
-                    Outcome::Proven { forwardable }
+                    if let Some(peer) = publisher.filter(|_| is_regular) {
+                        collector.verified.first_hand.push(FirstHandVote { validator, epoch, peer: peer.clone() });
+                    }
+                    Outcome::Proven { forwardable: alone && is_regular }
                 }
                 ClaimResult::Forged => {
                     self.forgeries.remember(proofs.claim(place.claim).fingerprint());

@@ -2,7 +2,7 @@
 
 use crate::batch::ProvenClaims;
 use crate::parking::Job;
-use crate::{InnerKind, MessageOutcome, Outcome, PeerBytes, Ticket, Verified};
+use crate::{InnerKind, MessageOutcome, Origin, Outcome, PeerBytes, Ticket, Verified};
 use consensus::MessageKind;
 
 /// A message or part of a block that must get an outcome.
@@ -17,13 +17,14 @@ pub(crate) struct PendingOutcome {
 
 #[derive(Clone, Debug)]
 enum Whose {
-    Message { ticket: Option<Ticket>, peer: Option<PeerBytes>, kind: MessageKind },
+    Message { ticket: Option<Ticket>, peer: Option<PeerBytes>, kind: MessageKind, subscribed: Option<bool> },
     Inner(InnerKind),
 }
 
 impl PendingOutcome {
-    pub(crate) fn message(number: u64, ticket: Option<Ticket>, peer: Option<PeerBytes>, kind: MessageKind) -> Self {
-        Self { number, whose: Whose::Message { ticket, peer, kind }, parked: false }
+    pub(crate) fn message(number: u64, ticket: Option<Ticket>, origin: Origin, kind: MessageKind) -> Self {
+        let Origin { peer, subscribed, .. } = origin;
+        Self { number, whose: Whose::Message { ticket, peer, kind, subscribed }, parked: false }
     }
 
     /// An item for a part of this block. It has the block's position in the order.
@@ -36,6 +37,14 @@ impl PendingOutcome {
         match self.whose {
             Whose::Message { .. } => true,
             Whose::Inner(_) => false,
+        }
+    }
+
+    /// The sender, if it was not subscribed to the topic of its message.
+    pub(crate) fn unsubscribed_sender(&self) -> Option<&PeerBytes> {
+        match &self.whose {
+            Whose::Message { peer, subscribed: Some(false), .. } => peer.as_ref(),
+            Whose::Message { .. } | Whose::Inner(_) => None,
         }
     }
 
@@ -60,7 +69,7 @@ impl OutcomeCollector {
     /// Records the outcome of an item.
     pub(crate) fn record(&mut self, item: PendingOutcome, outcome: Outcome) {
         match item.whose {
-            Whose::Message { ticket, peer, kind } => self.outcomes.push((item.number, (ticket, peer, kind, outcome))),
+            Whose::Message { ticket, peer, kind, .. } => self.outcomes.push((item.number, (ticket, peer, kind, outcome))),
             Whose::Inner(kind) => self.inner.push((item.number, kind, outcome)),
         }
     }

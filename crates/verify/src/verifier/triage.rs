@@ -249,7 +249,7 @@ mod tests {
     /// Only a node of our own may leave the fork away.
     fn message_of(fork: Option<ForkName>, kind: MessageKind, bytes: Vec<u8>) -> RawMessage {
         let source = if fork.is_some() { SourceKind::Gossip } else { SourceKind::Api };
-        let origin = Origin { source, peer: None, fork };
+        let origin = Origin { source, peer: None, fork, subscribed: None };
         RawMessage::new(MessageParts { origin, kind, received_at: Time(0), bytes, ticket: None }).unwrap()
     }
 

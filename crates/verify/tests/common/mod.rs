@@ -53,6 +53,7 @@ fn raw_message(network: &Network, message: &CapturedMessage, number: u64) -> Opt
             source: SourceKind::Gossip,
             peer: Some(PeerBytes::from(message.peer.as_slice())),
             fork: network.fork_of_digest(consensus::ForkDigest(message.digest)),
+            subscribed: None,
         },
         kind: kind(&message.topic)?,
         received_at: Time(message.received_at_ns),

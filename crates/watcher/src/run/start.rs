@@ -22,6 +22,7 @@ use actions::submission::Submitter;
 use alert::Context;
 use chain::HeadView;
 use consensus::{Network, Root, Slot};
+use detect::coverage::SharedCoverage;
 use detect::watch::SharedWatchState;
 use engine::metrics::Metrics;
 use engine::priority_queues::QueueLimits;
@@ -72,6 +73,7 @@ impl Watcher {
         let (metrics, watch_state) = (Metrics::new(), SharedWatchState::default());
         let engine = OpenEngine::open(&config, &dir, loaded, &active, &watch_state, &metrics)?;
         let store = engine.engine.store().clone();
+        let coverage = engine.engine.coverage().clone();
 
         let cancel = CancellationToken::new();
         // If a later step fails, the guard stops everything that was started before.
@@ -93,7 +95,7 @@ impl Watcher {
             engine.run(inputs, queue_limits(&config), blocks.clone(), status)?;
 
         let mut starting = Starting { config: &config, network, store, metrics, queue, cancel, tasks: Vec::new() };
-        starting.clock(control.clone());
+        starting.clock(control.clone(), coverage.clone());
         starting.sources(sources, verdicts);
         let peers = control.as_ref().map(|gossip| gossip.blocks().clone());
         if let Some(peers) = peers.clone().filter(|_| nodes.is_none() || node_away) {
@@ -119,8 +121,15 @@ impl Watcher {
             switches: (own_keys == api::OwnKeys::Shown).then_some(reactions.switch_state.clone()),
             refused_lists: reactions.rejected,
             metrics: starting.metrics.clone(),
+            coverage: coverage.clone(),
         });
-        let keys = WatchedKeysSource { watch_state, switches: reactions.switch_state, active: reactions.active };
+        let keys = WatchedKeysSource {
+            watch_state,
+            switches: reactions.switch_state,
+            active: reactions.active,
+            coverage,
+            network: starting.network.clone(),
+        };
         let api_address = listener.as_ref().map(api::Listener::address);
         if let Some(listener) = listener {
             starting.api(listener, page.clone(), keys);
@@ -263,9 +272,9 @@ impl Starting<'_> {
         self.tasks.push((name, tokio::spawn(task)));
     }
 
-    fn clock(&mut self, gossip: Option<GossipControl>) {
+    fn clock(&mut self, gossip: Option<GossipControl>, coverage: SharedCoverage) {
         let (queue, network, metrics) = (self.queue.clone(), self.network.clone(), self.metrics.clone());
-        self.spawn("clock", tick(queue, gossip, network, metrics, self.cancel.clone()));
+        self.spawn("clock", tick(queue, gossip, coverage, network, metrics, self.cancel.clone()));
     }
 
     fn sources(&mut self, sources: RunningSources, verdicts: mpsc::Receiver<(Ticket, Verdict)>) {
@@ -389,8 +398,16 @@ async fn serve(listener: api::Listener, parts: api::ApiParts, cancel: Cancellati
     }
 }
 
-/// Wakes the engine at fixed intervals and updates the gauges that nothing else updates.
-async fn tick(queue: Inputs, gossip: Option<GossipControl>, network: Arc<Network>, metrics: Metrics, cancel: CancellationToken) {
+/// Wakes the engine at fixed intervals, updates the gauges that nothing else updates, and tells
+/// gossip how much stake each peer brings.
+async fn tick(
+    queue: Inputs,
+    gossip: Option<GossipControl>,
+    coverage: SharedCoverage,
+    network: Arc<Network>,
+    metrics: Metrics,
+    cancel: CancellationToken,
+) {
     let mut ticks = tokio::time::interval(TICK);
     loop {
         tokio::select! {
@@ -400,6 +417,11 @@ async fn tick(queue: Inputs, gossip: Option<GossipControl>, network: Arc<Network
                 let _ = queue.try_send(Input::Tick { late: due.elapsed() });
                 metrics.queue.with_label_values(&["engine"]).set(queue.len() as i64);
                 metrics.clock_slot.set(network.slot_at(clock::now().0).as_u64() as i64);
+                let report = coverage.report();
+                metrics.show_coverage(&report, coverage.punished());
+                if let Some(gossip) = &gossip {
+                    gossip.set_first_hand(report.by_peer.clone());
+                }
                 metrics.peers.set(gossip.as_ref().map_or(0, listen::n_connected) as i64);
             }
         }

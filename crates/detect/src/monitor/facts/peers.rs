@@ -3,7 +3,7 @@
 use crate::monitor::{PeerFact, PeerNews};
 use consensus::Slot;
 use std::collections::{BTreeMap, BTreeSet};
-use verify::Time;
+use verify::{PeerBytes, Time};
 
 /// Goodbye codes for reasons of the peer's own: it shuts down, or it met a fault. Having too many
 /// peers (129) is normal.
@@ -22,14 +22,18 @@ pub struct ConnectedPeer {
 /// All connected peers, and the goodbyes of the last slots.
 #[derive(Debug, Default)]
 pub(super) struct PeerHistory {
-    connected: BTreeMap<String, ConnectedPeer>,
+    connected: BTreeMap<PeerBytes, ConnectedPeer>,
     /// Peers that left for a reason of their own, by the slot in which they left.
-    goodbyes: BTreeMap<Slot, BTreeSet<String>>,
+    goodbyes: BTreeMap<Slot, BTreeSet<PeerBytes>>,
 }
 
 impl PeerHistory {
     pub(super) fn connected(&self) -> impl ExactSizeIterator<Item = &ConnectedPeer> {
         self.connected.values()
+    }
+
+    pub(super) fn get(&self, peer: &PeerBytes) -> Option<&ConnectedPeer> {
+        self.connected.get(peer)
     }
 
     pub(super) fn goodbyes(&self, first: Slot, last: Slot) -> u64 {

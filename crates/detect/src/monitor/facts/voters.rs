@@ -20,7 +20,11 @@ pub(super) struct Voters(BTreeMap<(Epoch, SetKind), ValidatorSet>);
 
 impl Voters {
     pub(super) fn contains(&self, epoch: Epoch, kind: SetKind, validator: ValidatorIndex) -> Option<bool> {
-        Some(self.0.get(&(epoch, kind))?.contains(validator))
+        Some(self.get(epoch, kind)?.contains(validator))
+    }
+
+    pub(super) fn get(&self, epoch: Epoch, kind: SetKind) -> Option<&ValidatorSet> {
+        self.0.get(&(epoch, kind))
     }
 
     /// The set of an epoch. The caller makes sure that the epoch is near now.
