@@ -57,7 +57,7 @@ mod transform;
 pub use address::{AddressError, PeerAddress, listen_address};
 pub use admission::AddressLimit;
 pub use block_requests::{BlockClient, MAX_ASKED_BLOCKS, NoAnswer, PeerBlock};
-pub(crate) use client::Client;
+pub use client::Client;
 pub use events::{PeerEvent, PeerEventKind, PeerInfo};
 pub use fork_voices::AnnouncedFork;
 pub use goodbyes::PeerGoodbye;
@@ -68,7 +68,7 @@ pub use rpc::{Metadata, StatusMessage};
 pub(crate) use schedule::digests_near;
 pub use schedule::topics_at;
 pub use scoring::FORGIVEN_AFTER;
-pub use selection::{KeepRareSubnets, PeerCandidate, PeerSelection};
+pub use selection::{KeepUseful, PeerCandidate, PeerSelection};
 pub use state::{ConnectionState, TopicPeers};
 pub use transform::{IdRules, message_id};
 
@@ -117,6 +117,9 @@ pub struct GossipConfig {
     pub address_limit: AddressLimit,
     /// Who goes when the places are taken.
     pub selection: Arc<dyn PeerSelection>,
+    /// While the places are taken, one more node is dialled in this time, so that in the course of a
+    /// day most of the network was connected once.
+    pub rotation: Duration,
     /// How long a newcomer may show what it is worth before `selection` looks at it.
     pub newcomer: Duration,
     /// How long a peer is refused after it was sent away for its score.
@@ -159,7 +162,8 @@ impl Default for GossipConfig {
             peers: Vec::new(),
             max_peers: DEFAULT_MAX_PEERS,
             address_limit: AddressLimit::NONE,
-            selection: Arc::new(KeepRareSubnets),
+            selection: Arc::new(KeepUseful::default()),
+            rotation: Duration::from_secs(5),
             newcomer: Duration::from_secs(10),
             ban: FORGIVEN_AFTER,
             discovery: None,

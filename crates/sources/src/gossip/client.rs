@@ -2,7 +2,7 @@
 
 /// A client, recognised by the beginning of its agent string.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(crate) enum Client {
+pub enum Client {
     Lighthouse,
     Grandine,
     Nimbus,

@@ -110,6 +110,15 @@ pub(crate) struct PeerBook {
     dialling: HashMap<ConnectionId, (PeerId, IpAddr)>,
 }
 
+/// Which nodes are dialled first.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct DialOrder {
+    /// Bit n: nodes on attestation subnet n go before others that are as reliable.
+    pub wanted_subnets: u64,
+    /// Nodes that were never connected go before all others.
+    pub unseen_first: bool,
+}
+
 impl PeerBook {
     pub(crate) fn new(limits: BookLimits) -> Self {
         Self { limits, entries: HashMap::new(), by_prefix: BTreeMap::new(), dialling: HashMap::new() }
@@ -201,26 +210,31 @@ impl PeerBook {
     }
 
     /// Chooses up to `n` nodes to dial, with their addresses: first those with the fewest failures,
-    /// of these those that have answered us, of these those that say they are on one of the
-    /// `wanted_subnets` (bit n: attestation subnet n), and among equals at random. `room` says
-    /// whether one more attempt to an address is within the limits.
+    /// of these those that have answered us, of these those on a wanted subnet, and among equals at
+    /// random. `room` says whether one more attempt to an address is within the limits.
     pub(crate) fn choose(
         &self,
         n: usize,
         now: Instant,
-        wanted_subnets: u64,
+        order: DialOrder,
         is_free: impl Fn(&PeerId) -> bool,
         mut room: impl FnMut(IpAddr) -> bool,
     ) -> Vec<(PeerId, Vec<Multiaddr>)> {
         let is_due = |entry: &&BookEntry| {
             !entry.is_connected && entry.dialling.is_none() && entry.next_dial <= now && is_free(&entry.node.peer)
         };
-        let order = |entry: &BookEntry| {
-            let is_wanted = entry.node.attestation_subnets & wanted_subnets != 0;
-            (entry.failures, !entry.node.has_answered, !is_wanted, rand::random::<u64>())
+        let rank = |entry: &BookEntry| {
+            let is_wanted = entry.node.attestation_subnets & order.wanted_subnets != 0;
+            (
+                order.unseen_first && entry.was_connected,
+                entry.failures,
+                !entry.node.has_answered,
+                !is_wanted,
+                rand::random::<u64>(),
+            )
         };
-        let mut due: Vec<_> = self.entries.values().filter(is_due).map(|entry| (order(entry), &entry.node)).collect();
-        due.sort_unstable_by_key(|(order, _)| *order);
+        let mut due: Vec<_> = self.entries.values().filter(is_due).map(|entry| (rank(entry), &entry.node)).collect();
+        due.sort_unstable_by_key(|(rank, _)| *rank);
         let chosen = due.into_iter().map(|(_, node)| node).filter(|node| room(node.ip));
         chosen.take(n).map(|node| (node.peer, node.addresses.clone())).collect()
     }
@@ -320,7 +334,7 @@ mod tests {
     }
 
     fn due(book: &PeerBook, now: Instant) -> Vec<PeerId> {
-        book.choose(1000, now, 0, |_| true, |_| true).into_iter().map(|(peer, _)| peer).collect()
+        book.choose(1000, now, DialOrder::default(), |_| true, |_| true).into_iter().map(|(peer, _)| peer).collect()
     }
 
     fn fail(book: &mut PeerBook, peer: &PeerId, now: Instant) {
@@ -400,10 +414,28 @@ mod tests {
         for one in &nodes {
             book.learn(one.clone(), now);
         }
-        let first = |book: &PeerBook| book.choose(1, now, 1 << 63, |_| true, |_| true)[0].0;
+        let order = DialOrder { wanted_subnets: 1 << 63, unseen_first: false };
+        let first = |book: &PeerBook| book.choose(1, now, order, |_| true, |_| true)[0].0;
         assert_eq!(first(&book), nodes[63].peer);
         fail(&mut book, &nodes[63].peer, now);
         assert_ne!(first(&book), nodes[63].peer);
+    }
+
+    #[test]
+    fn nodes_that_were_never_connected_may_come_first() {
+        let (mut book, now) = (book(100, 16), Instant::now());
+        let [seen, unseen] = [1, 2].map(|nth| node([8, nth, 8, 8]));
+        book.learn(seen.clone(), now);
+        book.learn(unseen.clone(), now);
+        book.connected(&seen.peer);
+        book.disconnected(&seen.peer, HOUR, now);
+        fail(&mut book, &unseen.peer, now);
+        fail(&mut book, &unseen.peer, now);
+        let first = |unseen_first| {
+            let order = DialOrder { wanted_subnets: 0, unseen_first };
+            book.choose(1, now + 24 * HOUR, order, |_| true, |_| true)[0].0
+        };
+        assert_eq!((first(false), first(true)), (seen.peer, unseen.peer));
     }
 
     #[test]

@@ -3,8 +3,9 @@
 use super::admission::RefusedConnection;
 use super::behaviour::{self, HISTORY_HEARTBEATS, NodeBehaviour, NodeBehaviourEvent, newcomers, reserved};
 use super::block_requests::{BlockCommand, BlockExchange, ByWhat};
+use super::client::Client;
 use super::fork_voices::{AnnouncedFork, ForkVoices, Voice};
-use super::peer_book::{BookLimits, PeerBook, Prefix};
+use super::peer_book::{BookLimits, DialOrder, PeerBook, Prefix};
 use super::peers::{Pauses, Peer, Peers};
 use super::requests::CUSTODY_GROUP_COUNT;
 use super::rpc::goodbye;
@@ -126,6 +127,8 @@ pub(super) struct GossipTask {
     last_reached: Option<Time>,
     /// This listener's part of the value in the gauge of pending tickets.
     n_open_shown: i64,
+    /// When a node was last dialled although there were peers enough.
+    rotated_at: Instant,
 }
 
 impl GossipTask {
@@ -168,6 +171,7 @@ impl GossipTask {
             n_reached: 0,
             last_reached: None,
             n_open_shown: 0,
+            rotated_at: Instant::now(),
             swarm,
             config,
             network,
@@ -539,8 +543,8 @@ impl GossipTask {
         self.metrics.found_records.with_label_values(&[learned.label()]).inc();
     }
 
-    /// Dials nodes of the peer book while there are fewer peers than wanted. A part of the places
-    /// is left to those who dial us.
+    /// Dials nodes of the peer book while there are fewer peers than wanted, and now and then one
+    /// more. A part of the places is left to those who dial us.
     fn dial_found(&mut self, now: Instant) {
         if self.config.discovery.is_none() {
             return;
@@ -554,7 +558,12 @@ impl GossipTask {
             discovery.wants_more(n_missing > 0);
         }
         let n_dialling = self.book.n_dialling();
-        let n = n_missing.saturating_sub(n_dialling).min(MAX_DIALS.saturating_sub(n_dialling));
+        let mut n = n_missing.saturating_sub(n_dialling).min(MAX_DIALS.saturating_sub(n_dialling));
+        let has_room = others().count() < max_peers && n_dialling < MAX_DIALS;
+        let takes_turns = n_missing == 0 && has_room && now.duration_since(self.rotated_at) >= self.config.rotation;
+        if takes_turns {
+            (n, self.rotated_at) = (1, now);
+        }
         if n == 0 {
             return;
         }
@@ -566,9 +575,8 @@ impl GossipTask {
         // a network of private addresses all may have one prefix.
         let under_way = self.book.dialled_ips().filter(|ip| discovery::is_public(*ip));
         let mut prefixes: HashSet<Prefix> = under_way.map(Prefix::of).collect();
-        let targets = self
-            .book
-            .choose(n, now, self.rare_subnets(), is_free, |ip| admission.has_room(ip) && prefixes.insert(Prefix::of(ip)));
+        let order = DialOrder { wanted_subnets: self.rare_subnets(), unseen_first: takes_turns };
+        let targets = self.book.choose(n, now, order, is_free, |ip| admission.has_room(ip) && prefixes.insert(Prefix::of(ip)));
         for (peer, addresses) in targets {
             let options = DialOpts::peer_id(peer)
                 .addresses(addresses)
@@ -702,6 +710,7 @@ impl GossipTask {
                 score: gossip.peer_score(&id).unwrap_or(0.0),
                 has_status: peer.status.is_some(),
                 attestation_subnets: subnets.get(&id).copied().unwrap_or(0),
+                client: Client::of_agent(peer.agent.as_deref()),
                 first_hand: first_hand.get(&peer.bytes).copied().unwrap_or_default(),
             })
             .collect();
