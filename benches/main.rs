@@ -11,6 +11,7 @@
 //! | [`index`] | a vote on time, a late one, one of a known offender |
 //! | [`queues`] | a message through the priority queues, and a contradiction while they are full |
 //! | [`events`] | findings through the event stream of the API |
+//! | [`registry`] | the registry of a million validators, followed through blocks |
 
 #![allow(clippy::unwrap_used, reason = "a benchmark that cannot be set up ends")]
 
@@ -19,6 +20,7 @@ mod events;
 mod index;
 mod load;
 mod queues;
+mod registry;
 mod verification;
 
 use criterion::Criterion;
@@ -44,7 +46,8 @@ fn main() {
         .warm_up_time(Duration::from_millis(500))
         .measurement_time(Duration::from_secs(3))
         .configure_from_args();
-    let groups: [fn(&mut Criterion) -> Vec<Ratio>; 5] = [decode::run, verification::run, index::run, queues::run, events::run];
+    let groups: [fn(&mut Criterion) -> Vec<Ratio>; 6] =
+        [decode::run, verification::run, index::run, queues::run, events::run, registry::run];
     let ratios: Vec<Ratio> = groups.into_iter().flat_map(|group| group(&mut criterion)).collect();
     criterion.final_summary();
     println!("\nratios of this run:");

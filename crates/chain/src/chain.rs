@@ -29,7 +29,7 @@ use crate::follower::RegistryFollower;
 use crate::moves::BlockMoves;
 use crate::pubkeys::{Progress, PubkeyCache};
 use crate::reference::Reference;
-use crate::registry::Registry;
+use crate::registry::{Record, Registry};
 use crate::shufflings::Shufflings;
 use crate::snapshot::{PAST_EPOCHS, StateHistory};
 use crate::tree::{Decision, Insert, MAX_NODES, OrphanClaim, Tree};
@@ -352,6 +352,22 @@ impl Chain {
             self.note_registry_change(slot);
         }
         self.follower.moves.note(block.root, BlockMoves::of(block, fork));
+        self.follow_head();
+    }
+
+    fn follow_head(&mut self) {
+        let context = FollowContext { registry: &self.registry, spec: &self.network.spec };
+        if let Some(head) = self.backed {
+            self.follower.follow_head(head.root, &self.tree, context);
+        }
+    }
+
+    /// The record of a validator on the branch with the most backing, as far as the blocks since
+    /// the state tell. `None` if there is no such validator, or if the blocks do not reach back to
+    /// the state.
+    pub fn followed_record(&self, validator: ValidatorIndex) -> Option<Record> {
+        let followed = self.follower.known(&self.backed?.root)?;
+        followed.record(&self.registry, u32::try_from(validator.as_u64()).ok()?)
     }
 
     /// Records that a block at `slot` may have changed the registry.
@@ -362,7 +378,7 @@ impl Chain {
     }
 
     /// The registry that decides who is active in `epoch` on the branch with this decision block.
-    fn followed_before(&mut self, decision: Root, epoch: Epoch) -> Option<Arc<FollowedRegistry>> {
+    pub(crate) fn followed_before(&mut self, decision: Root, epoch: Epoch) -> Option<Arc<FollowedRegistry>> {
         let context = FollowContext { registry: &self.registry, spec: &self.network.spec };
         self.follower.before(decision, epoch, &self.tree, context)
     }
@@ -417,7 +433,7 @@ impl Chain {
             let context = FollowContext { registry: &self.registry, spec: &network.spec };
             self.follower.compare(view, block, &self.tree, context);
         }
-        self.registry.take(view.slot(), view.n_validators(), view.validators(), keys, progress)?;
+        self.registry.take(view.slot(), view.n_validators(), view.validators(), preset, keys, progress)?;
         self.registry.take_pending_deposits(view.slot(), view.n_pending_deposits());
         self.registry.take_builders(view.slot(), view.builder_pubkeys(MAX_BUILDERS));
         if view.slot() >= self.registry.slot() {
@@ -468,6 +484,7 @@ impl Chain {
         self.prune();
         self.check_turns(false);
         self.compare_branches();
+        self.follow_head();
     }
 
     fn prune(&mut self) {

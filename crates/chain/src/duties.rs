@@ -17,7 +17,7 @@
 //! first.
 
 use crate::follow::FollowedRegistry;
-use crate::registry::Registry;
+use crate::registry::{Record, Registry};
 use base::BoundedMap;
 use consensus::{Epoch, ForkName, Gwei, Root, Slot, Spec, ValidatorIndex, compute_proposer};
 use std::collections::VecDeque;
@@ -36,8 +36,9 @@ pub(crate) struct ProposerCache {
     candidates: VecDeque<Candidates>,
 }
 
-/// The epoch and the mix of a decision block, with the validators that can be drawn.
-type Candidates = ((Epoch, Root), Arc<Vec<u32>>);
+/// The epoch and the mix of a decision block, with the validators that can be drawn and the registry
+/// that blocks told.
+type Candidates = ((Epoch, Root), Arc<Vec<u32>>, Option<Arc<FollowedRegistry>>);
 
 impl Default for ProposerCache {
     fn default() -> Self {
@@ -70,16 +71,17 @@ impl ProposerCache {
             return *known;
         }
         let epoch = slot.epoch(&spec.preset);
-        let known = self.candidates.iter().find(|(of, _)| *of == (epoch, mix)).map(|(_, list)| list.clone());
-        let list = known.unwrap_or_else(|| {
-            let list = candidates(registry, followed().as_deref(), spec.fork_name_at(epoch), epoch);
+        let known = self.candidates.iter().find(|(of, ..)| *of == (epoch, mix)).cloned();
+        let (_, list, followed) = known.unwrap_or_else(|| {
+            let followed = followed();
+            let list = candidates(registry, followed.as_deref(), spec.fork_name_at(epoch), epoch);
             if self.candidates.len() >= MAX_EPOCHS {
                 self.candidates.pop_front();
             }
-            self.candidates.push_back(((epoch, mix), list.clone()));
-            list
+            self.candidates.push_back(((epoch, mix), list.clone(), followed.clone()));
+            ((epoch, mix), list, followed)
         });
-        let proposer = draw(registry, spec, &list, mix, slot);
+        let proposer = draw(registry, followed.as_deref(), spec, &list, mix, slot);
         self.proposers.insert((slot, mix), proposer);
         proposer
     }
@@ -98,17 +100,28 @@ pub(crate) fn candidates(
     if fork < ForkName::Gloas {
         return active;
     }
-    let record = |index: u32| match followed {
-        Some(followed) => followed.record(registry, index),
-        None => registry.record(ValidatorIndex::new(u64::from(index))),
-    };
+    let record = |index: u32| record_of(registry, followed, ValidatorIndex::new(u64::from(index)));
     let mut list = Arc::unwrap_or_clone(active);
     list.retain(|index| !record(*index).is_none_or(|record| record.slashed));
     Arc::new(list)
 }
 
-/// Draws a proposer as the specification does, with the effective balances of the registry.
-pub(crate) fn draw(registry: &Registry, spec: &Spec, candidates: &[u32], mix: Root, slot: Slot) -> Option<ValidatorIndex> {
-    let balance = |validator| registry.record(validator).map_or_else(Gwei::default, |record| record.effective_balance);
+fn record_of(registry: &Registry, followed: Option<&FollowedRegistry>, validator: ValidatorIndex) -> Option<Record> {
+    match followed {
+        Some(followed) => followed.record(registry, u32::try_from(validator.as_u64()).ok()?),
+        None => registry.record(validator),
+    }
+}
+
+/// Draws a proposer as the specification does, with the effective balances that are known.
+pub(crate) fn draw(
+    registry: &Registry,
+    followed: Option<&FollowedRegistry>,
+    spec: &Spec,
+    candidates: &[u32],
+    mix: Root,
+    slot: Slot,
+) -> Option<ValidatorIndex> {
+    let balance = |one| record_of(registry, followed, one).map_or_else(Gwei::default, |record| record.effective_balance);
     compute_proposer(spec.fork_name_at(slot.epoch(&spec.preset)), &spec.preset, candidates, balance, mix, slot)
 }

@@ -22,6 +22,8 @@ pub(crate) struct BranchFinality {
     late: BTreeSet<Epoch>,
     /// Other epochs that may be justified.
     perhaps: BTreeSet<Epoch>,
+    /// Epochs that ended before a block named what was justified when the next one began.
+    unnamed: BTreeSet<Epoch>,
     /// The most likely finalized epoch.
     pub(crate) finalized: Epoch,
     /// The branch has finalized at least this epoch.
@@ -50,6 +52,12 @@ impl BranchFinality {
         }
     }
 
+    /// Whether no block after `epoch` can still name what an epoch end before lacked. An
+    /// attestation about an epoch is in a block of that epoch or of the next one.
+    pub(crate) fn is_settled(&self, epoch: Epoch) -> bool {
+        self.unnamed.iter().all(|ended| ended.saturating_add(2) < epoch)
+    }
+
     /// Goes past the end of `epoch`.
     pub(crate) fn end_epoch(&mut self, epoch: Epoch) {
         // The specification does nothing in the first two epochs.
@@ -63,7 +71,10 @@ impl BranchFinality {
                 self.justified.insert(before);
             }
             Some(_) => {}
-            None => self.perhaps.extend([before, epoch]),
+            None => {
+                self.perhaps.extend([before, epoch]);
+                self.unnamed.insert(epoch);
+            }
         }
         let current = self.named.get(&epoch).copied();
         let previous = self.named.get(&before).copied();
@@ -88,5 +99,6 @@ impl BranchFinality {
         self.justified.retain(|at| *at >= floor);
         self.late.retain(|at| *at >= floor);
         self.perhaps.retain(|at| *at >= floor);
+        self.unnamed.retain(|at| *at >= floor);
     }
 }

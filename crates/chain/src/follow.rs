@@ -15,7 +15,8 @@
 //! ([`Differences`]).
 //!
 //! A validator that a deposit adds has an index and a place in committees, but no key until a state
-//! names it. So another order of deposits cannot make its votes somebody else's.
+//! names it. So another order of deposits cannot make its votes somebody else's. Only its blocks are
+//! checked with the key of the deposit, and only to go on from them: without them the chain would end.
 //!
 //! Price: a step over an epoch costs one pass over the registry if somebody waits or exits. That
 //! takes milliseconds.
@@ -68,6 +69,12 @@ pub(crate) enum Doubt {
 }
 
 impl Doubt {
+    /// Doubts about when validators become active, and which there are.
+    pub(crate) const ABOUT_ARRIVALS: [Self; 3] = [Self::Finality, Self::Balance, Self::TooManyDeposits];
+    /// Doubts about who leaves, and when.
+    pub(crate) const ABOUT_EXITS: [Self; 4] =
+        [Self::PartialWithdrawal, Self::PendingWithdrawal, Self::Credentials, Self::Balance];
+
     pub(crate) const fn label(self) -> &'static str {
         match self {
             Self::Finality => "finality",
@@ -92,30 +99,31 @@ pub(crate) struct Differences {
     pub existing: u64,
 }
 
-/// The registry at the end of a branch.
+/// The registry at the end of a branch. The registries of neighbouring blocks share the lists that
+/// the later block did not change.
 #[derive(Clone, Debug)]
 pub(crate) struct FollowedRegistry {
     epoch: Epoch,
     n_validators: u32,
     /// The records that differ from the registry of the state, and those of new validators.
-    changed: BTreeMap<u32, Record>,
+    changed: Arc<BTreeMap<u32, Record>>,
     /// The validators that have no activation epoch, with their `activation_eligibility_epoch`.
-    waiting: BTreeMap<u32, Epoch>,
+    waiting: Arc<BTreeMap<u32, Epoch>>,
     /// Balances in Gwei of the validators in `waiting`. They get no rewards, so blocks tell them.
-    balances: BTreeMap<u32, u64>,
+    balances: Arc<BTreeMap<u32, u64>>,
     /// The validators whose effective balance is too low and that have no exit epoch.
-    to_eject: BTreeSet<u32>,
-    credentials: BTreeMap<u32, Root>,
-    newcomers: HashMap<PubkeyBytes, u32>,
+    to_eject: Arc<BTreeSet<u32>>,
+    credentials: Arc<BTreeMap<u32, Root>>,
+    newcomers: Arc<HashMap<PubkeyBytes, u32>>,
     exits: ExitQueue,
     exit_stake: StakeQueue,
     consolidations: StakeQueue,
-    deposits: VecDeque<Arc<PendingDeposit>>,
+    deposits: Arc<VecDeque<Arc<PendingDeposit>>>,
     deposit_balance_to_consume: u64,
     eth1_deposit_index: u64,
     deposit_requests_start_index: u64,
     /// The validators with partial withdrawals that wait, and when each can be paid.
-    partial_withdrawals: Vec<(u32, Epoch)>,
+    partial_withdrawals: Arc<Vec<(u32, Epoch)>>,
     finality: BranchFinality,
     limits: Option<(Epoch, ChurnLimits)>,
     doubts: BTreeSet<Doubt>,
@@ -156,20 +164,20 @@ impl FollowedRegistry {
         Self {
             epoch,
             n_validators: view.n_validators().min(registry.len()) as u32,
-            changed: BTreeMap::new(),
-            waiting,
-            balances,
-            to_eject,
-            credentials: BTreeMap::new(),
-            newcomers: HashMap::new(),
+            changed: Arc::default(),
+            waiting: Arc::new(waiting),
+            balances: Arc::new(balances),
+            to_eject: Arc::new(to_eject),
+            credentials: Arc::default(),
+            newcomers: Arc::default(),
             exits,
             exit_stake: queue(queues.exit_churn),
             consolidations: queue(queues.consolidation_churn),
-            deposits: queues.pending_deposits.into_iter().take(MAX_PENDING_DEPOSITS).map(Arc::new).collect(),
+            deposits: Arc::new(queues.pending_deposits.into_iter().take(MAX_PENDING_DEPOSITS).map(Arc::new).collect()),
             deposit_balance_to_consume: queues.deposit_balance_to_consume,
             eth1_deposit_index: queues.eth1_deposit_index,
             deposit_requests_start_index: queues.deposit_requests_start_index.unwrap_or(0),
-            partial_withdrawals: queues.pending_partial_withdrawals.into_iter().filter_map(partial).collect(),
+            partial_withdrawals: Arc::new(queues.pending_partial_withdrawals.into_iter().filter_map(partial).collect()),
             finality: BranchFinality::of_state(
                 epoch,
                 queues.justification_bits,
@@ -206,8 +214,19 @@ impl FollowedRegistry {
         self.epoch
     }
 
+    /// Whether following may go on from here. Otherwise a later block can name a justified epoch
+    /// that the end of an epoch before this one depends on. See [`BranchFinality::is_settled`].
+    pub(crate) fn is_settled(&self) -> bool {
+        self.finality.is_settled(self.epoch)
+    }
+
     pub(crate) fn note_doubt(&mut self, doubt: Doubt) {
         self.doubts.insert(doubt);
+    }
+
+    /// Whether one of these doubts was noted.
+    pub(crate) fn has_doubt(&self, any: &[Doubt]) -> bool {
+        any.iter().any(|doubt| self.doubts.contains(doubt))
     }
 
     pub(crate) fn doubts(&self) -> impl Iterator<Item = Doubt> + '_ {
@@ -217,6 +236,11 @@ impl FollowedRegistry {
     /// Names the epochs that a later state knows as justified.
     pub(crate) fn name_justified(&mut self, at: Epoch, justified: Epoch) {
         self.finality.name(at, justified);
+    }
+
+    /// The key of a validator that a deposit in a block has added, as the deposit names it.
+    pub(crate) fn newcomer_key(&self, index: u32) -> Option<&PubkeyBytes> {
+        self.newcomers.iter().find(|(_, of)| **of == index).map(|(key, _)| key)
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -299,7 +323,7 @@ impl FollowedRegistry {
     fn change(&mut self, registry: &Registry, index: u32, change: impl FnOnce(&mut Record)) {
         if let Some(mut record) = self.record(registry, index) {
             change(&mut record);
-            self.changed.insert(index, record);
+            Arc::make_mut(&mut self.changed).insert(index, record);
         }
     }
 
@@ -309,7 +333,7 @@ impl FollowedRegistry {
         }
         let (n_active, total) = context.registry.active_balance(self.epoch);
         let (mut n_active, mut total) = (n_active as u64, total.as_u64());
-        for (index, record) in &self.changed {
+        for (index, record) in self.changed.iter() {
             let was = context.registry.record(ValidatorIndex::new(u64::from(*index)));
             if let Some(was) = was.filter(|was| was.is_active(self.epoch)) {
                 n_active = n_active.saturating_sub(1);
@@ -334,6 +358,11 @@ impl FollowedRegistry {
             self.apply_pending_deposits(context);
         }
         self.update_effective_balances(context);
+        let is_over = |(_, paid): &(u32, Epoch)| paid.saturating_add(PAID_LATE_EPOCHS) < self.epoch;
+        if self.partial_withdrawals.iter().any(is_over) {
+            let open = self.partial_withdrawals.iter().filter(|one| !is_over(one)).copied().collect();
+            self.partial_withdrawals = Arc::new(open);
+        }
         self.epoch = self.epoch.saturating_add(1);
         let next = self.fork(context.spec);
         if fork < ForkName::Electra && next >= ForkName::Electra {
@@ -341,11 +370,10 @@ impl FollowedRegistry {
         }
         if fork < ForkName::Gloas && next >= ForkName::Gloas {
             let is_builder = |credentials: &Root| credentials.as_slice().first() == Some(&3);
-            let deposits = std::mem::take(&mut self.deposits).into_iter();
             let stays = |one: &Arc<PendingDeposit>| {
                 !is_builder(&one.data.withdrawal_credentials) || self.index_of(context.registry, &one.data.pubkey).is_some()
             };
-            self.deposits = deposits.filter(stays).collect();
+            self.deposits = Arc::new(self.deposits.iter().filter(|one| stays(one)).cloned().collect());
         }
     }
 
@@ -355,7 +383,7 @@ impl FollowedRegistry {
         let (finalized, least, most) = (self.finality.finalized, self.finality.least, self.finality.most);
         let mut due: Vec<(Epoch, u32)> = Vec::new();
         let mut eligible: Vec<u32> = Vec::new();
-        for (index, since) in &self.waiting {
+        for (index, since) in self.waiting.iter() {
             let balance = self.record(context.registry, *index).map_or(0, |record| record.effective_balance.as_u64());
             let has_enough = if is_electra { balance >= MIN_ACTIVATION_BALANCE } else { balance == MIN_ACTIVATION_BALANCE };
             if *since == Epoch::FAR_FUTURE {
@@ -374,7 +402,7 @@ impl FollowedRegistry {
         let eject: Vec<u32> = self.to_eject.iter().copied().collect();
         for index in eject {
             if self.record(context.registry, index).is_some_and(|record| record.is_active(self.epoch)) {
-                self.to_eject.remove(&index);
+                Arc::make_mut(&mut self.to_eject).remove(&index);
                 self.initiate_exit(index, context);
             }
         }
@@ -384,12 +412,14 @@ impl FollowedRegistry {
         }
         let activation = earliest_exit(self.epoch);
         for (_, index) in due {
-            self.waiting.remove(&index);
-            self.balances.remove(&index);
+            Arc::make_mut(&mut self.waiting).remove(&index);
+            Arc::make_mut(&mut self.balances).remove(&index);
             self.change(context.registry, index, |record| record.activation_epoch = activation);
         }
         let since = self.epoch.saturating_add(1);
-        self.waiting.extend(eligible.into_iter().map(|index| (index, since)));
+        if !eligible.is_empty() {
+            Arc::make_mut(&mut self.waiting).extend(eligible.into_iter().map(|index| (index, since)));
+        }
     }
 
     /// `process_pending_deposits`.
@@ -434,9 +464,11 @@ impl FollowedRegistry {
                 self.apply_deposit(&deposit.data, false, context);
             }
             n_done += 1;
-            self.deposits.pop_front();
+            Arc::make_mut(&mut self.deposits).pop_front();
         }
-        self.deposits.extend(postponed);
+        if !postponed.is_empty() {
+            Arc::make_mut(&mut self.deposits).extend(postponed);
+        }
         self.deposit_balance_to_consume = if is_full { available - processed } else { 0 };
     }
 
@@ -444,7 +476,7 @@ impl FollowedRegistry {
     fn update_effective_balances(&mut self, context: FollowContext<'_>) {
         const QUARTER: u64 = EFFECTIVE_BALANCE_INCREMENT / 4;
         let mut changes: Vec<(u32, u64)> = Vec::new();
-        for (index, balance) in &self.balances {
+        for (index, balance) in self.balances.iter() {
             let Some(record) = self.record(context.registry, *index) else { continue };
             let effective = record.effective_balance.as_u64();
             if balance + QUARTER < effective || effective + 5 * QUARTER < *balance {
@@ -481,9 +513,9 @@ impl FollowedRegistry {
             else {
                 continue;
             };
-            let amount = Gwei::new(self.balances.insert(index, 0).unwrap_or(0));
+            let amount = Gwei::new(Arc::make_mut(&mut self.balances).insert(index, 0).unwrap_or(0));
             self.change(context.registry, index, |record| record.effective_balance = Gwei::new(0));
-            self.waiting.insert(index, Epoch::FAR_FUTURE);
+            Arc::make_mut(&mut self.waiting).insert(index, Epoch::FAR_FUTURE);
             let data = DepositData { pubkey, withdrawal_credentials, amount, signature: SignatureBytes::ZERO };
             self.add_pending(data, Slot::new(0));
         }
@@ -494,7 +526,7 @@ impl FollowedRegistry {
             self.doubts.insert(Doubt::TooManyDeposits);
             return;
         }
-        self.deposits.push_back(Arc::new(PendingDeposit { data, slot }));
+        Arc::make_mut(&mut self.deposits).push_back(Arc::new(PendingDeposit { data, slot }));
     }
 
     fn apply_move(&mut self, one: &Move, slot: Slot, context: FollowContext<'_>) {
@@ -564,7 +596,9 @@ impl FollowedRegistry {
     }
 
     fn set_exit(&mut self, index: u32, exit: Epoch, context: FollowContext<'_>) {
-        self.to_eject.remove(&index);
+        if self.to_eject.contains(&index) {
+            Arc::make_mut(&mut self.to_eject).remove(&index);
+        }
         let withdrawable = exit.saturating_add(context.spec.preset.min_validator_withdrawability_delay);
         self.change(context.registry, index, |record| {
             record.exit_epoch = exit;
@@ -596,7 +630,7 @@ impl FollowedRegistry {
             let limit = self.limits(context).exits;
             let exit = self.exit_stake.next(earliest_exit(self.epoch), Gwei::new(taken), limit);
             let paid = exit.saturating_add(context.spec.preset.min_validator_withdrawability_delay);
-            self.partial_withdrawals.push((index, paid));
+            Arc::make_mut(&mut self.partial_withdrawals).push((index, paid));
         }
     }
 
@@ -635,7 +669,7 @@ impl FollowedRegistry {
             return;
         }
         known.0[0] = 2;
-        self.credentials.insert(index, known);
+        Arc::make_mut(&mut self.credentials).insert(index, known);
         self.doubts.insert(Doubt::Balance);
         let data = DepositData {
             pubkey: request.source_pubkey,
@@ -680,8 +714,9 @@ impl FollowedRegistry {
     fn apply_deposit(&mut self, data: &DepositData, is_old: bool, context: FollowContext<'_>) {
         match self.index_of(context.registry, &data.pubkey) {
             Some(index) => {
-                if let Some(balance) = self.balances.get_mut(&index) {
-                    *balance = balance.saturating_add(data.amount.as_u64());
+                if let Some(balance) = self.balances.get(&index) {
+                    let balance = balance.saturating_add(data.amount.as_u64());
+                    Arc::make_mut(&mut self.balances).insert(index, balance);
                 } else if !is_old {
                     self.doubts.insert(Doubt::Balance);
                 }
@@ -695,10 +730,10 @@ impl FollowedRegistry {
     fn add_validator(&mut self, data: &DepositData, balance: Gwei, spec: &Spec) {
         let index = self.n_validators;
         self.n_validators += 1;
-        self.newcomers.insert(data.pubkey, index);
-        self.credentials.insert(index, data.withdrawal_credentials);
-        self.balances.insert(index, balance.as_u64());
-        self.waiting.insert(index, Epoch::FAR_FUTURE);
+        Arc::make_mut(&mut self.newcomers).insert(data.pubkey, index);
+        Arc::make_mut(&mut self.credentials).insert(index, data.withdrawal_credentials);
+        Arc::make_mut(&mut self.balances).insert(index, balance.as_u64());
+        Arc::make_mut(&mut self.waiting).insert(index, Epoch::FAR_FUTURE);
         let is_compounding = self.is_electra(spec) && has_prefix(&data.withdrawal_credentials, 2);
         let most = if is_compounding { MAX_EFFECTIVE_BALANCE_ELECTRA } else { MIN_ACTIVATION_BALANCE };
         let whole = balance.as_u64() - balance.as_u64() % EFFECTIVE_BALANCE_INCREMENT;
@@ -709,7 +744,7 @@ impl FollowedRegistry {
             slashed: false,
             effective_balance: Gwei::new(whole.min(most)),
         };
-        self.changed.insert(index, record);
+        Arc::make_mut(&mut self.changed).insert(index, record);
     }
 }
 

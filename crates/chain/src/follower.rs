@@ -1,7 +1,8 @@
 //! Follows the registry on every branch ([`FollowedRegistry`]), and compares it with later states.
 //!
-//! It begins at the latest state. The result for recent decision blocks is kept, so going on costs
-//! only the new blocks. When old blocks are discarded, the beginning moves along the branch with
+//! It begins at the latest state. The result for recent decision blocks and for the head is kept, so
+//! going on costs only the new blocks. A result is never gone on from while a later block can name a
+//! justified epoch that it lacked: the activations of that time depend on it. When old blocks are discarded, the beginning moves along the branch with
 //! the most backing, so that a watcher without a new state does not forget them.
 
 use crate::follow::{Differences, Doubt, FollowContext, FollowedRegistry};
@@ -21,6 +22,8 @@ pub(crate) struct RegistryFollower {
     pub(crate) moves: Moves,
     base: Option<FollowStart>,
     recent: VecDeque<(Root, Arc<FollowedRegistry>)>,
+    /// The registry after the head.
+    head: Option<(Root, Arc<FollowedRegistry>)>,
     /// Blocks before this slot have been discarded.
     floor: Slot,
     /// Number of states with which the followed registry was compared.
@@ -44,10 +47,36 @@ impl RegistryFollower {
         let registry = Arc::new(FollowedRegistry::of_state(view, context.registry, context.spec));
         self.base = Some(FollowStart { block, slot: view.latest_block_header().slot, registry });
         self.recent.clear();
+        self.head = None;
     }
 
-    /// Returns the registry after the block `tip`.
+    /// Returns the registry after the block `tip`, and keeps it.
     pub(crate) fn at(&mut self, tip: Root, tree: &Tree, context: FollowContext<'_>) -> Option<Arc<FollowedRegistry>> {
+        let registry = self.compute(tip, tree, context)?;
+        let is_kept =
+            self.base.as_ref().is_some_and(|base| base.block == tip) || self.recent.iter().any(|(root, _)| *root == tip);
+        if !is_kept {
+            if self.recent.len() >= MAX_RECENT {
+                self.recent.pop_front();
+            }
+            self.recent.push_back((tip, registry.clone()));
+        }
+        Some(registry)
+    }
+
+    /// Goes on to the head, unless it is not known yet what its block tells.
+    pub(crate) fn follow_head(&mut self, head: Root, tree: &Tree, context: FollowContext<'_>) {
+        let is_told = self.moves.of(&head).is_some() || self.base.as_ref().is_some_and(|base| base.block == head);
+        if is_told && self.head.as_ref().is_none_or(|(root, _)| *root != head) {
+            self.head = self.compute(head, tree, context).map(|registry| (head, registry));
+        }
+    }
+
+    fn kept(&self, block: &Root) -> Option<&Arc<FollowedRegistry>> {
+        self.recent.iter().chain(&self.head).find(|(root, _)| root == block).map(|(_, registry)| registry)
+    }
+
+    fn compute(&self, tip: Root, tree: &Tree, context: FollowContext<'_>) -> Option<Arc<FollowedRegistry>> {
         let base = self.base.as_ref()?;
         let mut blocks: Vec<Arc<BlockMoves>> = Vec::new();
         let mut at = tip;
@@ -56,7 +85,7 @@ impl RegistryFollower {
             if at == base.block {
                 break &base.registry;
             }
-            if let Some((_, known)) = self.recent.iter().find(|(root, _)| *root == at) {
+            if let Some(known) = self.kept(&at).filter(|known| at == tip || known.is_settled()) {
                 break known;
             }
             let slot = tree.slot_of(&at)?;
@@ -81,17 +110,13 @@ impl RegistryFollower {
             registry.note_doubt(Doubt::Blocks);
         }
         registry.apply(&blocks, context);
-        let registry = Arc::new(registry);
-        if self.recent.len() >= MAX_RECENT {
-            self.recent.pop_front();
-        }
-        self.recent.push_back((tip, registry.clone()));
-        Some(registry)
+        Some(Arc::new(registry))
     }
 
     /// Returns the registry after a block if it has been computed recently.
     pub(crate) fn known(&self, block: &Root) -> Option<&FollowedRegistry> {
-        self.recent.iter().find(|(root, _)| root == block).map(|(_, registry)| &**registry)
+        let base = self.base.as_ref().filter(|base| base.block == *block).map(|base| &base.registry);
+        base.or_else(|| self.kept(block)).map(|registry| &**registry)
     }
 
     /// Returns the registry that decides who is active in `epoch` on a branch with this decision

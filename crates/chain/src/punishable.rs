@@ -1,6 +1,8 @@
 //! Decides whether a block could include a slashing now.
 //!
-//! This is the only place that decides it. Which messages are forwarded, which peers are blamed,
+//! This is the only place that decides it. It asks the registry at the end of the branch with the most
+//! backing, which slashings and exits in blocks have changed since the state. Where blocks are
+//! missing, or do not tell, the answer is unknown: a false answer is worse. Which messages are forwarded, which peers are blamed,
 //! and what a finding reports all depend on it. Source: phase0/beacon-chain.md,
 //! `is_slashable_validator`, `get_domain`.
 //!
@@ -18,6 +20,9 @@
 //! which is from before the fork. During that time both states must accept the message.
 
 use crate::Chain;
+use crate::exits::earliest_exit;
+use crate::follow::Doubt;
+use crate::registry::Registry;
 use consensus::state::StateFork;
 use consensus::{Epoch, ForkName, ForkVersion, Network, Punishable, Spec, ValidatorIndex};
 
@@ -51,15 +56,9 @@ impl Chain {
     pub fn punishable(&self, validator: ValidatorIndex, signed: [SignedWith; 2]) -> Punishable {
         let (now, head) = (self.now(), self.backed_head().slot);
         let [now, head] = [now.max(head), head].map(|slot| slot.epoch(self.preset()));
-        let Some(record) = self.registry().record(validator) else { return Punishable::Unknown };
-        if record.slashed {
-            return Punishable::AlreadySlashed;
-        }
-        if now < record.activation_epoch {
-            return Punishable::NotActive;
-        }
-        if now >= record.withdrawable_epoch {
-            return Punishable::Withdrawable;
+        let standing = self.standing(validator, now);
+        if standing != Punishable::Yes {
+            return standing;
         }
         // A head that has not moved for an epoch does not show which states nodes check with now.
         let states = [now, head.max(now.saturating_sub(1))].map(|epoch| self.state_fork_in(epoch));
@@ -70,6 +69,37 @@ impl Chain {
             Some(Age::NotYet) => Punishable::Unknown,
             Some(Age::Checkable) | None => Punishable::Yes,
         }
+    }
+
+    /// Applies `is_slashable_validator` to the registry at the end of the branch with the most
+    /// backing. It is `Unknown` if it depends on something that blocks do not tell.
+    fn standing(&self, validator: ValidatorIndex, now: Epoch) -> Punishable {
+        let of_state = self.registry().record(validator);
+        let followed = self.follower.known(&self.backed_head().root).filter(|known| !known.has_doubt(&[Doubt::Blocks]));
+        let index = u32::try_from(validator.as_u64()).ok();
+        // A validator without a key in a state has no certain index.
+        let (Some(of_state), Some(followed), Some(index)) = (of_state, followed, index) else { return Punishable::Unknown };
+        let Some(record) = followed.record(self.registry(), index) else { return Punishable::Unknown };
+        if record.slashed {
+            return Punishable::AlreadySlashed;
+        }
+        let same_activation = record.activation_epoch == of_state.activation_epoch;
+        if !(same_activation && record.activation_epoch != Epoch::FAR_FUTURE) && followed.has_doubt(&Doubt::ABOUT_ARRIVALS) {
+            return Punishable::Unknown;
+        }
+        if now < record.activation_epoch {
+            return Punishable::NotActive;
+        }
+        // The earliest end of an exit that began after the state.
+        let preset = self.preset();
+        let begun = self.registry().slot().epoch(preset);
+        let earliest = earliest_exit(begun).saturating_add(preset.min_validator_withdrawability_delay);
+        let is_of_state = of_state.withdrawable_epoch != Epoch::FAR_FUTURE;
+        let may_differ = followed.has_doubt(&Doubt::ABOUT_EXITS) || Registry::is_near_ejection(record.effective_balance, preset);
+        if may_differ && !is_of_state && now >= earliest {
+            return Punishable::Unknown;
+        }
+        if now >= record.withdrawable_epoch { Punishable::Withdrawable } else { Punishable::Yes }
     }
 
     /// Returns the `Fork` of a state in `epoch`. It is the one in the latest state, until the next

@@ -13,7 +13,7 @@ use crate::builders::Builders;
 use crate::pubkeys::{CheckedKey, Progress, PubkeyCache};
 use crate::relations;
 use blst::min_pk::PublicKey;
-use consensus::{BuilderIndex, Epoch, Gwei, PubkeyBytes, Root, Slot, Validator, ValidatorIndex, is_active_validator};
+use consensus::{BuilderIndex, Epoch, Gwei, Preset, PubkeyBytes, Root, Slot, Validator, ValidatorIndex, is_active_validator};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, OnceLock};
 use tracing::warn;
@@ -27,9 +27,9 @@ const MAX_OVERLAY: usize = 262_144;
 const GWEI_PER_ETH: u64 = 1_000_000_000;
 /// `MIN_ACTIVATION_BALANCE` in ETH.
 const ACTIVATION_ETH: u64 = 32;
-/// `EJECTION_BALANCE` in ETH, plus one ETH: an offline validator loses no more in the two days
-/// between two states.
-const NEAR_EJECTION_ETH: u64 = 16 + 1;
+/// How near in Gwei a balance is to `EJECTION_BALANCE` if the validator may be ejected soon: an
+/// offline validator loses no more in the two days between two states.
+const NEAR_EJECTION: u64 = GWEI_PER_ETH;
 /// Number of keys that are passed to the cache at a time. It bounds the memory that is used beside
 /// the registry itself.
 const KEY_BATCH: usize = 131_072;
@@ -90,8 +90,9 @@ pub struct Registry {
     conflicting_keys: u64,
     dropped_versions: u64,
     builders: Builders,
-    /// The validators in the order of their keys. Made when a key is first looked up.
-    by_key: OnceLock<Vec<u32>>,
+    /// The validators in the order of the first bytes of their keys. Made when a key is first looked
+    /// up.
+    by_key: OnceLock<Vec<(u32, u32)>>,
 }
 
 /// The differences between the registry of another state and the current one.
@@ -259,14 +260,18 @@ impl Registry {
     /// Returns the validator with this key. The first call after a state with new validators sorts
     /// all of them.
     pub(crate) fn index_of(&self, key: &PubkeyBytes) -> Option<u32> {
+        // Four bytes are enough: few keys share them, and a whole key would take 52 bytes.
+        let start = |key: &PubkeyBytes| key.0.first_chunk().map_or(0, |bytes| u32::from_be_bytes(*bytes));
         let by_key = self.by_key.get_or_init(|| {
-            let mut order: Vec<(PubkeyBytes, u32)> =
-                (0..self.len()).map(|index| (self.compressed(index), index as u32)).collect();
+            let mut order: Vec<(u32, u32)> =
+                (0..self.len()).map(|index| (start(&self.compressed(index)), index as u32)).collect();
             order.sort_unstable();
-            order.into_iter().map(|(_, index)| index).collect()
+            order
         });
-        let at = by_key.partition_point(|index| self.compressed(*index as usize) < *key);
-        by_key.get(at).copied().filter(|index| self.compressed(*index as usize) == *key)
+        let wanted = start(key);
+        let at = by_key.partition_point(|(begins, _)| *begins < wanted);
+        let same = by_key[at..].iter().take_while(|(begins, _)| *begins == wanted);
+        same.map(|(_, index)| *index).find(|index| self.compressed(*index as usize) == *key)
     }
 
     /// Adds the deposits of a state that wait to be applied.
@@ -282,6 +287,11 @@ impl Registry {
         self.id.0
     }
 
+    /// Whether the effective balance of a validator is so low that the network may eject it soon.
+    pub(crate) fn is_near_ejection(balance: Gwei, preset: &Preset) -> bool {
+        balance.as_u64() <= preset.ejection_balance.saturating_add(NEAR_EJECTION)
+    }
+
     /// Takes the validators of a state. If it is the first or a newer state, it becomes the
     /// registry, and what it changed becomes a version. If it is older, only its differences become
     /// a version.
@@ -290,6 +300,7 @@ impl Registry {
         slot: Slot,
         n_validators: usize,
         validators: impl Iterator<Item = Validator>,
+        preset: &Preset,
         cache: &mut PubkeyCache,
         progress: &mut dyn FnMut(Progress),
     ) -> Result<(), ChainError> {
@@ -322,7 +333,7 @@ impl Registry {
                     None => self.credential_numbers.push(number),
                 }
             }
-            n_pending += usize::from(is_pending(&validator));
+            n_pending += usize::from(is_pending(&validator, preset));
             if let Some(known) = self.records.get_mut(index).filter(|_| index < had) {
                 if (known.activation, known.exit) != (compact.activation, compact.exit) {
                     let theirs = if newer { (known.activation, known.exit) } else { (compact.activation, compact.exit) };
@@ -479,12 +490,12 @@ impl From<&Validator> for Compact {
 }
 
 /// Returns whether a validator may get an activation or exit epoch although no block shows it.
-fn is_pending(validator: &Validator) -> bool {
+fn is_pending(validator: &Validator, preset: &Preset) -> bool {
     let eth = validator.effective_balance.as_u64() / GWEI_PER_ETH;
     if validator.activation_epoch == Epoch::FAR_FUTURE {
         return validator.activation_eligibility_epoch != Epoch::FAR_FUTURE || eth >= ACTIVATION_ETH;
     }
-    validator.exit_epoch == Epoch::FAR_FUTURE && eth <= NEAR_EJECTION_ETH
+    validator.exit_epoch == Epoch::FAR_FUTURE && Registry::is_near_ejection(validator.effective_balance, preset)
 }
 
 fn narrow(epoch: Epoch) -> u32 {

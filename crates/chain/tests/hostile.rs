@@ -165,6 +165,20 @@ fn votes_that_come_before_their_block_count_for_it() {
     assert_eq!(chain.backed_head().root, block.root);
 }
 
+/// The clock is 25 epochs ahead of the state. The blocks since then are checked all the same, so
+/// that a key without a turn cannot make up the past.
+#[test]
+fn blocks_are_checked_while_the_chain_catches_up_from_an_old_state() {
+    let mut chain = chain();
+    chain.tick(Slot::new(25 * 8));
+    let honest = grow(&mut chain, 20);
+    assert!(honest[1..].iter().all(|root| chain.is_in_turn(root)));
+    let due = due(&chain, 21);
+    let out_of_turn = block("made up", 21, honest[20], (due + 1) % LEFT);
+    chain.extend(&out_of_turn);
+    assert!(!chain.is_in_turn(&out_of_turn.root));
+}
+
 #[test]
 fn a_missing_block_that_no_node_has_is_given_up() {
     let mut chain = chain();

@@ -1,12 +1,13 @@
 //! Blocks of every fork from phase0 to Fulu: valid SSZ in which only the few fields are set that a
 //! watcher reads.
 //!
-//! Payloads, deposits and sync committees are empty, and the state root is an arbitrary hash,
-//! because nothing is executed. Randao reveals, signatures, parent links, attestations and
-//! slashings are real.
+//! Payloads and sync committees are empty, and the state root is an arbitrary hash, because nothing
+//! is executed. Randao reveals, signatures, parent links, attestations, slashings and what moves the
+//! registry are real.
 
 use crate::containers::{VotesByBits, attestation, attester_slashing, proposer_slashing, root, signature};
 use crate::keys::infinity_signature;
+use crate::registry::Operation;
 use crate::slasher::{MAX_PROPOSER_SLASHINGS, Operations, max_attester_slashings};
 use crate::ssz::SszValue;
 use consensus::{ForkName, Preset, Root, SignatureBytes, SignedBeaconBlockHeader};
@@ -28,6 +29,8 @@ pub(crate) struct BlockBody {
     pub(crate) graffiti: [u8; 32],
     pub(crate) attestations: Vec<VotesByBits>,
     pub(crate) slashings: Operations,
+    /// What else moves the registry.
+    pub(crate) operations: Vec<Operation>,
 }
 
 impl BlockBody {
@@ -38,12 +41,15 @@ impl BlockBody {
             graffiti: [0; 32],
             attestations: Vec::new(),
             slashings: Operations::default(),
+            operations: Vec::new(),
         }
     }
 
     /// `BeaconBlockBody`. `sync_signature` is the point at infinity in blocks, and zero in the
     /// default body.
     pub(crate) fn to_value(&self, fork: ForkName, preset: &Preset, sync_signature: &SignatureBytes) -> SszValue {
+        let [deposits, exits, deposit_requests, withdrawals, consolidations] = Operation::lists(&self.operations, fork);
+        let list = |items, limit| SszValue::List { items, limit };
         let mut fields = vec![
             signature(&self.randao_reveal),
             SszValue::Container(vec![root(Root::ZERO), SszValue::u64(0), root(Root::ZERO)]),
@@ -65,8 +71,8 @@ impl BlockBody {
                 items: self.attestations.iter().map(|votes| attestation(fork, preset, votes)).collect(),
                 limit: max_attestations(fork),
             },
-            SszValue::empty(MAX_DEPOSITS),
-            SszValue::empty(MAX_VOLUNTARY_EXITS),
+            list(deposits, MAX_DEPOSITS),
+            list(exits, MAX_VOLUNTARY_EXITS),
         ];
         if fork >= ForkName::Altair {
             fields.push(SszValue::Container(vec![SszValue::zeros(preset.sync_committee_size / 8), signature(sync_signature)]));
@@ -82,9 +88,9 @@ impl BlockBody {
         }
         if fork >= ForkName::Electra {
             fields.push(SszValue::Container(vec![
-                SszValue::empty(MAX_DEPOSIT_REQUESTS_PER_PAYLOAD),
-                SszValue::empty(MAX_WITHDRAWAL_REQUESTS_PER_PAYLOAD),
-                SszValue::empty(MAX_CONSOLIDATION_REQUESTS_PER_PAYLOAD),
+                list(deposit_requests, MAX_DEPOSIT_REQUESTS_PER_PAYLOAD),
+                list(withdrawals, MAX_WITHDRAWAL_REQUESTS_PER_PAYLOAD),
+                list(consolidations, MAX_CONSOLIDATION_REQUESTS_PER_PAYLOAD),
             ]));
         }
         SszValue::Container(fields)

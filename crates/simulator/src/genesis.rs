@@ -10,6 +10,7 @@ use crate::block::{BlockBody, empty_payload_header};
 use crate::containers::{checkpoint, header, root};
 use crate::error::SimError;
 use crate::keys::Keyring;
+use crate::registry::MovingRegistry;
 use crate::scenario::Scenario;
 use crate::ssz::SszValue;
 use consensus::{
@@ -65,6 +66,13 @@ pub fn config_yaml(scenario: &Scenario) -> String {
         let _ = writeln!(text, "{name}_FORK_EPOCH: {epoch}");
     }
     text.push_str("MAX_BLOBS_PER_BLOCK: 6\nMAX_BLOBS_PER_BLOCK_ELECTRA: 9\nBLOB_SCHEDULE: []\nATTESTATION_SUBNET_COUNT: 64\n");
+    if scenario.registry.is_some() {
+        // Validators may leave soon, and there is room for consolidations in a small network.
+        text.push_str("SHARD_COMMITTEE_PERIOD: 4\n");
+        text.push_str(
+            "MIN_PER_EPOCH_CHURN_LIMIT_ELECTRA: 128000000000\nMAX_PER_EPOCH_ACTIVATION_EXIT_CHURN_LIMIT: 64000000000\n",
+        );
+    }
     text
 }
 
@@ -112,6 +120,7 @@ impl SimGenesis {
             block_roots: SszValue::zeros(32 * preset.slots_per_historical_root),
             latest_header: first_header,
             lookahead_from: Epoch::new(0),
+            progress: None,
         };
         let state = parts.state();
         let state_root = state.root();
@@ -159,6 +168,17 @@ pub(crate) struct Parts<'a> {
     pub(crate) latest_header: BeaconBlockHeader,
     /// The first of the two epochs whose proposers a Fulu state contains.
     pub(crate) lookahead_from: Epoch,
+    /// What has happened since genesis, if the scenario moves the registry.
+    pub(crate) progress: Option<Progress<'a>>,
+}
+
+/// What a state tells about the time since genesis.
+pub(crate) struct Progress<'a> {
+    pub(crate) registry: &'a MovingRegistry,
+    /// Previous justified, current justified, finalized.
+    pub(crate) checkpoints: [Checkpoint; 3],
+    /// The proposers of the present and the next epoch (Fulu).
+    pub(crate) proposers: Vec<ValidatorIndex>,
 }
 
 impl Parts<'_> {
@@ -167,6 +187,11 @@ impl Parts<'_> {
         let (preset, fork) = (self.preset, self.fork);
         let n = self.n_validators as u64;
         let version = SszValue::bytes(&fork_version(fork));
+        let balances: Vec<u64> = match &self.progress {
+            Some(progress) => progress.registry.validators.iter().map(|one| one.balance).collect(),
+            None => vec![EFFECTIVE_BALANCE; self.n_validators],
+        };
+        let n_deposits = self.progress.as_ref().map_or(n, |progress| progress.registry.eth1_deposit_index());
         let no_root = || root(Root::ZERO);
         let committee = self.sync_committee(n);
         let lookahead = self.proposer_lookahead();
@@ -180,11 +205,11 @@ impl Parts<'_> {
             self.block_roots,
             SszValue::zeros(32 * preset.slots_per_historical_root),
             SszValue::Packed { bytes: Vec::new(), length: 0, limit_chunks: HISTORICAL_ROOTS_LIMIT },
-            SszValue::Container(vec![no_root(), SszValue::u64(n), root(self.randao_mix)]),
+            SszValue::Container(vec![no_root(), SszValue::u64(n_deposits), root(self.randao_mix)]),
             SszValue::empty(preset.epochs_per_eth1_voting_period * preset.slots_per_epoch),
-            SszValue::u64(n),
+            SszValue::u64(n_deposits),
             self.validators,
-            SszValue::u64_list((0..n).map(|_| EFFECTIVE_BALANCE), VALIDATOR_REGISTRY_LIMIT),
+            SszValue::u64_list(balances, VALIDATOR_REGISTRY_LIMIT),
             randao_mixes,
             SszValue::zeros(8 * preset.epochs_per_slashings_vector),
         ];
@@ -195,8 +220,10 @@ impl Parts<'_> {
             let flags = SszValue::byte_list(&vec![0; n as usize], VALIDATOR_REGISTRY_LIMIT);
             fields.extend([flags.clone(), flags]);
         }
-        let never = checkpoint(&Checkpoint::default());
-        fields.extend([SszValue::zeros(1), never.clone(), never.clone(), never]);
+        let bits = self.progress.as_ref().map_or(0, |progress| progress.registry.justification_bits());
+        let checkpoints = self.progress.as_ref().map_or([Checkpoint::default(); 3], |progress| progress.checkpoints);
+        fields.push(SszValue::bytes(&[bits]));
+        fields.extend(checkpoints.iter().map(checkpoint));
         if fork >= ForkName::Altair {
             fields.push(SszValue::u64_list((0..n).map(|_| 0), VALIDATOR_REGISTRY_LIMIT));
             fields.extend([committee.clone(), committee]);
@@ -207,7 +234,9 @@ impl Parts<'_> {
         if fork >= ForkName::Capella {
             fields.extend([SszValue::u64(0), SszValue::u64(0), SszValue::empty(HISTORICAL_ROOTS_LIMIT)]);
         }
-        if fork >= ForkName::Electra {
+        if let Some(progress) = self.progress.as_ref().filter(|_| fork >= ForkName::Electra) {
+            fields.extend(progress.registry.queue_values());
+        } else if fork >= ForkName::Electra {
             // The deposit request index, three balances to consume and two earliest epochs. Then
             // the pending lists follow.
             fields.extend((0..6).map(|_| SszValue::u64(0)));
@@ -243,6 +272,10 @@ impl Parts<'_> {
     /// Fulu's proposers of two epochs, as `initialize_proposer_lookahead` computes them.
     fn proposer_lookahead(&self) -> SszValue {
         let mut bytes = Vec::new();
+        if let Some(progress) = &self.progress {
+            progress.proposers.iter().for_each(|proposer| bytes.extend_from_slice(&proposer.as_u64().to_le_bytes()));
+            return SszValue::Fixed(bytes);
+        }
         let first = self.lookahead_from.start_slot(self.preset);
         for slot in (0..2 * self.preset.slots_per_epoch).map(|nth| first.saturating_add(nth)) {
             let proposer = crate::proposer::proposer(self.fork, self.preset, self.active, self.randao_mix, slot);

@@ -8,6 +8,7 @@
 
 use crate::conditions::TimedCondition;
 use crate::expected::Expected;
+use crate::registry::RegistryRecord;
 use crate::scenario::Scenario;
 use consensus::{AttestationData, BeaconBlockHeader, Epoch, Offence, Root, Slot, ValidatorIndex, sha256};
 use serde::Serialize;
@@ -49,6 +50,10 @@ pub struct GroundTruth {
     pub crimes: Vec<Crime>,
     /// The validators whose slashing is in a block of the first branch, with that block's slot.
     pub slashed: BTreeMap<ValidatorIndex, Slot>,
+    /// The registry of the first branch after the last block of each epoch, by validator, if the
+    /// scenario moves it.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub registry: BTreeMap<Epoch, Vec<RegistryRecord>>,
     /// The conditions that were played.
     pub happened: Vec<Happened>,
     /// The incidents that a watcher must report.

@@ -12,6 +12,9 @@
 //! `k` is below 2^232. Sums over a slot's committees (2^17 members, indices below 2^40) are
 //! therefore below the group's order (about 2^254.9) and need no reduction.
 //!
+//! Sums of different sets of these keys can be equal, which never happens on a real network. A
+//! watcher is more careful there. [`Keyring::spread`] makes keys without that.
+//!
 //! These keys are not secret: they follow from the scenario's seed.
 
 use blst::min_pk::{AggregatePublicKey, AggregateSignature, PublicKey, SecretKey, Signature};
@@ -31,6 +34,9 @@ const STEPS: usize = 512;
 pub struct Keyring {
     /// `k` as little-endian limbs.
     base: [u64; 4],
+    /// Whether the keys are `k + f(i)` with a hash `f` below 2^100, as independent as the keys of a
+    /// real network, and not `k + i`.
+    is_spread: bool,
 }
 
 impl Keyring {
@@ -46,18 +52,32 @@ impl Keyring {
         base[3] &= (1 << 40) - 1;
         // Validator 0 has the key `k` itself, which must not be 0.
         base[0] |= 1;
-        Self { base }
+        Self { base, is_spread: false }
     }
 
     /// The keys 1, 2, 3 and so on, which the executable specification uses for its states and
     /// messages.
     pub fn of_the_specification() -> Self {
-        Self { base: [1, 0, 0, 0] }
+        Self { base: [1, 0, 0, 0], is_spread: false }
+    }
+
+    /// Keys that are not in a series. Sums of different keys are different, as on a real network.
+    /// Public keys and signatures cost a multiplication each.
+    pub fn spread(self) -> Self {
+        Self { is_spread: true, ..self }
     }
 
     /// The secret key of one validator.
     pub fn secret(&self, validator: ValidatorIndex) -> SecretKey {
-        self.sum_of(1, u128::from(validator.as_u64()))
+        self.sum_of(1, self.offset(validator))
+    }
+
+    fn offset(&self, validator: ValidatorIndex) -> u128 {
+        if !self.is_spread {
+            return u128::from(validator.as_u64());
+        }
+        let hash = sha256(&validator.as_u64().to_le_bytes());
+        u128::from_le_bytes(hash[..16].try_into().expect("a hash has 32 bytes")) >> 28
     }
 
     /// One validator's signature over a signing root.
@@ -71,7 +91,7 @@ impl Keyring {
         if validators.is_empty() {
             return infinity_signature();
         }
-        let sum = validators.iter().map(|validator| u128::from(validator.as_u64())).sum();
+        let sum = validators.iter().map(|validator| self.offset(*validator)).sum();
         compress(&self.sum_of(validators.len() as u64, sum).sign(signing_root.as_slice(), DST, &[]))
     }
 
@@ -83,6 +103,9 @@ impl Keyring {
     /// The public keys of validators 0 to `n` - 1. Each costs one addition and a share of an
     /// inversion.
     pub fn public_keys(&self, n: usize) -> Vec<PublicKey> {
+        if self.is_spread {
+            return (0..n as u64).map(|index| self.secret(ValidatorIndex::new(index)).sk_to_pk()).collect();
+        }
         let generator = small_secret(1).sk_to_pk();
         let mut sum = AggregatePublicKey::from_public_key(&self.secret(ValidatorIndex::new(0)).sk_to_pk());
         let mut keys = Vec::with_capacity(n);
@@ -102,6 +125,9 @@ impl Keyring {
     /// Each validator's own signature over one signing root. `validators` must be in ascending
     /// order. The step from one to the next is an addition of a precomputed multiple of `H(m)`.
     pub fn sign_each(&self, validators: &[ValidatorIndex], signing_root: Root) -> Vec<Signature> {
+        if self.is_spread {
+            return validators.iter().map(|one| self.secret(*one).sign(signing_root.as_slice(), DST, &[])).collect();
+        }
         let Some(first) = validators.first() else { return Vec::new() };
         let steps = multiples(&small_secret(1).sign(signing_root.as_slice(), DST, &[]), STEPS);
         let start = self.secret(*first).sign(signing_root.as_slice(), DST, &[]);
@@ -128,7 +154,7 @@ impl Keyring {
 
     /// The sum of the public keys of `validators`.
     pub fn aggregate_pubkey(&self, validators: &[ValidatorIndex]) -> PubkeyBytes {
-        let sum = validators.iter().map(|validator| u128::from(validator.as_u64())).sum();
+        let sum = validators.iter().map(|validator| self.offset(*validator)).sum();
         PubkeyBytes::from(self.sum_of(validators.len().max(1) as u64, sum).sk_to_pk().to_bytes())
     }
 
@@ -252,6 +278,10 @@ mod tests {
             assert_eq!(compress(&signature), keys.sign(*member, root), "{member}");
         }
         assert!(keys.sign_each(&[], root).is_empty());
+        let spread = keys.spread();
+        assert_eq!(compress(&spread.sign_each(&members[3..4], root)[0]), spread.sign(members[3], root));
+        let pubkeys = spread.pubkeys(3);
+        assert!(verifies(&pubkeys, root, &spread.sign_together(&members[..3], root)));
     }
 
     #[test]
@@ -274,7 +304,7 @@ mod tests {
 
     #[test]
     fn sums_over_the_greatest_slot_are_keys() {
-        let keys = Keyring { base: [u64::MAX, u64::MAX, u64::MAX, (1 << 40) - 1] };
+        let keys = Keyring { base: [u64::MAX, u64::MAX, u64::MAX, (1 << 40) - 1], is_spread: false };
         let _ = keys.sum_of(1 << 17, 1 << 60);
     }
 }

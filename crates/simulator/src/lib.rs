@@ -13,6 +13,7 @@
 //! | [`keys`] | a million BLS keys at the cost of additions |
 //! | [`genesis`] | config.yaml and genesis state |
 //! | `world`, `voting`, `proposing`, `noise` | all messages that are sent, slot by slot |
+//! | `registry` | deposits, exits, requests, and the registry that follows from them |
 //! | `slasher` | finds slashable messages and includes them in blocks |
 //! | [`ground_truth`] | what really happened, with all pairs compared |
 //! | `expected` | the incidents that a watcher must report |
@@ -46,6 +47,7 @@ mod pool;
 mod proposer;
 mod proposing;
 pub mod record;
+mod registry;
 pub mod scenario;
 pub mod scenario_file;
 mod seeded_random;
@@ -63,4 +65,5 @@ pub use expected::{Expected, Reported, Seen, TruthComparison};
 pub use ground_truth::{Crime, GroundTruth};
 pub use network::{SecondMachine, SimNetwork, SimProgress};
 pub use record::write_capture;
+pub use registry::{RegistryPlan, RegistryRecord};
 pub use scenario::{Act, Deed, Noise, STAKED_KEYS, Scenario, Who};

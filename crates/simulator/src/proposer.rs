@@ -1,13 +1,26 @@
-//! The proposer of a slot, if every active validator has 32 ETH.
+//! The proposer of a slot.
 
 use consensus::{ForkName, Gwei, Preset, Root, Slot, ValidatorIndex, compute_proposer};
 
 const EFFECTIVE_BALANCE: Gwei = Gwei::new(32_000_000_000);
 
-/// The proposer of a slot, or the first validator if none is active. `mix` is the randao mix at the
+/// The proposer of a slot if every active validator has 32 ETH, or the first validator if none is
+/// active. `mix` is the randao mix at the
 /// end of the epoch before the previous one.
 pub(crate) fn proposer(fork: ForkName, preset: &Preset, active: &[u32], mix: Root, slot: Slot) -> ValidatorIndex {
-    compute_proposer(fork, preset, active, |_| EFFECTIVE_BALANCE, mix, slot).unwrap_or(ValidatorIndex::new(0))
+    drawn(fork, preset, active, |_| EFFECTIVE_BALANCE, mix, slot)
+}
+
+/// Does the same for other effective balances.
+pub(crate) fn drawn(
+    fork: ForkName,
+    preset: &Preset,
+    active: &[u32],
+    effective: impl Fn(ValidatorIndex) -> Gwei,
+    mix: Root,
+    slot: Slot,
+) -> ValidatorIndex {
+    compute_proposer(fork, preset, active, effective, mix, slot).unwrap_or(ValidatorIndex::new(0))
 }
 
 #[cfg(test)]

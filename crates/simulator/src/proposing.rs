@@ -64,6 +64,7 @@ impl World {
         let mut body = self.body(slot, branch, proposer);
         if branch == MAIN && !is_reorged {
             body.slashings = self.slashings_for_block(slot);
+            body.operations = self.operations(slot);
         }
         let block = self.sign_block(slot, proposer, parent, &body);
         out.push(self.block_message(slot, &block, &body, leaves, self.scenario.honest_node(proposer.as_u64())));
@@ -79,6 +80,9 @@ impl World {
             self.head_is_late = leaves >= moment::VOTES;
         }
         self.branches[branch].extend(block.message, body.randao_reveal.as_slice(), &self.preset);
+        if branch == MAIN {
+            self.apply_to_registry(slot, &body);
+        }
     }
 
     fn body(&mut self, slot: Slot, branch: usize, proposer: ValidatorIndex) -> BlockBody {
@@ -113,6 +117,7 @@ impl World {
             graffiti: graffiti(text),
             attestations,
             slashings: Operations::default(),
+            operations: Vec::new(),
         }
     }
 

@@ -58,7 +58,10 @@ pub fn capture_bytes_since(scenario: &Scenario, genesis_time: u64) -> Result<(Ve
 
 fn write<W: Write>(mut world: World, writer: &mut CaptureWriter<W>) -> Result<GroundTruth, WriteError> {
     writer.config(&config_yaml(&world.scenario))?;
-    writer.state(&world.genesis.state_ssz)?;
+    let begin = world.scenario.registry.as_ref().map_or(Slot::new(0), |plan| plan.from.start_slot(&world.preset));
+    if begin == Slot::new(0) {
+        writer.state(&world.genesis.state_ssz)?;
+    }
     let genesis_ns = world.genesis.time * 1_000_000_000;
     for node in 0..world.scenario.n_nodes {
         writer.peer_event(&connected(node, genesis_ns))?;
@@ -77,8 +80,12 @@ fn write<W: Write>(mut world: World, writer: &mut CaptureWriter<W>) -> Result<Gr
     let mut told_slashed = 0;
     for slot in 1..=world.scenario.slots {
         let is_first = slot % world.preset.slots_per_epoch == 0;
+        if begin == Slot::new(slot) {
+            world.enter(Slot::new(slot).epoch(&world.preset));
+            writer.state(&world.state_ssz(Slot::new(slot)))?;
+        }
         // A new state, as a node would serve it, if the registry has changed.
-        if is_first && world.slashed().len() > told_slashed {
+        if is_first && world.registry.is_none() && world.slashed().len() > told_slashed {
             told_slashed = world.slashed().len();
             writer.state(&world.state_ssz(Slot::new(slot)))?;
         }
@@ -86,10 +93,17 @@ fn write<W: Write>(mut world: World, writer: &mut CaptureWriter<W>) -> Result<Gr
             writer.peer_event(&event)?;
         }
         for message in world.play(Slot::new(slot)) {
+            if Slot::new(slot) < begin {
+                continue;
+            }
             let received_at = genesis_ns + message.at_ns;
             writer.gossip(&gossip_entry(&mut packer, &message, received_at)?)?;
             truth.count(message.nature);
             truth.crimes.extend(history.record(&message.claims, received_at));
+        }
+        let is_last = (slot + 1) % world.preset.slots_per_epoch == 0;
+        if let Some(registry) = world.registry.as_ref().filter(|_| is_last && Slot::new(slot) >= begin) {
+            truth.registry.insert(Slot::new(slot).epoch(&world.preset), registry.records());
         }
     }
     truth.slashed = world.slashed();

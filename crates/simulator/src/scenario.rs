@@ -5,9 +5,10 @@
 //! scenario: the [history](crate::ground_truth) records it as messages are sent. So an act that
 //! found no opportunity is not an offence.
 
-use crate::conditions::{Peers, TimedCondition, Wear};
+use crate::conditions::{Condition, Peers, TimedCondition, Wear};
 use crate::error::SimError;
 use crate::expected::Expected;
+use crate::registry::RegistryPlan;
 use crate::seeded_random::SeededRandom;
 use consensus::{Epoch, ForkName, Preset, PresetName, Slot, ValidatorIndex};
 use serde::Deserialize;
@@ -154,6 +155,8 @@ pub struct Scenario {
     /// `(n, epoch)`: the `n` validators with the highest indices become active in `epoch`.
     pub fresh: Option<(u64, Epoch)>,
     pub peers: Peers,
+    /// Deposits, exits and requests in blocks, and a later state to begin with.
+    pub registry: Option<RegistryPlan>,
     /// Number of slots after the second message of an offence until blocks begin to include its
     /// slashing. `None` means never.
     pub slashings_after: Option<u64>,
@@ -191,6 +194,7 @@ impl Scenario {
             wear: Wear::default(),
             fresh: None,
             peers: Peers::default(),
+            registry: None,
             slashings_after: None,
             incidents: Vec::new(),
             may_follow: Vec::new(),
@@ -315,6 +319,16 @@ impl Scenario {
             && n as usize + least > self.n_validators
         {
             return wrong("fresh", n.to_string(), format!("at most {}", self.n_validators - least));
+        }
+        if let Some(plan) = &self.registry {
+            let alone = |one: &TimedCondition| !matches!(one.what, Condition::OtherBranch | Condition::ClockAhead(_));
+            if plan.every == 0 || self.fresh.is_some() || !self.conditions.iter().all(alone) {
+                return wrong(
+                    "registry",
+                    "not possible".to_owned(),
+                    "one branch, no fresh validators, every 1 slot or more".to_owned(),
+                );
+            }
         }
         let named = self.acts.iter().filter_map(|act| match &act.who {
             Who::Validators(validators) => Some(validators),

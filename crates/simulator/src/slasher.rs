@@ -46,6 +46,12 @@ impl Operations {
         let votes = self.attester.iter().flatten().map(|side| Claim::Vote { data: side.data, signers: side.signers.clone() });
         votes.chain(self.proposer.iter().flatten().map(|header| Claim::Proposal(header.message)))
     }
+
+    /// The validators that are slashed, in the order of processing.
+    pub(crate) fn slashed(&self) -> Vec<ValidatorIndex> {
+        let proposers = self.proposer.iter().map(|[first, _]| first.message.proposer_index);
+        proposers.chain(self.attester.iter().flat_map(|[first, _]| first.signers.iter().copied())).collect()
+    }
 }
 
 /// Finds conflicts by comparing all pairs, delays them, and remembers who has been accused.

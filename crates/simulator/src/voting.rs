@@ -99,7 +99,7 @@ impl World {
             let later = slot.saturating_add(distance);
             let epoch = later.epoch(&self.preset);
             let main = &self.branches[MAIN];
-            let active = std::sync::Arc::new(self.scenario.active(epoch));
+            let active = std::sync::Arc::new(self.active(epoch));
             let shuffling = main.shuffling_ahead(epoch, active, &self.preset);
             for committee in (0..shuffling.committees_per_slot()).map(CommitteeIndex::new) {
                 let seated = members(&shuffling, later, committee);

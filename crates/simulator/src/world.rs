@@ -8,12 +8,13 @@
 use crate::branch::Branch;
 use crate::conditions::Condition;
 use crate::error::SimError;
-use crate::genesis::{self, Parts, SimGenesis, Standing, VALIDATOR_REGISTRY_LIMIT, validator};
+use crate::genesis::{self, Parts, Progress, SimGenesis, Standing, VALIDATOR_REGISTRY_LIMIT, validator};
 use crate::ground_truth::{Claim, HISTORY_EPOCHS, MessageHistory};
 use crate::keys::Keyring;
 use crate::message::Sent;
 use crate::planned_acts::PlannedActs;
 use crate::proposer::proposer;
+use crate::registry::MovingRegistry;
 use crate::scenario::Scenario;
 use crate::slasher::{EXIT_QUEUE_EPOCHS, Slasher};
 use crate::ssz::SszValue;
@@ -46,6 +47,12 @@ pub(crate) struct World {
     pub(crate) overheard: Vec<Claim>,
     /// Whether the newest block of the first branch came after the votes of its slot.
     pub(crate) head_is_late: bool,
+    /// The registry of the first branch, if the scenario moves it.
+    pub(crate) registry: Option<MovingRegistry>,
+    /// The proposers of the slots of an epoch, if the scenario moves the registry.
+    pub(crate) proposers: BTreeMap<Epoch, Vec<ValidatorIndex>>,
+    /// Number of keys that have been deposited.
+    pub(crate) n_keys: u64,
 }
 
 /// A vote that was signed and not sent.
@@ -64,7 +71,10 @@ impl World {
     pub(crate) fn new(scenario: Scenario, genesis_time: u64) -> Result<Self, SimError> {
         scenario.check()?;
         let preset = scenario.preset();
-        let keys = Keyring::from_seed(scenario.seed);
+        let mut keys = Keyring::from_seed(scenario.seed);
+        if scenario.registry.is_some() {
+            keys = keys.spread();
+        }
         let genesis = SimGenesis::new(&scenario, &keys, genesis_time);
         let network = genesis::network(&scenario, &genesis)?;
         let active = Arc::new(scenario.active(Epoch::new(0)));
@@ -78,6 +88,12 @@ impl World {
             slasher: scenario.slashings_after.map(|after| Slasher::new(after, history)),
             overheard: Vec::new(),
             head_is_late: false,
+            registry: scenario
+                .registry
+                .as_ref()
+                .map(|_| MovingRegistry::at_genesis(network.preset(), scenario.fork, &genesis.pubkeys)),
+            proposers: BTreeMap::new(),
+            n_keys: scenario.n_validators as u64,
             scenario,
             preset,
             network,
@@ -90,11 +106,7 @@ impl World {
     /// after the other, from slot 1 on.
     pub(crate) fn play(&mut self, slot: Slot) -> Vec<Sent> {
         self.split_or_heal(slot);
-        let epoch = slot.epoch(&self.preset);
-        let active = Arc::new(self.scenario.active(epoch));
-        for branch in &mut self.branches {
-            branch.record(epoch, &active, &self.preset);
-        }
+        self.enter(slot.epoch(&self.preset));
         let mut messages = self.delayed.remove(&slot).unwrap_or_default();
         for branch in 0..self.branches.len() {
             self.propose(slot, branch, &mut messages);
@@ -107,6 +119,20 @@ impl World {
         self.disturb(slot, &mut messages);
         messages.sort_by_key(|message| message.at_ns);
         messages
+    }
+
+    /// Enters an epoch, unless it was entered before.
+    pub(crate) fn enter(&mut self, epoch: Epoch) {
+        let active = Arc::new(self.active(epoch));
+        for branch in &mut self.branches {
+            branch.record(epoch, &active, &self.preset);
+        }
+        self.move_registry(epoch);
+    }
+
+    /// The indices that are active in an epoch on the first branch, in ascending order.
+    pub(crate) fn active(&self, epoch: Epoch) -> Vec<u32> {
+        self.registry.as_ref().map_or_else(|| self.scenario.active(epoch), |registry| registry.active(epoch))
     }
 
     fn tell_slasher(&mut self, slot: Slot, messages: &[Sent]) {
@@ -137,11 +163,15 @@ impl World {
         let exit = Slot::new(scenario.slots).epoch(preset).saturating_add(EXIT_QUEUE_EPOCHS);
         let standing =
             |validator| self.slashed_in(validator).map_or(Standing::Free, |at| Standing::Slashed { exit, at: at.epoch(preset) });
-        let registry = self.genesis.pubkeys.iter().zip(0u64..).map(|(pubkey, index)| {
-            let index = ValidatorIndex::new(index);
-            validator(scenario, index, pubkey, standing(index))
-        });
-        let active = scenario.active(slot.epoch(preset));
+        let registry: Vec<SszValue> = match &self.registry {
+            Some(registry) => registry.validator_values(),
+            None => {
+                let all = self.genesis.pubkeys.iter().zip((0..).map(ValidatorIndex::new));
+                all.map(|(pubkey, index)| validator(scenario, index, pubkey, standing(index))).collect()
+            }
+        };
+        let epoch = slot.epoch(preset);
+        let active = self.active(epoch);
         let parts = Parts {
             fork: self.fork(slot),
             preset,
@@ -149,16 +179,26 @@ impl World {
             time: self.genesis.time,
             slot,
             active: &active,
-            n_validators: self.genesis.pubkeys.len(),
-            validators: SszValue::List { items: registry.collect(), limit: VALIDATOR_REGISTRY_LIMIT },
+            n_validators: registry.len(),
+            validators: SszValue::List { items: registry, limit: VALIDATOR_REGISTRY_LIMIT },
             validators_root: self.genesis.validators_root,
             randao_mix: self.genesis.randao_mix,
             mixes: main.mixes(),
             block_roots: SszValue::Fixed(block_roots),
             latest_header: main.head_header,
             lookahead_from: Epoch::new(0),
+            progress: self.registry.as_ref().map(|registry| self.progress(epoch, registry)),
         };
         parts.state().to_ssz()
+    }
+
+    fn progress<'a>(&'a self, epoch: Epoch, registry: &'a MovingRegistry) -> Progress<'a> {
+        let main = &self.branches[MAIN];
+        let finalized = Epoch::new(registry.finalized);
+        let root =
+            if finalized == Epoch::new(0) { Root::ZERO } else { main.boundary(main.blocks.len() - 1, finalized, &self.preset) };
+        let checkpoints = [main.source(epoch.saturating_sub(1)), main.source(epoch), Checkpoint { epoch: finalized, root }];
+        Progress { registry, checkpoints, proposers: self.proposers.values().flatten().copied().collect() }
     }
 
     /// The slashed validators of the first branch, with the slots in which they were slashed.
@@ -197,6 +237,9 @@ impl World {
 
     pub(crate) fn proposer(&self, slot: Slot, branch: usize) -> ValidatorIndex {
         let epoch = slot.epoch(&self.preset);
+        if let Some(drawn) = self.proposers.get(&epoch) {
+            return drawn[(slot.as_u64() % self.preset.slots_per_epoch) as usize];
+        }
         let mix = self.branches[branch].seed_mix(epoch);
         proposer(self.fork(slot), &self.preset, &self.scenario.active(epoch), mix, slot)
     }

@@ -226,7 +226,9 @@ impl BlockStore {
     /// writes to disk, so an async task must not make it.
     pub fn keep(&self, block: &NewBlock<'_>, now: Slot) -> io::Result<Kept> {
         let result = self.try_to_keep(block, now);
-        if matches!(result, Ok(Kept::TooMany) | Err(_)) {
+        // Too old to be kept. Whoever catches up from an old state needs to know that it holds.
+        let is_old = matches!(result, Ok(Kept::OutOfRange)) && block.slot <= now && block.is_in_turn;
+        if is_old || matches!(result, Ok(Kept::TooMany) | Err(_)) {
             self.index().refused.insert(block.root);
             self.0.kept.send_replace(());
         }
@@ -376,8 +378,8 @@ impl BlockStore {
         self.index().by_root.contains_key(root)
     }
 
-    /// Waits until a block is kept, or has been refused for want of room. Either way its signature
-    /// is proven.
+    /// Waits until a block is kept, has been refused for want of room, or is too old to be kept and
+    /// was built in its proposer's turn. In each case its signature is proven.
     pub async fn until_proven(&self, root: &Root) {
         let mut changes = self.0.kept.subscribe();
         // The sender is dropped with the store only, which this call borrows.
@@ -652,6 +654,24 @@ mod tests {
         assert_eq!(slots(&store.by_root(&[root(9), root(77), root(2)])), [9, 2]);
         assert_eq!(store.keep(&block(20, &ssz(20)), Slot::new(20)).unwrap(), Kept::Known);
         assert_eq!(slots(&store.after(Slot::new(17))), [18, 19, 20]);
+    }
+
+    /// Whoever catches up from an old state is told that a block holds although it is not kept, but
+    /// only if it was built in turn: any key can sign a block of the past.
+    #[test]
+    fn a_proven_block_that_is_too_old_counts_if_it_was_built_in_turn() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = BlockStore::open(dir.path(), LIMITS).unwrap();
+        let now = Slot::new(8 * 100);
+        for (slot, is_in_turn) in [(20, true), (21, false)] {
+            let old = NewBlock { is_in_turn, ..block(slot, &[]) };
+            assert_eq!(store.keep(&old, now).unwrap(), Kept::OutOfRange);
+            assert_eq!(store.is_proven(&root(slot)), is_in_turn);
+            assert!(!store.contains(&root(slot)));
+        }
+        let of_the_future = NewBlock { slot: now.saturating_add(2), ..block(30, &[]) };
+        assert_eq!(store.keep(&of_the_future, now).unwrap(), Kept::OutOfRange);
+        assert!(!store.is_proven(&root(30)));
     }
 
     #[test]

@@ -44,6 +44,18 @@ pub fn version_of_signed_header(chain: &Chain, header: &SignedBeaconBlockHeader)
     })
 }
 
+/// Checks a header and a randao reveal with a key that no state has named yet, with the scheduled
+/// version only.
+pub(crate) fn is_block_of(key: &PublicKey, network: &Network, header: &SignedBeaconBlockHeader, reveal: &SignatureBytes) -> bool {
+    let epoch = header.message.slot.epoch(network.preset());
+    let mut epoch_root = Root::ZERO;
+    epoch_root.0[..8].copy_from_slice(&epoch.as_u64().to_le_bytes());
+    let signed = |root: Root, kind: DomainType, signature: &SignatureBytes| {
+        holds(&[key], signing_root(root, network.domain(kind, epoch)), signature)
+    };
+    signed(header.message.root(), DomainType::BeaconProposer, &header.signature) && signed(epoch_root, DomainType::Randao, reveal)
+}
+
 /// Tries the scheduled version first, then the versions of the earlier forks, newest first.
 fn version(network: &Network, kind: DomainType, epoch: Epoch, holds: impl Fn([u8; 32]) -> bool) -> Option<ForkVersion> {
     let forks = network.spec.forks.iter().rev().filter(|fork| fork.epoch <= epoch);

@@ -406,11 +406,6 @@ fn waiting_is_bounded_and_ends() {
 #[test]
 fn a_vote_waits_for_its_shuffling_and_is_proven_all_the_same() {
     for capture in captures() {
-        // Newcomers are active from epoch 12 on there, and the state that names them is not loaded
-        // here. Blocks tell when they become active, some of them later than the first vote that
-        // needs it. So from then on it depends on the time of the question which committees are
-        // known.
-        let before = Epoch::new(if capture.name == "newcomers_state_after" { 12 } else { u64::MAX });
         let run = |singles: SinglesProof, on_worker: bool, batch_len: usize| {
             let mut chain = capture.chain();
             if on_worker {
@@ -420,9 +415,7 @@ fn a_vote_waits_for_its_shuffling_and_is_proven_all_the_same() {
             let mut proven = BTreeSet::new();
             let mut keep = |verified: Verified| {
                 for vote in &verified.votes {
-                    if vote.get().data.target.epoch < before {
-                        proven.extend(vote.get().indices.iter().map(|index| (vote.get().data_root, *index)));
-                    }
+                    proven.extend(vote.get().indices.iter().map(|index| (vote.get().data_root, *index)));
                 }
             };
             let mut now = Time(0);

@@ -12,8 +12,10 @@
 //!
 //! **False blocks.** Whether a block's signature holds is known after the engine has looked at it.
 //! A block that holds is in the block store then, or the store has refused it for want of room. If
-//! neither is so with the last block of an answer in time, the peer is blamed, and the slots are
-//! asked for again.
+//! neither is so with a block of an answer in time, the peer is blamed, and the slots are asked for
+//! again. Blocks that are too old to be kept have to be built in their proposer's turn as well, by
+//! the committees that follow from the state and from the blocks since then. So a peer can make up a
+//! past only in the turns of keys that it owns.
 
 use crate::clock;
 use crate::engine_thread::Input;
@@ -179,9 +181,12 @@ impl BlockRange {
         for block in blocks {
             let _ = self.queue.send(Input::Message(block.message)).await;
         }
-        // Blocks that are too old to be kept show their worth by their children only.
-        let is_kept = self.store.keeps(end.slot, self.network.slot_at(clock::now().0));
-        let holds = !is_kept || tokio::time::timeout(PROOF_TIME, self.store.until_proven(&end.root)).await.is_ok();
+        let all_proven = async {
+            for root in &roots {
+                self.store.until_proven(root).await;
+            }
+        };
+        let holds = tokio::time::timeout(PROOF_TIME, all_proven).await.is_ok();
         // Several answers with the same block mean that it cannot be kept, for whatever reason.
         let is_accepted = holds || !progress.unproven.insert(end.root);
         let is_last_try = progress.n_gaps >= MAX_GAPS;

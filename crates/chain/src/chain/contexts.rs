@@ -129,10 +129,11 @@ impl Chain {
         }
         let tip = *self.tree.ranked_tips(now, MAX_TIPS).first()?;
         let decision = self.tree.decision(tip, decision_slot(epoch, preset))?;
-        let candidates = duties::candidates(&self.registry, self.follower.known(&decision.root), spec.fork_name_at(epoch), epoch);
+        let followed = self.follower.known(&decision.root);
+        let candidates = duties::candidates(&self.registry, followed, spec.fork_name_at(epoch), epoch);
         let first = epoch.start_slot(preset).as_u64();
         let slots = (first..first.saturating_add(preset.slots_per_epoch)).map(Slot::new);
-        slots.map(|slot| duties::draw(&self.registry, spec, &candidates, decision.mix, slot)).collect()
+        slots.map(|slot| duties::draw(&self.registry, followed, spec, &candidates, decision.mix, slot)).collect()
     }
 
     /// Starts to compute the committees of the next epoch. This waits for the first quarter of the

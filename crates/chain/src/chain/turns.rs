@@ -4,10 +4,12 @@ use super::{Chain, contexts};
 use crate::chain::BlockFacts;
 use crate::follow::FollowContext;
 use crate::tree::{OrphanClaim, ProposerCheck, UncheckedBlock};
+use blst::min_pk::PublicKey;
 use consensus::state::StateView;
-use consensus::{Root, Slot, ValidatorIndex};
+use consensus::{Epoch, Root, Slot, ValidatorIndex};
 
-/// Maximum age in epochs of a block whose proposer is checked. Nothing counts older blocks.
+/// Maximum age in epochs of a block whose proposer is checked. Nothing counts older blocks. While
+/// the chain catches up from an old state, it is the age as of the head.
 const CHECKED_EPOCHS: u64 = 8;
 
 impl Chain {
@@ -20,6 +22,21 @@ impl Chain {
         let (follower, tree) = (&mut self.follower, &self.tree);
         let followed = || follower.before(decision.root, epoch, tree, context);
         self.duties.proposer(&self.registry, &self.network.spec, slot, decision.mix, followed)
+    }
+
+    /// Returns the key with which a block on a known parent may be checked although no state has
+    /// named its proposer yet: a deposit on this branch has added the proposer, and it is active.
+    ///
+    /// The key says who made the block. It does not prove which validator that is, because that
+    /// depends on the order of deposits. So it is only good for going on from the block.
+    pub fn newcomer_key(&mut self, parent: &Root, slot: Slot, proposer: ValidatorIndex) -> Option<PublicKey> {
+        let index = u32::try_from(proposer.as_u64()).ok().filter(|index| *index as usize >= self.registry.len())?;
+        let epoch = slot.epoch(self.preset());
+        let decision = self.tree.decision(*parent, contexts::decision_slot(epoch, self.preset()))?;
+        let followed = self.followed_before(decision.root, epoch)?;
+        let is_active = followed.record(&self.registry, index).is_some_and(|record| record.is_active(epoch));
+        let key = followed.newcomer_key(index).filter(|_| is_active)?;
+        PublicKey::key_validate(key.as_slice()).ok()
     }
 
     /// Returns whether a known block counts as part of the chain: its proposer built it in turn, or
@@ -54,15 +71,15 @@ impl Chain {
     /// Determines for new blocks whether they were built in turn. With `again` it also retries the
     /// blocks for which this could not be determined before.
     pub(super) fn check_turns(&mut self, again: bool) {
+        let newest = self.head().slot.epoch(self.preset());
         for block in self.tree.take_unchecked(again) {
             let UncheckedBlock { root, slot, parent, proposer } = block;
             let (epoch, now) = (slot.epoch(self.preset()), self.now().epoch(self.preset()));
             // The block is so old that nothing counts it any more.
-            if epoch.saturating_add(CHECKED_EPOCHS) < now {
+            if epoch.saturating_add(CHECKED_EPOCHS) < now.min(newest) {
                 continue;
             }
-            let is_active = self.registry.record(proposer).is_some_and(|record| record.is_active(epoch));
-            if !is_active {
+            if !self.may_be_active(proposer, epoch) {
                 self.tree.set_turn(&root, ProposerCheck::Others);
             } else if epoch > now.saturating_add(1) {
                 self.tree.check_later(root);
@@ -77,13 +94,18 @@ impl Chain {
         }
     }
 
+    /// Whether a validator is active by the state, or by what blocks told since then.
+    fn may_be_active(&self, validator: ValidatorIndex, epoch: Epoch) -> bool {
+        let by_state = self.registry.record(validator);
+        by_state.into_iter().chain(self.followed_record(validator)).any(|record| record.is_active(epoch))
+    }
+
     pub(super) fn orphan_claim(&mut self, block: &BlockFacts) -> OrphanClaim {
         if self.tree.slot_of(&block.parent_root).is_some() {
             return OrphanClaim::Active;
         }
         let (epoch, now) = (block.slot.epoch(self.preset()), self.now().epoch(self.preset()));
-        let is_active = self.registry.record(block.proposer_index).is_some_and(|record| record.is_active(epoch));
-        if !is_active {
+        if !self.may_be_active(block.proposer_index, epoch) {
             return OrphanClaim::Inactive;
         }
         let is_near = epoch <= now.saturating_add(1) && now <= epoch.saturating_add(CHECKED_EPOCHS);

@@ -238,6 +238,7 @@ fn a_later_state_settles_it() {
         let mut chain = story.chain_with(with_state.n_blocks);
         chain.follower.moves = Moves::default();
         chain.follower.recent.clear();
+        chain.follower.head = None;
         chain.add_state(with_state.state.as_ref().unwrap(), &mut PubkeyCache::in_memory()).unwrap();
         assert!(chain.stats().registry_differences > 0, "{}", story.name);
     }

@@ -185,6 +185,7 @@ impl<'a> Arsenal<'a> {
             graffiti: self.any_root("hostile graffiti", &[nth]).0,
             attestations: Vec::new(),
             slashings: crate::slasher::Operations::default(),
+            operations: Vec::new(),
         };
         let body_root = body.root(Fulu, &self.load.preset);
         let message = BeaconBlockHeader { parent_root, body_root, ..self.header(slot, by, nth) };

@@ -119,6 +119,7 @@ impl Load {
             graffiti: graffiti("slashwatch load"),
             attestations: self.votes_of_last_slot.take().into_iter().collect(),
             slashings: crate::slasher::Operations::default(),
+            operations: Vec::new(),
         };
         let message = BeaconBlockHeader {
             slot,

@@ -67,6 +67,7 @@ impl Load {
             block_roots: SszValue::Fixed(block_roots),
             latest_header,
             lookahead_from: slot.epoch(preset),
+            progress: None,
         };
         parts.state().to_ssz()
     }

@@ -6,12 +6,17 @@ use super::named::SlashingJob;
 use super::prover::Signers;
 use super::{OutcomeCollector, PendingOutcome, SortedBatch, Verifier, without_key};
 use crate::batch::{BatchResult, ClaimRef, ClaimResult, ClaimSet, SignatureClaim};
+use crate::check;
 use crate::decode::VoteByBits;
 use crate::parking::Job;
 use crate::{FirstSeen, Inclusion, InnerKind, NotProvable, Outcome, ProvenBlock, SourceKind, Time, forward};
 use base::BoundedMap;
 use chain::{BlockFacts, Chain, Extension};
 use consensus::{Epoch, ForkName, Network, Root, SignatureBytes, SignedBeaconBlockHeader, SignedBlock, Slot, ValidatorIndex};
+
+/// Maximum number of blocks of one slot that are checked with the key of a deposit. A check takes
+/// 2 ms.
+const MAX_NEWCOMER_CHECKS: u32 = 8;
 
 /// A block before the equation.
 pub(super) struct BlockJob {
@@ -68,11 +73,18 @@ pub(super) struct SeenBlocks {
     blocks: BoundedMap<Root, ()>,
     /// The first proven block of each slot and proposer. A second one is not forwarded.
     first: BoundedMap<(Slot, ValidatorIndex), Root>,
+    /// Number of blocks by proposers without a key that were checked, by slot of the block.
+    newcomer_checks: BoundedMap<Slot, u32>,
 }
 
 impl SeenBlocks {
     pub(super) fn new(limit: usize) -> Self {
-        Self { proposals: BoundedMap::new(limit), blocks: BoundedMap::new(limit), first: BoundedMap::new(limit) }
+        Self {
+            proposals: BoundedMap::new(limit),
+            blocks: BoundedMap::new(limit),
+            first: BoundedMap::new(limit),
+            newcomer_checks: BoundedMap::new(limit),
+        }
     }
 
     pub(super) fn remember_proposal(&mut self, root: Root, signature: SignatureBytes) {
@@ -152,7 +164,8 @@ impl Verifier {
                     let header = job.block.signed_header.message;
                     let is_first = self.blocks.insert(header.slot, header.proposer_index, job.block.root);
                     self.draft.proven(job.fork);
-                    apply_block(chain, sorted, job, proofs.of(reveal.claim), is_first, now, collector);
+                    let by = ProvenBy::State { is_first };
+                    apply_block(chain, sorted, job, proofs.of(reveal.claim), by, now, collector);
                 }
                 // Another draft may have the same fields and other roots.
                 ClaimResult::Forged if self.draft.may_be_other(job.fork) => {
@@ -160,6 +173,11 @@ impl Verifier {
                     collector.record(job.item, Outcome::SeenNotProvable(NotProvable::OtherDraft));
                 }
                 ClaimResult::Forged => collector.record(job.item, Outcome::BadSignature),
+                ClaimResult::NoKey if self.is_by_newcomer(chain, &job.block) => {
+                    self.blocks.blocks.insert(job.block.root, ());
+                    let reveal = ClaimResult::Proven { alone: true };
+                    apply_block(chain, sorted, job, reveal, ProvenBy::Deposit, now, collector);
+                }
                 ClaimResult::NoKey => {
                     let proposer = job.block.signed_header.message.proposer_index;
                     collector.record(job.item, without_key(chain, proposer, &job.heard));
@@ -167,6 +185,22 @@ impl Verifier {
                 ClaimResult::NoVersion => collector.record(job.item, Outcome::UnknownFork),
             }
         }
+    }
+
+    /// Whether a block was made by a validator that a deposit on its branch has added, and that no
+    /// state has named yet. Nothing is proven about a validator by that.
+    fn is_by_newcomer(&mut self, chain: &mut Chain, block: &SignedBlock) -> bool {
+        let header = &block.signed_header.message;
+        if self.blocks.blocks.contains(&block.root) {
+            return false;
+        }
+        let Some(key) = chain.newcomer_key(&header.parent_root, header.slot, header.proposer_index) else { return false };
+        let n_checks = self.blocks.newcomer_checks.get(&header.slot).copied().unwrap_or(0);
+        if n_checks >= MAX_NEWCOMER_CHECKS {
+            return false;
+        }
+        self.blocks.newcomer_checks.insert(header.slot, n_checks + 1);
+        check::is_block_of(&key, chain.network(), &block.signed_header, &block.randao_reveal)
     }
 
     /// Adds a claim for a header, unless its root was proven before or this very signature was
@@ -224,6 +258,17 @@ fn reveal_claim(network: &Network, job: &BlockJob) -> SignatureClaim {
     SignatureClaim::randao_reveal(network, header.proposer_index, epoch, job.block.randao_reveal, job.heard.clone())
 }
 
+/// How it is known who made a block.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum ProvenBy {
+    /// A state names the proposer's key. `is_first` is whether it is the first block of its
+    /// proposer for the slot.
+    State { is_first: bool },
+    /// Only a deposit in a block names it. The chain goes on, and the message stays one of an
+    /// unknown validator until a state names the key.
+    Deposit,
+}
+
 /// Processes a block whose proposer's signature is proven: extends the chain and passes on what the
 /// block contains.
 fn apply_block(
@@ -231,7 +276,7 @@ fn apply_block(
     sorted: &mut SortedBatch,
     job: BlockJob,
     reveal: ClaimResult,
-    is_first: bool,
+    by: ProvenBy,
     now: Time,
     collector: &mut OutcomeCollector,
 ) {
@@ -276,7 +321,12 @@ fn apply_block(
         let heard = inside(SourceKind::SlashingOp);
         sorted.slashings.push(SlashingJob::proposer(item, heard, Box::new(*slashing), fork, included_in));
     }
-    let forwardable = is_first && randao_proven && forward::block(chain, &header, &block.root, now);
-    collector.record(item, Outcome::Proven { forwardable });
+    let outcome = match by {
+        ProvenBy::State { is_first } => {
+            Outcome::Proven { forwardable: is_first && randao_proven && forward::block(chain, &header, &block.root, now) }
+        }
+        ProvenBy::Deposit => Outcome::UnknownValidator,
+    };
+    collector.record(item, outcome);
     collector.verified.blocks.push(ProvenBlock { block: *block, fork, randao_proven, heard, n_bytes: ssz.len(), ssz });
 }

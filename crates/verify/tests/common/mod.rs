@@ -20,12 +20,20 @@ pub struct Capture {
 
 impl Capture {
     fn read(path: &Path) -> Self {
-        let read = test_support::capture::Capture::read(path);
-        let network = chain_of(&read.spec, &read.state).network().clone();
-        let messages = (0..).zip(&read.gossip).filter_map(|(number, message)| raw_message(&network, message, number)).collect();
         let expected = std::fs::read(path.with_extension("expected.json")).unwrap();
         let expected = serde_json::from_slice(&expected).unwrap();
-        Self { name: read.name, spec: read.spec, state: read.state, messages, expected }
+        Self { expected, ..Self::of(test_support::capture::Capture::read(path)) }
+    }
+
+    /// A capture in memory, with nothing that a replay must find.
+    pub fn of_bytes(name: &str, bytes: &[u8]) -> Self {
+        Self::of(test_support::capture::Capture::parse(name, bytes))
+    }
+
+    fn of(read: test_support::capture::Capture) -> Self {
+        let network = chain_of(&read.spec, &read.state).network().clone();
+        let messages = (0..).zip(&read.gossip).filter_map(|(number, message)| raw_message(&network, message, number)).collect();
+        Self { name: read.name, spec: read.spec, state: read.state, messages, expected: serde_json::Value::Null }
     }
 
     pub fn chain(&self) -> Chain {
