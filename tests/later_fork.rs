@@ -5,7 +5,7 @@ mod common;
 
 use common::slashwatch;
 use consensus::{Epoch, ForkName, MessageFields, Network, PresetName, Slot, Spec};
-use simulator::{Scenario, SimNetwork, write_capture};
+use simulator::{Noise, Scenario, SimNetwork, write_capture};
 use sources::capture::{CaptureFile, CaptureWriter, Entry};
 use sources::limits::{pack, unpack};
 use sources::topic::{Topic, split};
@@ -75,7 +75,8 @@ fn count(told: &str, outcome: &str) -> usize {
 fn messages_of_a_later_fork_are_seen_and_not_provable() {
     let dir = tempfile::tempdir().expect("a fresh directory");
     let path = |name: &str| dir.path().join(name);
-    let scenario = Scenario::every_crime(ForkName::Fulu, PresetName::Minimal, 64);
+    let noise = Noise::default();
+    let scenario = Scenario { noise, ..Scenario::every_crime(ForkName::Fulu, PresetName::Minimal, 64) };
     println!("seed {}", scenario.seed);
     write_capture(&scenario, &path("played.e2s")).expect("the scenario can be played");
     assert_eq!(write_forked(&path("played.e2s"), &path("before.e2s"), false), 0);

@@ -152,6 +152,32 @@ pub enum SpecError {
 }
 
 impl Spec {
+    /// Takes over from the configuration of a node of one's own what this one does not have yet:
+    /// forks and blob steps after its last one, and forks that are not known. A draft fork to which
+    /// the node gives another version is one of another draft, so it is not known either. Returns
+    /// whether anything has changed.
+    pub fn follow_schedule_of(&mut self, node: &Self) -> bool {
+        let before = (self.forks.len(), self.later_forks.len(), self.blob_schedule.len());
+        for fork in &node.forks {
+            let last = self.forks.last().map_or(Epoch::new(0), |last| last.epoch);
+            match self.forks.iter().position(|own| own.name == fork.name) {
+                None if fork.epoch > last => self.forks.push(*fork),
+                Some(place) if fork.name.is_draft() && self.forks[place].version != fork.version => {
+                    self.forks.remove(place);
+                    let (name, epoch, version) = (fork.name.as_str().to_owned(), fork.epoch, Some(fork.version));
+                    self.later_forks.push(LaterFork { name, epoch, version });
+                }
+                None | Some(_) => {}
+            }
+        }
+        let known: Vec<String> = self.later_forks.iter().map(|fork| fork.name.clone()).collect();
+        self.later_forks.extend(node.later_forks.iter().filter(|fork| !known.contains(&fork.name)).cloned());
+        self.later_forks.sort_by_key(|fork| (fork.epoch, fork.version));
+        let last_step = self.blob_schedule.last().map(|step| step.epoch);
+        self.blob_schedule.extend(node.blob_schedule.iter().filter(|step| last_step.is_none_or(|last| last < step.epoch)));
+        before != (self.forks.len(), self.later_forks.len(), self.blob_schedule.len())
+    }
+
     /// Returns the last fork that begins at or before `epoch`. The first fork also covers all
     /// epochs before it.
     pub fn fork_at(&self, epoch: Epoch) -> Fork {

@@ -155,7 +155,7 @@ fn unknown_forks_are_bounded_and_nonsense_is_ignored() {
     let long = "X".repeat(10_000);
     for text in [
         "A_FORK_EPOCH: x\n",
-        "B_FORK_EPOCH: 5\nB_FORK_VERSION: 0x01\n",
+        "B_FORK_EPOCH: 5\nB_FORK_VERSION: 0x0100000000\n",
         "c_FORK_EPOCH: 5\n",
         "_FORK_EPOCH: 5\n",
         "A_FORK_EPOCH: [1]\n",
@@ -163,4 +163,27 @@ fn unknown_forks_are_bounded_and_nonsense_is_ignored() {
         assert_eq!(read(text).later_forks, [], "{text}");
     }
     assert_eq!(read(&format!("{long}_FORK_EPOCH: 5\n")).later_forks, []);
+}
+
+/// A node knows forks that were scheduled after this program, or its configuration, was made.
+#[test]
+fn the_schedule_of_an_own_node_is_followed() {
+    let ours = "FULU_FORK_EPOCH: 3\nBLOB_SCHEDULE:\n  - EPOCH: 4\n    MAX_BLOBS_PER_BLOCK: 15\n";
+    let theirs = "FULU_FORK_EPOCH: 9\nGLOAS_FORK_EPOCH: 5\nHEZE_FORK_EPOCH: 8\nI_FORK_EPOCH: 20\nI_FORK_VERSION: 0x09000000\n\
+                  BLOB_SCHEDULE:\n  - EPOCH: 2\n    MAX_BLOBS_PER_BLOCK: 9\n  - EPOCH: 7\n    MAX_BLOBS_PER_BLOCK: 21\n";
+    let mut spec = read(ours);
+    assert!(!spec.follow_schedule_of(&read(ours)));
+    assert_eq!(spec, read(ours));
+    assert!(spec.follow_schedule_of(&read(theirs)));
+    let wanted = [(ForkName::Phase0, 0), (ForkName::Fulu, 3), (ForkName::Gloas, 5), (ForkName::Heze, 8)];
+    assert_eq!(forks(&spec), wanted, "what both have stays");
+    let steps: Vec<u64> = spec.blob_schedule.iter().map(|step| step.epoch.as_u64()).collect();
+    assert_eq!((steps, spec.later_forks[0].name.as_str()), (vec![4, 7], "i"));
+    assert!(!spec.follow_schedule_of(&read(theirs)), "once");
+    // Another version of Heze is another draft. Of a fork that is final it is a slip of the node.
+    let draft = "FULU_FORK_VERSION: 0x66000000\nFULU_FORK_EPOCH: 3\nHEZE_FORK_EPOCH: 8\nHEZE_FORK_VERSION: 0x88000000\n";
+    assert!(spec.follow_schedule_of(&read(draft)));
+    assert_eq!(spec.fork_at(Epoch::new(4)).version, [6, 0, 0, 0]);
+    assert_eq!((spec.known_fork_at(Epoch::new(7)), spec.known_fork_at(Epoch::new(8))), (Some(ForkName::Gloas), None));
+    assert!(spec.later_fork_from(Epoch::new(0)).unwrap().notice().contains("forks to heze at epoch 8"));
 }

@@ -430,8 +430,7 @@ async fn a_fork_that_is_not_known_is_heard_and_nobody_is_blamed() {
     // Junk is junk under every digest.
     a.control.publish_payload(of(MessageKind::Block), b"no snappy").await.unwrap();
     let info = b.until(&a, |info| info.score < 0.0).await;
-    assert!(info.connected, "{info:?}");
-    assert_eq!(b.refused("bad_snappy"), 1);
+    assert!(info.connected && b.refused("bad_snappy") >= 1, "{info:?}");
 }
 
 /// Peers that follow a fork that is not in our schedule. One alone is on another network, for all

@@ -343,7 +343,15 @@ fn genesis_version(spec: &Spec) -> [u8; 4] {
 async fn from_node(config: &Config, dir: Option<&DataDir>, nodes: &NodeSet) -> Result<FirstState, WatcherError> {
     check_networks(config, dir, nodes, "`nodes.urls`").await?;
     let spec = match spec_of_config(config)? {
-        Some(spec) => spec,
+        Some(mut spec) => {
+            // A node that is away is reported when the state is asked for.
+            if nodes.config_spec().await.is_ok_and(|of_node| spec.follow_schedule_of(&of_node)) {
+                tracing::info!(
+                    "the node has forks or blob steps in its schedule that the configuration lacks; they are followed"
+                );
+            }
+            spec
+        }
         None => nodes.config_spec().await?,
     };
     Ok(FirstState { spec, ssz: state_of(nodes).await?, is_of_last_run: false, node_away: false })
