@@ -15,6 +15,7 @@ pub mod datadir;
 pub mod downtime;
 mod engine_thread;
 mod error;
+mod file_handles;
 mod inputs;
 pub mod listen;
 pub mod network_folder;
