@@ -38,6 +38,7 @@ mod block_requests;
 mod client;
 mod events;
 mod filter;
+mod forwarding;
 mod goodbyes;
 mod identity;
 mod peer_book;

@@ -3,6 +3,7 @@
 use super::admission::RefusedConnection;
 use super::behaviour::{self, HISTORY_HEARTBEATS, NodeBehaviour, NodeBehaviourEvent, newcomers, reserved};
 use super::block_requests::{BlockCommand, BlockExchange, ByWhat};
+use super::forwarding::ForwardBudget;
 use super::peer_book::{BookLimits, PeerBook, Prefix};
 use super::peers::{Pauses, Peer, Peers};
 use super::requests::CUSTODY_GROUP_COUNT;
@@ -97,6 +98,7 @@ pub(super) struct GossipTask {
     digests: Arc<ForkDigests>,
     columns: Vec<u64>,
     tickets: Tickets,
+    forwarding: ForwardBudget,
     /// The topics that this node is subscribed to, with the fork of each.
     topics: HashMap<TopicHash, (Topic, Option<ForkName>)>,
     /// The epoch for which `topics` is right.
@@ -145,6 +147,7 @@ impl GossipTask {
             metadata_seq: config.clock.now().0 / NS_PER_MS,
             blocks: BlockExchange::new(block_commands, digests.clone(), now),
             tickets: Tickets::new(lifetime, MAX_PENDING),
+            forwarding: ForwardBudget::new(now),
             topics: HashMap::new(),
             topics_epoch: None,
             ticks: 0,
@@ -300,7 +303,7 @@ impl GossipTask {
             }
         };
         let (payload, bytes) = (frame.payload.to_vec(), frame.ssz.to_vec());
-        let (ticket, given_up) = self.tickets.issue(id, source, Instant::now());
+        let (ticket, given_up) = self.tickets.issue(id, source, matches!(kind, MessageKind::Attestation { .. }), Instant::now());
         self.metrics.verdicts.with_label_values(&["none", "given_up"]).inc_by(given_up as u64);
         let origin = Origin { source: SourceKind::Gossip, peer: Some(peer), fork };
         let parts = MessageParts { origin, kind, received_at: self.config.clock.now(), bytes, ticket: Some(ticket) };
@@ -318,17 +321,25 @@ impl GossipTask {
     }
 
     fn apply_verdict(&mut self, ticket: Ticket, verdict: Verdict) {
+        let pending = self.tickets.take(ticket);
+        let is_vote = pending.as_ref().is_some_and(|pending| pending.is_vote);
         let (label, acceptance) = match verdict {
-            Verdict::Accept if self.peers_at_odds => ("withheld", MessageAcceptance::Ignore),
+            Verdict::Accept if self.peers_at_odds || (is_vote && !self.may_forward_vote()) => {
+                ("withheld", MessageAcceptance::Ignore)
+            }
             Verdict::Accept => ("accept", MessageAcceptance::Accept),
             Verdict::Ignore => ("ignore", MessageAcceptance::Ignore),
             Verdict::Reject => ("reject", MessageAcceptance::Reject),
         };
-        let in_time = self.tickets.take(ticket).is_some_and(|pending| {
+        let in_time = pending.is_some_and(|pending| {
             let gossip = &mut self.swarm.behaviour_mut().gossip;
             gossip.report_message_validation_result(&pending.message, &pending.peer, acceptance)
         });
         self.metrics.verdicts.with_label_values(&[label, if in_time { "applied" } else { "late" }]).inc();
+    }
+
+    fn may_forward_vote(&mut self) -> bool {
+        self.forwarding.take(self.peers.connected.len(), Instant::now())
     }
 
     fn publish(&mut self, publication: Publication) {
