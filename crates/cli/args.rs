@@ -365,6 +365,10 @@ pub struct BenchPipeline {
     pub surrounders: usize,
     #[arg(long, value_enum, default_value_t = Over::Memory)]
     pub over: Over,
+    /// Peers that dial the watcher and send what a network of nodes would have them send, in place
+    /// of the two publishers; only over libp2p.
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub connections: usize,
     #[arg(long, value_enum, default_value_t = Runs::Both)]
     pub runs: Runs,
     /// Percentage of the single votes that are verified so that they may be forwarded, in real

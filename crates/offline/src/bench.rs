@@ -11,7 +11,7 @@
 mod paced;
 mod process;
 
-pub use paced::{LoadSource, PacedOptions, paced};
+pub use paced::{InboundPeers, LoadSource, PacedOptions, paced};
 pub use process::{cpu_seconds, peak_rss_bytes};
 
 use crate::replay::{Replay, ReplayOptions, ReplayStep};
@@ -49,6 +49,10 @@ pub struct Measured {
     /// Time from the arrival of the last offence's second message until the last finding was on
     /// disk, in milliseconds. It is absent in an unpaced run.
     pub last_found_after_ms: Option<f64>,
+    /// Connected peers at the end of a paced run.
+    pub connections: u64,
+    /// Different messages that came by gossip in a paced run, warm-up included.
+    pub received: u64,
     /// gossipsub scores of the peers, highest first.
     pub scores: Vec<f64>,
 }

@@ -36,6 +36,7 @@ mod expected;
 pub mod genesis;
 pub mod ground_truth;
 pub mod keys;
+mod light_peer;
 pub mod load;
 mod message;
 pub mod network;

@@ -25,6 +25,7 @@
 
 mod aggregates;
 mod capture;
+mod crowd;
 pub mod hostile;
 mod noise;
 mod offences;
@@ -35,6 +36,7 @@ mod state;
 mod tests;
 
 pub use capture::{LoadTruth, OFFENCES_FROM, PlantedCrime, write_load};
+pub use crowd::{CrowdOptions, CrowdReport};
 pub use publish::{PublishOptions, Published, publish_load};
 pub use slot::LoadMessage;
 

@@ -40,6 +40,7 @@ mod client;
 mod events;
 mod filter;
 mod fork_voices;
+mod forwarding;
 mod goodbyes;
 mod identity;
 mod peer_book;

@@ -383,3 +383,54 @@ async fn a_peer_that_answers_wrongly_is_left_alone() {
     };
     tokio::time::timeout(PATIENCE, test).await.unwrap();
 }
+
+/// Somebody names a thousand roots that nobody has, and the caller asks for all of them, as fast as
+/// it can. Two peers are asked for no more than their budget each, and in the end nobody is asked.
+#[tokio::test]
+async fn a_thousand_named_roots_make_us_ask_each_peer_for_no_more_than_its_budget() {
+    /// Blocks that one peer is asked for in ten seconds (`BLOCKS_PER_WINDOW`).
+    const BUDGET: usize = 96;
+    let dir = tempfile::tempdir().unwrap();
+    keep_all(&store(dir.path()));
+    let head = &PLAYED.blocks.last().unwrap().block;
+    let view = StatusView { head_root: head.root, head_slot: head.signed_header.message.slot, ..StatusView::default() };
+    let test = async {
+        let mut serving = Vec::new();
+        for _ in 0..2 {
+            serving.push(node(GossipConfig { blocks: Some(store(dir.path())), ..listening() }, view).await);
+        }
+        let peers = serving.iter().map(|node| node.address.as_ref().unwrap().to_string().parse().unwrap()).collect();
+        let asking = node(GossipConfig { peers, ..GossipConfig::default() }, StatusView::default()).await;
+        let mut views = asking.handle.control.watch_peers();
+        while views.borrow_and_update().iter().filter(|info| info.head_slot.is_some()).count() < 2 {
+            views.changed().await.unwrap();
+        }
+        let roots: Vec<Root> = (0..1000u32).map(|n| Root::from(consensus::sha256(&n.to_le_bytes()))).collect();
+        let blocks = asking.handle.control.blocks();
+        let began = std::time::Instant::now();
+        let (mut n_asked, mut n_refused) = (0, 0);
+        for some in roots.chunks(MAX_ASKED_BLOCKS) {
+            match blocks.by_root(some, &[]).await {
+                Ok((_, found)) => {
+                    assert!(found.is_empty());
+                    n_asked += some.len();
+                }
+                Err(NoAnswer::Later) => n_refused += some.len(),
+                Err(other) => panic!("{other:?}"),
+            }
+        }
+        let seconds = began.elapsed().as_secs();
+        assert!(seconds < 10, "{seconds} s: one window only");
+        println!("1000 roots named: {n_asked} asked of two peers, {n_refused} not asked");
+        assert_eq!((n_asked, n_refused), (2 * BUDGET, 1000 - 2 * BUDGET));
+        assert_eq!(asking.results("empty"), (2 * BUDGET / MAX_ASKED_BLOCKS) as u64);
+        let received = |node: &Node| -> u64 {
+            ["answered", "unavailable", "rate_limited"]
+                .iter()
+                .map(|what| node.metrics.requests.with_label_values(&["blocks_by_root", what]).get())
+                .sum()
+        };
+        assert_eq!(serving.iter().map(received).collect::<Vec<_>>(), [6, 6], "six requests of sixteen roots");
+    };
+    tokio::time::timeout(PATIENCE, test).await.unwrap();
+}

@@ -3,6 +3,7 @@
 use crate::config::{Config, mib};
 use crate::engine_thread::Input;
 use crate::error::WatcherError;
+use crate::file_handles;
 use crate::inputs::Inputs;
 use crate::network_folder;
 use crate::peer_news::of_event;
@@ -80,6 +81,7 @@ fn start_gossip(
         return Ok(None);
     }
     let usage = |error: String| WatcherError::Usage(format!("gossip: {error}"));
+    file_handles::raise_for(section.max_peers);
     let discovery = discovery(config)?;
     let is_private = discovery.as_ref().is_none_or(|discovery| discovery.allow_private);
     let listen = section.listen.iter().map(|text| listen_address(text).map_err(|error| usage(error.to_string())));

@@ -2,9 +2,11 @@
 //! CPU time and memory of each part are measured separately.
 
 use crate::output;
-use offline::bench::{LoadExpectation, LoadSource, Measured, PacedOptions, paced, replayed};
+use offline::bench::{
+    InboundPeers, LoadExpectation, LoadSource, Measured, PacedOptions, cpu_seconds, paced, peak_rss_bytes, replayed,
+};
 use serde::{Deserialize, Serialize};
-use simulator::load::{LoadTruth, PublishOptions, Published, publish_load};
+use simulator::load::{CrowdOptions, LoadTruth, PublishOptions, Published, publish_load};
 use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Stdio};
@@ -23,9 +25,26 @@ pub enum BenchPart {
     Replay { files: Files, data_dir: PathBuf },
     /// Watches in real time. The messages come from these peers, or from the capture if there are
     /// none.
-    Watch { files: Files, data_dir: PathBuf, genesis_time: u64, peers: Option<Vec<String>>, forward_percent: u8 },
+    Watch {
+        files: Files,
+        data_dir: PathBuf,
+        genesis_time: u64,
+        peers: Option<Vec<String>>,
+        crowd: Option<CrowdOptions>,
+        forward_percent: u8,
+    },
     /// Publishes the load. The first line of its output contains the addresses of its nodes.
-    Publish { files: Files, genesis_time: u64, publishers: usize },
+    Publish { files: Files, genesis_time: u64, publishers: usize, crowd: Option<CrowdOptions> },
+}
+
+/// What the publishing process reports at its end.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub struct PublisherReport {
+    #[serde(flatten)]
+    published: Published,
+    /// CPU time of the publishing process, from its start.
+    cpu_seconds: f64,
+    peak_rss_bytes: u64,
 }
 
 /// Files of the load.
@@ -43,28 +62,31 @@ pub fn part(options: &str) -> anyhow::Result<u8> {
             let measured = replayed(&files.capture, &data_dir, &expected(&files.truth)?, SLOT)?;
             output::line(serde_json::to_string(&measured)?)?;
         }
-        BenchPart::Watch { files, data_dir, genesis_time, peers, forward_percent } => {
+        BenchPart::Watch { files, data_dir, genesis_time, peers, crowd, forward_percent } => {
             let source = peers.map_or(LoadSource::Memory, LoadSource::Peers);
+            let inbound = crowd.map(|crowd| InboundPeers { listen: crowd.target, connections: crowd.connections });
             let options = PacedOptions {
                 capture: files.capture,
                 work_dir: files.work_dir,
                 data_dir,
                 genesis_time,
                 source,
+                inbound,
                 forward_percent,
             };
             let measured = paced(&options, &expected(&files.truth)?)?;
             output::line(serde_json::to_string(&measured)?)?;
         }
-        BenchPart::Publish { files, genesis_time, publishers } => {
-            let options = PublishOptions { capture: files.capture, genesis_time, publishers, patience: PATIENCE };
+        BenchPart::Publish { files, genesis_time, publishers, crowd } => {
+            let options = PublishOptions { capture: files.capture, genesis_time, publishers, crowd, patience: PATIENCE };
             let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
             let published = runtime.block_on(publish_load(options, |peers| {
                 // The parent process waits for this line. If the parent is gone, there is no reason
                 // to continue.
                 let _ = output::line(serde_json::json!(peers));
             }))?;
-            output::line(serde_json::to_string(&published)?)?;
+            let report = PublisherReport { published, cpu_seconds: cpu_seconds(), peak_rss_bytes: peak_rss_bytes() };
+            output::line(serde_json::to_string(&report)?)?;
         }
     }
     Ok(0)
@@ -115,7 +137,7 @@ impl ChildProcess {
     }
 
     /// Waits for the result of the publishers.
-    pub fn published(mut self) -> anyhow::Result<Published> {
+    pub fn published(mut self) -> anyhow::Result<PublisherReport> {
         self.line()
     }
 }

@@ -7,15 +7,16 @@
 //! worse of both.
 
 use super::load::{BenchFolder, write, write_keys};
-use super::parts::{BenchPart, ChildProcess, Files};
+use super::parts::{BenchPart, ChildProcess, Files, PublisherReport};
 use super::print_report;
 use crate::args::{BenchPipeline, Over, Runs};
 use crate::exit::{FAILED, UsageError};
 use anyhow::Context as _;
 use offline::bench::{Latency, Measured};
 use serde::Serialize;
-use simulator::load::{LoadPlan, Published};
+use simulator::load::{CrowdOptions, LoadPlan};
 use std::collections::BTreeMap;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 
 /// Number of publishers. Each of them sends everything.
@@ -54,13 +55,16 @@ struct PipelineReport {
     falsely: u64,
     unpaced: Option<Measured>,
     paced: Option<Measured>,
-    published: Option<Published>,
+    published: Option<PublisherReport>,
 }
 
 /// Runs the benchmark. The exit code is 1 if an offence was missed or a finding was false.
 pub fn pipeline(args: &BenchPipeline) -> anyhow::Result<u8> {
     if args.forward_percent > 100 {
         return Err(UsageError("--forward-percent goes from 0 to 100".into()).into());
+    }
+    if args.connections > 0 && (args.over != Over::Libp2p || args.runs == Runs::Unpaced) {
+        return Err(UsageError("--connections needs --over libp2p and a paced run".into()).into());
     }
     let plan = LoadPlan {
         seed: args.seed,
@@ -100,16 +104,20 @@ pub fn pipeline(args: &BenchPipeline) -> anyhow::Result<u8> {
         let genesis_time = base::Time::now().0 / 1_000_000_000 + lead;
         eprintln!("watching {} slots in real time, from {lead} s on", plan.slots);
         let data_dir = data_dir(place.path(), "paced", &keys)?;
+        let crowd = (args.connections > 0)
+            .then(|| free_address().map(|target| CrowdOptions { connections: args.connections, target }))
+            .transpose()
+            .context("no port of 127.0.0.1 is free")?;
         let (publisher, peers) = match args.over {
             Over::Memory => (None, None),
             Over::Libp2p => {
-                let mut publisher =
-                    ChildProcess::start(&BenchPart::Publish { files: files.clone(), genesis_time, publishers: PUBLISHERS })?;
+                let part = BenchPart::Publish { files: files.clone(), genesis_time, publishers: PUBLISHERS, crowd };
+                let mut publisher = ChildProcess::start(&part)?;
                 let peers: Vec<String> = publisher.line()?;
                 (Some(publisher), Some(peers))
             }
         };
-        let part = BenchPart::Watch { files, data_dir, genesis_time, peers, forward_percent: args.forward_percent };
+        let part = BenchPart::Watch { files, data_dir, genesis_time, peers, crowd, forward_percent: args.forward_percent };
         paced = Some(ChildProcess::start(&part)?.measured()?);
         published = publisher.map(ChildProcess::published).transpose()?;
     }
@@ -118,7 +126,7 @@ pub fn pipeline(args: &BenchPipeline) -> anyhow::Result<u8> {
     Ok(if report.missed + report.falsely == 0 { 0 } else { FAILED })
 }
 
-fn report(unpaced: Option<Measured>, paced: Option<Measured>, published: Option<Published>) -> PipelineReport {
+fn report(unpaced: Option<Measured>, paced: Option<Measured>, published: Option<PublisherReport>) -> PipelineReport {
     let runs: Vec<&Measured> = unpaced.iter().chain(&paced).collect();
     let most = |of: fn(&Measured) -> u64| runs.iter().map(|run| of(run)).max().unwrap_or(0);
     let first = runs.first().copied().cloned().unwrap_or_default();
@@ -139,6 +147,11 @@ fn report(unpaced: Option<Measured>, paced: Option<Measured>, published: Option<
         paced,
         published,
     }
+}
+
+/// An address for the watcher to listen on. Both processes must know it before either listens.
+fn free_address() -> std::io::Result<SocketAddr> {
+    TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()
 }
 
 /// Makes a new data directory with a cache of the load's keys, because checking the keys is not

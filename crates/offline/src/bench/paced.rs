@@ -5,6 +5,7 @@ use consensus::{Network, Spec};
 use sources::capture::{CaptureFile, Entry};
 use sources::convert::MessageConverter;
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -29,6 +30,15 @@ pub enum LoadSource {
     Peers(Vec<String>),
 }
 
+/// Peers that dial the watcher.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct InboundPeers {
+    /// Where the watcher listens.
+    pub listen: SocketAddr,
+    /// How many of them it must be able to hold.
+    pub connections: usize,
+}
+
 /// Options of a paced run.
 #[derive(Clone, Debug)]
 pub struct PacedOptions {
@@ -41,6 +51,8 @@ pub struct PacedOptions {
     /// capture.
     pub genesis_time: u64,
     pub source: LoadSource,
+    /// Peers that dial the watcher.
+    pub inbound: Option<InboundPeers>,
     /// Percentage of the single votes that are verified so that they may be forwarded.
     pub forward_percent: u8,
 }
@@ -85,6 +97,8 @@ pub fn paced(options: &PacedOptions, expected: &LoadExpectation) -> Result<Measu
             outcomes: outcomes(&watcher),
             shed: shed_at_door.load(Ordering::Relaxed) + shed(&watcher),
             scores: watcher.peers().iter().map(|peer| peer.score).collect(),
+            connections: watcher.peers().iter().filter(|peer| peer.connected).count() as u64,
+            received: counted(&watcher, "slashwatch_sources_received_messages_total", |_| true),
             ..expected.measured(slot, wall_seconds, cpu)
         };
         measured.scores.sort_by(|a, b| b.total_cmp(a));
@@ -132,6 +146,11 @@ fn prepare(options: &PacedOptions) -> Result<(Config, Spec), WatcherError> {
     match &options.source {
         LoadSource::Memory => config.gossip.enabled = false,
         LoadSource::Peers(peers) => config.gossip.peers = peers.clone(),
+    }
+    if let Some(inbound) = &options.inbound {
+        config.gossip.listen = vec![format!("/ip4/{}/tcp/{}", inbound.listen.ip(), inbound.listen.port())];
+        // A tenth of the places is for newcomers.
+        config.gossip.max_peers = inbound.connections + inbound.connections / 8 + 8;
     }
     Ok((config, spec))
 }
@@ -194,21 +213,18 @@ fn outcomes(watcher: &Watcher) -> BTreeMap<String, u64> {
 
 /// Returns the number of messages for which the sources and the priority queues had no room.
 fn shed(watcher: &Watcher) -> u64 {
-    let mut n = 0;
-    for family in watcher.metrics().registry.gather() {
-        for metric in family.get_metric() {
-            let label = metric.get_label().first().map_or("", |label| label.value());
-            let counts = match family.name() {
-                "slashwatch_shed_messages_total" => label != "known",
-                "slashwatch_sources_shed_events_total" => label == "message",
-                _ => false,
-            };
-            if counts {
-                n += metric.get_counter().get_value() as u64;
-            }
-        }
-    }
-    n
+    counted(watcher, "slashwatch_shed_messages_total", |label| label != "known")
+        + counted(watcher, "slashwatch_sources_shed_events_total", |label| label == "message")
+}
+
+/// Returns the sum of a counter over the wanted values of its first label.
+fn counted(watcher: &Watcher, name: &str, is_wanted: impl Fn(&str) -> bool) -> u64 {
+    let families = watcher.metrics().registry.gather();
+    let metrics = families.iter().filter(|family| family.name() == name).flat_map(|family| family.get_metric());
+    metrics
+        .filter(|metric| is_wanted(metric.get_label().first().map_or("", |label| label.value())))
+        .map(|metric| metric.get_counter().get_value() as u64)
+        .sum()
 }
 
 async fn sleep_until(genesis_time: u64, after: Duration) {

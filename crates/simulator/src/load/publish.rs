@@ -8,7 +8,11 @@
 //! Forged votes and junk come from separate nodes, because watchers ignore peers that send invalid
 //! messages, and honest publishers must not be affected. Messages on topics without subscribers
 //! reach nobody and are counted.
+//!
+//! Instead of the publishers there may be many light peers (`crowd.rs`), which send what a network
+//! of nodes would have them send.
 
+use super::crowd::{Beginning, Crowd, CrowdOptions, CrowdReport};
 use crate::error::SimError;
 use crate::node::{self, Node};
 use base::Time;
@@ -42,6 +46,8 @@ pub struct PublishOptions {
     pub genesis_time: u64,
     /// Number of nodes that each send every honest message.
     pub publishers: usize,
+    /// Light peers that take the place of the publishers.
+    pub crowd: Option<CrowdOptions>,
     /// How long the first message waits until each node has a listener.
     pub patience: Duration,
 }
@@ -49,6 +55,9 @@ pub struct PublishOptions {
 /// The result of publishing.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Published {
+    /// What the light peers did. The other fields are about the other nodes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub crowd: Option<CrowdReport>,
     /// Messages that reached at least one listener, counted for each node.
     pub heard: u64,
     /// Messages that reached nobody: nobody subscribes to their topic, they were known already, or
@@ -93,8 +102,9 @@ pub async fn publish_load(options: PublishOptions, ready: impl FnOnce(&[String])
     let stop = CancellationToken::new();
     let _guard = stop.clone().drop_guard();
     let mut nodes: Vec<Node> = Vec::new();
+    let publishers = if options.crowd.is_some() { 0 } else { options.publishers };
     let n_liars = invalid_senders.values().max().map_or(0, |last| last + 1);
-    for number in 0..options.publishers + n_liars {
+    for number in 0..publishers + n_liars {
         let secret = consensus::sha256(format!("load node {number}").as_bytes());
         let who = (number, secret, format!("slashwatch-load/{number}"));
         nodes.push(Node::start(who, network.clone(), status_seen.clone(), stop.clone()).await?);
@@ -111,12 +121,23 @@ pub async fn publish_load(options: PublishOptions, ready: impl FnOnce(&[String])
         queues.push(queue);
         tasks.push(tokio::spawn(send(node.control.clone(), due)));
     }
+    let (mut begin, mut crowd) = (None, None);
+    if let Some(wanted) = options.crowd {
+        let gathered = Crowd::gather(wanted, &network, options.patience, &stop).await?;
+        let (queue, due) = mpsc::channel(READ_AHEAD);
+        begin = Some(queue);
+        crowd = Some(tokio::spawn(gathered.play(due)));
+    }
+    let senders = Senders { publishers, invalid_senders, queues, begin };
     let shift = (options.genesis_time as i128 - genesis_of_capture as i128) * 1_000_000_000;
-    let reader = move || pass_messages(&options.capture, shift, options.publishers, &invalid_senders, &queues);
+    let reader = move || pass_messages(&options.capture, shift, &senders);
     let reader = std::thread::Builder::new().name("load-reader".to_owned()).spawn(reader).map_err(SimError::Thread)?;
     let mut published = Published::default();
     for task in tasks {
         published += task.await.unwrap_or_default();
+    }
+    if let Some(crowd) = crowd {
+        published.crowd = Some(crowd.await.map_err(|_| SimError::BrokenOff)?);
     }
     reader.join().map_err(|_| SimError::BrokenOff)??;
     drop(status);
@@ -161,14 +182,21 @@ fn survey(path: &Path) -> Result<Survey, SimError> {
     Ok(Survey { network: Network { spec, genesis_time, genesis_validators_root }, invalid_senders })
 }
 
-/// Reads the capture and passes each message to the nodes that are to send it.
-fn pass_messages(
-    path: &Path,
-    shift: i128,
+/// Who sends what.
+struct Senders {
+    /// The first of the nodes. Each sends all honest messages.
     publishers: usize,
-    invalid_senders: &BTreeMap<Vec<u8>, usize>,
-    queues: &[mpsc::Sender<ScheduledMessage>],
-) -> Result<(), SimError> {
+    /// The node of each sender of invalid messages, counted after the publishers.
+    invalid_senders: BTreeMap<Vec<u8>, usize>,
+    /// One of each node.
+    queues: Vec<mpsc::Sender<ScheduledMessage>>,
+    /// That of the light peers.
+    begin: Option<mpsc::Sender<Beginning>>,
+}
+
+/// Reads the capture and passes each message to the nodes that are to send it.
+fn pass_messages(path: &Path, shift: i128, senders: &Senders) -> Result<(), SimError> {
+    let Senders { publishers, invalid_senders, queues, begin } = senders;
     let file = CaptureFile::open(path).map_err(|error| unreadable(path, error))?;
     for entry in file.entries().map_err(|error| unreadable(path, error))? {
         let Entry::Gossip(gossip) = entry.map_err(|error| unreadable(path, error))?.entry else { continue };
@@ -176,11 +204,17 @@ fn pass_messages(
         let Ok(topic) = Topic::parse(&gossip.topic) else { continue };
         let payload: Arc<[u8]> = Arc::from(gossip.payload);
         let at_unix_ns = u64::try_from(i128::from(gossip.received_at.0) + shift).unwrap_or(0);
+        let is_first_copy = gossip.peer == b"publisher-0";
+        if let Some(begin) = begin.as_ref().filter(|_| is_first_copy)
+            && begin.blocking_send(Beginning { at_unix_ns, topic, payload: payload.clone() }).is_err()
+        {
+            return Ok(());
+        }
         let to: Vec<usize> = match invalid_senders.get(&gossip.peer) {
-            Some(node) => vec![publishers + node],
+            Some(node) => vec![*publishers + node],
             // Other publishers' copies are left out, because every publisher sends all messages
             // itself.
-            None if gossip.peer == b"publisher-0" => (0..publishers).collect(),
+            None if is_first_copy => (0..*publishers).collect(),
             None => Vec::new(),
         };
         for node in to {

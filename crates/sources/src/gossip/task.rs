@@ -5,6 +5,7 @@ use super::behaviour::{self, HISTORY_HEARTBEATS, NodeBehaviour, NodeBehaviourEve
 use super::block_requests::{BlockCommand, BlockExchange, ByWhat};
 use super::client::Client;
 use super::fork_voices::{AnnouncedFork, ForkVoices, Voice};
+use super::forwarding::ForwardBudget;
 use super::peer_book::{BookLimits, DialOrder, PeerBook, Prefix};
 use super::peers::{Pauses, Peer, Peers};
 use super::requests::CUSTODY_GROUP_COUNT;
@@ -108,6 +109,7 @@ pub(super) struct GossipTask {
     pub(super) voices: ForkVoices,
     /// The fork of which the log was told.
     announced_fork: Option<AnnouncedFork>,
+    forwarding: ForwardBudget,
     /// The topics that this node is subscribed to, with the fork of each.
     topics: HashMap<TopicHash, (Topic, Option<ForkName>)>,
     /// The epoch for which `topics` is right.
@@ -160,6 +162,7 @@ impl GossipTask {
             tickets: Tickets::new(lifetime, MAX_PENDING),
             voices: ForkVoices::default(),
             announced_fork: None,
+            forwarding: ForwardBudget::new(now),
             topics: HashMap::new(),
             topics_epoch: None,
             ticks: 0,
@@ -325,7 +328,7 @@ impl GossipTask {
             }
         };
         let (payload, bytes) = (frame.payload.to_vec(), frame.ssz.to_vec());
-        let (ticket, given_up) = self.tickets.issue(id, source, Instant::now());
+        let (ticket, given_up) = self.tickets.issue(id, source, matches!(kind, MessageKind::Attestation { .. }), Instant::now());
         self.metrics.verdicts.with_label_values(&["none", "given_up"]).inc_by(given_up as u64);
         let origin = Origin { source: SourceKind::Gossip, peer: Some(peer), fork, subscribed };
         let parts = MessageParts { origin, kind, received_at: self.config.clock.now(), bytes, ticket: Some(ticket) };
@@ -349,17 +352,25 @@ impl GossipTask {
     }
 
     fn apply_verdict(&mut self, ticket: Ticket, verdict: Verdict) {
+        let pending = self.tickets.take(ticket);
+        let is_vote = pending.as_ref().is_some_and(|pending| pending.is_vote);
         let (label, acceptance) = match verdict {
-            Verdict::Accept if self.peers_at_odds => ("withheld", MessageAcceptance::Ignore),
+            Verdict::Accept if self.peers_at_odds || (is_vote && !self.may_forward_vote()) => {
+                ("withheld", MessageAcceptance::Ignore)
+            }
             Verdict::Accept => ("accept", MessageAcceptance::Accept),
             Verdict::Ignore => ("ignore", MessageAcceptance::Ignore),
             Verdict::Reject => ("reject", MessageAcceptance::Reject),
         };
-        let in_time = self.tickets.take(ticket).is_some_and(|pending| {
+        let in_time = pending.is_some_and(|pending| {
             let gossip = &mut self.swarm.behaviour_mut().gossip;
             gossip.report_message_validation_result(&pending.message, &pending.peer, acceptance)
         });
         self.metrics.verdicts.with_label_values(&[label, if in_time { "applied" } else { "late" }]).inc();
+    }
+
+    fn may_forward_vote(&mut self) -> bool {
+        self.forwarding.take(self.peers.connected.len(), Instant::now())
     }
 
     fn publish(&mut self, publication: Publication) {

@@ -30,6 +30,8 @@ pub(super) struct Tickets {
 pub(super) struct Pending {
     pub message: MessageId,
     pub peer: PeerId,
+    /// Whether it is a single vote, of which there are very many.
+    pub is_vote: bool,
     issued: Instant,
 }
 
@@ -39,13 +41,13 @@ impl Tickets {
     }
 
     /// Issues a ticket for a message. Also returns how many older tickets were dropped for it.
-    pub fn issue(&mut self, message: MessageId, peer: PeerId, now: Instant) -> (Ticket, usize) {
+    pub fn issue(&mut self, message: MessageId, peer: PeerId, is_vote: bool, now: Instant) -> (Ticket, usize) {
         let mut given_up = 0;
         while self.pending.len() >= self.max {
             given_up += self.drop_first();
         }
         let ticket = Ticket(self.first.saturating_add(self.pending.len() as u64));
-        self.pending.push_back(Some(Pending { message, peer, issued: now }));
+        self.pending.push_back(Some(Pending { message, peer, is_vote, issued: now }));
         self.n_open += 1;
         (ticket, given_up)
     }
@@ -100,7 +102,7 @@ mod tests {
     #[test]
     fn tickets_are_taken_once_in_any_order() {
         let (mut tickets, peer, now) = (Tickets::new(Duration::from_secs(8), 100), PeerId::random(), Instant::now());
-        let issued: Vec<Ticket> = (0..10).map(|n| tickets.issue(id(n), peer, now).0).collect();
+        let issued: Vec<Ticket> = (0..10).map(|n| tickets.issue(id(n), peer, true, now).0).collect();
         for (n, ticket) in issued.iter().enumerate().rev() {
             assert_eq!(tickets.take(*ticket).unwrap().message, id(n as u64));
             assert!(tickets.take(*ticket).is_none());
@@ -110,21 +112,21 @@ mod tests {
             assert!(tickets.take(Ticket(foreign)).is_none());
         }
         assert!(tickets.pending.is_empty());
-        let (next, _) = tickets.issue(id(99), peer, now);
+        let (next, _) = tickets.issue(id(99), peer, true, now);
         assert!(!issued.contains(&next), "numbers are not used again");
     }
 
     #[test]
     fn old_and_too_many_tickets_are_given_up_and_counted() {
         let (mut tickets, peer, now) = (Tickets::new(Duration::from_secs(8), 4), PeerId::random(), Instant::now());
-        let first = tickets.issue(id(0), peer, now).0;
+        let first = tickets.issue(id(0), peer, true, now).0;
         for n in 1..4 {
-            assert_eq!(tickets.issue(id(n), peer, now + Duration::from_secs(5)).1, 0);
+            assert_eq!(tickets.issue(id(n), peer, true, now + Duration::from_secs(5)).1, 0);
         }
         assert_eq!(tickets.expire(now + Duration::from_secs(9)), 1);
         assert!(tickets.take(first).is_none());
-        assert_eq!(tickets.issue(id(4), peer, now).1, 0);
-        assert_eq!(tickets.issue(id(5), peer, now).1, 1);
+        assert_eq!(tickets.issue(id(4), peer, true, now).1, 0);
+        assert_eq!(tickets.issue(id(5), peer, true, now).1, 1);
         assert_eq!(tickets.n_open(), 4);
         assert_eq!(tickets.expire(now + Duration::from_secs(60)), 4);
         assert_eq!(tickets.n_open(), 0);
