@@ -200,6 +200,7 @@ impl Engine {
         let inclusions = Inclusions::restore(&rows, store.checkpoint(Inclusions::NOTE)?.as_deref());
         let mut open_incidents = OpenIncidents::new(&metrics);
         open_incidents.restore(&earlier.incidents);
+        let named_blocks = NamedBlocks::new(metrics.named_blocks.clone());
         let mut engine = Self {
             chain,
             keys,
@@ -230,7 +231,7 @@ impl Engine {
             coverage,
             open_incidents,
             n_untallied: 0,
-            named_blocks: NamedBlocks::default(),
+            named_blocks,
         };
         engine.record(Vec::new(), HashMap::new(), unreported, Time::from_unix_ns(clock().0))?;
         Ok(engine)
@@ -325,12 +326,16 @@ impl Engine {
     /// Stops the search for a missing block that no node has.
     pub fn give_up_block(&mut self, root: &Root) {
         self.chain.give_up_block(root);
+    }
+
+    /// Stops asking peers for a block that messages name and that nobody has.
+    pub fn give_up_named_block(&mut self, root: &Root) {
         self.named_blocks.give_up(root);
     }
 
     /// The blocks that signed messages name, and that peers are to be asked for.
     pub fn named_blocks(&mut self, now: Time) -> Vec<WantedBlock> {
-        self.named_blocks.wanted(&self.chain, now)
+        self.named_blocks.wanted(&self.chain, &self.verifier, now)
     }
 
     /// Takes one batch through all stages. `now` is the time on the source's clock. For a capture,
@@ -348,7 +353,7 @@ impl Engine {
         self.received_until = self.received_until.max(latest.min(now));
         let verified = self.verifier.process(&mut self.chain, batch, now);
         self.note_reception(&verified, now);
-        self.named_blocks.note(&verified, &self.chain, now);
+        self.named_blocks.note(&verified, &self.chain, &self.verifier, now);
         let epoch = network.slot_at(now.0).epoch(network.preset());
         self.index.set_now(self.chain.now().epoch(network.preset()));
         let observed = self.labels.observe(&verified, &self.chain, epoch);

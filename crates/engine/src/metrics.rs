@@ -5,6 +5,7 @@
 //! `increase()` counts from the first sample that it knows, so a counter that appears with its
 //! first finding would hide that finding.
 
+use crate::named_blocks::NamedBlocks;
 use crate::priority_queues::Dropped;
 use consensus::Root;
 use detect::coverage::{CoverageReport, PunishedCounts};
@@ -39,6 +40,8 @@ pub struct Metrics {
     pub incidents_refused: IntCounterVec,
     /// Voters whose vote was not tallied because their slot already had too many different votes.
     pub untallied: IntCounter,
+    /// Blocks that messages name and that were not here, by what became of them.
+    pub named_blocks: IntCounterVec,
     /// Later states that were compared with the registry that blocks told, by result.
     pub registry_states: IntCounterVec,
     /// Time from the arrival of the second message to the finding on disk, in seconds.
@@ -173,6 +176,13 @@ impl Metrics {
             untallied: counter(
                 "slashwatch_votes_untallied_total",
                 "Voters whose vote was one of too many different ones in its slot to be told apart",
+            ),
+            named_blocks: counters(
+                &registry,
+                "slashwatch_named_blocks_total",
+                "Blocks that messages name and that were not here: asked for, given up, or not asked for",
+                "outcome",
+                NamedBlocks::OUTCOMES,
             ),
             registry_states: counters(
                 &registry,

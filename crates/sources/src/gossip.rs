@@ -118,9 +118,6 @@ pub struct GossipConfig {
     pub address_limit: AddressLimit,
     /// Who goes when the places are taken.
     pub selection: Arc<dyn PeerSelection>,
-    /// While the places are taken, one more node is dialled in this time, so that in the course of a
-    /// day most of the network was connected once.
-    pub rotation: Duration,
     /// How long a newcomer may show what it is worth before `selection` looks at it.
     pub newcomer: Duration,
     /// How long a peer is refused after it was sent away for its score.
@@ -163,8 +160,7 @@ impl Default for GossipConfig {
             peers: Vec::new(),
             max_peers: DEFAULT_MAX_PEERS,
             address_limit: AddressLimit::NONE,
-            selection: Arc::new(KeepUseful::default()),
-            rotation: Duration::from_secs(5),
+            selection: Arc::new(KeepUseful),
             newcomer: Duration::from_secs(10),
             ban: FORGIVEN_AFTER,
             discovery: None,

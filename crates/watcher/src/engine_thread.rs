@@ -53,6 +53,8 @@ pub enum Input {
     NodeHead(Root),
     /// No beacon node has this block, although they were asked several times.
     NoBlock(Root),
+    /// No peer has a block that messages name.
+    NoNamedBlock(Root),
     /// An event about a peer.
     Peer(detect::PeerNews),
     /// New groups and labels of watched keys.
@@ -191,6 +193,7 @@ impl EngineLoop<'_> {
             Input::Routes(routes) => self.engine.set_routes(routes),
             Input::NodeHead(root) => self.engine.note_node_head(root),
             Input::NoBlock(root) => self.engine.give_up_block(&root),
+            Input::NoNamedBlock(root) => self.engine.give_up_named_block(&root),
             Input::Finality { justified, finalized } => self.engine.note_finality(justified, finalized),
             Input::State(ssz) => match self.engine.add_state(&ssz) {
                 Ok(()) => tracing::info!(validators = self.engine.chain().registry().len(), "a newer state is in use"),

@@ -75,6 +75,7 @@ impl Inputs {
             Input::Finality { .. }
             | Input::NodeHead(_)
             | Input::NoBlock(_)
+            | Input::NoNamedBlock(_)
             | Input::Peer(_)
             | Input::Watch(_)
             | Input::Routes(_)

@@ -1,9 +1,10 @@
 //! Asks peers for blocks that signed messages name and that gossip has not brought
 //! (`engine::WantedBlock`): first the peers that sent such messages, then others.
 //!
-//! A peer that holds an answer back delays only the block that it was asked for: two are asked for
-//! at the same time, and each by its own request. How often a peer may be asked at all is decided
-//! where the requests are sent (`sources::gossip::BlockClient`).
+//! Two blocks are asked for at the same time, and only one of them may be named by nothing but votes
+//! that are not proven. How often a peer may be asked, and what a slow or empty answer costs it, is
+//! decided where the requests are sent (`sources::gossip::BlockClient`). Whether a block is genuine,
+//! and what a false one costs its sender, the verifier decides, as with any other message.
 
 use crate::engine_thread::Input;
 use crate::inputs::Inputs;
@@ -26,8 +27,7 @@ const ROUNDS: u32 = 3;
 const NEXT_ROUND: Duration = Duration::from_secs(20);
 /// How long to wait while the peers that could be asked have been asked for much already.
 const LATER: Duration = Duration::from_secs(2);
-/// How long the engine may take to prove a block. If it is still wanted then, its proposer has not
-/// signed it.
+/// How long the engine may take to prove a block. If it is still wanted then, another peer is asked.
 const PROOF_TIME: Duration = Duration::from_secs(10);
 
 /// The task, with what it needs.
@@ -45,11 +45,10 @@ struct Search {
     rounds: u32,
     not_before: Instant,
     is_running: bool,
-    sent_by: Option<PeerId>,
 }
 
 /// The answer to one request.
-type Answered = (Root, Result<(PeerId, Vec<PeerBlock>), NoAnswer>);
+type Answered = (WantedBlock, Result<(PeerId, Vec<PeerBlock>), NoAnswer>);
 
 /// What an answer leads to.
 #[derive(Debug, PartialEq, Eq)]
@@ -62,8 +61,7 @@ enum Next {
 
 impl Search {
     fn new(wanted: &WantedBlock, now: Instant) -> Self {
-        let senders = wanted.senders.iter().filter_map(|sender| PeerId::from_bytes(sender).ok()).collect();
-        Self { senders, asked: Vec::new(), rounds: 0, not_before: now, is_running: false, sent_by: None }
+        Self { senders: senders(wanted), asked: Vec::new(), rounds: 0, not_before: now, is_running: false }
     }
 
     /// The sender to ask next. `None`: all were asked in this round.
@@ -75,15 +73,14 @@ impl Search {
     fn answered(&mut self, answer: &Result<(PeerId, Vec<PeerBlock>), NoAnswer>, sender: Option<PeerId>, now: Instant) -> Next {
         match answer {
             Ok((peer, blocks)) if !blocks.is_empty() => {
-                (self.sent_by, self.not_before) = (Some(*peer), now + PROOF_TIME);
+                self.not_before = now + PROOF_TIME;
                 self.asked.push(*peer);
             }
             Ok((peer, _)) | Err(NoAnswer::Failed(peer)) => self.asked.push(*peer),
+            // A sender that cannot be asked now must not keep others from being asked.
+            Err(NoAnswer::Later | NoAnswer::NoPeer) if sender.is_some() => self.asked.extend(sender),
             Err(NoAnswer::Later) => self.not_before = now + LATER,
-            Err(NoAnswer::NoPeer) => match sender {
-                Some(sender) => self.asked.push(sender),
-                None => return self.end_round(now),
-            },
+            Err(NoAnswer::NoPeer) => return self.end_round(now),
         }
         if self.asked.len() >= self.senders.len() + OTHERS_ASKED { self.end_round(now) } else { Next::Search }
     }
@@ -113,18 +110,24 @@ impl NamedBlocksTask {
                 changed = wanted.changed() => if changed.is_err() { return },
                 _ = again.tick() => {}
                 Some(done) = running.join_next() => {
-                    let Ok((sender, (root, answer))) = done else { continue };
-                    let next = searches.get_mut(&root).map(|search| {
+                    let Ok((sender, (block, answer))) = done else { continue };
+                    let root = block.root;
+                    let mut next = searches.get_mut(&root).map(|search| {
                         search.is_running = false;
                         search.answered(&answer, sender, Instant::now())
                     });
-                    for block in answer.into_iter().flat_map(|(_, blocks)| blocks) {
-                        tracing::debug!(%root, slot = %block.slot, peer = %block.peer, "a block that messages name");
-                        let _ = self.queue.send(Input::Message(block.message)).await;
+                    for found in answer.into_iter().flat_map(|(_, blocks)| blocks) {
+                        tracing::debug!(%root, slot = %found.slot, peer = %found.peer, "a block that messages name");
+                        if block.may_be_of(found.slot) {
+                            let _ = self.queue.send(Input::Message(found.message)).await;
+                        } else {
+                            next = Some(Next::GiveUp);
+                        }
                     }
                     if next == Some(Next::GiveUp) {
-                        tracing::debug!(%root, "nobody has a block that messages name; it is not requested again");
-                        let _ = self.queue.send(Input::NoBlock(root)).await;
+                        tracing::debug!(%root, "nobody has a block that messages name, or it is far too old");
+                        searches.remove(&root);
+                        let _ = self.queue.send(Input::NoNamedBlock(root)).await;
                     }
                 }
             }
@@ -141,42 +144,57 @@ impl NamedBlocksTask {
     ) {
         let now = Instant::now();
         searches.retain(|root, search| search.is_running || wanted.iter().any(|block| block.root == *root));
+        let mut n_unproven = wanted.iter().filter(|block| !block.is_proven && is_running(searches, &block.root)).count();
         for block in wanted {
             let search = searches.entry(block.root).or_insert_with(|| Search::new(block, now));
-            if search.is_running || search.not_before > now || running.len() >= AT_ONCE {
+            search.senders = senders(block);
+            let is_too_much = running.len() >= AT_ONCE || (!block.is_proven && n_unproven > 0);
+            if search.is_running || search.not_before > now || is_too_much {
                 continue;
             }
-            // The root of a block does not depend on its signature, so a block that is still wanted
-            // was not signed by its proposer.
-            if let Some(peer) = search.sent_by.take() {
-                self.peers.blame(peer);
-            }
+            n_unproven += usize::from(!block.is_proven);
             search.is_running = true;
-            let (peers, root, sender, asked) = (self.peers.clone(), block.root, search.next_sender(), search.asked.clone());
+            let (peers, block, sender, asked) = (self.peers.clone(), block.clone(), search.next_sender(), search.asked.clone());
             running.spawn(async move {
                 let answer = match sender {
-                    Some(sender) => peers.by_root_from(sender, root).await,
-                    None => peers.by_root(&[root], &asked).await,
+                    Some(sender) => peers.by_root_from(sender, block.root).await,
+                    None => peers.by_root(&[block.root], &asked).await,
                 };
-                (sender, (root, answer))
+                (sender, (block, answer))
             });
         }
     }
 }
 
+fn is_running(searches: &HashMap<Root, Search>, root: &Root) -> bool {
+    searches.get(root).is_some_and(|search| search.is_running)
+}
+
+fn senders(wanted: &WantedBlock) -> Vec<PeerId> {
+    wanted.senders.iter().filter_map(|sender| PeerId::from_bytes(sender).ok()).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use consensus::Slot;
+
+    fn wanted(senders: &[PeerId]) -> WantedBlock {
+        let senders = senders.iter().map(|peer| peer.to_bytes().into()).collect();
+        WantedBlock { root: Root::repeat_byte(1), slot: Slot::new(1), is_proven: true, senders }
+    }
 
     #[test]
     fn senders_are_asked_first_and_then_a_few_others_three_times() {
         let [first, second]: [PeerId; 2] = std::array::from_fn(|_| PeerId::random());
-        let senders = [first, second].map(|peer| peer.to_bytes().into()).to_vec();
         let mut now = Instant::now();
-        let mut search = Search::new(&WantedBlock { root: Root::repeat_byte(1), senders }, now);
+        let mut search = Search::new(&wanted(&[first, second]), now);
         for round in 1..=ROUNDS {
             assert_eq!(search.next_sender(), Some(first));
-            assert_eq!(search.answered(&Err(NoAnswer::NoPeer), Some(first), now), Next::Search, "it has left");
+            // It has left, or it makes us wait.
+            let none = [NoAnswer::NoPeer, NoAnswer::Later][round as usize % 2];
+            assert_eq!(search.answered(&Err(none), Some(first), now), Next::Search);
+            assert_eq!(search.next_sender(), Some(second), "and that holds nobody up");
             assert_eq!(search.answered(&Ok((second, Vec::new())), search.next_sender(), now), Next::Search);
             assert_eq!(search.next_sender(), None);
             for nth in 1..OTHERS_ASKED {
@@ -192,7 +210,7 @@ mod tests {
     #[test]
     fn a_block_is_not_given_up_because_nobody_is_connected() {
         let now = Instant::now();
-        let mut search = Search::new(&WantedBlock { root: Root::repeat_byte(1), senders: Vec::new() }, now);
+        let mut search = Search::new(&wanted(&[]), now);
         for _ in 0..3 * ROUNDS {
             assert_eq!(search.answered(&Err(NoAnswer::NoPeer), None, now), Next::Search);
         }

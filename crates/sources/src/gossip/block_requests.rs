@@ -21,18 +21,18 @@
 
 use super::Clock;
 use super::peer_book::Prefix;
+use super::peers::public_prefix;
 use super::rpc::{
     self, BlockChunk, BlockQuery, DataProtocol, Protocol, Request, Response, ServedBlocks, ServingBudget, StatusMessage, TooMuch,
     UnderWay, result_code,
 };
 use super::task::GossipTask;
 use crate::convert::peer_block;
-use crate::discovery::{ip_of, is_public};
 use crate::metrics::SourceMetrics;
 use base::{Backoff, BoundedMap};
 use consensus::{ForkDigests, Network, Root, SignedBlock, Slot, block_prefix};
+use libp2p::PeerId;
 use libp2p::request_response::{Event, InboundRequestId, Message, OutboundFailure, OutboundRequestId, ResponseChannel};
-use libp2p::{Multiaddr, PeerId};
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -54,6 +54,10 @@ const WINDOW: Duration = Duration::from_secs(10);
 const MAX_PEERS: usize = 1024;
 /// How long a peer is left alone after its first and its further failures.
 const PAUSES: Backoff = Backoff::new(Duration::from_secs(30), Duration::from_secs(3600));
+/// An answer without a block that takes this long counts as a failure.
+const SLOW: Duration = Duration::from_secs(5);
+/// A peer that gave this many empty answers in a row is not asked because of what it sent.
+const MAX_MISSES: u32 = 8;
 /// How long a peer is left alone that does not know the request.
 const UNSUPPORTED_PAUSE: Duration = Duration::from_secs(3600);
 /// Peers that are asked for a block, one after the other.
@@ -155,6 +159,7 @@ impl AnswerRecord {
 
 struct Outstanding {
     peer: PeerId,
+    since: Instant,
     done: oneshot::Sender<Result<(PeerId, Vec<BlockChunk>), NoAnswer>>,
 }
 
@@ -278,7 +283,9 @@ impl GossipTask {
         }
         let blocks = &self.blocks;
         let is_free = |peer: &PeerId| {
-            blocks.conduct(peer, now).may_be_asked(ask.query.n_blocks(), now)
+            let conduct = blocks.conduct(peer, now);
+            (ask.only.is_none() || conduct.misses < MAX_MISSES)
+                && conduct.may_be_asked(ask.query.n_blocks(), now)
                 && blocks.outstanding.values().all(|other| other.peer != *peer)
         };
         let rank = |peer: &PeerId| {
@@ -298,7 +305,7 @@ impl GossipTask {
             BlockQuery::Roots(_) => (ByWhat::Root, &mut node.blocks_by_root, DataProtocol::BlocksByRootV2),
         };
         let id = behaviour.send_request(&peer, Request::Blocks(protocol, query));
-        self.blocks.outstanding.insert((by, id), Outstanding { peer, done });
+        self.blocks.outstanding.insert((by, id), Outstanding { peer, since: now, done });
     }
 
     pub(super) fn on_blocks(&mut self, by: ByWhat, event: BlockEvent) {
@@ -345,10 +352,12 @@ impl GossipTask {
         answer: Option<Vec<BlockChunk>>,
         pause: Option<Duration>,
     ) {
-        let Some(Outstanding { peer, done }) = self.blocks.outstanding.remove(&id) else { return };
+        let Some(Outstanding { peer, since, done }) = self.blocks.outstanding.remove(&id) else { return };
         self.metrics.block_requests.with_label_values(&[label]).inc();
         let now = Instant::now();
-        if answer.is_none() {
+        // Who takes long to say that it has nothing holds up the search.
+        let is_slow = now.duration_since(since) >= SLOW && answer.as_ref().is_some_and(Vec::is_empty);
+        if answer.is_none() || is_slow {
             self.blocks.change(peer, now, |conduct| {
                 conduct.failed(now);
                 conduct.not_before = pause.map_or(conduct.not_before, |pause| now + pause);
@@ -377,7 +386,7 @@ impl GossipTask {
             return self.has_nothing(peer, protocol, channel);
         };
         let (n_blocks, n_bytes) = (found.blocks.len() as u64, found.n_bytes());
-        let prefix = self.public_prefix(&peer);
+        let prefix = self.peers.connected.get(&peer).and_then(public_prefix);
         match self.blocks.afford(peer, prefix, id.0, (n_blocks, n_bytes), now) {
             Ok(()) => {}
             Err(TooMuch::OfPeer) => return self.refuse(Protocol::Data(protocol), channel),
@@ -397,13 +406,6 @@ impl GossipTask {
         let agent = self.peers.connected.get(&peer).and_then(|peer| peer.agent.as_deref());
         let answer = rpc::to_data_request(protocol, agent);
         self.respond(Protocol::Data(protocol), channel, answer);
-    }
-
-    /// The address prefix of a peer. None if the address is private, because all peers of such a
-    /// network may share it.
-    fn public_prefix(&self, peer: &PeerId) -> Option<Prefix> {
-        let address: Multiaddr = self.peers.connected.get(peer)?.address.parse().ok()?;
-        ip_of(&address).filter(|ip| is_public(*ip)).map(Prefix::of)
     }
 }
 

@@ -21,6 +21,11 @@ use std::time::{Duration, Instant};
 pub(crate) struct Prefix(IpAddr);
 
 impl Prefix {
+    /// The first address of the prefix.
+    pub(crate) fn address(self) -> IpAddr {
+        self.0
+    }
+
     pub(crate) fn of(ip: IpAddr) -> Self {
         match ip.to_canonical() {
             IpAddr::V4(ip) => {
@@ -34,6 +39,9 @@ impl Prefix {
         }
     }
 }
+
+/// How long a node is left alone that had its turn.
+const TURN_PAUSE: Duration = Duration::from_secs(3600);
 
 /// How many nodes the book keeps, and how long it waits for them.
 #[derive(Clone, Copy, Debug)]
@@ -274,6 +282,14 @@ impl PeerBook {
         }
     }
 
+    /// Records that this node has ended the connection to a peer, to give others a turn. That says
+    /// nothing about the peer.
+    pub(crate) fn exchanged(&mut self, peer: &PeerId, now: Instant) {
+        if let Some(entry) = self.entries.get_mut(peer) {
+            (entry.is_connected, entry.next_dial) = (false, now + TURN_PAUSE);
+        }
+    }
+
     /// Records that the last connection to a peer has ended. It has lasted for `lasted`.
     pub(crate) fn disconnected(&mut self, peer: &PeerId, lasted: Duration, now: Instant) {
         if let Some(entry) = self.entries.get_mut(peer) {
@@ -436,6 +452,19 @@ mod tests {
             book.choose(1, now + 24 * HOUR, order, |_| true, |_| true)[0].0
         };
         assert_eq!((first(false), first(true)), (seen.peer, unseen.peer));
+    }
+
+    /// A flood of invented records displaces only nodes that have failed.
+    #[test]
+    fn a_node_that_had_its_turn_has_not_failed() {
+        let (mut book, now) = (book(1, 16), Instant::now());
+        let good = FoundNode { has_answered: true, ..node([8, 1, 8, 8]) };
+        book.learn(good.clone(), now);
+        book.connected(&good.peer);
+        book.exchanged(&good.peer, now);
+        assert_eq!(book.learn(node([8, 2, 8, 8]), now), Learned::Full);
+        assert_eq!(due(&book, now + TURN_PAUSE - Duration::from_secs(1)), []);
+        assert_eq!(due(&book, now + TURN_PAUSE), [good.peer]);
     }
 
     #[test]

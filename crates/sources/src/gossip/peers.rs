@@ -6,10 +6,12 @@ use super::announced::AnnouncedSubnets;
 use super::client::Client;
 use super::events::PeerInfo;
 use super::goodbyes::Goodbyes;
+use super::peer_book::Prefix;
 use super::rpc::{Quotas, StatusMessage, goodbye};
+use crate::discovery::{ip_of, is_public};
 use base::Backoff;
-use libp2p::PeerId;
 use libp2p::swarm::ConnectionId;
+use libp2p::{Multiaddr, PeerId};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -43,6 +45,15 @@ pub(super) struct Peer {
     pub failed_pings: u32,
     /// Set after a goodbye. The connection is closed at this time, if it has not ended before.
     pub closing: Option<Instant>,
+    /// It was sent away to give others a turn, and for nothing that it did.
+    pub is_exchanged: bool,
+}
+
+/// The address prefix of a peer. None if the address is private, because all peers of such a network
+/// may share it.
+pub(super) fn public_prefix(peer: &Peer) -> Option<Prefix> {
+    let address: Multiaddr = peer.address.parse().ok()?;
+    ip_of(&address).filter(|ip| is_public(*ip)).map(Prefix::of)
 }
 
 /// Reasons counted one by one of a configured peer; further ones, which may be made up by it, are
@@ -122,6 +133,7 @@ impl Peers {
                 next_status: now,
                 failed_pings: 0,
                 closing: None,
+                is_exchanged: false,
             },
         );
     }

@@ -7,8 +7,9 @@ use super::client::Client;
 use consensus::Gwei;
 use libp2p::PeerId;
 use std::cmp::Reverse;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
+use std::net::IpAddr;
 use std::time::Duration;
 
 /// Peers on a subnet that are enough: further ones of it are not rare.
@@ -30,6 +31,11 @@ pub struct PeerCandidate {
     /// Bit n: subscribed to attestation subnet n.
     pub attestation_subnets: u64,
     pub client: Client,
+    /// The network of its public address: a /24, or a /48 of IPv6.
+    pub prefix: Option<IpAddr>,
+    /// How many times it has had the time in which a peer shows whether it publishes votes of its
+    /// own. 0 also for peers of which that cannot be seen.
+    pub n_trials: u32,
     /// Effective balances of the validators whose votes come from this peer and no other, in Gwei.
     /// 0 if that is not known.
     pub first_hand: Gwei,
@@ -42,7 +48,7 @@ pub trait PeerSelection: fmt::Debug + Send + Sync {
     fn surplus(&self, candidates: &[PeerCandidate], n_surplus: usize) -> Vec<PeerId>;
 }
 
-/// Keeps peers that bring what no other brings, and lets the rest take turns.
+/// Keeps peers that bring what few others bring, and lets the rest take turns.
 ///
 /// These go, in this order:
 ///
@@ -50,55 +56,45 @@ pub trait PeerSelection: fmt::Debug + Send + Sync {
 /// 2. peers that have sent no status;
 /// 3. peers that bring no stake first-hand, or less than half of the others do;
 /// 4. peers on subnets of which we have enough, so that no subnet loses its last peers;
-/// 5. peers that were connected for [`Self::trial`] and brought no stake: they have shown what they
-///    are worth, and others may have their place;
-/// 6. peers of the client that most of the peers run, because each client publishes in its own way;
-/// 7. of the peers on trial the youngest, so that an attacker that comes with many peers displaces
-///    none of the others; of the rest the oldest;
+/// 5. peers that have had their trial and brought no stake, those with the most trials first;
+/// 6. of these, peers of the prefix and of the client that most of the others have;
+/// 7. of peers on trial the youngest, so that an attacker that comes with many peers displaces none
+///    that is older; of the rest the oldest;
 /// 8. peers with a lower score.
 ///
-/// Half of the candidates at most are kept for their stake, because the others find those who bring
-/// more. A quarter of the candidates is kept for either direction. If peers that dialled us could
-/// displace all that we have chosen, whoever dials most would own all places. If the peers that we
-/// have dialled filled all places, we would lose those to whom being dialled matters (see
+/// Half of the candidates at most are kept for their stake, because those who bring more are found
+/// among the others. A quarter of the candidates is kept for either direction. If peers that dialled
+/// us could displace all that we have chosen, whoever dials most would own all places. If the peers
+/// that we have dialled filled all places, we would lose those to whom being dialled matters (see
 /// `docs/peers.md`).
-#[derive(Clone, Copy, Debug)]
-pub struct KeepUseful {
-    /// How long a peer may show whether it publishes votes of its own. Its validators vote once in
-    /// an epoch, and two votes are needed.
-    pub trial: Duration,
-}
-
-impl Default for KeepUseful {
-    /// A trial of three epochs of mainnet.
-    fn default() -> Self {
-        Self { trial: Duration::from_secs(1200) }
-    }
-}
+///
+/// A peer says itself which client it runs, so that decides only between peers with equally many
+/// trials.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct KeepUseful;
 
 impl KeepUseful {
     /// The part of the candidates that is kept for either direction: one in this number.
     const SHARE: usize = 4;
 
-    /// The least stake for which a peer is kept, so that no more than half of the candidates are.
-    fn least_stake(candidates: &[PeerCandidate]) -> Gwei {
-        let mut stakes: Vec<Gwei> = candidates.iter().map(|candidate| candidate.first_hand).collect();
-        stakes.sort_unstable_by_key(|stake| Reverse(*stake));
-        // As many as half of them have more than this, or as much.
-        let median = stakes.get(candidates.len() / 2).copied().unwrap_or_default();
-        median.saturating_add(1)
+    /// The peers that are kept for their stake.
+    fn kept_for_stake(candidates: &[PeerCandidate]) -> HashSet<PeerId> {
+        let mut bringing: Vec<&PeerCandidate> = candidates.iter().filter(|one| one.first_hand > Gwei::new(0)).collect();
+        bringing.sort_unstable_by_key(|one| Reverse((one.first_hand, one.connected_for, one.peer)));
+        bringing.iter().take(candidates.len() / 2).map(|one| one.peer).collect()
     }
 }
 
 impl PeerSelection for KeepUseful {
     fn surplus(&self, candidates: &[PeerCandidate], n_surplus: usize) -> Vec<PeerId> {
         let mut per_subnet = [0usize; N_SUBNETS];
-        let mut per_client: HashMap<Client, usize> = HashMap::new();
+        let (mut per_client, mut per_prefix) = (HashMap::<Client, usize>::new(), HashMap::<IpAddr, usize>::new());
         for candidate in candidates {
             subnets(candidate).for_each(|subnet| per_subnet[subnet] += 1);
             *per_client.entry(candidate.client).or_default() += 1;
+            candidate.prefix.into_iter().for_each(|prefix| *per_prefix.entry(prefix).or_default() += 1);
         }
-        let least_stake = Self::least_stake(candidates);
+        let kept_for_stake = Self::kept_for_stake(candidates);
         let share = candidates.len() / Self::SHARE;
         let mut kept: Vec<&PeerCandidate> = candidates.iter().collect();
         let mut surplus = Vec::new();
@@ -117,15 +113,17 @@ impl PeerSelection for KeepUseful {
                 0 => usize::MAX,
                 bits => with_at_most.iter().position(|rare| bits & rare != 0).unwrap_or(ENOUGH_PEERS),
             };
-            let age = |candidate: &PeerCandidate| {
-                let is_over = candidate.connected_for >= self.trial && candidate.first_hand == Gwei::new(0);
+            let turn = |candidate: &PeerCandidate| {
+                let n_trials = if candidate.first_hand == Gwei::new(0) { candidate.n_trials } else { 0 };
                 let age = candidate.connected_for.as_nanos() as i128;
-                (is_over, per_client.get(&candidate.client).copied(), if is_over { age } else { -age })
+                let n_of_prefix = candidate.prefix.and_then(|prefix| per_prefix.get(&prefix)).copied().unwrap_or(1);
+                let n_of_client = per_client.get(&candidate.client).copied().unwrap_or(1);
+                if n_trials == 0 { (0, 0, 0, -age) } else { (n_trials, n_of_prefix, n_of_client, age) }
             };
             let first_to_go = kept.iter().enumerate().filter(|(_, candidate)| may_go(candidate)).max_by(|(_, a), (_, b)| {
                 let key = |candidate: &PeerCandidate| {
-                    let brings_little = candidate.first_hand < least_stake;
-                    (candidate.score < 0.0, !candidate.has_status, brings_little, rarity(candidate), age(candidate))
+                    let is_free = !kept_for_stake.contains(&candidate.peer);
+                    (candidate.score < 0.0, !candidate.has_status, is_free, rarity(candidate), turn(candidate))
                 };
                 key(a).cmp(&key(b)).then(b.score.total_cmp(&a.score))
             });
@@ -133,6 +131,7 @@ impl PeerSelection for KeepUseful {
             let gone = kept.swap_remove(nth);
             subnets(gone).for_each(|subnet| per_subnet[subnet] -= 1);
             per_client.entry(gone.client).and_modify(|n| *n -= 1);
+            gone.prefix.into_iter().for_each(|prefix| *per_prefix.entry(prefix).or_default() -= 1);
             surplus.push(gone.peer);
         }
         surplus
@@ -157,6 +156,8 @@ mod tests {
             has_status: true,
             attestation_subnets: 1,
             client: Client::Other,
+            prefix: None,
+            n_trials: 0,
             first_hand: Gwei::new(0),
         }
     }
@@ -170,13 +171,13 @@ mod tests {
         let mut all: Vec<PeerCandidate> = (0..20).map(|nth| candidate(nth % 2 == 0, 1000 - nth)).collect();
         all[19].attestation_subnets = 1 << 63;
         all[18].score = 5.0;
-        assert_eq!(KeepUseful::default().surplus(&all, 2), [all[18].peer, all[17].peer]);
+        assert_eq!(KeepUseful.surplus(&all, 2), [all[18].peer, all[17].peer]);
         all[3].score = -0.1;
         all[4].has_status = false;
         all[5].attestation_subnets = 0;
-        assert_eq!(KeepUseful::default().surplus(&all, 3), [all[3].peer, all[4].peer, all[5].peer]);
-        assert_eq!(KeepUseful::default().surplus(&all, 0), []);
-        assert_eq!(KeepUseful::default().surplus(&[], 9), []);
+        assert_eq!(KeepUseful.surplus(&all, 3), [all[3].peer, all[4].peer, all[5].peer]);
+        assert_eq!(KeepUseful.surplus(&all, 0), []);
+        assert_eq!(KeepUseful.surplus(&[], 9), []);
     }
 
     #[test]
@@ -189,7 +190,7 @@ mod tests {
         for one in &mut all[6..] {
             one.attestation_subnets = 1 << 8;
         }
-        let gone = KeepUseful::default().surplus(&all, 3);
+        let gone = KeepUseful.surplus(&all, 3);
         assert_eq!(gone[..2], [all[5].peer, all[4].peer]);
         assert!(peers(&all[..4]).contains(&gone[2]), "two peers are fewer than four");
     }
@@ -200,7 +201,7 @@ mod tests {
         let ours: Vec<PeerCandidate> = (0..60).map(|nth| candidate(true, 10 + nth)).collect();
         let mut all = ours.clone();
         all.extend((0..160).map(|nth| PeerCandidate { attestation_subnets: u64::MAX, ..candidate(false, 10_000 + nth) }));
-        let gone = KeepUseful::default().surplus(&all, 20);
+        let gone = KeepUseful.surplus(&all, 20);
         assert_eq!(gone.len(), 20);
         let n_ours = gone.iter().filter(|peer| peers(&ours).contains(peer)).count();
         assert!(n_ours <= 5, "{n_ours}: a quarter of 220 is 55");
@@ -211,11 +212,11 @@ mod tests {
         let inbound: Vec<PeerCandidate> = (0..10).map(|nth| candidate(false, nth)).collect();
         let mut all = inbound.clone();
         all.extend((0..30).map(|nth| candidate(true, 1000 + nth)));
-        let gone = KeepUseful::default().surplus(&all, 40);
+        let gone = KeepUseful.surplus(&all, 40);
         assert_eq!(gone.len(), 20, "ten of either direction stay");
         assert!(gone.iter().all(|peer| !peers(&inbound).contains(peer)));
         all[0].score = -1.0;
-        assert!(KeepUseful::default().surplus(&all, 1) == [all[0].peer], "the share protects no offender");
+        assert!(KeepUseful.surplus(&all, 1) == [all[0].peer], "the share protects no offender");
     }
 
     fn with_stake(stake: u64, connected_for: u64) -> PeerCandidate {
@@ -226,7 +227,7 @@ mod tests {
     fn who_brings_stake_that_no_other_brings_stays_however_young_it_is() {
         let mut all: Vec<PeerCandidate> = (0..30).map(|nth| candidate(nth % 2 == 0, 1_000 + nth)).collect();
         all.extend((0..10).map(|nth| with_stake(32, nth)));
-        let gone = KeepUseful::default().surplus(&all, 20);
+        let gone = KeepUseful.surplus(&all, 20);
         assert_eq!(gone.len(), 20);
         assert!(gone.iter().all(|peer| peers(&all[..30]).contains(peer)));
     }
@@ -235,31 +236,52 @@ mod tests {
     #[test]
     fn half_of_the_places_change_hands_even_if_everybody_brings_stake() {
         let all: Vec<PeerCandidate> = (0..40).map(|nth| with_stake(1_000 + nth, 5_000 + nth)).collect();
-        let gone = KeepUseful::default().surplus(&all, 20);
-        assert!(gone.iter().all(|peer| peers(&all[..21]).contains(peer)), "of the lower half");
+        let gone = KeepUseful.surplus(&all, 20);
+        assert!(gone.iter().all(|peer| peers(&all[..20]).contains(peer)), "the lower half");
         let equal: Vec<PeerCandidate> = (0..40).map(|nth| with_stake(32, 5_000 + nth)).collect();
-        assert_eq!(KeepUseful::default().surplus(&equal, 20).len(), 20, "equal stake protects nobody from the other");
+        let gone = KeepUseful.surplus(&equal, 20);
+        assert!(gone.iter().all(|peer| peers(&equal[..20]).contains(peer)), "of equal ones the older half stays");
     }
 
     #[test]
     fn after_its_trial_who_brings_nothing_gives_way_to_those_who_are_on_trial() {
-        let selection = KeepUseful::default();
-        let over = selection.trial.as_secs();
-        let mut all: Vec<PeerCandidate> = (0..10).map(|nth| candidate(nth % 2 == 0, over + 10 * nth)).collect();
-        all.extend((0..30).map(|nth| candidate(nth % 2 == 0, over - 1 - nth)));
-        let gone = selection.surplus(&all, 11);
+        let tried = |nth: u64| PeerCandidate { n_trials: 1, ..candidate(nth % 2 == 0, 5_000 + 10 * nth) };
+        let mut all: Vec<PeerCandidate> = (0..10).map(tried).collect();
+        all.extend((0..30).map(|nth| candidate(nth % 2 == 0, 4_000 - nth)));
+        let gone = KeepUseful.surplus(&all, 11);
         let oldest_first: Vec<PeerId> = peers(&all[..10]).into_iter().rev().collect();
         assert_eq!(gone[..10], oldest_first);
         assert_eq!(gone[10], all[39].peer, "then the youngest");
     }
 
     #[test]
-    fn of_many_peers_of_one_client_some_go_before_the_few_of_another() {
-        let over = KeepUseful::default().trial.as_secs();
-        let of = |client, nth| PeerCandidate { client, ..candidate(nth % 2 == 0, over + nth) };
-        let mut all: Vec<PeerCandidate> = (0..30).map(|nth| of(Client::Lighthouse, nth)).collect();
-        all.extend((0..4).map(|nth| of(Client::Nimbus, 1_000 + nth)));
-        let gone = KeepUseful::default().surplus(&all, 10);
-        assert!(gone.iter().all(|peer| peers(&all[..30]).contains(peer)), "though those are older");
+    fn of_equally_many_trials_the_common_client_and_the_crowded_prefix_go_first() {
+        let of = |client, prefix: u8, nth: u64| PeerCandidate {
+            client,
+            prefix: Some(IpAddr::from([9, 9, prefix, 0])),
+            n_trials: 1,
+            ..candidate(nth % 2 == 0, 5_000 + nth)
+        };
+        let mut all: Vec<PeerCandidate> = (0..30).map(|nth| of(Client::Lighthouse, nth as u8, nth)).collect();
+        all.extend((0..4).map(|nth| of(Client::Nimbus, 100 + nth as u8, 1_000 + nth)));
+        all.extend((0..4).map(|nth| of(Client::Nimbus, 200, nth)));
+        let gone = KeepUseful.surplus(&all, 10);
+        let n_crowded = gone[..3].iter().filter(|peer| peers(&all[34..]).contains(peer)).count();
+        assert_eq!(n_crowded, 3, "one of the prefix may stay");
+        assert!(gone[3..].iter().all(|peer| peers(&all[..30]).contains(peer)), "though those of the rare client are older");
+        // A rare client is worth no more than a trial.
+        let mut all: Vec<PeerCandidate> = (0..30).map(|nth| of(Client::Lighthouse, nth as u8, nth)).collect();
+        all.extend((0..4).map(|nth| PeerCandidate { n_trials: 2, ..of(Client::Nimbus, 100 + nth as u8, nth) }));
+        assert!(KeepUseful.surplus(&all, 4).iter().all(|peer| peers(&all[30..]).contains(peer)));
+    }
+
+    /// Many peers come that claim a client which few others run.
+    #[test]
+    fn a_claimed_client_displaces_nobody_who_is_older() {
+        let mut all: Vec<PeerCandidate> =
+            (0..30).map(|nth| PeerCandidate { client: Client::Lighthouse, ..candidate(nth % 2 == 0, 900 + nth) }).collect();
+        all.extend((0..20).map(|nth| PeerCandidate { client: Client::Nimbus, ..candidate(nth % 2 == 0, nth) }));
+        let gone = KeepUseful.surplus(&all, 20);
+        assert!(gone.iter().all(|peer| peers(&all[30..]).contains(peer)));
     }
 }

@@ -7,7 +7,7 @@ use super::client::Client;
 use super::fork_voices::{AnnouncedFork, ForkVoices, Voice};
 use super::forwarding::ForwardBudget;
 use super::peer_book::{BookLimits, DialOrder, PeerBook, Prefix};
-use super::peers::{Pauses, Peer, Peers};
+use super::peers::{Pauses, Peer, Peers, public_prefix};
 use super::requests::CUSTODY_GROUP_COUNT;
 use super::rpc::goodbye;
 use super::scoring::{self, GRAYLIST};
@@ -46,6 +46,13 @@ use verify::{MessageParts, Origin, RawMessage, SourceKind, Ticket, Time, Verdict
 const NS_PER_MS: u64 = 1_000_000;
 /// Interval at which due work is checked.
 const TICK: Duration = Duration::from_millis(250);
+/// Epochs in which a peer shows whether it publishes votes of its own. The stake that is heard
+/// first-hand is measured over as many (`detect::coverage`).
+const TRIAL_EPOCHS: u64 = 8;
+/// A peer on more attestation subnets than this shows too little of what it publishes.
+const MOST_SUBNETS: u32 = 32;
+/// The shortest time between two nodes that are dialled although the places are taken.
+const FASTEST_TURN: Duration = Duration::from_secs(5);
 /// Ticks between two updates of the list of peers.
 const TICKS_PER_LOOK: u32 = 4;
 /// Ticks of a period of [`AnnouncedSubnets`](super::announced::AnnouncedSubnets): 12 s. Clients keep
@@ -408,7 +415,10 @@ impl GossipTask {
         debug!(%peer, %reason, "peer disconnected");
         let now = Instant::now();
         if let Some(known) = self.peers.connected.get(&peer) {
-            self.book.disconnected(&peer, now.duration_since(known.connected_at), now);
+            match known.is_exchanged {
+                true => self.book.exchanged(&peer, now),
+                false => self.book.disconnected(&peer, now.duration_since(known.connected_at), now),
+            }
         }
         self.peers.disconnected(&peer, &reason, now);
         self.metrics.connected_peers.dec();
@@ -571,7 +581,9 @@ impl GossipTask {
         let n_dialling = self.book.n_dialling();
         let mut n = n_missing.saturating_sub(n_dialling).min(MAX_DIALS.saturating_sub(n_dialling));
         let has_room = others().count() < max_peers && n_dialling < MAX_DIALS;
-        let takes_turns = n_missing == 0 && has_room && now.duration_since(self.rotated_at) >= self.config.rotation;
+        // No faster than the peers whose trial is over make room. Then the newcomers stay for theirs.
+        let every = (self.trial() / (max_peers as u32 / 2).max(1)).max(FASTEST_TURN);
+        let takes_turns = n_missing == 0 && has_room && now.duration_since(self.rotated_at) >= every;
         if takes_turns {
             (n, self.rotated_at) = (1, now);
         }
@@ -722,14 +734,32 @@ impl GossipTask {
                 has_status: peer.status.is_some(),
                 attestation_subnets: subnets.get(&id).copied().unwrap_or(0),
                 client: Client::of_agent(peer.agent.as_deref()),
+                prefix: public_prefix(peer).map(Prefix::address),
+                n_trials: self.n_trials(peer, subnets.get(&id).copied().unwrap_or(0), !first_hand.is_empty(), now),
                 first_hand: first_hand.get(&peer.bytes).copied().unwrap_or_default(),
             })
             .collect();
         let mut surplus = self.config.selection.surplus(&candidates, n_surplus);
         surplus.truncate(n_surplus);
         for peer in surplus {
+            if let Some(known) = self.peers.connected.get_mut(&peer) {
+                known.is_exchanged = known.status.is_some();
+            }
             self.say_goodbye(peer, goodbye::TOO_MANY_PEERS);
         }
+    }
+
+    /// The time in which a peer shows whether it publishes votes of its own.
+    fn trial(&self) -> Duration {
+        self.network.spec.slot_duration * (self.network.preset().slots_per_epoch * TRIAL_EPOCHS) as u32
+    }
+
+    /// How many trials a peer has had. A peer publishes on subnets of which it is not a subscriber,
+    /// so of one that is on most of them nothing can be seen.
+    fn n_trials(&self, peer: &Peer, subnets: u64, is_measured: bool, now: Instant) -> u32 {
+        let is_seen = is_measured && subnets.count_ones() <= MOST_SUBNETS;
+        let n = now.duration_since(peer.connected_at).as_secs_f64() / self.trial().as_secs_f64();
+        if is_seen { n as u32 } else { 0 }
     }
 
     /// The attestation subnets on which fewer than [`ENOUGH_PEERS`] are connected, as bits.

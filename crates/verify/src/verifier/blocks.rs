@@ -77,6 +77,13 @@ pub(super) struct SeenBlocks {
     newcomer_checks: BoundedMap<Slot, u32>,
 }
 
+impl Verifier {
+    /// Whether the proposer's signature of this block was proven, not long ago.
+    pub fn has_proven_block(&self, root: &Root) -> bool {
+        self.blocks.blocks.contains(root)
+    }
+}
+
 impl SeenBlocks {
     pub(super) fn new(limit: usize) -> Self {
         Self {
