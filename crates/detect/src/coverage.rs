@@ -27,10 +27,9 @@
 //! on subnets that it does not announce.
 //!
 //! - It must stay connected, and be first twice in eight epochs for each validator that it claims.
-//! - Whoever claims validators at random claims those of other peers too. A peer that shares at
-//!   least one in [`CONTESTED_TO_DISCARD`] of its validators with at least [`RIVALS_TO_DISCARD`]
-//!   other peers is discarded. The peer with the most rivals is discarded first, and its rivals then
-//!   have one rival less. So forwarding everything is recognised as soon as four honest peers with
+//! - Whoever claims validators at random claims those of other peers too. A peer that brings votes
+//!   of validators which are known to be those of at least [`RIVALS_TO_DISCARD`] other peers, one in
+//!   [`CONTESTED_TO_DISCARD`] of its own or more, is discarded. So forwarding everything is recognised as soon as four honest peers with
 //!   some 2 % of the stake are connected.
 //! - Whatever it does, one peer counts with at most 1 % of the stake that attested
 //!   ([`LARGEST_SHARE`]), or with [`FREE_STAKE`] if that is more. So n hostile peers add at most n
@@ -60,13 +59,16 @@ pub use punished::{PUNISHED_DAYS, PunishedCounts, PunishedOffences};
 use crate::monitor::{Detector, DetectorView, MonitorInput, Signal};
 use crate::watch::Labels;
 use consensus::{Epoch, Gwei, Slot, ValidatorIndex};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use verify::PeerBytes;
 
 /// A label is reported if at least this many of its validators attested. Fewer would say too much
 /// about each of them.
 pub const VALIDATORS_OF_LABEL: u64 = 16;
+/// ... and if at least this many peers publish the votes of some of them. Whoever saw the share of a
+/// label fall when a peer leaves would know whose validators that peer has.
+const PEERS_OF_LABEL: usize = 3;
 /// Largest number of labels that are reported, those with the most stake.
 const MAX_LABELS: usize = 256;
 /// Largest number of keys of a group that are named as not heard.
@@ -105,6 +107,7 @@ pub struct LabelCoverage {
     /// Validators of this label that attested.
     pub n_validators: u64,
     pub attested: Gwei,
+    /// Rounded to tenths of `attested`.
     pub first_hand: Gwei,
 }
 
@@ -153,12 +156,52 @@ impl SharedCoverage {
     }
 }
 
+/// The validators of one label while they are summed up.
+#[derive(Debug, Default)]
+struct LabelSum {
+    n_validators: u64,
+    attested: Gwei,
+    first_hand: Gwei,
+    publishers: BTreeSet<u16>,
+}
+
+impl LabelSum {
+    fn add(&mut self, balance: Gwei, publisher: Option<u16>) {
+        self.n_validators += 1;
+        self.attested = self.attested.saturating_add(balance.as_u64());
+        if let Some(publisher) = publisher {
+            self.first_hand = self.first_hand.saturating_add(balance.as_u64());
+            self.publishers.insert(publisher);
+        }
+    }
+
+    fn add_all(&mut self, other: &Self) {
+        self.n_validators += other.n_validators;
+        self.attested = self.attested.saturating_add(other.attested.as_u64());
+        self.first_hand = self.first_hand.saturating_add(other.first_hand.as_u64());
+        self.publishers.extend(&other.publishers);
+    }
+
+    /// The row that is reported, in tenths. None if it would say too much about a validator or a
+    /// peer.
+    fn row(self, label: String) -> Option<LabelCoverage> {
+        if self.n_validators < VALIDATORS_OF_LABEL || self.publishers.len() < PEERS_OF_LABEL {
+            return None;
+        }
+        let (attested, first_hand) = (u128::from(self.attested.as_u64()), u128::from(self.first_hand.as_u64()));
+        let tenths = (20 * first_hand + attested) / (2 * attested).max(1);
+        let first_hand = Gwei::new(u64::try_from(attested * tenths / 10).unwrap_or(u64::MAX));
+        Some(LabelCoverage { label, n_validators: self.n_validators, attested: self.attested, first_hand })
+    }
+}
+
 /// Measures the coverage: see the documentation of this module. It reports no incidents.
 #[derive(Default)]
 pub struct CoverageDetector {
     state: SharedCoverage,
     publishers: Publishers,
     measured: Option<MeasuredEpoch>,
+    sums: Sums,
     by_peer: Arc<BTreeMap<PeerBytes, Gwei>>,
     /// The user's own keys that are heard, with the slot since which they are.
     heard_since: BTreeMap<ValidatorIndex, Slot>,
@@ -180,6 +223,8 @@ impl CoverageDetector {
             let balance = registry.record(validator).map(|record| record.effective_balance);
             balance.filter(|_| voters.contains(validator))
         });
+        // Once in an epoch: whoever saw the sums change when a peer leaves would know what it brings.
+        self.sums = self.publishers.sums(attested);
         self.by_peer = Arc::new(self.publishers.stake_by_peer(attested));
         self.measured = Some(MeasuredEpoch { epoch, attested, by_label: Arc::new(by_label) });
     }
@@ -187,32 +232,18 @@ impl CoverageDetector {
     /// Sums by label. `balance_of` gives the effective balance of a validator that attested.
     fn by_label(&self, labels: &Labels, balance_of: impl Fn(ValidatorIndex) -> Option<Gwei>) -> Vec<LabelCoverage> {
         // Many validators have the same set of labels, so they are first summed up by set.
-        let mut by_set: BTreeMap<usize, (u64, Gwei, Gwei)> = BTreeMap::new();
+        let mut by_set: BTreeMap<usize, LabelSum> = BTreeMap::new();
         for (validator, set) in labels.labelled() {
             let Some(balance) = balance_of(validator) else { continue };
-            let (n, attested, first_hand) = by_set.entry(set).or_default();
-            *n += 1;
-            *attested = attested.saturating_add(balance.as_u64());
-            if self.publishers.is_heard(validator) {
-                *first_hand = first_hand.saturating_add(balance.as_u64());
-            }
+            by_set.entry(set).or_default().add(balance, self.publishers.publisher_number(validator));
         }
-        let mut sums: BTreeMap<String, LabelCoverage> = BTreeMap::new();
-        for (set, (n, attested, first_hand)) in by_set {
+        let mut sums: BTreeMap<String, LabelSum> = BTreeMap::new();
+        for (set, sum) in by_set {
             for label in labels.set(set).map_or(&[][..], |set| &set.labels) {
-                let label = label.to_string();
-                let sum = sums.entry(label.clone()).or_insert_with(|| LabelCoverage {
-                    label,
-                    n_validators: 0,
-                    attested: Gwei::new(0),
-                    first_hand: Gwei::new(0),
-                });
-                sum.n_validators += n;
-                sum.attested = sum.attested.saturating_add(attested.as_u64());
-                sum.first_hand = sum.first_hand.saturating_add(first_hand.as_u64());
+                sums.entry(label.to_string()).or_default().add_all(&sum);
             }
         }
-        let mut rows: Vec<LabelCoverage> = sums.into_values().filter(|row| row.n_validators >= VALIDATORS_OF_LABEL).collect();
+        let mut rows: Vec<LabelCoverage> = sums.into_iter().filter_map(|(label, sum)| sum.row(label)).collect();
         rows.sort_by(|a, b| b.attested.cmp(&a.attested).then_with(|| a.label.cmp(&b.label)));
         rows.truncate(MAX_LABELS);
         rows
@@ -263,12 +294,11 @@ impl Detector for CoverageDetector {
         {
             self.measure(complete, view);
         }
-        let attested = self.measured.as_ref().map_or(Gwei::new(0), |measured| measured.attested);
         let groups = self.groups(slot, view.labels);
         self.state.publish(CoverageReport {
             slot,
             measured: self.measured.clone(),
-            sums: self.publishers.sums(attested),
+            sums: self.sums,
             groups,
             by_peer: self.by_peer.clone(),
         });

@@ -99,7 +99,7 @@ pub struct Publishers {
     rows: Vec<Row>,
     peers: Vec<Option<Publisher>>,
     numbers: HashMap<PeerBytes, PeerNumber>,
-    /// How often two peers brought the same validator's votes. Halved with each epoch.
+    /// How often the second peer brought votes of validators of the first. Halved with each epoch.
     contested: HashMap<(PeerNumber, PeerNumber), u32>,
     n_refused: u64,
 }
@@ -148,7 +148,10 @@ impl Publishers {
             self.rows[index] = Row { publisher: number, epochs: row.epochs | bit };
             return;
         }
-        self.contest(row.publisher, number);
+        // Whose validator it is, is known after two epochs. Until then nobody is to blame.
+        if row.epochs.count_ones() >= VOTES_NEEDED {
+            self.contest(row.publisher, number);
+        }
         let is_given_up = row.epochs & RECENT == 0 && !self.is_discarded(number);
         if is_given_up || self.is_discarded(row.publisher) {
             self.rows[index] = Row { publisher: number, epochs: bit };
@@ -212,17 +215,23 @@ impl Publishers {
         sums
     }
 
-    /// Each counted peer that is connected, with its stake of the last measurement, within its
-    /// limit.
+    /// Each connected peer that counts, with its stake of the last measurement, within its limit.
+    /// Discarded peers have 0: it is not known what they publish.
     pub fn stake_by_peer(&self, attested: Gwei) -> BTreeMap<PeerBytes, Gwei> {
         let most = largest_stake(attested);
-        let counted = self.peers.iter().flatten().filter(|peer| peer.counts() && peer.stake > 0);
-        counted.map(|peer| (peer.id.clone(), Gwei::new(peer.stake.min(most)))).collect()
+        let connected = self.peers.iter().flatten().filter(|peer| peer.client.is_some() && peer.stake > 0);
+        let stake_of = |peer: &Publisher| if peer.is_discarded { 0 } else { peer.stake.min(most) };
+        connected.map(|peer| (peer.id.clone(), Gwei::new(stake_of(peer)))).collect()
     }
 
     /// Whether the votes of a validator come first-hand from a connected peer that counts.
     pub fn is_heard(&self, validator: ValidatorIndex) -> bool {
         self.publisher(validator).is_some()
+    }
+
+    /// The peer that publishes the votes of a validator, as a number that says nothing about it.
+    pub(super) fn publisher_number(&self, validator: ValidatorIndex) -> Option<u16> {
+        self.publisher(validator)
     }
 
     /// Number of peers that publish the votes of these validators. Validators that nobody publishes
@@ -290,22 +299,21 @@ impl Publishers {
         Some(number)
     }
 
-    fn contest(&mut self, one: PeerNumber, other: PeerNumber) {
-        let pair = (one.min(other), one.max(other));
+    fn contest(&mut self, publisher: PeerNumber, other: PeerNumber) {
+        let pair = (publisher, other);
         if self.contested.len() < MAX_PAIRS || self.contested.contains_key(&pair) {
             let times = self.contested.entry(pair).or_default();
             *times = times.saturating_add(1);
         }
     }
 
-    /// Discards peers that bring the votes of other peers' validators, those with the most rivals
-    /// first. With such a peer, its rivals lose a rival. So a few peers that forward everything do
-    /// not take all others with them.
+    /// Discards peers that bring the votes of other peers' validators, those that do it to the most
+    /// peers first. What they were robbed of does not count against the others. So a few peers that
+    /// forward everything do not take all others with them.
     fn discard(&mut self) {
         let mut rivals: BTreeMap<PeerNumber, BTreeMap<PeerNumber, u64>> = BTreeMap::new();
-        for ((one, other), times) in self.contested.iter().filter(|(_, times)| **times >= CONTESTED_BY_RIVAL) {
-            rivals.entry(*one).or_default().insert(*other, u64::from(*times));
-            rivals.entry(*other).or_default().insert(*one, u64::from(*times));
+        for ((publisher, other), times) in self.contested.iter().filter(|(_, times)| **times >= CONTESTED_BY_RIVAL) {
+            rivals.entry(*other).or_default().insert(*publisher, u64::from(*times));
         }
         for peer in self.peers.iter_mut().flatten() {
             peer.is_discarded = false;
@@ -322,10 +330,9 @@ impl Publishers {
             if let Some(peer) = self.peers.get_mut(usize::from(worst) - 1).and_then(Option::as_mut) {
                 peer.is_discarded = true;
             }
-            for rival in rivals.remove(&worst).unwrap_or_default().keys() {
-                rivals.entry(*rival).and_modify(|of| {
-                    of.remove(&worst);
-                });
+            rivals.remove(&worst);
+            for of in rivals.values_mut() {
+                of.remove(&worst);
             }
         }
     }

@@ -226,6 +226,33 @@ fn who_forwards_everything_is_discarded_and_honest_peers_are_not() {
     }
 }
 
+/// Forty hostile peers each forward votes of one honest peer's validators before it, so that it
+/// shares validators with many. It counts all the same.
+#[test]
+fn an_honest_peer_is_not_discarded_because_others_bring_its_votes() {
+    let mut network = Network::new(70, 40_000, 400, 5);
+    network.play(EPOCHS);
+    let victim = (0..network.nodes.len())
+        .filter(|node| network.nodes[*node].is_connected && network.nodes[*node].subnets != u64::MAX)
+        .max_by_key(|node| network.home.iter().filter(|home| *home == node).count())
+        .unwrap();
+    let of_victim: Vec<u64> = (0..40_000).filter(|index| network.home[*index as usize] == victim).collect();
+    for epoch in 0..EPOCHS {
+        for (nth, validator) in of_victim.iter().enumerate().filter(|(nth, _)| (*nth as u64 + epoch).is_multiple_of(8)) {
+            network.publishers.advance_to(network.epoch);
+            let thief = peer(1_000_000 + nth as u64 % 40);
+            network.publishers.record(ValidatorIndex::new(*validator), &thief, network.epoch, 40_000);
+        }
+        network.play(1);
+    }
+    let (attested, sums) = network.measure();
+    let id = network.nodes[victim].id.clone();
+    let stake = network.publishers.stake_by_peer(attested)[&id];
+    println!("{} validators, {stake:?}, {sums:?}", of_victim.len());
+    assert_eq!(sums.n_discarded, 0);
+    assert!(stake.as_u64() >= (BALANCE.as_u64() * of_victim.len() as u64 * 8 / 10).min(FREE_STAKE.as_u64()));
+}
+
 /// Where nobody else is connected, nothing contradicts the hostile peers. Then each of them counts
 /// with one percent, or with the stake of 1 000 validators if that is more.
 #[test]

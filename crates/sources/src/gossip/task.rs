@@ -735,7 +735,11 @@ impl GossipTask {
                 attestation_subnets: subnets.get(&id).copied().unwrap_or(0),
                 client: Client::of_agent(peer.agent.as_deref()),
                 prefix: public_prefix(peer).map(Prefix::address),
-                n_trials: self.n_trials(peer, subnets.get(&id).copied().unwrap_or(0), !first_hand.is_empty(), now),
+                // Of a peer without stake in the list it is not known what it publishes.
+                n_trials: match first_hand.is_empty() || first_hand.contains_key(&peer.bytes) {
+                    true => 0,
+                    false => self.n_trials(peer, subnets.get(&id).copied().unwrap_or(0), now),
+                },
                 first_hand: first_hand.get(&peer.bytes).copied().unwrap_or_default(),
             })
             .collect();
@@ -756,8 +760,8 @@ impl GossipTask {
 
     /// How many trials a peer has had. A peer publishes on subnets of which it is not a subscriber,
     /// so of one that is on most of them nothing can be seen.
-    fn n_trials(&self, peer: &Peer, subnets: u64, is_measured: bool, now: Instant) -> u32 {
-        let is_seen = is_measured && subnets.count_ones() <= MOST_SUBNETS;
+    fn n_trials(&self, peer: &Peer, subnets: u64, now: Instant) -> u32 {
+        let is_seen = subnets.count_ones() <= MOST_SUBNETS;
         let n = now.duration_since(peer.connected_at).as_secs_f64() / self.trial().as_secs_f64();
         if is_seen { n as u32 } else { 0 }
     }
