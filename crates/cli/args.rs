@@ -75,6 +75,23 @@ pub enum Command {
         #[arg(long, value_name = "EPOCH")]
         to: Option<u64>,
     },
+    /// Shows who is out there on a network: clients, versions, forks, and who can be reached.
+    ///
+    /// It asks nodes for other nodes (discv5), then visits each one of the network once, for a
+    /// moment: agent string, status, metadata, goodbye. They see `slashwatch-crawl/VERSION`. Nothing
+    /// is kept. Ctrl-C ends it with what was found.
+    Crawl {
+        /// A built-in network, or the folder of any other one, with config.yaml, genesis.ssz and
+        /// bootstrap_nodes.yaml or boot_enr.yaml.
+        #[arg(long, value_name = "NAME or FOLDER", default_value = "mainnet")]
+        network: String,
+        /// Ends after this many seconds at the latest.
+        #[arg(long, default_value_t = 600)]
+        seconds: u64,
+        /// Prints one JSON object, with every node, instead of a table.
+        #[arg(long)]
+        json: bool,
+    },
     /// Shows what is in a data directory, read only.
     Inspect {
         #[arg(long, value_name = "DIR")]

@@ -19,7 +19,7 @@ use offline::history::Form;
 use offline::replay::{Replay, ReplayOptions, ReplayStep, ReplaySummary};
 use std::io::{IsTerminal as _, Write as _};
 use std::path::Path;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use tracing_subscriber::EnvFilter;
 use watcher::config::{CommandLine, Config, LogConfig, LogFormat};
 
@@ -42,6 +42,10 @@ pub fn run(args: Args) -> anyhow::Result<u8> {
             config.data_dir = data_dir.unwrap_or(config.data_dir);
             let range = BackfillRange { from: from.map(Epoch::new), to: to.map(Epoch::new) };
             backfill(&config, range)
+        }
+        Command::Crawl { network, seconds, json } => {
+            log_to_stderr(&LogConfig { level: "warn".into(), format: LogFormat::Text })?;
+            crawl(&network, Duration::from_secs(seconds), json)
         }
         Command::Replay(args) => {
             log_to_stderr(&LogConfig { level: "warn".into(), format: LogFormat::Text })?;
@@ -150,6 +154,21 @@ fn backfill(config: &Config, range: BackfillRange) -> anyhow::Result<u8> {
     if summary.done + summary.done_before < summary.slots {
         eprintln!("stopped before the end; the same command goes on from here");
         return Ok(FAILED);
+    }
+    Ok(0)
+}
+
+fn crawl(network: &str, duration: Duration, json: bool) -> anyhow::Result<u8> {
+    let bar = progress::bar("visiting", "nodes");
+    let report = watcher::crawl::crawl(network, duration, stop_signal(), |progress| {
+        bar.set_length(progress.to_visit as u64);
+        bar.set_position(progress.visited as u64);
+    })?;
+    bar.finish_and_clear();
+    if json {
+        output::line(serde_json::to_string_pretty(&report)?)?;
+    } else {
+        output::text(&report)?;
     }
     Ok(0)
 }

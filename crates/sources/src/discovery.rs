@@ -21,9 +21,11 @@
 //! Source: consensus-specs, `*/p2p-interface.md`, "The discovery domain: discv5".
 
 mod record;
+mod walk;
 
 pub use record::{ForkId, FoundNode, UnusableRecord};
-pub(crate) use record::{addresses_of, ip_of, is_public, peer_id_of};
+pub(crate) use record::{addresses_of, fork_id_of, ip_of, is_public, peer_id_of};
+pub(crate) use walk::{Walk, WalkedRecord};
 
 use crate::gossip::Clock;
 use crate::metrics::SourceMetrics;

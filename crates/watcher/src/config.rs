@@ -224,6 +224,16 @@ pub struct LogConfig {
     pub format: LogFormat,
 }
 
+impl NetworkSection {
+    /// A built-in network, or the folder of any other one.
+    pub fn named(network: &str) -> Self {
+        match consensus::Spec::builtin(network) {
+            Some(_) => Self { name: Some(network.to_owned()), ..Self::default() },
+            None => Self { folder: Some(network.into()), ..Self::default() },
+        }
+    }
+}
+
 impl Default for Config {
     fn default() -> Self {
         Self {
@@ -366,11 +376,7 @@ impl Config {
     fn apply(&mut self, options: &CommandLine) -> Option<Problem> {
         self.command_line = options.clone();
         if let Some(network) = &options.network {
-            let is_builtin = consensus::Spec::builtin(network).is_some();
-            self.network = match is_builtin {
-                true => NetworkSection { name: Some(network.clone()), ..NetworkSection::default() },
-                false => NetworkSection { folder: Some(network.into()), ..NetworkSection::default() },
-            };
+            self.network = NetworkSection::named(network);
         }
         if !options.nodes.is_empty() {
             self.nodes.urls = options.nodes.clone();

@@ -12,6 +12,7 @@ mod checkpoint;
 pub mod clock;
 pub mod config;
 mod coverage;
+pub mod crawl;
 pub mod datadir;
 pub mod downtime;
 mod engine_thread;

@@ -109,6 +109,25 @@ fn discovery(config: &Config) -> Result<Option<DiscoveryConfig>, WatcherError> {
     if !section.enabled {
         return Ok(None);
     }
+    let boot_nodes = boot_nodes(config)?;
+    let peer_book = config.data_dir.join("peers.txt");
+    if boot_nodes.is_empty() && !peer_book.is_file() {
+        tracing::info!("no boot node is known, so no peers are searched for; `gossip.discovery.boot_nodes` takes some");
+        return Ok(None);
+    }
+    let allow_private = section.private_addresses || (!boot_nodes.is_empty() && boot_nodes.iter().all(BootNode::is_private));
+    Ok(Some(DiscoveryConfig {
+        listen: section.listen.clone(),
+        boot_nodes,
+        external: section.external.iter().copied().map(ExternalAddress::new).collect(),
+        allow_private,
+        peer_book: Some(peer_book),
+    }))
+}
+
+/// The boot nodes of the configuration, and those of its network.
+pub fn boot_nodes(config: &Config) -> Result<Vec<BootNode>, WatcherError> {
+    let section = &config.gossip.discovery;
     let mut boot_nodes: Vec<BootNode> = Vec::new();
     // The configuration was checked, so these can be read.
     boot_nodes.extend(section.boot_nodes.iter().filter_map(|text| text.parse().ok()));
@@ -124,19 +143,7 @@ fn discovery(config: &Config) -> Result<Option<DiscoveryConfig>, WatcherError> {
     } else if let Some(name) = config.network.name.as_deref().filter(|_| config.network.config.is_none()) {
         boot_nodes.extend(BootNode::builtin(name));
     }
-    let peer_book = config.data_dir.join("peers.txt");
-    if boot_nodes.is_empty() && !peer_book.is_file() {
-        tracing::info!("no boot node is known, so no peers are searched for; `gossip.discovery.boot_nodes` takes some");
-        return Ok(None);
-    }
-    let allow_private = section.private_addresses || (!boot_nodes.is_empty() && boot_nodes.iter().all(BootNode::is_private));
-    Ok(Some(DiscoveryConfig {
-        listen: section.listen.clone(),
-        boot_nodes,
-        external: section.external.iter().copied().map(ExternalAddress::new).collect(),
-        allow_private,
-        peer_book: Some(peer_book),
-    }))
+    Ok(boot_nodes)
 }
 
 /// Returns the number of connected peers.

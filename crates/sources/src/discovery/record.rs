@@ -197,14 +197,14 @@ impl UnusableRecord {
 }
 
 /// Reads `eth2` of a record.
-pub(super) fn fork_id_of(record: &Enr) -> Option<ForkId> {
+pub(crate) fn fork_id_of(record: &Enr) -> Option<ForkId> {
     record.get_decodable(ETH2)?.ok().map(ForkId::from_ssz)
 }
 
 impl FoundNode {
     /// Reads a record. `digests` are the fork digests of nodes that can be of use. `answered_from`
     /// is the address at which its node has just answered us.
-    pub(super) fn read(
+    pub(crate) fn read(
         record: &Enr,
         digests: &[ForkDigest],
         allow_private: bool,

@@ -16,7 +16,7 @@ use super::tickets::{MAX_PENDING, Tickets};
 use super::transform;
 use super::{
     AddressLimit, ConnectionState, FirstHandStake, GossipConfig, GossipError, PEER_EVENT_PLACES, PeerCandidate, PeerEvent,
-    PeerEventKind, PeerInfo, PublishError, StatusView, TopicPeers, identity, schedule,
+    PeerEventKind, PeerInfo, PublishError, StatusView, TopicPeers, dial_fault, identity, schedule,
 };
 use crate::discovery::{self, Discovery, DiscoveryError, DiscoveryState, FoundNode};
 use crate::metrics::SourceMetrics;
@@ -29,7 +29,7 @@ use libp2p::gossipsub::{self, IdentTopic, MessageAcceptance, MessageId, TopicHas
 use libp2p::multiaddr::Protocol as AddressPart;
 use libp2p::swarm::dial_opts::{DialOpts, PeerCondition};
 use libp2p::swarm::{ConnectionId, DialError, ListenError, SwarmEvent};
-use libp2p::{Multiaddr, PeerId, Swarm, TransportError, identify};
+use libp2p::{Multiaddr, PeerId, Swarm, identify};
 use prometheus::IntCounterVec;
 use std::collections::{HashMap, HashSet};
 use std::io::{self, ErrorKind};
@@ -902,24 +902,9 @@ fn in_words(error: &DialError) -> String {
         }
         DialError::Denied { cause } => format!("we refuse more connections: {}", base::innermost_cause(cause)),
         DialError::Transport(attempts) => {
-            let mut reasons: Vec<String> = attempts.iter().map(|(_, error)| transport_in_words(error)).collect();
+            let mut reasons: Vec<String> = attempts.iter().map(|(_, error)| dial_fault::in_words(error)).collect();
             reasons.dedup();
             if reasons.is_empty() { "no address of it could be dialled".into() } else { reasons.join("; ") }
         }
     }
-}
-
-fn transport_in_words(error: &TransportError<io::Error>) -> String {
-    let TransportError::Other(error) = error else {
-        return "this kind of address is not spoken: TCP and QUIC over IP or DNS are".into();
-    };
-    let mut kinds = base::causes(error).filter_map(|cause| cause.downcast_ref::<io::Error>().map(io::Error::kind));
-    let words = kinds.find_map(|kind| match kind {
-        ErrorKind::ConnectionRefused => Some("nobody listens there (connection refused)"),
-        ErrorKind::TimedOut => Some("no answer in time: look at the address and at firewalls"),
-        ErrorKind::HostUnreachable | ErrorKind::NetworkUnreachable => Some("there is no way to this address"),
-        ErrorKind::ConnectionReset | ErrorKind::UnexpectedEof => Some("it closed the connection before the handshake was done"),
-        _ => None,
-    });
-    words.map_or_else(|| base::innermost_cause(error), str::to_owned)
 }
