@@ -123,6 +123,10 @@ pub struct GossipConfig {
     pub rotation: Duration,
     /// How long a newcomer may show what it is worth before `selection` looks at it.
     pub newcomer: Duration,
+    /// How long a subscription that has ended still counts, at least; at most twice as long. In this
+    /// time a peer may still send what it has to forward. Clients keep messages for about five
+    /// seconds.
+    pub announced_for: Duration,
     /// How long a peer is refused after it was sent away for its score.
     pub ban: Duration,
     /// How peers are found. Without it they are those of the configuration, and who dials us.
@@ -166,6 +170,7 @@ impl Default for GossipConfig {
             selection: Arc::new(KeepUseful::default()),
             rotation: Duration::from_secs(5),
             newcomer: Duration::from_secs(10),
+            announced_for: Duration::from_secs(12),
             ban: FORGIVEN_AFTER,
             discovery: None,
             data_column_subnets: 4,
