@@ -34,6 +34,16 @@ pub enum Command {
         #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:5080")]
         listen: std::net::SocketAddr,
     },
+    /// Shows the state of a running watcher: head, peers, how much of the network and which of the
+    /// own keys it hears first-hand, open incidents.
+    Status {
+        /// Address of the watcher's API.
+        #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:5080")]
+        url: String,
+        /// Prints everything as one JSON object.
+        #[arg(long)]
+        json: bool,
+    },
     /// Sends capture or ERA files through the whole pipeline, as fast as possible.
     Replay(ReplayArgs),
     /// Plays a scenario file into a capture, with simulated validators and real signatures.

@@ -65,6 +65,15 @@ pub fn run(args: Args) -> anyhow::Result<u8> {
             })?;
             Ok(0)
         }
+        Command::Status { url, json } => {
+            let state = offline::status::read(&url)?;
+            if json {
+                output::line(state.to_json())?
+            } else {
+                output::text(state.to_text())?
+            }
+            Ok(0)
+        }
         Command::Report { data_dir, from, to, out } => report::report(&data_dir, from, to, &out),
         Command::Simulate { scenario, out, truth } => simulate::simulate(&scenario, &out, truth.as_deref()),
         Command::Inspect { data_dir, what } => inspect::inspect(&data_dir, &what),

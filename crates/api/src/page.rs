@@ -12,6 +12,7 @@ const HTML: &str = include_str!("page/index.html");
 const STYLE: &str = include_str!("page/page.css");
 const SCRIPT: &str = include_str!("page/page.js");
 const WATCH_SCRIPT: &str = include_str!("page/watch.js");
+const COVERAGE_SCRIPT: &str = include_str!("page/coverage.js");
 
 /// [`HTML`] with an option for each kind.
 static PAGE: LazyLock<String> = LazyLock::new(|| {
@@ -28,6 +29,7 @@ pub(crate) fn routes<S: Clone + Send + Sync + 'static>() -> Router<S> {
         .route("/page.css", get(|| file("text/css; charset=utf-8", STYLE)))
         .route("/page.js", get(|| file("text/javascript; charset=utf-8", SCRIPT)))
         .route("/watch.js", get(|| file("text/javascript; charset=utf-8", WATCH_SCRIPT)))
+        .route("/coverage.js", get(|| file("text/javascript; charset=utf-8", COVERAGE_SCRIPT)))
 }
 
 async fn file(content_type: &'static str, content: &'static str) -> impl IntoResponse {

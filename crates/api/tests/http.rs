@@ -190,7 +190,7 @@ async fn the_page_needs_nothing_from_elsewhere() {
     let page = api.get("/").await;
     assert!(page.headers()["content-security-policy"].to_str().unwrap().contains("default-src 'none'"));
     let html = page.text().await.unwrap();
-    for file in ["page.css", "page.js"] {
+    for file in ["page.css", "page.js", "watch.js", "coverage.js"] {
         assert!(html.contains(file));
         let answer = api.get(&format!("/{file}")).await;
         assert_eq!(answer.status(), StatusCode::OK);
@@ -304,6 +304,8 @@ async fn watched_keys_come_in_pages_and_groups_with_their_kill_switches() {
     let api = Api::start().await;
     let groups = api.json("/v1/watch/groups").await;
     assert_eq!((&groups["groups"][0]["name"], &groups["groups"][0]["kill_switch"]["state"]), (&"acme".into(), &"ready".into()));
+    let heard = json!({"heard": 24, "since": "1970-01-01T00:00:07.000000000Z", "peers": 9, "missing": ["7"]});
+    assert_eq!(groups["groups"][0]["first_hand"], heard);
     let (mut seen, mut cursor) = (Vec::new(), String::new());
     loop {
         let page = api.json(&format!("/v1/watch/validators?limit=10{cursor}")).await;

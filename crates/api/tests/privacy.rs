@@ -146,3 +146,24 @@ async fn who_has_a_private_label_cannot_be_found_out_by_asking_for_it() {
     }
     assert_eq!(api.json("/v1/findings?label=pool%3Dblue").await["findings"].as_array().unwrap().len(), 1);
 }
+
+/// The coverage is in sums for everybody. Addresses and the labels of own groups are not.
+#[tokio::test]
+async fn the_coverage_is_shown_in_sums_and_without_what_is_private() {
+    let other =
+        json!([{"client": "lighthouse", "peers": 8, "first_hand": 0.25}, {"client": "other", "peers": 1, "first_hand": 0.0625}]);
+    for (own_keys, labels, is_shown) in
+        [(OwnKeys::Hidden, vec!["pool=b"], false), (OwnKeys::Shown, vec!["pool=b", "group=acme"], true)]
+    {
+        let api = Api::start_with(api::HEADER_TIMEOUT, own_keys).await;
+        let coverage = api.json("/v1/coverage").await["coverage"].take();
+        assert_eq!((&coverage["first_hand"], &coverage["by_client"]), (&json!(0.3125), &other));
+        let shown: Vec<&str> =
+            coverage["by_label"].as_array().unwrap().iter().map(|row| row["label"].as_str().unwrap()).collect();
+        assert_eq!(shown, labels);
+        assert_eq!(coverage["peering"].is_object(), is_shown, "{coverage}");
+        assert_eq!(coverage.to_string().contains("10.0.0.9"), is_shown);
+        let status = api.json("/v1/status").await;
+        assert_eq!(status["coverage"], json!({"first_hand": 0.3125, "last_epoch": 0.25, "punished": coverage["punished"]}));
+    }
+}

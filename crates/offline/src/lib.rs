@@ -1,5 +1,5 @@
 //! Work on files and data directories: replay, captures, exports, audits, reports, benchmarks, and
-//! the commands around alerts and kill switches.
+//! the commands around alerts and kill switches, and the state of a running watcher.
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
@@ -13,6 +13,7 @@ mod missing_parents;
 pub mod replay;
 pub mod report;
 pub mod serve;
+pub mod status;
 mod switch_members;
 
 pub use switch_members::unprotected_members;

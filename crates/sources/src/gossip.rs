@@ -125,6 +125,10 @@ pub struct GossipConfig {
     pub selection: Arc<dyn PeerSelection>,
     /// How long a newcomer may show what it is worth before `selection` looks at it.
     pub newcomer: Duration,
+    /// How long a subscription that has ended still counts, at least; at most twice as long. In this
+    /// time a peer may still send what it has to forward. Clients keep messages for about five
+    /// seconds.
+    pub announced_for: Duration,
     /// How long a peer is refused after it was sent away for its score.
     pub ban: Duration,
     /// How peers are found. Without it they are those of the configuration, and who dials us.
@@ -167,6 +171,7 @@ impl Default for GossipConfig {
             address_limit: AddressLimit::NONE,
             selection: Arc::new(KeepUseful),
             newcomer: Duration::from_secs(10),
+            announced_for: Duration::from_secs(12),
             ban: FORGIVEN_AFTER,
             discovery: None,
             data_column_subnets: 4,

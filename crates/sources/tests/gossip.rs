@@ -545,3 +545,38 @@ async fn two_listeners_and_their_node_stay_connected() {
 fn stays(what: &PeerEventKind) {
     assert!(!matches!(what, PeerEventKind::Goodbye { .. } | PeerEventKind::Disconnected { .. }), "{what:?}");
 }
+
+/// A peer that is subscribed to everything may forward what it sends. A peer that only publishes is
+/// subscribed to nothing, so what it sends is its own. This is known when its subscriptions have had
+/// time to come.
+#[tokio::test]
+async fn what_a_peer_sends_on_a_subnet_that_it_does_not_announce_is_its_own() {
+    let network = fulu();
+    let soon = |peers: &[&Post]| GossipConfig { announced_for: Duration::from_millis(250), ..config(peers) };
+    let mut listener = post(soon(&[]), &network).await;
+    let publisher = post(GossipConfig { subscribe: false, ..soon(&[&listener]) }, &network).await;
+    let subscriber = post(soon(&[&listener]), &network).await;
+    for other in [&publisher, &subscriber] {
+        listener.until(other, |info| info.connected).await;
+        other.until(&listener, |info| info.connected && info.topics > 0).await;
+    }
+    listener.until(&subscriber, |info| info.topics > 0).await;
+    let subnet = topic(&network, MessageKind::Attestation { subnet: 7 });
+    let (mut seen, mut nth) = (Vec::new(), 0u64);
+    while !seen.contains(&(publisher.handle.peer_id, Some(false))) {
+        assert!(nth < 10_000, "{seen:?}");
+        for sender in [&publisher, &subscriber] {
+            nth += 1;
+            // The length is that of a single vote. Each message is another one.
+            let mut ssz = vec![0; 240];
+            ssz[..8].copy_from_slice(&nth.to_le_bytes());
+            if sender.control.publish(subnet, &ssz).await.is_ok() {
+                let message = listener.next_message().await;
+                let peer = libp2p::PeerId::from_bytes(message.raw.origin.peer.as_ref().unwrap()).unwrap();
+                seen.push((peer, message.raw.origin.subscribed));
+            }
+        }
+    }
+    let of_subscriber: Vec<_> = seen.iter().filter(|(peer, _)| *peer == subscriber.handle.peer_id).collect();
+    assert!(!of_subscriber.is_empty() && of_subscriber.iter().all(|(_, subscribed)| *subscribed == Some(true)));
+}

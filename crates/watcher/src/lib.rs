@@ -11,7 +11,7 @@ pub mod bootstrap;
 mod checkpoint;
 pub mod clock;
 pub mod config;
-mod coverage;
+pub mod coverage;
 pub mod crawl;
 pub mod datadir;
 pub mod downtime;

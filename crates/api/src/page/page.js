@@ -370,7 +370,7 @@ async function poll() {
   try {
     await status();
     if (isRecording && list.known) return;
-    const work = [watched()];
+    const work = [watched(), coverage()];
     if (!isStreaming || !list.known) work.push(refresh());
     if (!isStreaming) work.push(incidents());
     await Promise.all(work);
@@ -390,7 +390,7 @@ async function start() {
   setInterval(poll, STATUS_EVERY_MS);
   if (isRecording) setText("feed", "nothing new is recorded");
   else listen(now.findings);
-  await Promise.all([load(), incidents(), watched()]).catch(() => {});
+  await Promise.all([load(), incidents(), watched(), coverage()]).catch(() => {});
 }
 
 for (const id of ["kind", "severity"]) by(id).addEventListener("change", load);

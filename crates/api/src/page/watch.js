@@ -29,6 +29,25 @@ function switchPill(view) {
   return element("span", text, "pill " + state);
 }
 
+function heardText(heard) {
+  if (heard === null) return "not yet known";
+  const since = heard.since === null ? "" : `, since ${heard.since.slice(11, 16)} UTC, by ${grouped(heard.peers)} peers`;
+  return grouped(heard.heard) + since;
+}
+
+// Which keys are not heard first-hand, and what to do.
+function unheardStory(heard) {
+  if (heard === null || !heard.missing.length) return undefined;
+  const shown = heard.missing.slice(0, 8).join(", ") + (heard.missing.length > 8 ? ", .." : "");
+  const made = element("p", `Not heard first-hand: ${shown}. `, "warning");
+  if (peeringFlags.length) {
+    const to = link("#peering", "Have their nodes heard", "Options that have your nodes heard");
+    to.addEventListener("click", () => (by("peering").open = true));
+    made.append(to);
+  }
+  return made;
+}
+
 function switchStory(view) {
   if (!view || !view.finding) return undefined;
   const made = element("p", "Kill switch ordered " + view.ordered_at.slice(0, 10) + " " + view.ordered_at.slice(11, 23) + " because of ");
@@ -101,10 +120,11 @@ function showGroup(view) {
     fact("Missed their last duty", grouped(view.missing), view.missing ? "warning" : ""),
     fact("Most misses in a row", grouped(view.missed_in_a_row), view.missed_in_a_row ? "warning" : ""),
     fact("Effectiveness", percent(view.effectiveness)),
+    fact("Heard first-hand", heardText(view.first_hand), view.first_hand !== null && view.first_hand.heard < view.validators ? "warning" : ""),
     fact("Alarms", alarmList(view.alarms) || "none", view.alarms.worst ?? ""),
   );
   const story = switchStory(view.kill_switch);
-  group.story.replaceChildren(...(story ? [story] : []));
+  group.story.replaceChildren(...[story, unheardStory(view.first_hand)].filter((one) => one));
   group.head.replaceChildren(title, group.facts, group.story);
   return group;
 }

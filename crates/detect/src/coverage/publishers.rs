@@ -152,8 +152,8 @@ impl Publishers {
         if row.epochs.count_ones() >= VOTES_NEEDED {
             self.contest(row.publisher, number);
         }
-        let is_given_up = row.epochs & RECENT == 0 && !self.is_discarded(number);
-        if is_given_up || self.is_discarded(row.publisher) {
+        let gives_way = row.epochs & RECENT == 0 || self.is_discarded(row.publisher);
+        if gives_way && !self.is_discarded(number) {
             self.rows[index] = Row { publisher: number, epochs: bit };
         }
     }
@@ -199,7 +199,7 @@ impl Publishers {
         let most = largest_stake(attested);
         let add = |sum: &mut Gwei, stake: u64| *sum = sum.saturating_add(stake);
         for peer in self.peers.iter().flatten() {
-            let Some(client) = peer.client.filter(|_| peer.stake > 0 || peer.last_epoch_stake > 0) else { continue };
+            let Some(client) = peer.client else { continue };
             add(&mut sums.claimed, peer.stake);
             if peer.is_discarded {
                 sums.n_discarded += 1;

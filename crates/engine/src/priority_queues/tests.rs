@@ -1,9 +1,15 @@
 use super::*;
+use consensus::ForkName;
 use verify::{MessageParts, Origin, SourceKind};
 
 fn message(number: u64, peer: u8) -> RawMessage {
     let parts = MessageParts {
-        origin: Origin { source: SourceKind::Gossip, peer: Some(PeerBytes::from([peer])), fork: None, subscribed: None },
+        origin: Origin {
+            source: SourceKind::Gossip,
+            peer: Some(PeerBytes::from([peer])),
+            fork: Some(ForkName::Fulu),
+            subscribed: None,
+        },
         kind: MessageKind::Attestation { subnet: 0 },
         received_at: Time(number),
         bytes: Vec::new(),

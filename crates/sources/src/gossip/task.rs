@@ -55,9 +55,6 @@ const MOST_SUBNETS: u32 = 32;
 const FASTEST_TURN: Duration = Duration::from_secs(5);
 /// Ticks between two updates of the list of peers.
 const TICKS_PER_LOOK: u32 = 4;
-/// Ticks of a period of [`AnnouncedSubnets`](super::announced::AnnouncedSubnets): 12 s. Clients keep
-/// messages for about five seconds.
-const TICKS_PER_PERIOD: u32 = 48;
 /// Ticks between two times at which the peer book is written: ten minutes.
 const TICKS_PER_SAVE: u32 = 2_400;
 /// Pause before discovery that ended by itself is started again.
@@ -122,6 +119,8 @@ pub(super) struct GossipTask {
     /// The epoch for which `topics` is right.
     topics_epoch: Option<Epoch>,
     ticks: u32,
+    /// When the running period of the peers' announced subnets began.
+    period_began: Instant,
     /// If true, no message is forwarded, because some of the peers could not use it.
     peers_at_odds: bool,
     discovery: Option<Discovery>,
@@ -173,6 +172,7 @@ impl GossipTask {
             topics: HashMap::new(),
             topics_epoch: None,
             ticks: 0,
+            period_began: now,
             peers_at_odds: true,
             discovery: None,
             discovery_due: None,
@@ -457,7 +457,8 @@ impl GossipTask {
             self.dial_found(now);
             self.look_at_peers();
         }
-        if self.ticks.is_multiple_of(TICKS_PER_PERIOD) {
+        if now.duration_since(self.period_began) >= self.config.announced_for {
+            self.period_began = now;
             self.peers.connected.values_mut().for_each(|peer| peer.announced.next_period());
         }
         if self.ticks.is_multiple_of(TICKS_PER_SAVE)
