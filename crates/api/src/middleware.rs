@@ -28,6 +28,8 @@ const HEADERS: [(HeaderName, &str); 4] = [
 ];
 
 pub(crate) async fn guard(State(shared): State<Arc<Shared>>, request: Request, next: Next) -> Response {
+    // A client may send many requests at once. Between two of them others have their turn.
+    tokio::task::yield_now().await;
     // The pattern and not the path is the label, because a label must have few values.
     let route = request.extensions().get::<MatchedPath>().map_or_else(|| NO_ROUTE.to_owned(), |path| path.as_str().to_owned());
     let mut response = match refused(&request, &shared) {

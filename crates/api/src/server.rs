@@ -19,7 +19,8 @@ use std::os::fd::AsFd as _;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpListener;
-use tokio::sync::{Semaphore, watch};
+use tokio::runtime;
+use tokio::sync::{Semaphore, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 use tower_http::compression::CompressionLayer;
 use utoipa::OpenApi;
@@ -87,11 +88,27 @@ pub async fn bind(address: SocketAddr) -> Result<Listener, ApiError> {
 
 /// Serves until `stop` is cancelled. Then event streams end, running answers get a grace period,
 /// and the function returns.
+///
+/// The API has a thread of its own. However much its clients ask, peers are answered in time.
 pub async fn serve(listener: Listener, parts: ApiParts, stop: CancellationToken) -> Result<(), ApiError> {
     let limits = connections::ConnectionLimits { connections: parts.max_connections, header_timeout: parts.header_timeout };
     let (apps, metrics) = apps(parts, listener.address, stop.clone())?;
-    connections::serve(listener.listener, apps, limits, metrics.connections_refused, stop).await;
-    Ok(())
+    let failed = move |source| ApiError::Bind { address: listener.address, source };
+    let listener = listener.listener.into_std().map_err(failed)?;
+    let (done, ended) = oneshot::channel();
+    let body = move || {
+        let served = runtime::Builder::new_current_thread().enable_all().build().and_then(|runtime| {
+            runtime.block_on(async {
+                let listener = TcpListener::from_std(listener)?;
+                connections::serve(listener, apps, limits, metrics.connections_refused, stop).await;
+                Ok(())
+            })
+        });
+        // Whoever waited may have stopped waiting.
+        let _ = done.send(served);
+    };
+    std::thread::Builder::new().name("api".to_owned()).spawn(body).map_err(failed)?;
+    ended.await.unwrap_or(Ok(())).map_err(failed)
 }
 
 /// Runs `work`, the slow part of a start, and answers clients meanwhile. `/healthz` is answered as

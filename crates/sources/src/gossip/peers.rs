@@ -45,6 +45,8 @@ pub(super) struct Peer {
     pub failed_pings: u32,
     /// Set after a goodbye. The connection is closed at this time, if it has not ended before.
     pub closing: Option<Instant>,
+    /// It has said goodbye.
+    pub has_said_goodbye: bool,
     /// It was sent away to give others a turn, and for nothing that it did.
     pub is_exchanged: bool,
 }
@@ -133,6 +135,7 @@ impl Peers {
                 next_status: now,
                 failed_pings: 0,
                 closing: None,
+                has_said_goodbye: false,
                 is_exchanged: false,
             },
         );

@@ -232,14 +232,14 @@ impl GossipTask {
     pub(super) fn on_goodbye(&mut self, event: RpcEvent) {
         match event {
             Event::Message { peer, message: Message::Request { request, channel, .. }, .. } => {
-                self.answer(peer, Protocol::Goodbye, channel, Response::Nothing);
                 let Request::Goodbye { code } = request else { return };
-                let reason = goodbye::text(code);
+                // Who says it again and again is closed all the same, and told to nobody again.
+                let Some(known) = self.peers.connected.get_mut(&peer).filter(|known| !known.has_said_goodbye) else { return };
+                known.has_said_goodbye = true;
+                let (reason, now) = (goodbye::text(code), Instant::now());
                 debug!(%peer, code, reason, "a peer says goodbye");
-                let now = Instant::now();
-                if let Some(known) = self.peers.connected.get(&peer) {
-                    self.book.said_goodbye(&peer, code, now.duration_since(known.connected_at), now);
-                }
+                self.book.said_goodbye(&peer, code, now.duration_since(known.connected_at), now);
+                self.answer(peer, Protocol::Goodbye, channel, Response::Nothing);
                 self.count_goodbye(&peer, code, "received");
                 self.peers.said_goodbye(&peer, code, now);
                 self.close_soon(peer);

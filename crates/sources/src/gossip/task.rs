@@ -829,7 +829,10 @@ impl GossipTask {
         let far = self.network.preset().slots_per_epoch;
         let at_odds = self.peers.are_at_odds(listens, far, Instant::now());
         if at_odds != self.peers_at_odds {
-            info!(at_odds, "peers' heads: nothing is passed on while they lie apart");
+            match at_odds {
+                true => debug!("the heads of peers lie apart: nothing is passed on"),
+                false => debug!("the heads of peers agree again: messages are passed on"),
+            }
             self.peers_at_odds = at_odds;
         }
     }
