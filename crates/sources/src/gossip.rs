@@ -39,7 +39,7 @@ mod block_requests;
 mod client;
 mod events;
 mod filter;
-mod fork_voices;
+mod fork_poll;
 mod forwarding;
 mod goodbyes;
 mod identity;
@@ -60,7 +60,7 @@ pub use admission::AddressLimit;
 pub use block_requests::{BlockClient, MAX_ASKED_BLOCKS, NoAnswer, PeerBlock};
 pub use client::Client;
 pub use events::{PeerEvent, PeerEventKind, PeerInfo};
-pub use fork_voices::AnnouncedFork;
+pub use fork_poll::AnnouncedFork;
 pub use goodbyes::PeerGoodbye;
 pub use identity::{Identity, IdentityError};
 pub(crate) use peer_book::Learned;
@@ -118,8 +118,8 @@ pub struct GossipConfig {
     pub address_limit: AddressLimit,
     /// Who goes when the places are taken.
     pub selection: Arc<dyn PeerSelection>,
-    /// While the places are taken, one more node is dialled in this time, so that in the course of a
-    /// day most of the network was connected once.
+    /// While the places are taken, one more node is dialled in this time, so that in the course of
+    /// a day most of the network was connected once.
     pub rotation: Duration,
     /// How long a newcomer may show what it is worth before `selection` looks at it.
     pub newcomer: Duration,
@@ -244,8 +244,8 @@ pub enum PublishError {
     Unavailable,
 }
 
-/// Effective balances of the validators whose votes come from each connected peer and from no other.
-/// The listener uses it to choose peers. It says nothing about which validators these are.
+/// Effective balances of the validators whose votes come from each connected peer and from no
+/// other. The listener uses it to choose peers. It says nothing about which validators these are.
 pub type FirstHandStake = Arc<BTreeMap<PeerBytes, Gwei>>;
 
 /// Starts listeners.
