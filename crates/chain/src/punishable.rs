@@ -1,10 +1,10 @@
 //! Decides whether a block could include a slashing now.
 //!
-//! This is the only place that decides it. It asks the registry at the end of the branch with the most
-//! backing, which slashings and exits in blocks have changed since the state. Where blocks are
-//! missing, or do not tell, the answer is unknown: a false answer is worse. Which messages are forwarded, which peers are blamed,
-//! and what a finding reports all depend on it. Source: phase0/beacon-chain.md,
-//! `is_slashable_validator`, `get_domain`.
+//! This is the only place that decides it. It asks the registry at the end of the branch with the
+//! most backing, which slashings and exits in blocks have changed since the state. Where blocks are
+//! missing, or do not tell, the answer is unknown: a false answer is worse. Which messages are
+//! forwarded, which peers are blamed, and what a finding reports all depend on it. Source:
+//! phase0/beacon-chain.md, `is_slashable_validator`, `get_domain`.
 //!
 //! A state checks a signature with its previous or its current fork version. It chooses by the
 //! epoch that the message is about. Whether a message can be checked therefore depends on the
@@ -18,6 +18,9 @@
 //!
 //! For a short time after a fork, peers and nodes still check with the state of the last block,
 //! which is from before the fork. During that time both states must accept the message.
+//!
+//! All of this is also so for a fork whose containers this program does not know: its states check
+//! with its version, so what was signed with an older one for its epochs is expired.
 
 use crate::Chain;
 use crate::exits::earliest_exit;
@@ -164,6 +167,20 @@ mod tests {
         let later = spec.state_fork_at(Epoch::new(9));
         assert_eq!(age(&spec, &later, signed_by_schedule(&spec, 5)), Age::Checkable);
         assert_eq!(age(&spec, &later, signed_by_schedule(&spec, 4)), Age::Expired);
+    }
+
+    /// The owner of a key signs two contradicting votes with the old version, for a target in a
+    /// fork that this program does not know.
+    #[test]
+    fn what_is_signed_with_the_old_version_for_an_unknown_fork_is_expired_from_then_on() {
+        let later = "FULU_FORK_EPOCH: 5\nI_STAR_FORK_EPOCH: 9\nI_STAR_FORK_VERSION: 0x09000000\n";
+        let spec = Spec::from_yaml(later).unwrap();
+        let old = |epoch| SignedWith { epoch: Epoch::new(epoch), version: [6, 0, 0, 0] };
+        let [before, after] = [8, 9].map(|epoch| spec.state_fork_at(Epoch::new(epoch)));
+        assert_eq!((after.previous_version, after.current_version), ([6, 0, 0, 0], [9, 0, 0, 0]));
+        assert_eq!([8, 9, 20].map(|epoch| age(&spec, &before, old(epoch))), [Age::Checkable; 3]);
+        let ages = [8, 9, 20].map(|epoch| age(&spec, &after, old(epoch)));
+        assert_eq!(ages, [Age::Checkable, Age::Expired, Age::Expired]);
     }
 
     #[test]

@@ -4,9 +4,10 @@
 //! - A missing key has the value of its preset.
 //! - A fork whose epoch is missing or is 18446744073709551615 never happens, not even at that
 //!   epoch.
-//! - A fork with a name that is not known is a later fork ([`LaterFork`]) if its epoch is known and
-//!   ever comes.
-//! - Other unknown keys are ignored.
+//! - A fork with a name that is not known is a later fork ([`LaterFork`]) if it ever comes, has a
+//!   version that is higher than that of the last known fork, and does not begin before that one.
+//! - Other unknown keys are ignored. So are the keys of features: a configuration names a feature
+//!   beside the fork that brings it (`EIP7594_FORK_EPOCH`), or with an epoch that nobody means.
 //! - Keys that belong to the preset also take effect if a file has them. Networks before 2021 wrote
 //!   the preset and the configuration into one file, and Medalla's preset differs from the preset
 //!   of today.
@@ -62,9 +63,7 @@ impl Spec {
         }
         for LaterFork { name, epoch, version } in &self.later_forks {
             let name = name.to_uppercase();
-            if let Some(version) = version {
-                let _ = writeln!(out, "{name}{VERSION_KEY}: 0x{}", hex::encode(version));
-            }
+            let _ = writeln!(out, "{name}{VERSION_KEY}: 0x{}", hex::encode(version));
             let _ = writeln!(out, "{name}{EPOCH_KEY}: {epoch}");
         }
         if self.forks.iter().all(|fork| fork.name != ForkName::Electra) {
@@ -144,6 +143,10 @@ const EPOCH_KEY: &str = "_FORK_EPOCH";
 const MAX_LATER_FORKS: usize = 16;
 /// Greatest length of their names.
 const MAX_FORK_NAME: usize = 32;
+/// Features that consensus-specs, or a test network, gave a fork epoch of their own. Others are
+/// named by the number of their proposal (`EIP7594`, `EIP7805`).
+const FEATURES: [&str; 5] = ["WHISK", "SHARDING", "CUSTODY_GAME", "DAS", "VERKLE"];
+const NUMBERED_FEATURE: &str = "EIP";
 
 struct Keys(BTreeMap<String, Value>);
 
@@ -151,7 +154,6 @@ impl Keys {
     fn into_spec(self) -> Result<Spec, SpecError> {
         let preset = self.preset()?;
         let forks = self.forks(preset.name)?;
-        let later_forks = self.later_forks();
         let slot_ms = match self.number("SLOT_DURATION_MS")? {
             Some(ms) => ms,
             None => match self.number("SECONDS_PER_SLOT")? {
@@ -163,7 +165,7 @@ impl Keys {
             return Err(bad("SLOT_DURATION_MS", &slot_ms.to_string(), "a slot's length, up to a day"));
         }
         let default_blobs = if preset.name == PresetName::Gnosis { 2 } else { 9 };
-        Ok(Spec {
+        let mut spec = Spec {
             config_name: self.text("CONFIG_NAME").unwrap_or_else(|| preset.name.as_str()).to_owned(),
             blob_schedule: self.blob_schedule()?,
             blob_default: BlobParameters {
@@ -172,9 +174,11 @@ impl Keys {
             },
             slot_duration: Duration::from_millis(slot_ms),
             forks,
-            later_forks,
+            later_forks: Vec::new(),
             preset,
-        })
+        };
+        spec.later_forks = self.later_forks(&spec);
+        Ok(spec)
     }
 
     fn preset(&self) -> Result<Preset, SpecError> {
@@ -215,21 +219,23 @@ impl Keys {
         Ok(forks)
     }
 
-    /// Returns the forks that happen and are not known, ascending by epoch. What cannot be read is
-    /// ignored, as any unknown key is.
-    fn later_forks(&self) -> Vec<LaterFork> {
+    /// Returns the forks that happen after the known ones of `spec`, ascending by epoch. What cannot
+    /// be read is ignored, as any unknown key is.
+    fn later_forks(&self, spec: &Spec) -> Vec<LaterFork> {
         let is_name = |name: &str| {
             (1..=MAX_FORK_NAME).contains(&name.len())
                 && name.bytes().all(|byte| byte.is_ascii_uppercase() || byte.is_ascii_digit() || byte == b'_')
         };
-        let unknown = self.0.keys().filter(|key| ForkName::ALL.iter().all(|fork| epoch_key(*fork) != key.as_str()));
-        let named = unknown.filter_map(|key| key.strip_suffix(EPOCH_KEY)).filter(|name| is_name(name) && *name != "GENESIS");
-        let mut later: Vec<LaterFork> = named
+        let is_known = |name: &str| ForkName::ALL.iter().any(|fork| fork.as_str().eq_ignore_ascii_case(name));
+        let names = self.0.keys().filter_map(|key| key.strip_suffix(EPOCH_KEY));
+        let mut later: Vec<LaterFork> = names
+            .filter(|name| is_name(name) && !is_known(name) && !is_feature(name))
             .filter_map(|name| {
                 let epoch = self.number(&format!("{name}{EPOCH_KEY}")).ok()?.map(Epoch::new)?;
-                let version = self.version(&format!("{name}{VERSION_KEY}")).ok()?;
-                (epoch != Epoch::FAR_FUTURE).then(|| LaterFork { name: name.to_lowercase(), epoch, version })
+                let version = self.version(&format!("{name}{VERSION_KEY}")).ok()??;
+                Some(LaterFork { name: name.to_lowercase(), epoch, version })
             })
+            .filter(|fork| fork.epoch != Epoch::FAR_FUTURE && spec.is_after_known(fork))
             .collect();
         later.sort_by_key(|fork| (fork.epoch, fork.version));
         later.truncate(MAX_LATER_FORKS);
@@ -287,6 +293,12 @@ impl Keys {
         };
         version.map(Some).ok_or_else(|| bad(key, text, "four bytes like 0x01000000"))
     }
+}
+
+/// Whether a name in upper case is that of a feature, which some fork brings, and of no fork.
+fn is_feature(name: &str) -> bool {
+    let number = name.strip_prefix(NUMBERED_FEATURE);
+    FEATURES.contains(&name) || number.is_some_and(|number| number.starts_with(|digit: char| digit.is_ascii_digit()))
 }
 
 const DAY_MS: u64 = 86_400_000;

@@ -96,8 +96,7 @@ pub struct LaterFork {
     /// The name as in the configuration, in lower case.
     pub name: String,
     pub epoch: Epoch,
-    /// `None` if the configuration does not say it. Then the fork digest is not known either.
-    pub version: Option<ForkVersion>,
+    pub version: ForkVersion,
 }
 
 impl LaterFork {
@@ -164,18 +163,28 @@ impl Spec {
                 None if fork.epoch > last => self.forks.push(*fork),
                 Some(place) if fork.name.is_draft() && self.forks[place].version != fork.version => {
                     self.forks.remove(place);
-                    let (name, epoch, version) = (fork.name.as_str().to_owned(), fork.epoch, Some(fork.version));
-                    self.later_forks.push(LaterFork { name, epoch, version });
+                    let name = fork.name.as_str().to_owned();
+                    self.later_forks.push(LaterFork { name, epoch: fork.epoch, version: fork.version });
                 }
                 None | Some(_) => {}
             }
         }
-        let known: Vec<String> = self.later_forks.iter().map(|fork| fork.name.clone()).collect();
-        self.later_forks.extend(node.later_forks.iter().filter(|fork| !known.contains(&fork.name)).cloned());
+        for fork in &node.later_forks {
+            let is_there = self.later_forks.iter().any(|other| other.name == fork.name);
+            if !is_there && self.is_after_known(fork) {
+                self.later_forks.push(fork.clone());
+            }
+        }
         self.later_forks.sort_by_key(|fork| (fork.epoch, fork.version));
         let last_step = self.blob_schedule.last().map(|step| step.epoch);
         self.blob_schedule.extend(node.blob_schedule.iter().filter(|step| last_step.is_none_or(|last| last < step.epoch)));
         before != (self.forks.len(), self.later_forks.len(), self.blob_schedule.len())
+    }
+
+    /// Whether a fork can only come after all known ones: its version is higher than that of the
+    /// last one, and it does not begin before it.
+    pub(crate) fn is_after_known(&self, fork: &LaterFork) -> bool {
+        self.forks.last().is_none_or(|last| fork.version > last.version && fork.epoch >= last.epoch)
     }
 
     /// Returns the last fork that begins at or before `epoch`. The first fork also covers all
@@ -184,25 +193,23 @@ impl Spec {
         *self.forks.iter().rev().find(|fork| fork.epoch <= epoch).unwrap_or(&self.forks[0])
     }
 
-    /// Returns the `Fork` of a state in `epoch`.
+    /// Returns the `Fork` of a state in `epoch`, be it of a known fork or of another one.
     ///
     /// A state is upgraded from each fork to the next one, even if several forks have the same
     /// epoch. The previous version can therefore be the version of a fork that was never in force
     /// (`upgrade_to_*`: `previous_version = pre.fork.current_version`).
     pub fn state_fork_at(&self, epoch: Epoch) -> StateFork {
-        let current = self.forks.iter().rposition(|fork| fork.epoch <= epoch).unwrap_or(0);
-        let (fork, previous) = (self.forks[current], self.forks[current.saturating_sub(1)]);
-        StateFork { previous_version: previous.version, current_version: fork.version, epoch: fork.epoch }
+        let schedule = self.schedule();
+        let current = schedule.iter().rposition(|(begins, _)| *begins <= epoch).unwrap_or(0);
+        let ((epoch, current_version), (_, previous_version)) = (schedule[current], schedule[current.saturating_sub(1)]);
+        StateFork { previous_version, current_version, epoch }
     }
 
     /// Returns the fork that is in force at `epoch`, if it is one that this program does not know.
-    /// Of two forks of one epoch, the one with the higher version is in force.
+    /// In the epoch of a known fork it is in force too, because it comes after that one.
     pub fn later_fork_at(&self, epoch: Epoch) -> Option<&LaterFork> {
-        let known = self.fork_at(epoch);
         let later = self.later_forks.iter().rev().find(|fork| fork.epoch <= epoch)?;
-        let is_in_force = later.epoch > known.epoch
-            || (later.epoch == known.epoch && later.version.is_some_and(|version| version > known.version));
-        is_in_force.then_some(later)
+        (later.epoch >= self.fork_at(epoch).epoch).then_some(later)
     }
 
     /// Returns the fork, in force at `now` or to come, from which on this program cannot prove
@@ -211,23 +218,34 @@ impl Spec {
         self.later_forks.iter().find(|fork| self.later_fork_at(fork.epoch.max(now)) == Some(*fork))
     }
 
-    /// Returns the fork in force at `epoch`, or `None` if it is one that this program does not know.
+    /// Returns the fork in force at `epoch`, or `None` if it is one that this program does not
+    /// know.
     pub fn known_fork_at(&self, epoch: Epoch) -> Option<ForkName> {
         self.later_fork_at(epoch).is_none().then(|| self.fork_name_at(epoch))
     }
 
-    /// Lists the epochs and versions of all scheduled forks, ascending by epoch. Forks whose
-    /// version is not known are left out.
+    /// Lists the epochs and versions of all scheduled forks, ascending by epoch. Of forks of one
+    /// epoch, the last one is in force.
     pub fn schedule(&self) -> Vec<(Epoch, ForkVersion)> {
-        let later = self.later_forks.iter().filter_map(|fork| Some((fork.epoch, fork.version?)));
+        let later = self.later_forks.iter().map(|fork| (fork.epoch, fork.version));
         let mut schedule: Vec<_> = self.forks.iter().map(|fork| (fork.epoch, fork.version)).chain(later).collect();
         schedule.sort_by_key(|(epoch, _)| *epoch);
         schedule
     }
 
+    /// Lists the epochs at which a fork begins or a step of the blob schedule, ascending. Only at
+    /// these epochs can a fork digest begin.
+    pub fn digest_epochs(&self) -> Vec<Epoch> {
+        let mut epochs: Vec<Epoch> = self.schedule().into_iter().map(|(epoch, _)| epoch).collect();
+        epochs.extend(self.blob_schedule.iter().map(|step| step.epoch));
+        epochs.sort();
+        epochs.dedup();
+        epochs
+    }
+
     /// Returns the version in force at `epoch`, be it of a known fork or of another one.
     pub fn version_at(&self, epoch: Epoch) -> ForkVersion {
-        self.later_fork_at(epoch).and_then(|fork| fork.version).unwrap_or(self.fork_at(epoch).version)
+        self.later_fork_at(epoch).map_or(self.fork_at(epoch).version, |fork| fork.version)
     }
 
     /// Returns whether it is uncertain which version signs messages about `epoch`.
@@ -310,12 +328,8 @@ impl Network {
     /// which is `None` for one that this program does not know. A new digest begins with a fork or
     /// with a step of the blob schedule.
     pub fn digests(&self) -> Vec<(ForkDigest, Epoch, Option<ForkName>)> {
-        let mut epochs: Vec<Epoch> = self.spec.schedule().into_iter().map(|(epoch, _)| epoch).collect();
-        epochs.extend(self.spec.blob_schedule.iter().map(|step| step.epoch));
-        epochs.sort();
-        epochs.dedup();
         let mut rows: Vec<(ForkDigest, Epoch, Option<ForkName>)> = Vec::new();
-        for epoch in epochs {
+        for epoch in self.spec.digest_epochs() {
             let digest = self.fork_digest_at(epoch);
             if rows.iter().all(|row| row.0 != digest) {
                 rows.push((digest, epoch, self.spec.known_fork_at(epoch)));
@@ -364,7 +378,12 @@ impl ForkDigests {
     /// Returns whether a digest belongs to the schedule of this network, whether its fork is known
     /// or not.
     pub fn contains(&self, digest: ForkDigest) -> bool {
-        self.rows.iter().any(|row| row.0 == digest)
+        self.begins(digest).is_some()
+    }
+
+    /// Returns the epoch at which a digest of this network begins.
+    pub fn begins(&self, digest: ForkDigest) -> Option<Epoch> {
+        self.rows.iter().find(|row| row.0 == digest).map(|row| row.1)
     }
 
     /// Returns the first digest of a fork.

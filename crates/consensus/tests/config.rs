@@ -117,7 +117,7 @@ fn a_fork_that_is_not_known_is_scheduled_by_its_digest() {
     let text = format!("{known}I_STAR_FORK_VERSION: 0x09000000\nI_STAR_FORK_EPOCH: 7\nNEVER_FORK_EPOCH: 18446744073709551615\n");
     let before = read(known);
     let spec = read(&text);
-    let later = LaterFork { name: "i_star".into(), epoch: Epoch::new(7), version: Some([9, 0, 0, 0]) };
+    let later = LaterFork { name: "i_star".into(), epoch: Epoch::new(7), version: [9, 0, 0, 0] };
     assert_eq!(spec.later_forks, [later.clone()]);
     assert_eq!((spec.later_fork_at(Epoch::new(6)), spec.later_fork_at(Epoch::new(7))), (None, Some(&later)));
     assert_eq!(spec.known_fork_at(Epoch::new(6)), Some(ForkName::Gloas));
@@ -135,12 +135,35 @@ fn a_fork_that_is_not_known_is_scheduled_by_its_digest() {
     assert_eq!(network.digests().last(), Some(&(digest, Epoch::new(7), None)));
 }
 
-/// A known fork that begins later, or in the same epoch with a higher version, is in force.
+/// What a configuration names beside its forks, or with an epoch that nobody means, changes
+/// nothing: not what can be proven, not the digests, and not what our record announces.
 #[test]
-fn a_known_fork_after_an_unknown_one_is_known() {
+fn keys_of_features_and_of_no_later_fork_change_nothing() {
+    let known = "DENEB_FORK_EPOCH: 0\nELECTRA_FORK_EPOCH: 2\nFULU_FORK_EPOCH: 5\n";
+    for extra in [
+        "EIP7594_FORK_EPOCH: 100000001\n",
+        "EIP7594_FORK_EPOCH: 10\nEIP7594_FORK_VERSION: 0x06000001\n",
+        "EIP7441_FORK_EPOCH: 10\nEIP7441_FORK_VERSION: 0x08000000\n",
+        "WHISK_FORK_EPOCH: 10\nWHISK_FORK_VERSION: 0x08000000\n",
+        "OSAKA_FORK_EPOCH: 10\n",
+        "OSAKA_FORK_EPOCH: 10\nOSAKA_FORK_VERSION: 0x06000000\n",
+        "OSAKA_FORK_EPOCH: 4\nOSAKA_FORK_VERSION: 0x09000000\n",
+        "GENESIS_FORK_EPOCH: 0\n",
+        "GENESIS_FORK_EPOCH: 7\nPHASE0_FORK_EPOCH: 7\nPHASE0_FORK_VERSION: 0x09000000\n",
+    ] {
+        assert_eq!(read(&format!("{known}{extra}")), read(known), "{extra}");
+    }
+    let mut spec = read(known);
+    let earlier = "FULU_FORK_EPOCH: 5\nI_FORK_EPOCH: 6\nI_FORK_VERSION: 0x06500000\n";
+    let ours = "FULU_FORK_EPOCH: 5\nGLOAS_FORK_EPOCH: 8\n";
+    assert!(spec.follow_schedule_of(&read(earlier)), "it is after the forks that both have");
+    assert!(!read(ours).follow_schedule_of(&read(earlier)), "and not after those that we have");
+}
+
+/// A fork that is not known and begins with a known one is in force, if its version is higher.
+#[test]
+fn of_forks_of_one_epoch_the_one_with_the_higher_version_is_in_force() {
     let fork_at = |text: &str, epoch: u64| read(text).known_fork_at(Epoch::new(epoch));
-    let old = "EIP7594_FORK_EPOCH: 3\nDENEB_FORK_EPOCH: 0\nELECTRA_FORK_EPOCH: 5\n";
-    assert_eq!([2, 3, 4, 5].map(|epoch| fork_at(old, epoch)), [Some(ForkName::Deneb), None, None, Some(ForkName::Electra)]);
     let same = "HEZE_FORK_EPOCH: 5\nI_FORK_EPOCH: 5\n";
     assert_eq!(fork_at(same, 5), Some(ForkName::Heze), "nothing says that it is a later one");
     assert_eq!(fork_at(&format!("{same}I_FORK_VERSION: 0x09000000\n"), 5), None);
@@ -149,20 +172,24 @@ fn a_known_fork_after_an_unknown_one_is_known() {
 
 #[test]
 fn unknown_forks_are_bounded_and_nonsense_is_ignored() {
-    let many: String = (0..1000).map(|nth| format!("F{nth}_FORK_EPOCH: {}\n", 5000 - nth)).collect();
+    let many: String =
+        (0..1000).map(|nth| format!("F{nth}_FORK_EPOCH: {}\nF{nth}_FORK_VERSION: 0x09000000\n", 5000 - nth)).collect();
     let later = read(&many).later_forks;
     assert_eq!((later.len(), later[0].epoch), (16, Epoch::new(4001)));
     let long = "X".repeat(100);
-    for text in [
-        "A_FORK_EPOCH: x\n",
-        "B_FORK_EPOCH: 5\nB_FORK_VERSION: 0x0100000000\n",
-        "c_FORK_EPOCH: 5\n",
-        "_FORK_EPOCH: 5\n",
-        "A_FORK_EPOCH: [1]\n",
+    for (name, epoch, version) in [
+        ("A", "x", "0x09000000"),
+        ("A", "[1]", "0x09000000"),
+        ("A", "5", "0x0100000000"),
+        ("A", "5", "[1]"),
+        ("a", "5", "0x09000000"),
+        ("", "5", "0x09000000"),
+        (long.as_str(), "5", "0x09000000"),
     ] {
-        assert_eq!(read(text).later_forks, [], "{text}");
+        let of = |name: &str| read(&format!("{name}_FORK_EPOCH: {epoch}\n{name}_FORK_VERSION: {version}\n")).later_forks;
+        assert_eq!(of(name), [], "{name:.9} {epoch} {version}");
     }
-    assert_eq!(read(&format!("{long}_FORK_EPOCH: 5\n")).later_forks, []);
+    assert_eq!(read("A_FORK_EPOCH: 5\nA_FORK_VERSION: 0x09000000\n").later_forks.len(), 1);
 }
 
 /// A node knows forks that were scheduled after this program, or its configuration, was made.

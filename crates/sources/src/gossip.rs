@@ -42,7 +42,7 @@ mod crawl_report;
 mod dial_fault;
 mod events;
 mod filter;
-mod fork_voices;
+mod fork_poll;
 mod forwarding;
 mod goodbyes;
 mod identity;
@@ -65,7 +65,7 @@ pub use client::Client;
 pub use crawl::{CrawlConfig, CrawlLimits, CrawlProgress, crawl};
 pub use crawl_report::{ClientRow, CrawlReport, CrawledNode, ForkRow, Reached, Transport, TransportRow};
 pub use events::{PeerEvent, PeerEventKind, PeerInfo};
-pub use fork_voices::AnnouncedFork;
+pub use fork_poll::AnnouncedFork;
 pub use goodbyes::PeerGoodbye;
 pub use identity::{Identity, IdentityError};
 pub(crate) use peer_book::Learned;
@@ -250,8 +250,8 @@ pub enum PublishError {
     Unavailable,
 }
 
-/// Effective balances of the validators whose votes come from each connected peer and from no other.
-/// The listener uses it to choose peers. It says nothing about which validators these are.
+/// Effective balances of the validators whose votes come from each connected peer and from no
+/// other. The listener uses it to choose peers. It says nothing about which validators these are.
 pub type FirstHandStake = Arc<BTreeMap<PeerBytes, Gwei>>;
 
 /// Starts listeners.

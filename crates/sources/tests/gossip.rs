@@ -391,7 +391,7 @@ async fn topics_follow_the_clock_over_a_fork() {
 
 /// The same network, whose configuration has a fork that this program does not know.
 fn with_later_fork(network: &Network, epoch: u64) -> Arc<Network> {
-    let later = LaterFork { name: "i_star".into(), epoch: Epoch::new(epoch), version: Some([9, 0, 0, 7]) };
+    let later = LaterFork { name: "i_star".into(), epoch: Epoch::new(epoch), version: [9, 0, 0, 7] };
     Arc::new(Network { spec: Spec { later_forks: vec![later], ..network.spec.clone() }, ..network.clone() })
 }
 

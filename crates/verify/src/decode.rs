@@ -54,36 +54,38 @@ pub(crate) fn decode(network: &Network, message: &RawMessage) -> Result<(Decoded
     }
 }
 
-/// The epoch that a message is about, as far as it can be read without knowing its fork. The log
-/// gets the rest of what can be read.
-fn epoch_read(network: &Network, message: &RawMessage) -> Option<Epoch> {
-    if message.kind == MessageKind::Block {
-        let prefix = block_prefix(&message.bytes)?;
-        let (slot, proposer, parent) = (prefix.slot, prefix.proposer_index, prefix.parent_root);
-        tracing::debug!(%slot, %proposer, %parent, "a block that cannot be proven");
-        return Some(slot.epoch(network.preset()));
-    }
-    let fields = message.fields();
-    let slot = fields.slot()?;
+/// The epoch that a message is about, as far as it can be read without knowing its fork. A vote
+/// must be long enough to name its attester too.
+fn epoch_of(network: &Network, message: &RawMessage) -> Option<Epoch> {
+    let slot = if message.kind == MessageKind::Block { block_prefix(&message.bytes)?.slot } else { message.fields().slot()? };
     if let MessageKind::Attestation { .. } = message.kind {
-        let attester = fields.validator()?;
-        tracing::debug!(%slot, %attester, "a vote that cannot be proven");
+        message.fields().validator()?;
     }
     Some(slot.epoch(network.preset()))
+}
+
+/// Writes what can be read of a message that cannot be proven into the log.
+pub(crate) fn log_not_provable(kind: MessageKind, bytes: &[u8]) {
+    let fields = MessageFields::of(kind, None, bytes);
+    let block = block_prefix(bytes).filter(|_| kind == MessageKind::Block);
+    let slot = block.map(|block| block.slot).or_else(|| fields.slot());
+    let (proposer, parent) = (block.map(|block| block.proposer_index), block.map(|block| block.parent_root));
+    let attester = fields.validator();
+    tracing::debug!(?kind, ?slot, ?proposer, ?parent, ?attester, "a message that cannot be proven");
 }
 
 /// Whether a message whose fork is not known begins like one of a scheduled fork that this program
 /// does not know, and names a slot of it.
 fn is_of_later_fork(network: &Network, message: &RawMessage) -> bool {
     let has_later_forks = !network.spec.later_forks.is_empty();
-    has_later_forks && epoch_read(network, message).is_some_and(|epoch| network.spec.later_fork_at(epoch).is_some())
+    has_later_forks && epoch_of(network, message).is_some_and(|epoch| network.spec.later_fork_at(epoch).is_some())
 }
 
 /// Whether a message that does not decode may be one of another draft of its fork: the fork is a
 /// draft, and what can be read of the message is a slot of that fork.
 pub(crate) fn may_be_of_other_draft(network: &Network, message: &RawMessage) -> bool {
     let Some(fork) = message.origin.fork.filter(|fork| fork.is_draft()) else { return false };
-    epoch_read(network, message).is_some_and(|epoch| network.spec.fork_name_at(epoch) == fork)
+    epoch_of(network, message).is_some_and(|epoch| network.spec.fork_name_at(epoch) == fork)
 }
 
 /// The fork at the slot that the message names. This is allowed only for our own node's REST API,

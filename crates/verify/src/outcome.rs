@@ -44,8 +44,8 @@ pub enum Outcome {
 pub enum NotProvable {
     /// It is of a fork that is scheduled and that this program does not know.
     LaterFork,
-    /// It is of a fork whose specification is a draft, and it does not decode. No block of that fork
-    /// was proven yet, so the network probably follows another draft.
+    /// It is of a fork whose specification is a draft, and it does not decode. The blocks that were
+    /// proven do not show that the network follows our draft.
     OtherDraft,
 }
 

@@ -26,7 +26,7 @@ pub(crate) use outcome_collector::PendingOutcome;
 pub use triage::{About, HistoryCheck, SingleVoteClaim, Triage, greatest_index_named, single_vote_claimed, slot_claimed};
 
 use crate::batch::{BatchResult, ClaimSet};
-use crate::decode::{VoteByBits, decode, may_be_of_other_draft};
+use crate::decode::{VoteByBits, decode, log_not_provable, may_be_of_other_draft};
 use crate::parking::Job;
 use crate::peer_reputation::PeerReputation;
 use crate::resolve::ContextCache;
@@ -103,8 +103,11 @@ struct SortedBatch {
 
 /// What blocks tell about the draft of a fork's specification that the network follows.
 ///
-/// Of a message that does not decode nobody can say whether it is junk or of another draft. One
-/// proven block settles that: then the network follows our draft, and junk is junk.
+/// Of a message that does not decode nobody can say whether it is junk or of another draft. Blocks
+/// of our draft settle that if they fill more than half of the slots of an epoch's length, each
+/// built in its proposer's turn: then the network follows our draft, and junk is junk. Fewer blocks
+/// do not, because the owner of a few keys can sign blocks of any draft. Otherwise such an owner
+/// could make us blame every peer that sends blocks of the network's own draft.
 #[derive(Debug, Default)]
 struct DraftBlocks {
     is_ours: bool,
@@ -122,8 +125,22 @@ impl DraftBlocks {
         self.unread_since.get_or_insert(now);
     }
 
-    fn proven(&mut self, fork: ForkName) {
-        if fork.is_draft() {
+    /// Looks at the blocks of the last slots before `now`.
+    fn settle(&mut self, chain: &Chain, now: Slot) {
+        let (spec, preset) = (&chain.network().spec, chain.network().preset());
+        let is_of_draft = |slot: Slot| spec.fork_name_at(slot.epoch(preset)).is_draft();
+        if self.is_ours || !is_of_draft(now) {
+            return;
+        }
+        let since = now.saturating_sub(preset.slots_per_epoch);
+        let (mut n_in_turn, mut next) = (0, Some(chain.backed_head().root));
+        while let Some(root) = next
+            && let Some(slot) = chain.block_slot(&root).filter(|slot| *slot >= since && is_of_draft(*slot))
+        {
+            n_in_turn += u64::from(slot < now && chain.is_in_turn(&root));
+            next = chain.block_parent(&root);
+        }
+        if 2 * n_in_turn > preset.slots_per_epoch {
             (self.is_ours, self.unread_since) = (true, None);
         }
     }
@@ -173,7 +190,7 @@ impl Verifier {
         let network = chain.network().clone();
         let mut collector = OutcomeCollector::default();
         self.votes.start_batch();
-        let is_new_slot = self.start_slot(&network, now, &mut collector);
+        let is_new_slot = self.start_slot(chain, now, &mut collector);
         let mut sorted = self.decode_and_sort(&network, batch, now, &mut collector);
         self.follow_registry(chain, &mut sorted);
         self.prove_blocks(chain, &mut sorted, now, &mut collector);
@@ -222,7 +239,7 @@ impl Verifier {
     }
 
     /// Whether the network seems to follow another draft of its fork than this program: for two
-    /// epochs messages have come that do not decode, and no block of the fork was proven.
+    /// epochs messages have come that do not decode, and there were too few blocks of our draft.
     pub fn sees_other_draft(&self, slots_per_epoch: u64) -> bool {
         self.draft.unread_since.is_some_and(|since| self.slot >= since.saturating_add(2 * slots_per_epoch))
     }
@@ -242,11 +259,13 @@ impl Verifier {
 
     /// Starts a new slot: resets the limits per slot, and lets messages expire that waited too
     /// long. Returns whether the slot is a new one.
-    fn start_slot(&mut self, network: &Network, now: Time, collector: &mut OutcomeCollector) -> bool {
+    fn start_slot(&mut self, chain: &Chain, now: Time, collector: &mut OutcomeCollector) -> bool {
+        let network = chain.network();
         let slot = network.slot_at(now.0);
         if slot == self.slot {
             return false;
         }
+        self.draft.settle(chain, slot);
         if !self.draft.is_logged && self.sees_other_draft(network.preset().slots_per_epoch) {
             self.draft.is_logged = true;
             tracing::warn!("{OTHER_DRAFT_NOTICE}");
@@ -291,6 +310,9 @@ impl Verifier {
             let heard = FirstSeen { at: received_at, source: origin.source, peer: origin.peer.clone() };
             let item = PendingOutcome::message(self.next_number, ticket, origin, kind);
             self.next_number += 1;
+            if may_be_draft || matches!(decoded, Err(Outcome::SeenNotProvable(_))) {
+                log_not_provable(kind, &bytes);
+            }
             match decoded {
                 Err(Outcome::Malformed(_)) if may_be_draft => {
                     collector.record(item, Outcome::SeenNotProvable(NotProvable::OtherDraft));
@@ -413,22 +435,4 @@ fn contexts_near<'a>(
     let epoch = now.epoch(chain.network().preset());
     let near = job.target.epoch <= epoch.saturating_add(1) && epoch <= job.target.epoch.saturating_add(2);
     near.then(|| cache.of(chain, job, data_root, None))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn one_proven_block_of_a_draft_settles_which_draft_it_is() {
-        let mut draft = DraftBlocks::default();
-        assert!(draft.may_be_other(ForkName::Heze) && !draft.may_be_other(ForkName::Gloas));
-        draft.unread(Slot::new(3));
-        draft.unread(Slot::new(4));
-        assert_eq!(draft.unread_since, Some(Slot::new(3)));
-        draft.proven(ForkName::Gloas);
-        assert!(draft.may_be_other(ForkName::Heze), "a block of another fork says nothing");
-        draft.proven(ForkName::Heze);
-        assert!(!draft.may_be_other(ForkName::Heze) && draft.unread_since.is_none());
-    }
 }

@@ -6,13 +6,15 @@
 mod common;
 
 use common::{Capture, capture, captures};
+use consensus::ssz_schema::{json_to_ssz, ssz_to_json};
 use consensus::{
     AttestationData, AttesterSlashing, BeaconBlockHeader, Checkpoint, DomainType, Epoch, ForkName, IndexedAttestation,
-    ProposerSlashing, Root, SignatureBytes, SignedAggregate, SignedBeaconBlockHeader, SingleAttestation, ValidatorIndex,
-    signing_root,
+    ProposerSlashing, Root, SignatureBytes, SignedAggregate, SignedBeaconBlockHeader, SignedBlock, SingleAttestation, Slot,
+    ValidatorIndex, signing_root,
 };
 use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
+use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use verify::{
     About, HistoryCheck, MessageKind, Outcome, ParkingLimits, RawMessage, SinglesProof, Time, Triage, Verdict, Verified,
@@ -445,6 +447,14 @@ fn a_vote_waits_for_its_shuffling_and_is_proven_all_the_same() {
     }
 }
 
+/// Signs with the key of a validator of the `gloas_12` capture. Its keys are 1, 2, 3 and so on.
+fn sign(validator: ValidatorIndex, signing_root: Root) -> SignatureBytes {
+    let mut scalar = [0; 32];
+    scalar[24..].copy_from_slice(&(validator.as_u64() + 1).to_be_bytes());
+    let secret = blst::min_pk::SecretKey::from_bytes(&scalar).unwrap();
+    SignatureBytes::from(secret.sign(signing_root.as_slice(), b"BLS_SIG_BLS12381G2_XMD:SHA-256_SSWU_RO_POP_", &[]).to_bytes())
+}
+
 /// Before a fork two versions are possible. What holds with neither is nobody's fault and costs two
 /// equations, so a peer has a budget of it in each slot: also of slashing operations, and within
 /// one batch. What holds is proven however much of it there is.
@@ -466,15 +476,7 @@ fn what_holds_with_no_version_is_tried_within_a_budget_and_what_holds_is_always_
         }
     };
     let today = network.domain_of(DomainType::BeaconAttester, network.spec.fork_at(Epoch::new(0)).version);
-    let signed = |validator: u64, data: &AttestationData| {
-        let mut scalar = [0; 32];
-        scalar[24..].copy_from_slice(&(validator + 1).to_be_bytes());
-        let secret = blst::min_pk::SecretKey::from_bytes(&scalar).unwrap();
-        let index = ValidatorIndex::new(validator);
-        assert_eq!(secret.sk_to_pk().to_bytes(), chain.registry().pubkey(index).unwrap().to_bytes(), "keys by number");
-        let dst = b"BLS_SIG_BLS12381G2_XMD:SHA-256_SSWU_RO_POP_";
-        SignatureBytes::from(secret.sign(signing_root(data.root(), today).as_slice(), dst, &[]).to_bytes())
-    };
+    let signed = |validator: u64, data: &AttestationData| sign(ValidatorIndex::new(validator), signing_root(data.root(), today));
     let raw = |kind, bytes| message.changed(|parts| (parts.kind, parts.bytes, parts.ticket) = (kind, bytes, None));
     let vote = |validator: u64, data: AttestationData, signature| {
         let attester_index = ValidatorIndex::new(validator);
@@ -518,8 +520,33 @@ fn what_holds_with_no_version_is_tried_within_a_budget_and_what_holds_is_always_
     );
 }
 
-/// Another draft of Heze: what does not decode is seen, until one block shows that the network
-/// follows our draft. In a fork that is no draft it is malformed.
+/// For a fork that this program does not know, too, nobody is blamed for a forged vote, which then
+/// costs two equations. The same budget holds for it.
+#[test]
+fn forged_votes_for_an_unknown_fork_are_tried_within_the_budget() {
+    let mut capture = capture("gloas_12");
+    let later = consensus::LaterFork { name: "i_star".into(), epoch: Epoch::new(100), version: [9, 0, 0, 1] };
+    capture.spec.later_forks.push(later);
+    let mut chain = capture.chain();
+    let (message, single) = good_single(&capture);
+    let forged = |target: u64| {
+        let target = Checkpoint { epoch: Epoch::new(target), root: Root::ZERO };
+        let slot = target.epoch.start_slot(&capture.spec.preset);
+        let data = AttestationData { slot, target, ..single.data };
+        message.changed(|parts| (parts.bytes, parts.ticket) = (SingleAttestation { data, ..single }.to_ssz(), None))
+    };
+    let mut verifier = Verifier::seeded(VerifyConfig::default(), 1);
+    for first in [200, 300, 400] {
+        let verified = verifier.process(&mut chain, (first..first + 100).map(forged).collect(), message.received_at);
+        assert_eq!(labels(&verified), ["unknown_fork"; 100]);
+        assert!(verifier.stats().tried_again <= 64 + 15, "{} tried", verifier.stats().tried_again);
+    }
+    assert!(verifier.stats().tried_again >= 64);
+    assert_eq!(verifier.peer_reputation(message.origin.peer.as_ref()), verify::PeerReputation::Unknown, "nobody is blamed");
+}
+
+/// Another draft of Heze: what does not decode is seen, until blocks show that the network follows
+/// our draft. In a fork that is no draft it is malformed.
 #[test]
 fn what_another_draft_sends_is_seen_and_not_provable() {
     let capture = capture("gloas_12");
@@ -556,4 +583,80 @@ fn what_another_draft_sends_is_seen_and_not_provable() {
     assert!(!verifier.sees_other_draft(slots_per_epoch), "one block says nothing");
     verifier.process(&mut chain, vec![at(ForkName::Heze, heze + 2, 400)], now(heze + 2 * slots_per_epoch));
     assert!(verifier.sees_other_draft(slots_per_epoch), "no block was proven for two epochs");
+}
+
+/// The owner of one key signs blocks of our draft, out of turn and before the fork, on a network
+/// that follows another draft. That must not make those malformed who follow it. Blocks in turn in
+/// most slots settle it.
+#[test]
+fn one_owner_of_a_key_does_not_settle_which_draft_the_network_follows() {
+    let mut capture = capture("gloas_12");
+    capture.spec.forks.push(consensus::Fork { name: ForkName::Heze, epoch: Epoch::new(2), version: [8, 0, 0, 1] });
+    let mut chain = capture.chain();
+    let network = chain.network().clone();
+    let preset = network.preset();
+    assert_eq!(preset.slots_per_epoch, 8);
+    let template = capture.messages.iter().find(|message| message.kind == MessageKind::Block).unwrap();
+    let mut block = ssz_to_json(ForkName::Gloas, preset, "SignedBeaconBlock", &template.bytes).unwrap();
+    let body = block["message"]["body"].as_object_mut().unwrap();
+    assert!(body.remove("eth1_data").is_some() && body.remove("deposits").is_some());
+    body["attestations"] = json!([]);
+    body["signed_execution_payload_bid"]["message"]["inclusion_list_bits"] = json!("0x0000");
+    let now = |slot: u64| Time(network.slot_start_ns(Slot::new(slot)));
+    // A block of our draft, and its root.
+    let made = |slot: u64, parent: Root, proposer: ValidatorIndex| {
+        let epoch = Slot::new(slot).epoch(preset);
+        let signed = |kind, root| json!(sign(proposer, signing_root(root, network.domain(kind, epoch))));
+        let mut block = block.clone();
+        let mut epoch_root = Root::ZERO;
+        epoch_root[..8].copy_from_slice(&epoch.as_u64().to_le_bytes());
+        block["message"]["body"]["randao_reveal"] = signed(DomainType::Randao, epoch_root);
+        block["message"]["slot"] = json!(slot.to_string());
+        block["message"]["parent_root"] = json!(parent);
+        block["message"]["proposer_index"] = json!(proposer.as_u64().to_string());
+        let ssz = |block: &Value| json_to_ssz(ForkName::Heze, preset, "SignedBeaconBlock", block).unwrap();
+        let root = SignedBlock::from_ssz(ForkName::Heze, preset, &ssz(&block)).unwrap().root;
+        block["signature"] = signed(DomainType::BeaconProposer, root);
+        let message = template.changed(|parts| {
+            (parts.origin.fork, parts.bytes, parts.ticket, parts.received_at) =
+                (Some(ForkName::Heze), ssz(&block), None, now(slot));
+        });
+        (message, root)
+    };
+    let of_another_draft = |slot: u64| {
+        template.changed(|parts| {
+            parts.origin.fork = Some(ForkName::Heze);
+            parts.bytes[100..108].copy_from_slice(&slot.to_le_bytes());
+            parts.bytes.truncate(400);
+            (parts.ticket, parts.received_at) = (None, now(slot));
+        })
+    };
+    let mut verifier = Verifier::seeded(VerifyConfig::default(), 1);
+    let genesis = chain.head().root;
+    let mut step = |chain: &mut chain::Chain, slot: u64, block: Option<RawMessage>| {
+        chain.tick(Slot::new(slot));
+        let n_blocks = block.iter().len();
+        let verified = verifier.process(chain, block.into_iter().collect(), now(slot));
+        assert!(verified.blocks.len() == n_blocks && verified.blocks.iter().all(|block| block.randao_proven), "{slot}");
+        let verified = verifier.process(chain, vec![of_another_draft(slot)], now(slot));
+        (labels(&verified)[0], verifier.sees_other_draft(preset.slots_per_epoch))
+    };
+    let owner = ValidatorIndex::new(3);
+    step(&mut chain, 15, Some(made(15, genesis, owner).0));
+    for slot in 16..24 {
+        let is_due = chain.proposer_on(&genesis, Slot::new(slot)) == Some(owner);
+        let block = (!is_due).then(|| made(slot, genesis, owner).0);
+        assert_eq!(step(&mut chain, slot, block), ("seen_not_provable", false), "{slot}");
+    }
+    let mut parent = genesis;
+    for slot in 24..29 {
+        let due = chain.proposer_on(&parent, Slot::new(slot)).unwrap();
+        let (block, root) = made(slot, parent, due);
+        parent = root;
+        assert_eq!(step(&mut chain, slot, Some(block)), ("seen_not_provable", false), "{slot}");
+        assert!(chain.is_in_turn(&root), "{slot}");
+    }
+    for slot in 29..60 {
+        assert_eq!(step(&mut chain, slot, None), ("malformed", false), "five of the last eight slots had a block of our draft");
+    }
 }

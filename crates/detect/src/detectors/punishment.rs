@@ -154,8 +154,8 @@ fn punishable_until(waiting: &UnpunishedOffence, view: &DetectorView<'_>) -> Epo
     let withdrawable = view.chain.registry().record(waiting.validator).map(|record| record.withdrawable_epoch);
     let spec = &view.network().spec;
     let signed_with = spec.fork_at(waiting.epoch).version;
-    let later_forks = spec.forks.iter().map(|fork| fork.epoch).filter(|epoch| *epoch > waiting.epoch);
-    let forgotten = later_forks.filter(|epoch| spec.state_fork_at(*epoch).version_for(waiting.epoch) != signed_with).min();
+    let forks_after = spec.schedule().into_iter().map(|(epoch, _)| epoch).filter(|epoch| *epoch > waiting.epoch);
+    let forgotten = forks_after.filter(|epoch| spec.state_fork_at(*epoch).version_for(waiting.epoch) != signed_with).min();
     withdrawable.unwrap_or(Epoch::FAR_FUTURE).min(forgotten.unwrap_or(Epoch::FAR_FUTURE))
 }
 

@@ -37,6 +37,15 @@ impl ForkId {
         Self { fork_digest: network.fork_digest_at(epoch), next_fork_version, next_fork_epoch }
     }
 
+    /// Whether the next fork is one of our schedule. Lighthouse names the epoch at which the next
+    /// digest begins, be it that of a fork or of a blob step, beside the version of the next fork.
+    pub(crate) fn is_scheduled(&self, network: &Network) -> bool {
+        let spec = &network.spec;
+        let is_known_version = spec.schedule().iter().any(|(_, version)| *version == self.next_fork_version);
+        let is_known_epoch = spec.digest_epochs().contains(&self.next_fork_epoch);
+        self.next_fork_epoch == Epoch::FAR_FUTURE || (is_known_version && is_known_epoch)
+    }
+
     /// The container in SSZ, as `eth2` of a record holds it.
     pub fn to_ssz(self) -> [u8; FORK_ID_LEN] {
         let mut bytes = [0; FORK_ID_LEN];
@@ -281,6 +290,23 @@ mod tests {
         let after = ForkId::at(&network, Epoch::new(1536));
         assert_eq!((after.next_fork_version, after.next_fork_epoch.as_u64()), ([0x80, 0x73, 0x31, 0x83], u64::MAX));
         assert_eq!(next_fork_digest(&network, Epoch::new(1536)), ForkDigest([0; 4]));
+    }
+
+    /// Lighthouse announces each blob step as if it were a fork.
+    #[test]
+    fn a_blob_step_is_no_unknown_fork() {
+        let mut network = Network::builtin("mainnet").unwrap();
+        let step = network.spec.blob_schedule.last().unwrap().epoch;
+        let next = network.spec.forks.last().unwrap().version;
+        let announces = |network: &Network, next_fork_version, next_fork_epoch| {
+            let fork_id = ForkId { fork_digest: ForkDigest([1; 4]), next_fork_version, next_fork_epoch };
+            fork_id.is_scheduled(network)
+        };
+        assert!(announces(&network, next, step) && announces(&network, next, Epoch::FAR_FUTURE));
+        assert!(!announces(&network, next, step.saturating_add(1)), "no step of ours");
+        assert!(!announces(&network, [99, 0, 0, 0], step), "no fork of ours");
+        network.spec.blob_schedule.pop();
+        assert!(!announces(&network, next, step));
     }
 
     #[test]

@@ -56,10 +56,8 @@ impl AnnouncedSubnets {
 }
 
 fn bit(kind: MessageKind) -> Option<u64> {
-    match kind {
-        MessageKind::Attestation { subnet } => 1u64.checked_shl(u32::try_from(subnet).ok()?),
-        _ => None,
-    }
+    let MessageKind::Attestation { subnet } = kind else { return None };
+    1u64.checked_shl(u32::try_from(subnet).ok()?)
 }
 
 #[cfg(test)]

@@ -107,10 +107,17 @@ pub enum NoAnswer {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum AnswerWorth {
     Useful,
-    /// It held no block.
+    /// It held no block that this program can read.
     Empty,
     /// It held what was not asked for, or what is no block.
     Wrong,
+}
+
+impl AnswerWorth {
+    /// The worth of an answer in which these blocks were read, and nothing wrong.
+    fn of(blocks: &[PeerBlock]) -> Self {
+        if blocks.is_empty() { Self::Empty } else { Self::Useful }
+    }
 }
 
 /// What is remembered of a peer.
@@ -461,8 +468,8 @@ impl BlockClient {
     ///
     /// # Errors
     ///
-    /// [`NoAnswer::NoPeer`]: it is not connected, or its status says that it has no blocks. Others as
-    /// of [`Self::by_range`].
+    /// [`NoAnswer::NoPeer`]: it is not connected, or its status says that it has no blocks. Others
+    /// as of [`Self::by_range`].
     pub async fn by_root_from(&self, peer: PeerId, root: Root) -> Result<(PeerId, Vec<PeerBlock>), NoAnswer> {
         self.ask(BlockQuery::Roots(vec![root]), Some(peer), &[]).await
     }
@@ -503,16 +510,12 @@ impl BlockClient {
         let ask = BlockAsk { query: query.clone(), only, avoided: avoided.to_vec(), done };
         self.commands.try_send(BlockCommand::Ask(ask)).map_err(|_| NoAnswer::Later)?;
         let (peer, chunks) = answer.await.unwrap_or(Err(NoAnswer::NoPeer))?;
-        if chunks.is_empty() {
-            self.judge(peer, AnswerWorth::Empty);
-            return Ok((peer, Vec::new()));
-        }
         let (network, digests, at) = (self.network.clone(), self.digests.clone(), self.clock.now());
         // Decoding and hashing some blocks takes tens of milliseconds.
         let checked = tokio::task::spawn_blocking(move || check(&network, &digests, &query, chunks, peer, at)).await;
         match checked.unwrap_or(Err("the check has failed")) {
             Ok(blocks) => {
-                self.judge(peer, AnswerWorth::Useful);
+                self.judge(peer, AnswerWorth::of(&blocks));
                 Ok((peer, blocks))
             }
             Err(reason) => {
@@ -539,23 +542,24 @@ fn check(
     peer: PeerId,
     at: Time,
 ) -> Result<Vec<PeerBlock>, &'static str> {
+    let fork_at = |slot: Slot| network.spec.fork_name_at(slot.epoch(network.preset()));
     let mut blocks: Vec<PeerBlock> = Vec::with_capacity(chunks.len());
     for BlockChunk { digest, ssz } in chunks {
-        let Some(fork) = digests.fork_of(digest) else {
-            // Nobody is to blame for a block of a fork that this program does not know.
-            if digests.contains(digest) {
-                break;
-            }
-            return Err("a fork digest is not of this network");
-        };
+        let Some(begins) = digests.begins(digest) else { return Err("a fork digest is not of this network") };
+        // Clocks differ.
+        if begins > network.slot_at(at.0).epoch(network.preset()).saturating_add(1) {
+            return Err("a fork digest is of a fork to come");
+        }
+        // Nobody is to blame for a block of a fork that this program does not know.
+        let Some(fork) = digests.fork_of(digest) else { break };
         let block = match SignedBlock::from_ssz(fork, network.preset(), &ssz) {
             Ok(block) => block,
             // Nor for one of another draft.
-            Err(_) if fork.is_draft() && block_prefix(&ssz).is_some() => break,
+            Err(_) if fork.is_draft() && block_prefix(&ssz).is_some_and(|block| fork_at(block.slot) == fork) => break,
             Err(_) => return Err("the bytes are no block of that fork"),
         };
         let header = block.signed_header.message;
-        if network.spec.fork_name_at(header.slot.epoch(network.preset())) != fork {
+        if fork_at(header.slot) != fork {
             return Err("a fork digest is that of another slot");
         }
         let is_asked_for = match query {
@@ -572,4 +576,51 @@ fn check(
         blocks.push(PeerBlock { peer, root: block.root, slot: header.slot, parent: header.parent_root, message });
     }
     Ok(blocks)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use consensus::{Epoch, ForkDigest, Spec};
+
+    /// Heze from epoch 5 on, and from 9 on a fork that this program does not know.
+    fn network() -> Network {
+        let forks = "PRESET_BASE: minimal\nFULU_FORK_EPOCH: 0\nHEZE_FORK_EPOCH: 5\n\
+                     I_STAR_FORK_EPOCH: 9\nI_STAR_FORK_VERSION: 0x09000001\n";
+        Network { spec: Spec::from_yaml(forks).unwrap(), genesis_time: 0, genesis_validators_root: Root::ZERO }
+    }
+
+    /// Bytes that begin like a block of a slot.
+    fn like_a_block(slot: u64) -> Vec<u8> {
+        let mut ssz = vec![9; 400];
+        ssz[..4].copy_from_slice(&100u32.to_le_bytes());
+        ssz[100..108].copy_from_slice(&slot.to_le_bytes());
+        ssz
+    }
+
+    /// A peer answers with junk under the digest of a fork that this program cannot read. Before
+    /// that fork nobody has such a block, and later the answer is worth nothing.
+    #[test]
+    fn junk_under_a_digest_that_cannot_be_read_is_of_no_use() {
+        let network = network();
+        let digests = network.fork_digests();
+        let answered_in = |epoch: u64, digest: ForkDigest, ssz: Vec<u8>| {
+            let at = Time(network.slot_start_ns(Epoch::new(epoch).start_slot(network.preset())));
+            let query = BlockQuery::Range { start: Slot::new(1), count: 16 };
+            let checked = check(&network, &digests, &query, vec![BlockChunk { digest, ssz }], PeerId::random(), at);
+            checked.map(|blocks| AnswerWorth::of(&blocks))
+        };
+        let [heze, later] = [5, 9].map(|epoch| network.fork_digest_at(Epoch::new(epoch)));
+        assert_eq!((digests.fork_of(later), digests.begins(later)), (None, Some(Epoch::new(9))));
+        let to_come = Err("a fork digest is of a fork to come");
+        for (digest, first_slot, begins) in [(heze, 40, 5), (later, 72, 9)] {
+            assert_eq!(answered_in(begins - 2, digest, like_a_block(first_slot)), to_come);
+            assert_eq!(answered_in(begins - 1, digest, like_a_block(first_slot)), Ok(AnswerWorth::Empty));
+            assert_eq!(answered_in(begins + 9, digest, like_a_block(first_slot)), Ok(AnswerWorth::Empty));
+        }
+        let no_block = Err("the bytes are no block of that fork");
+        assert_eq!(answered_in(6, heze, like_a_block(39)), no_block, "a slot before the fork");
+        assert_eq!(answered_in(6, heze, vec![9; 400]), no_block);
+        assert_eq!(answered_in(6, ForkDigest([1; 4]), vec![9; 400]), Err("a fork digest is not of this network"));
+    }
 }

@@ -143,11 +143,11 @@ impl GossipTask {
             );
         }
         self.weigh_heads();
-        self.voices.follows(self.voice(peer, ip), is_unknown.then_some(status.fork_digest), now);
+        self.fork_poll.record_status(peer, ip, is_unknown.then_some(status.fork_digest), now);
         // Peers with unusual heads stay, because what they send is the reason to listen. A peer
         // with another network's digest has nothing of use. One that has moved on to a fork that we
         // do not know has done nothing wrong.
-        if is_unknown && (was_ours || self.voices.follow(status.fork_digest, now)) {
+        if is_unknown && (was_ours || self.fork_poll.is_majority(status.fork_digest, now)) {
             let problem = format!("it follows a fork that this version does not know (digest 0x{})", status.fork_digest);
             self.peers.note_problem(&peer, &problem);
         } else if !near.contains(&status.fork_digest) {

@@ -1,6 +1,6 @@
 //! What the connections of this node look like as a whole, for status pages and metrics.
 
-use super::fork_voices::AnnouncedFork;
+use super::fork_poll::AnnouncedFork;
 use crate::discovery::DiscoveryState;
 use serde::Serialize;
 use std::collections::BTreeMap;

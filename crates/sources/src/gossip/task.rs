@@ -4,7 +4,7 @@ use super::admission::RefusedConnection;
 use super::behaviour::{self, HISTORY_HEARTBEATS, NodeBehaviour, NodeBehaviourEvent, newcomers, reserved};
 use super::block_requests::{BlockCommand, BlockExchange, ByWhat};
 use super::client::Client;
-use super::fork_voices::{AnnouncedFork, ForkVoices, Voice};
+use super::fork_poll::{AnnouncedFork, ForkPoll, OpinionBy};
 use super::forwarding::ForwardBudget;
 use super::peer_book::{BookLimits, DialOrder, PeerBook, Prefix};
 use super::peers::{Pauses, Peer, Peers, public_prefix};
@@ -33,7 +33,6 @@ use libp2p::{Multiaddr, PeerId, Swarm, identify};
 use prometheus::IntCounterVec;
 use std::collections::{HashMap, HashSet};
 use std::io::{self, ErrorKind};
-use std::net::IpAddr;
 use std::num::NonZeroU8;
 use std::path::Path;
 use std::sync::Arc;
@@ -110,7 +109,7 @@ pub(super) struct GossipTask {
     pub(super) digests: Arc<ForkDigests>,
     columns: Vec<u64>,
     tickets: Tickets,
-    pub(super) voices: ForkVoices,
+    pub(super) fork_poll: ForkPoll,
     /// The fork of which the log was told.
     announced_fork: Option<AnnouncedFork>,
     forwarding: ForwardBudget,
@@ -161,12 +160,13 @@ impl GossipTask {
         // gossipsub drops a message at the last heartbeat of its history, which is up to one
         // heartbeat early.
         let lifetime = config.heartbeat.saturating_mul(HISTORY_HEARTBEATS as u32 - 1);
+        let counted_by = if config.address_limit == AddressLimit::NONE { OpinionBy::Peer } else { OpinionBy::Prefix };
         let mut listener = Self {
             peers: Peers::new(&config.peers, Pauses { reconnect: config.reconnect, goodbye: config.goodbye_pause }, now),
             metadata_seq: config.clock.now().0 / NS_PER_MS,
             blocks: BlockExchange::new(block_commands, digests.clone(), now),
             tickets: Tickets::new(lifetime, MAX_PENDING),
-            voices: ForkVoices::default(),
+            fork_poll: ForkPoll::new(counted_by),
             announced_fork: None,
             forwarding: ForwardBudget::new(now),
             topics: HashMap::new(),
@@ -557,9 +557,8 @@ impl GossipTask {
         // Only of a node that has answered is it known that the address is its own.
         if node.has_answered {
             let next = (node.fork_id.next_fork_version, node.fork_id.next_fork_epoch);
-            let is_ahead = next.1 != Epoch::FAR_FUTURE && next.1 > self.epoch_now();
-            let is_unknown = is_ahead && !self.network.spec.schedule().contains(&(next.1, next.0));
-            self.voices.announces(self.voice(node.peer, Some(node.ip)), is_unknown.then_some(next), Instant::now());
+            let is_unknown = next.1 > self.epoch_now() && !node.fork_id.is_scheduled(&self.network);
+            self.fork_poll.record_announcement(node.peer, node.ip, is_unknown.then_some(next), Instant::now());
         }
         let learned = self.book.learn(node, Instant::now());
         self.metrics.found_records.with_label_values(&[learned.label()]).inc();
@@ -651,14 +650,9 @@ impl GossipTask {
         discovery::ip_of(address).is_some_and(|ip| allow_private || discovery::is_public(ip))
     }
 
-    /// Whose voice a peer has.
-    pub(super) fn voice(&self, peer: PeerId, ip: Option<IpAddr>) -> Voice {
-        Voice::of(peer, ip, self.config.address_limit == AddressLimit::NONE)
-    }
-
     /// Tells the log of a fork that most nodes name and that is not in our schedule.
     fn look_at_forks(&mut self) {
-        let announced = self.voices.announced(Instant::now());
+        let announced = self.fork_poll.announced(Instant::now());
         if let Some(fork) = announced.filter(|_| announced != self.announced_fork) {
             warn!("{}", fork.notice());
         }

@@ -170,7 +170,6 @@ impl Verifier {
                 ClaimResult::Proven { .. } => {
                     let header = job.block.signed_header.message;
                     let is_first = self.blocks.insert(header.slot, header.proposer_index, job.block.root);
-                    self.draft.proven(job.fork);
                     let by = ProvenBy::State { is_first };
                     apply_block(chain, sorted, job, proofs.of(reveal.claim), by, now, collector);
                 }
