@@ -124,7 +124,7 @@ impl Growing {
     fn first_of_epoch(&mut self) -> Duration {
         loop {
             let took = self.block(0);
-            if self.head.0.as_u64() % 32 == 0 {
+            if self.head.0.as_u64().is_multiple_of(32) {
                 return took;
             }
         }

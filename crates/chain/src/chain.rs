@@ -362,6 +362,13 @@ impl Chain {
         }
     }
 
+    /// Number of active validators on the branch with the most backing whose keys no state has
+    /// named yet. Neither their votes nor aggregates with them can be proven.
+    pub fn n_newcomers(&self) -> usize {
+        let followed = self.backed.and_then(|head| self.follower.known(&head.root));
+        followed.map_or(0, |known| known.n_active_newcomers(&self.registry, self.now().epoch(self.preset())))
+    }
+
     /// The record of a validator on the branch with the most backing, as far as the blocks since
     /// the state tell. `None` if there is no such validator, or if the blocks do not reach back to
     /// the state.

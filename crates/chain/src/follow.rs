@@ -243,6 +243,11 @@ impl FollowedRegistry {
         self.newcomers.iter().find(|(_, of)| **of == index).map(|(key, _)| key)
     }
 
+    /// Number of active validators that a deposit has added.
+    pub(crate) fn n_active_newcomers(&self, registry: &Registry, epoch: Epoch) -> usize {
+        self.changed.range(registry.len() as u32..).filter(|(_, record)| record.is_active(epoch)).count()
+    }
+
     pub(crate) fn len(&self) -> usize {
         self.n_validators as usize
     }

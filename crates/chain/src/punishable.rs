@@ -29,6 +29,9 @@ use crate::registry::Registry;
 use consensus::state::StateFork;
 use consensus::{Epoch, ForkName, ForkVersion, Network, Punishable, Spec, ValidatorIndex};
 
+/// Number of epochs after which a slashing in a block counts.
+const SETTLED_EPOCHS: u64 = 3;
+
 /// The epoch that a message is about, and the fork version for which its signature is valid. Both
 /// determine the domain.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -83,7 +86,11 @@ impl Chain {
         // A validator without a key in a state has no certain index.
         let (Some(of_state), Some(followed), Some(index)) = (of_state, followed, index) else { return Punishable::Unknown };
         let Some(record) = followed.record(self.registry(), index) else { return Punishable::Unknown };
-        if record.slashed {
+        // A slashing in a recent block can still be undone with its branch.
+        let vector = self.preset().epochs_per_slashings_vector;
+        let slashed_at = record.withdrawable_epoch.checked_sub(vector);
+        let is_settled = slashed_at.is_some_and(|at| at.saturating_add(SETTLED_EPOCHS) <= now);
+        if of_state.slashed || record.slashed && is_settled {
             return Punishable::AlreadySlashed;
         }
         let same_activation = record.activation_epoch == of_state.activation_epoch;

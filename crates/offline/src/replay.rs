@@ -18,7 +18,7 @@ use detect::watch::SharedWatchState;
 use engine::metrics::Metrics;
 use engine::{Engine, EngineParts, Processed};
 use evidence::Store;
-use late_validators::LateValidators;
+use late_validators::{COPY, LateValidators};
 use session::{Session, Unusable};
 use sources::capture::{CaptureError, CaptureFile, Entry, EntryType, Located};
 use sources::convert::{ApiContent, MessageConverter, Refusal};
@@ -518,7 +518,7 @@ fn spec_by_name(network: &str) -> Result<Spec, WatcherError> {
 }
 
 pub(crate) fn note_processed(summary: &mut ReplaySummary, processed: &Processed) {
-    for (_, _, _, outcome) in processed.reports.iter().filter(|row| row.3.is_final()) {
+    for (_, _, _, outcome) in processed.reports.iter().filter(|row| row.3.is_final() && row.0 != Some(COPY)) {
         summary.count(outcome.label());
     }
     for (epoch, count) in &processed.expired_in {

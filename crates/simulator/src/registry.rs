@@ -734,7 +734,7 @@ impl World {
     /// not matter.
     pub(crate) fn operations(&self, slot: Slot) -> Vec<Operation> {
         let (Some(plan), Some(registry)) = (&self.scenario.registry, &self.registry) else { return Vec::new() };
-        if slot.as_u64() % plan.every != 0 {
+        if !slot.as_u64().is_multiple_of(plan.every) {
             return Vec::new();
         }
         let kind = KINDS[(slot.as_u64() / plan.every % KINDS.len() as u64) as usize];

@@ -110,6 +110,11 @@ impl RawMessage {
         Self(MessageParts { received_at, ..self.0 })
     }
 
+    /// The same message with a ticket, by which its outcome is recognised.
+    pub fn with_ticket(self, ticket: Ticket) -> Self {
+        Self(MessageParts { ticket: Some(ticket), ..self.0 })
+    }
+
     /// The same message with other parts, for tests. Panics if it is then too long.
     #[cfg(feature = "test-support")]
     pub fn changed(&self, change: impl FnOnce(&mut MessageParts)) -> Self {

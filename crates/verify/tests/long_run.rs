@@ -2,7 +2,10 @@
 //! and the votes are still proven. The simulator's own registry says what is true.
 //!
 //! `SLASHWATCH_LONG_RUN_EPOCHS=500 cargo test --release -p verify --test long_run -- --nocapture`
-//! plays 500 epochs and prints the figures of `docs/dev/registry.md`.
+//! plays 500 epochs and prints what became of the votes, and the sizes of everything that could
+//! grow.
+
+#![allow(clippy::unwrap_used)]
 
 mod common;
 
@@ -175,7 +178,7 @@ fn play(scenario: &Scenario, on_worker: bool) -> Played {
             let target = vote.get().data.target.epoch;
             proven.extend(vote.get().indices.iter().map(|index| (*index, target)));
         }
-        if (slot.as_u64() + 1) % 8 == 0 {
+        if (slot.as_u64() + 1).is_multiple_of(8) {
             end_epoch(&mut played, &mut chain, &verifier, &truth, slot.epoch(network.preset()));
         }
     }
@@ -212,7 +215,7 @@ fn end_epoch(played: &mut Played, chain: &mut chain::Chain, verifier: &Verifier,
     if chain.needs_registry_refresh() {
         played.wants_state.push(epoch);
     }
-    if epoch.as_u64() % 25 == 0 || epoch.as_u64() == FROM {
+    if epoch.as_u64().is_multiple_of(25) || epoch.as_u64() == FROM {
         let (stats, of_verifier) = (chain.stats(), verifier.stats());
         let sizes = Sizes {
             blocks: stats.blocks,
@@ -270,7 +273,39 @@ fn from_one_state_the_votes_stay_provable_while_blocks_move_the_registry() {
             let blamed = ["malformed", "bad_signature"].map(|label| figures.by_outcome.contains_key(label));
             assert_eq!(blamed, [false; 2], "{}: somebody honest is blamed: {figures:?}", played.name);
         }
+        // The blocks of 256 epochs are kept, and votes wait for at most four epochs.
         let [first, last] = [played.sizes.first(), played.sizes.last()].map(|sizes| sizes.unwrap().1);
-        assert!(last.parked_bytes < 64 << 20 && last.shuffling_bytes <= first.shuffling_bytes.max(1 << 20), "{:?}", played.sizes);
+        assert!(last.blocks <= (256 + FROM as usize) * 8 && last.shuffling_bytes <= 1 << 20, "{:?}", played.sizes);
+        assert!(last.parked <= 1024 && last.parked_bytes <= 1 << 20, "{:?}", played.sizes);
+        assert!(last.remembered_votes as u64 <= 64 * 2 * n_epochs(), "{:?}", played.sizes);
+        assert!(last.resident_bytes <= first.resident_bytes + (64 << 20), "{:?}", played.sizes);
+    }
+}
+
+/// The balance of three validators falls below the limit, and the network ejects them. A state that
+/// shows the balances is enough. Without one, votes by bits cannot be judged once the three are
+/// gone: before Electra those are all votes. Nobody is blamed, and a state is wanted.
+#[test]
+fn an_ejection_that_no_block_tells_costs_votes_by_bits_and_accuses_nobody() {
+    let with = |fork, at: u64| {
+        let run = scenario(fork, 24);
+        let registry = run.registry.map(|plan| RegistryPlan { ejected: vec![(3, Epoch::new(at))], ..plan });
+        play(&Scenario { registry, slots: (FROM + 40) * 8, ..run }, false)
+    };
+    let in_state = with(ForkName::Deneb, FROM);
+    in_state.print();
+    assert!(in_state.differs.is_empty() && in_state.lost.is_empty(), "{:?}", in_state.first_difference);
+    for fork in [ForkName::Deneb, ForkName::Electra] {
+        let played = with(fork, FROM + 15);
+        played.print();
+        assert!(played.differs.contains_key("exit"), "{:?}", played.first_difference);
+        assert!(!played.wants_state.is_empty());
+        let blamed =
+            |figures: &Figures| ["malformed", "bad_signature"].iter().any(|label| figures.by_outcome.contains_key(label));
+        assert!(!played.figures.values().any(blamed), "somebody honest is blamed: {:?}", played.figures);
+        let gone = Epoch::new(FROM + 15 + 5);
+        assert!(played.expired_in.range(gone..).count() > 10, "{:?}", played.expired_in);
+        // From Electra on single votes name their validators.
+        assert_eq!(played.lost.is_empty(), fork >= ForkName::Electra, "{:?}", played.lost);
     }
 }

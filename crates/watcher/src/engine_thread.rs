@@ -107,6 +107,7 @@ pub fn run(
         clock_ticked: false,
         tick_delay: Duration::ZERO,
         recorded_slot: Slot::new(0),
+        reported_newcomers: 0,
         block_error_slot: Slot::new(0),
         emptied_at: clock::now(),
         refused: None,
@@ -157,6 +158,8 @@ struct EngineLoop<'a> {
     tick_delay: Duration,
     /// The slot in which the progress was recorded last.
     recorded_slot: Slot,
+    /// Number of validators without a key that the log has told.
+    reported_newcomers: usize,
     /// The slot in which a block could not be kept last.
     block_error_slot: Slot,
     /// The last time at which the queue was empty. What came earlier is in the priority queues or
@@ -324,8 +327,20 @@ impl EngineLoop<'_> {
             let waiting = oldest.map(|since| network.slot_at(since.0)).filter(|since| *since < slot);
             self.downtime.watched(slot, waiting)?;
             self.recorded_slot = slot;
+            self.report_newcomers();
         }
         Ok(())
+    }
+
+    /// Says in the log when more validators have become active whose keys no state has named.
+    fn report_newcomers(&mut self) {
+        let chain = self.engine.chain();
+        let n = chain.n_newcomers();
+        if n > self.reported_newcomers {
+            let state_epoch = chain.registry().slot().epoch(chain.network().preset());
+            tracing::warn!(validators = n, %state_epoch, "validators became active after the latest state: their votes cannot be proven until a newer state names their keys");
+        }
+        self.reported_newcomers = n;
     }
 
     /// Keeps proven blocks for peers that ask. Nothing else depends on them, so a disk that refuses

@@ -7,7 +7,7 @@ use actions::killswitch::KillSwitchState;
 use actions::lists::reload::RejectedConfig;
 use api::{Connections, Gap, GoodbyeView, Head, NodeState, PeerView, Readiness, Status, StatusSource};
 use chain::HeadView;
-use consensus::{Checkpoint, Network, Slot};
+use consensus::{Checkpoint, Epoch, Network, Slot};
 use detect::coverage::SharedCoverage;
 use engine::Engine;
 use engine::metrics::Metrics;
@@ -33,6 +33,10 @@ pub struct EngineSnapshot {
     pub finalized: Checkpoint,
     /// Number of validators in the registry.
     pub validators: usize,
+    /// Number of active validators whose keys no state has named yet.
+    pub newcomers: usize,
+    /// The epoch of the latest state, and that of the head.
+    pub state_and_head: [Epoch; 2],
     /// Number of messages that wait for their committees.
     pub parked: usize,
     /// Number of missing parents of waiting blocks, as far as they can be requested from a node.
@@ -55,6 +59,8 @@ impl EngineSnapshot {
             head: chain.backed_head(),
             finalized: chain.finalized(),
             validators: chain.registry().len(),
+            newcomers: chain.n_newcomers(),
+            state_and_head: [chain.registry().slot(), chain.backed_head().slot].map(|slot| slot.epoch(chain.network().preset())),
             parked: engine.n_parked(),
             missing_blocks: chain.missing_blocks().len(),
             index: engine.index().stats(),
@@ -136,6 +142,7 @@ impl StatusPage {
             notices.extend(gossip.peers().iter().filter(|peer| peer.configured && !peer.connected).map(missing_peer));
         }
         notices.extend(self.gossip.as_ref().and_then(|gossip| unreached(&gossip.state(), self.started, clock::now())));
+        notices.extend(needed_state(snapshot));
         if snapshot.missing_blocks > 0 {
             notices.push(format!(
                 "{} blocks that others build on are missing; nodes and peers are asked for them",
@@ -238,6 +245,18 @@ impl StatusSource for StatusPage {
             advice,
         }
     }
+}
+
+/// Returns the notice about a state that is needed, because blocks do not tell enough.
+fn needed_state(snapshot: &EngineSnapshot) -> Option<String> {
+    let [of_state, of_head] = snapshot.state_and_head;
+    (snapshot.newcomers > 0).then(|| {
+        format!(
+            "{} validators became active after the latest state, which is of epoch {of_state}: their votes cannot be proven, and from \
+             others' only the single ones; give a state of epoch {of_head} or later (--checkpoint URL, or a state file at the next start)",
+            snapshot.newcomers
+        )
+    })
 }
 
 /// Returns the notice about a configured peer that is not connected.

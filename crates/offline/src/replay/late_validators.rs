@@ -2,13 +2,17 @@
 //! contain it, and then these messages are judged like any other. Without such a state they end as
 //! `unknown_validator`.
 //!
+//! A block is judged at once, too: the chain may be able to go on from it ([`COPY`]).
+//!
 //! The number of kept messages is bounded. Only an index that a later state could contain is
 //! accepted, because anybody can write any number into a message.
 
-use verify::{RawMessage, greatest_index_named};
+use verify::{MessageKind, RawMessage, Ticket, greatest_index_named};
 
 const MAX_MESSAGES: usize = 16_384;
 const MAX_BYTES: usize = 32 << 20;
+/// The ticket of a copy of a kept block. Its outcome is not counted, because the kept one's is.
+pub(super) const COPY: Ticket = Ticket(u64::MAX);
 /// Between two states a registry grows by less than this number, or by less than its own size.
 const NEWCOMERS: u64 = 65_536;
 
@@ -21,7 +25,7 @@ pub(super) struct LateValidators {
 
 impl LateValidators {
     /// Keeps a message for later if it names an unknown validator and there is room. Otherwise
-    /// returns it.
+    /// returns it. A copy of a kept block is returned.
     pub(super) fn keep(&mut self, message: RawMessage, n_validators: usize) -> Option<RawMessage> {
         let known = n_validators as u64;
         let later = known.saturating_add(known.max(NEWCOMERS));
@@ -31,8 +35,9 @@ impl LateValidators {
             return Some(message);
         }
         self.n_bytes += message.bytes.len();
+        let copy = (message.kind == MessageKind::Block).then(|| message.clone().with_ticket(COPY));
         self.waiting.push(message);
-        None
+        copy
     }
 
     /// Returns all messages that were kept, in the order in which they came.
