@@ -3,6 +3,9 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod common;
+
+use common::packed;
 use consensus::{ForkDigest, MessageKind, Network, Root, SignedBlock, Slot, Spec};
 use futures::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, StreamExt as _};
 use libp2p::request_response::{self, Codec, Message, ProtocolSupport};
@@ -18,7 +21,7 @@ use sources::limits;
 use sources::metrics::SourceMetrics;
 use sources::source::SourceEvent;
 use sources::topic::Topic;
-use std::io::{self, Write as _};
+use std::io;
 use std::path::Path;
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
@@ -245,16 +248,6 @@ struct HostileNode {
 
 fn protocol(name: &str) -> StreamProtocol {
     StreamProtocol::try_from_owned(format!("/eth2/beacon_chain/req/{name}/ssz_snappy")).unwrap()
-}
-
-/// Encodes a body as varint length and snappy frames.
-fn packed(body: &[u8]) -> Vec<u8> {
-    let mut buffer = unsigned_varint::encode::usize_buffer();
-    let mut out = unsigned_varint::encode::usize(body.len(), &mut buffer).to_vec();
-    let mut frames = snap::write::FrameEncoder::new(Vec::new());
-    frames.write_all(body).unwrap();
-    out.extend(frames.into_inner().unwrap());
-    out
 }
 
 /// A chunk with a block.

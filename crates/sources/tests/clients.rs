@@ -4,6 +4,9 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod common;
+
+use common::packed;
 use consensus::{BlobParameters, Epoch, Fork, ForkName, Network, Preset, Root, Slot, Spec, ValidatorIndex};
 use futures::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, StreamExt as _};
 use libp2p::request_response::{self, Codec, Message, OutboundFailure, ProtocolSupport};
@@ -13,7 +16,7 @@ use sources::block_store::{BlockStore, Kept, NewBlock, StoreLimits};
 use sources::gossip::{GossipConfig, GossipHandle, GossipService, Identity, StatusView};
 use sources::metrics::SourceMetrics;
 use sources::source::SourceEvent;
-use std::io::{self, Read as _, Write as _};
+use std::io::{self, Read as _};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
@@ -216,16 +219,6 @@ impl Client {
             }
         }
     }
-}
-
-/// Encodes a body as varint length and snappy frames.
-fn packed(body: &[u8]) -> Vec<u8> {
-    let mut buffer = unsigned_varint::encode::usize_buffer();
-    let mut out = unsigned_varint::encode::usize(body.len(), &mut buffer).to_vec();
-    let mut frames = snap::write::FrameEncoder::new(Vec::new());
-    frames.write_all(body).unwrap();
-    out.extend(frames.into_inner().unwrap());
-    out
 }
 
 fn unpacked(bytes: &[u8]) -> Vec<u8> {

@@ -3,6 +3,8 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod common;
+
 use consensus::{BlobParameters, Epoch, Fork, ForkName, Network, Preset, Root, Spec};
 use discv5::{ConfigBuilder, Discv5, Enr, ListenConfig};
 use enr::{CombinedKey, NodeId};
@@ -16,8 +18,6 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
-
-const PATIENCE: Duration = Duration::from_secs(180);
 
 fn network(genesis_validators_root: Root) -> Arc<Network> {
     let spec = Spec {
@@ -65,20 +65,7 @@ fn start(config: GossipConfig, network: &Arc<Network>) -> Post {
 impl Post {
     /// Waits until the peers and the state of the node are as wanted.
     async fn until<T>(&self, wanted: impl Fn(&[PeerInfo], &ConnectionState) -> Option<T>) -> T {
-        let mut views = self.control.watch_peers();
-        let found = async {
-            loop {
-                let peers = views.borrow_and_update().clone();
-                if let Some(found) = wanted(&peers, &self.control.state()) {
-                    return found;
-                }
-                views.changed().await.unwrap();
-            }
-        };
-        match tokio::time::timeout(PATIENCE, found).await {
-            Ok(found) => found,
-            Err(_) => panic!("never as wanted: {:?} {:?}", self.control.peers(), self.control.state()),
-        }
+        common::until(&self.control, "as wanted", wanted).await
     }
 
     /// Our record, as soon as `is_complete` says that it names where we listen for gossip.

@@ -4,6 +4,9 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod common;
+
+use common::PATIENCE;
 use consensus::{BlobParameters, Epoch, Fork, ForkName, MessageKind, Network, Preset, Root, Spec};
 use futures::StreamExt as _;
 use libp2p::multiaddr::Protocol;
@@ -23,8 +26,6 @@ use tokio::net::TcpSocket;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use verify::Verdict;
-
-const PATIENCE: Duration = Duration::from_secs(60);
 
 fn network() -> Arc<Network> {
     let spec = Spec {
@@ -72,20 +73,7 @@ async fn start(config: GossipConfig, network: &Arc<Network>) -> Post {
 
 impl Post {
     async fn until<T>(&self, what: &str, wanted: impl Fn(&[PeerInfo], &ConnectionState) -> Option<T>) -> T {
-        let mut views = self.control.watch_peers();
-        let found = async {
-            loop {
-                let peers = views.borrow_and_update().clone();
-                if let Some(found) = wanted(&peers, &self.control.state()) {
-                    return found;
-                }
-                views.changed().await.unwrap();
-            }
-        };
-        match tokio::time::timeout(PATIENCE, found).await {
-            Ok(found) => found,
-            Err(_) => panic!("not so: {what}; {:?}", self.control.state()),
-        }
+        common::until(&self.control, what, wanted).await
     }
 
     fn refused(&self, reason: &str) -> u64 {
