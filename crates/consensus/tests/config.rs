@@ -176,7 +176,7 @@ fn unknown_forks_are_bounded_and_nonsense_is_ignored() {
         (0..1000).map(|nth| format!("F{nth}_FORK_EPOCH: {}\nF{nth}_FORK_VERSION: 0x09000000\n", 5000 - nth)).collect();
     let later = read(&many).later_forks;
     assert_eq!((later.len(), later[0].epoch), (16, Epoch::new(4001)));
-    let long = "X".repeat(100);
+    let long = "X".repeat(1_000);
     for (name, epoch, version) in [
         ("A", "x", "0x09000000"),
         ("A", "[1]", "0x09000000"),
