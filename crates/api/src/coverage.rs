@@ -1,8 +1,8 @@
 //! How much of the network is heard first-hand: shares of the stake, in sums only.
 //!
 //! Nothing here says which validator runs where. A client's sum is shown only if several peers have
-//! a part in it, and a label's only if it has many validators. Shares are rounded, so that their
-//! difference from one epoch to the next names nobody either.
+//! a part in it, and a label's only if it has many validators and several peers have a part in it.
+//! Shares are rounded, so that their difference from one epoch to the next names nobody either.
 
 use crate::privacy::{OwnKeys, Privacy};
 use crate::server::Shared;
@@ -71,7 +71,7 @@ pub struct LabelShare {
     pub label: String,
     /// Validators of this label that attested.
     pub validators: u64,
-    /// Of the label's stake that attested, in whole percent.
+    /// Of the label's stake that attested, in tenths.
     pub first_hand: f64,
 }
 
@@ -156,7 +156,7 @@ impl Coverage {
         }
         self.by_client = shown;
         for row in &mut self.by_label {
-            row.first_hand = (row.first_hand * 100.0).round() / 100.0;
+            row.first_hand = (row.first_hand * 10.0).round() / 10.0;
         }
         self
     }
@@ -231,7 +231,7 @@ mod tests {
         };
         let shown = coverage.with_large_sums_only();
         assert_eq!(shown.by_client, [row("lighthouse", 3, 0.25), row("other", 3, 0.625)]);
-        assert!((shown.by_label[0].first_hand - 0.12).abs() < 1e-9);
+        assert!((shown.by_label[0].first_hand - 0.1).abs() < 1e-9);
         assert_eq!(share(Gwei::new(1), Gwei::new(0)), None);
         assert_eq!(share(Gwei::new(1), Gwei::new(3)), Some(0.3333));
     }
