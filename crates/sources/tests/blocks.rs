@@ -390,7 +390,9 @@ async fn a_thousand_named_roots_make_us_ask_each_peer_for_no_more_than_its_budge
     let test = async {
         let mut serving = Vec::new();
         for _ in 0..2 {
-            serving.push(node(GossipConfig { blocks: Some(store(dir.path())), ..listening() }, view).await);
+            let kept = store(dir.path());
+            kept.set_head(head.root);
+            serving.push(node(GossipConfig { blocks: Some(kept), ..listening() }, view).await);
         }
         let peers = serving.iter().map(|node| node.address.as_ref().unwrap().to_string().parse().unwrap()).collect();
         let asking = node(GossipConfig { peers, ..GossipConfig::default() }, StatusView::default()).await;
