@@ -36,6 +36,8 @@ pub enum ApiError {
     PortInUse { address: SocketAddr },
     #[error("cannot listen on {address}: {source}; set another `api.listen`")]
     Bind { address: SocketAddr, source: std::io::Error },
+    #[error("the API has ended by itself; restart, and report the lines of the log before this one")]
+    Ended,
     #[error("the registry already has the counters of an API ({0}); give each API its own registry")]
     Metrics(prometheus::Error),
 }
@@ -108,7 +110,7 @@ pub async fn serve(listener: Listener, parts: ApiParts, stop: CancellationToken)
         let _ = done.send(served);
     };
     std::thread::Builder::new().name("api".to_owned()).spawn(body).map_err(failed)?;
-    ended.await.unwrap_or(Ok(())).map_err(failed)
+    ended.await.map_err(|_| ApiError::Ended)?.map_err(failed)
 }
 
 /// Runs `work`, the slow part of a start, and answers clients meanwhile. `/healthz` is answered as

@@ -484,7 +484,7 @@ impl FollowedRegistry {
         for (index, balance) in self.balances.iter() {
             let Some(record) = self.record(context.registry, *index) else { continue };
             let effective = record.effective_balance.as_u64();
-            if balance + QUARTER < effective || effective + 5 * QUARTER < *balance {
+            if balance.saturating_add(QUARTER) < effective || effective + 5 * QUARTER < *balance {
                 let most = self.most_effective(context, *index);
                 changes.push((*index, (balance - balance % EFFECTIVE_BALANCE_INCREMENT).min(most)));
             }

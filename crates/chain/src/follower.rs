@@ -14,6 +14,9 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use tracing::{info, warn};
 
+/// Maximum number of epochs without a block after which it can still be told who is active. It is as
+/// many as the chain keeps.
+const MAX_EMPTY_EPOCHS: u64 = 256;
 /// Maximum number of blocks for which the registry is kept.
 const MAX_RECENT: usize = 8;
 
@@ -131,6 +134,10 @@ impl RegistryFollower {
     ) -> Option<Arc<FollowedRegistry>> {
         let mut registry = self.at(decision, tree, context)?;
         let decided = epoch.saturating_sub(MAX_SEED_LOOKAHEAD);
+        // Each epoch costs a pass over the registry, and the epoch may be one that somebody made up.
+        if registry.epoch().saturating_add(MAX_EMPTY_EPOCHS) < decided {
+            return None;
+        }
         if registry.epoch() < decided {
             Arc::make_mut(&mut registry).advance(decided, context);
         }

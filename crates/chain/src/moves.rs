@@ -86,6 +86,13 @@ impl Moves {
         if self.by_block.contains_key(&block) {
             return;
         }
+        // Whoever owns a key can sign blocks full of operations. They give way to those with fewer.
+        while self.n_moves + moves.moves.len() > MAX_MOVES {
+            let most = self.by_block.iter().map(|(root, held)| (held.moves.len(), *root)).max();
+            let Some((_, root)) = most.filter(|(n, _)| *n > moves.moves.len()) else { break };
+            self.n_moves -= self.by_block.remove(&root).map_or(0, |held| held.moves.len());
+            self.refused += 1;
+        }
         if self.n_moves + moves.moves.len() > MAX_MOVES || self.by_block.len() >= MAX_NODES {
             self.refused += moves.moves.len().max(1) as u64;
             return;

@@ -41,7 +41,8 @@ const MAX_SIGNERS: usize = 64;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct WantedBlock {
     pub root: Root,
-    /// The slot of the first message that names it.
+    /// The latest slot of the proven messages that name it, or that of the first message if none is
+    /// proven.
     pub slot: Slot,
     /// Whether a proven message names it.
     pub is_proven: bool,
@@ -67,7 +68,7 @@ enum Stage {
 
 #[derive(Debug)]
 struct NamedBlock {
-    /// The slot of the first message that names it.
+    /// As in [`WantedBlock::slot`].
     slot: Slot,
     since: Time,
     /// Who signed messages that name it. Nobody, if nothing that names it is proven.
@@ -167,6 +168,10 @@ impl NamedBlocks {
             (named.stage, named.since) = (Stage::Waiting, now);
         }
         let Some(named) = self.roots.get_mut(&root) else { return };
+        // Whoever names it first may name a wrong slot.
+        if !signers.is_empty() {
+            named.slot = named.slot.max(slot);
+        }
         let n_free = MAX_SIGNERS.saturating_sub(named.signers.len());
         named.signers.extend(signers.iter().take(n_free));
         if let Some(sender) = sender.filter(|sender| named.senders.len() < MAX_SENDERS && !named.senders.contains(sender)) {
@@ -377,6 +382,17 @@ mod tests {
             assert_eq!(n, usize::from(nth < ROOTS_PER_VALIDATOR), "{nth}: at the voter's expense");
             named.0.give_up(&root(1));
         }
+    }
+
+    /// An equivocating proposer has its second block named first, with a slot before it.
+    #[test]
+    fn a_wrong_slot_of_the_first_message_does_not_make_the_block_useless() {
+        let (chain, mut named) = (chain(), Named::new());
+        let unproven = vec![UnprovenVote { block: root(1), slot: Slot::new(20), heard: heard(7) }];
+        named.note(&Verified { unproven, ..Verified::default() }, &chain, Time(0));
+        named.note(&votes(vec![vote(root(1), 38, &[1], 7)]), &chain, Time(0));
+        named.note(&votes(vec![vote(root(1), 40, &[2], 8)]), &chain, Time(0));
+        assert!(named.wanted(&chain, DUE)[0].may_be_of(Slot::new(40)));
     }
 
     #[test]

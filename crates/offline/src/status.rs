@@ -43,8 +43,8 @@ pub fn read(url: &str) -> Result<WatcherState, WatcherError> {
         let wanted =
             |path: &str, value: Option<Value>| value.ok_or_else(|| failed(base, &format!("{path} is not shown on this address")));
         let status = wanted("/v1/status", get(base, "/v1/status").await?)?;
-        let coverage = get(base, "/v1/coverage").await?.map(|mut answer| answer["coverage"].take()).unwrap_or_default();
-        let groups = get(base, "/v1/watch/groups").await?.map(|mut answer| answer["groups"].take()).unwrap_or_default();
+        let coverage = get(base, "/v1/coverage").await?.map(|answer| part(answer, "coverage")).unwrap_or_default();
+        let groups = get(base, "/v1/watch/groups").await?.map(|answer| part(answer, "groups")).unwrap_or_default();
         Ok(WatcherState { status, coverage, groups, incidents: incidents(base).await? })
     })
 }
@@ -55,8 +55,8 @@ async fn incidents(base: &str) -> Result<Vec<Value>, WatcherError> {
     let mut cursor = String::new();
     for _ in 0..MAX_PAGES {
         let Some(mut page) = get(base, &format!("/v1/incidents?limit=1000{cursor}")).await? else { break };
-        for incident in page["incidents"].as_array_mut().into_iter().flatten() {
-            let id = text(&incident["id"]).to_owned();
+        for incident in page.get_mut("incidents").and_then(Value::as_array_mut).into_iter().flatten() {
+            let id = text(&incident["id"]);
             open.remove(&id);
             if incident["state"] != "closed" {
                 open.insert(id, incident.take());
@@ -154,7 +154,7 @@ impl WatcherState {
             line("", format!("{}, {severity}, {state} since slot {slot}", kind.replace('_', " ")));
         }
         for notice in status["notices"].as_array().into_iter().flatten() {
-            line("notice", text(notice).to_owned());
+            line("notice", text(notice));
         }
         out
     }
@@ -229,9 +229,9 @@ fn group(group: &Value) -> String {
     if let Some(since) = heard["since"].as_str() {
         let _ = write!(out, ", since {}, by {} peers", time(since), heard["peers"]);
     }
-    let missing: Vec<&str> = heard["missing"].as_array().into_iter().flatten().map(text).collect();
+    let missing: Vec<String> = heard["missing"].as_array().into_iter().flatten().map(text).collect();
     if !missing.is_empty() {
-        let shown = missing.iter().take(MAX_KEYS).copied().collect::<Vec<_>>().join(", ");
+        let shown = missing[..missing.len().min(MAX_KEYS)].join(", ");
         let more = if missing.len() > MAX_KEYS { ", .." } else { "" };
         let _ = write!(out, "; not {shown}{more}");
     }
@@ -259,8 +259,14 @@ fn time(rfc3339: &str) -> String {
     }
 }
 
-fn text(value: &Value) -> &str {
-    value.as_str().unwrap_or_default()
+/// A part of an answer, or null.
+fn part(mut answer: Value, name: &str) -> Value {
+    answer.get_mut(name).map(Value::take).unwrap_or_default()
+}
+
+/// A text of the answer. What could command a terminal is replaced.
+fn text(value: &Value) -> String {
+    value.as_str().unwrap_or_default().chars().map(|c| if c.is_control() { '?' } else { c }).collect()
 }
 
 #[cfg(test)]

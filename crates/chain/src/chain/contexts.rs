@@ -25,6 +25,9 @@ use std::sync::Arc;
 pub const MAX_CANDIDATES: usize = 4;
 /// Maximum number of branch ends that are searched for candidates.
 const MAX_TIPS: usize = 16;
+/// The committees of the next epoch are computed ahead if the head is no more than this many epochs
+/// before it.
+const PREPARED_EPOCHS: u64 = 4;
 
 /// The shufflings that can apply to a vote.
 #[derive(Clone, Debug)]
@@ -145,6 +148,10 @@ impl Chain {
             return;
         }
         let next = now.epoch(self.preset()).saturating_add(1);
+        // While the chain catches up, the committees of now cannot be known.
+        if self.backed_head().slot.epoch(self.preset()).saturating_add(PREPARED_EPOCHS) < next {
+            return;
+        }
         if let Some(decision) = self.tree.decision(self.backed_head().root, decision_slot(next, self.preset())) {
             let followed = self.followed_before(decision.root, next).and_then(|known| known.active_at(&self.registry, next));
             self.shufflings.prepare(&self.registry, &self.network.spec.preset, next, decision, followed);

@@ -1,6 +1,6 @@
 //! The proposers of slots, and whether a block was built in its proposer's turn.
 
-use super::{Chain, contexts};
+use super::{Chain, FUTURE_EPOCHS, contexts};
 use crate::chain::BlockFacts;
 use crate::follow::FollowContext;
 use crate::tree::{OrphanClaim, ProposerCheck, UncheckedBlock};
@@ -32,6 +32,14 @@ impl Chain {
     pub fn newcomer_key(&mut self, parent: &Root, slot: Slot, proposer: ValidatorIndex) -> Option<PublicKey> {
         let index = u32::try_from(proposer.as_u64()).ok().filter(|index| *index as usize >= self.registry.len())?;
         let epoch = slot.epoch(self.preset());
+        // Nothing of the block is proven yet, so its slot may be any number.
+        let (now, newest) = (self.now().epoch(self.preset()), self.backed_head().slot.epoch(self.preset()));
+        let ahead = if self.reference.has_clock() { 1 } else { FUTURE_EPOCHS };
+        let is_near = epoch <= now.saturating_add(ahead) && now.min(newest) <= epoch.saturating_add(CHECKED_EPOCHS);
+        let parent_epoch = self.tree.slot_of(parent)?.epoch(self.preset());
+        if !is_near || parent_epoch.saturating_add(CHECKED_EPOCHS) < epoch {
+            return None;
+        }
         let decision = self.tree.decision(*parent, contexts::decision_slot(epoch, self.preset()))?;
         let followed = self.followed_before(decision.root, epoch)?;
         let is_active = followed.record(&self.registry, index).is_some_and(|record| record.is_active(epoch));
@@ -71,7 +79,9 @@ impl Chain {
     /// Determines for new blocks whether they were built in turn. With `again` it also retries the
     /// blocks for which this could not be determined before.
     pub(super) fn check_turns(&mut self, again: bool) {
-        let newest = self.head().slot.epoch(self.preset());
+        // Anybody with a key can sign a block of the latest slot, so the head with the most backing
+        // counts.
+        let newest = self.backed_head().slot.epoch(self.preset());
         for block in self.tree.take_unchecked(again) {
             let UncheckedBlock { root, slot, parent, proposer } = block;
             let (epoch, now) = (slot.epoch(self.preset()), self.now().epoch(self.preset()));
@@ -79,7 +89,9 @@ impl Chain {
             if epoch.saturating_add(CHECKED_EPOCHS) < now.min(newest) {
                 continue;
             }
-            if !self.may_be_active(proposer, epoch) {
+            let parent_epoch = self.tree.slot_of(&parent).unwrap_or(slot).epoch(self.preset());
+            let is_far_off = parent_epoch.saturating_add(FUTURE_EPOCHS) < epoch;
+            if is_far_off || !self.may_be_active(proposer, epoch) {
                 self.tree.set_turn(&root, ProposerCheck::Others);
             } else if epoch > now.saturating_add(1) {
                 self.tree.check_later(root);

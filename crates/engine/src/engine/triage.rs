@@ -33,7 +33,11 @@ impl Engine {
                 // block is settled only if the proposer, in addition, cannot be slashed or has
                 // enough findings on record.
                 About::Block(claimed) => {
-                    cannot_propose(registry, preset, validator, claimed.epoch(preset), now)
+                    let epoch = claimed.epoch(preset);
+                    // Blocks since the state may have added it.
+                    let is_active = || chain.followed_record(validator).is_some_and(|record| record.is_active(epoch));
+                    cannot_propose(registry, preset, validator, epoch, now)
+                        && !is_active()
                         && (cannot_be_punished(registry, preset, validator, now)
                             || quota.is_full(validator, Offence::DoubleProposal))
                 }

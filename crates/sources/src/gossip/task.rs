@@ -741,8 +741,9 @@ impl GossipTask {
         let mut surplus = self.config.selection.surplus(&candidates, n_surplus);
         surplus.truncate(n_surplus);
         for peer in surplus {
+            let is_bad = self.swarm.behaviour().gossip.peer_score(&peer).is_some_and(|score| score < 0.0);
             if let Some(known) = self.peers.connected.get_mut(&peer) {
-                known.is_exchanged = known.status.is_some();
+                known.is_exchanged = known.status.is_some() && !is_bad;
             }
             self.say_goodbye(peer, goodbye::TOO_MANY_PEERS);
         }

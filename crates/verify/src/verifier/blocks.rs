@@ -15,8 +15,10 @@ use chain::{BlockFacts, Chain, Extension};
 use consensus::{Epoch, ForkName, Network, Root, SignatureBytes, SignedBeaconBlockHeader, SignedBlock, Slot, ValidatorIndex};
 
 /// Maximum number of blocks of one slot that are checked with the key of a deposit. A check takes
-/// 2 ms.
-const MAX_NEWCOMER_CHECKS: u32 = 8;
+/// some 10 ms at most. Blocks that we have asked for are not limited by it.
+const MAX_NEWCOMER_CHECKS: u32 = 64;
+/// The same for one peer. Anybody can send a forged block before the genuine one.
+const MAX_NEWCOMER_CHECKS_OF_PEER: u32 = 2;
 
 /// A block before the equation.
 pub(super) struct BlockJob {
@@ -73,8 +75,9 @@ pub(super) struct SeenBlocks {
     blocks: BoundedMap<Root, ()>,
     /// The first proven block of each slot and proposer. A second one is not forwarded.
     first: BoundedMap<(Slot, ValidatorIndex), Root>,
-    /// Number of blocks by proposers without a key that were checked, by slot of the block.
-    newcomer_checks: BoundedMap<Slot, u32>,
+    /// Number of blocks by proposers without a key that were checked, by slot of the block, in all
+    /// and for each peer.
+    newcomer_checks: BoundedMap<(Slot, Option<Root>), u32>,
 }
 
 impl Verifier {
@@ -179,7 +182,7 @@ impl Verifier {
                     collector.record(job.item, Outcome::SeenNotProvable(NotProvable::OtherDraft));
                 }
                 ClaimResult::Forged => collector.record(job.item, Outcome::BadSignature),
-                ClaimResult::NoKey if self.is_by_newcomer(chain, &job.block) => {
+                ClaimResult::NoKey if self.is_by_newcomer(chain, &job.block, &job.heard) => {
                     self.blocks.blocks.insert(job.block.root, ());
                     let reveal = ClaimResult::Proven { alone: true };
                     apply_block(chain, sorted, job, reveal, ProvenBy::Deposit, now, collector);
@@ -195,17 +198,24 @@ impl Verifier {
 
     /// Whether a block was made by a validator that a deposit on its branch has added, and that no
     /// state has named yet. Nothing is proven about a validator by that.
-    fn is_by_newcomer(&mut self, chain: &mut Chain, block: &SignedBlock) -> bool {
+    fn is_by_newcomer(&mut self, chain: &mut Chain, block: &SignedBlock, heard: &FirstSeen) -> bool {
         let header = &block.signed_header.message;
         if self.blocks.blocks.contains(&block.root) {
             return false;
         }
-        let Some(key) = chain.newcomer_key(&header.parent_root, header.slot, header.proposer_index) else { return false };
-        let n_checks = self.blocks.newcomer_checks.get(&header.slot).copied().unwrap_or(0);
-        if n_checks >= MAX_NEWCOMER_CHECKS {
+        let peer = Root::from(consensus::sha256(heard.peer.as_deref().unwrap_or_default()));
+        let limits = [(None, MAX_NEWCOMER_CHECKS), (Some(peer), MAX_NEWCOMER_CHECKS_OF_PEER)];
+        let counted = limits.map(|(whose, limit)| {
+            let n = self.blocks.newcomer_checks.get(&(header.slot, whose)).copied().unwrap_or(0);
+            (whose, n, n >= limit && heard.source != SourceKind::Api)
+        });
+        if counted.iter().any(|(.., is_spent)| *is_spent) {
             return false;
         }
-        self.blocks.newcomer_checks.insert(header.slot, n_checks + 1);
+        let Some(key) = chain.newcomer_key(&header.parent_root, header.slot, header.proposer_index) else { return false };
+        for (whose, n, _) in counted {
+            self.blocks.newcomer_checks.insert((header.slot, whose), n + 1);
+        }
         check::is_block_of(&key, chain.network(), &block.signed_header, &block.randao_reveal)
     }
 
