@@ -179,6 +179,20 @@ fn blocks_are_checked_while_the_chain_catches_up_from_an_old_state() {
     assert!(!chain.is_in_turn(&out_of_turn.root));
 }
 
+/// Nothing of a block by an unknown proposer is proven when its key is looked for. Its slot may be
+/// any number, and its parent may be long ago. Following the registry to there would take for ever.
+#[test]
+fn a_made_up_slot_of_an_unknown_proposer_costs_nothing() {
+    let mut chain = chain();
+    chain.tick(Slot::new(100 * 8));
+    let honest = grow(&mut chain, 20);
+    let unknown = ValidatorIndex::new(chain.registry().len() as u64);
+    for slot in [u64::MAX, 1 << 40, 102 * 8, 100 * 8, 30 * 8] {
+        assert_eq!(chain.newcomer_key(&honest[20], Slot::new(slot), unknown), None, "{slot}");
+        assert_eq!(chain.newcomer_key(&honest[1], Slot::new(slot), unknown), None, "{slot}");
+    }
+}
+
 #[test]
 fn a_missing_block_that_no_node_has_is_given_up() {
     let mut chain = chain();
