@@ -28,9 +28,10 @@
 //!
 //! - It must stay connected, and be first twice in eight epochs for each validator that it claims.
 //! - Whoever claims validators at random claims those of other peers too. A peer that brings votes
-//!   of validators which are known to be those of at least [`RIVALS_TO_DISCARD`] other peers, one in
-//!   [`CONTESTED_TO_DISCARD`] of its own or more, is discarded. So forwarding everything is recognised as soon as four honest peers with
-//!   some 2 % of the stake are connected.
+//!   of validators which are known to be those of at least [`RIVALS_TO_DISCARD`] other peers is
+//!   discarded, if these votes are at least one in [`CONTESTED_TO_DISCARD`] of its own validators.
+//!   So forwarding everything is recognised as soon as four honest peers with some 2 % of the stake
+//!   are connected.
 //! - Whatever it does, one peer counts with at most 1 % of the stake that attested
 //!   ([`LARGEST_SHARE`]), or with [`FREE_STAKE`] if that is more. So n hostile peers add at most n
 //!   times that. [`Sums::claimed`] is the share without limits.

@@ -17,12 +17,12 @@ pub const VOTES_NEEDED: u32 = 2;
 pub const LARGEST_SHARE: u64 = 100;
 /// 1 000 validators of 32 ETH. A devnet has few nodes, and each of them has a large share.
 pub const FREE_STAKE: Gwei = Gwei::new(32_000_000_000_000);
-/// A peer that shares validators with at least this many others is discarded.
+/// A peer that brings votes of validators of at least this many others is discarded.
 pub const RIVALS_TO_DISCARD: usize = 4;
-/// ... if it shares at least one in this many of its validators.
-pub const CONTESTED_TO_DISCARD: u64 = 32;
+/// ... if these votes are at least one in this many of its own validators.
+pub const CONTESTED_TO_DISCARD: u64 = 64;
 
-/// Times that two peers must have brought the same validator's votes to be rivals.
+/// Votes of another peer's validators that a peer must have brought to be its rival.
 const CONTESTED_BY_RIVAL: u32 = 2;
 /// Largest number of peers in the table. Numbers of peers fit in 16 bits.
 const MAX_PEERS: usize = 16_384;
