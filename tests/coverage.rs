@@ -58,7 +58,8 @@ impl Played {
         let network = engine.chain().network().clone();
         let file = CaptureFile::open(&path).expect("written");
         let converter = MessageConverter::new(network.clone());
-        let (mut slots, mut home): (Vec<(Vec<RawMessage>, Vec<PeerNews>, Time)>, _) = (Vec::new(), BTreeMap::new());
+        let mut slots: Vec<(Vec<RawMessage>, Vec<PeerNews>, Time)> = Vec::new();
+        let mut home = BTreeMap::new();
         for entry in file.entries().expect("readable") {
             let (message, news, at) = match entry.expect("an entry").entry {
                 Entry::Gossip(entry) => {

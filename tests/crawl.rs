@@ -93,6 +93,13 @@ fn crawl(dir: &Path, more: &[&str]) -> Output {
     run(slashwatch().arg("crawl").arg("--network").arg(dir).args(more))
 }
 
+/// The first of five crawls that has found everybody. A datagram may be lost on a busy machine, and
+/// whoever is known only to a node that was not heard is then missed.
+fn complete_crawl(dir: &Path, more: &[&str], is_complete: impl Fn(&str) -> bool) -> Output {
+    let mut crawls = (0..5).map(|_| crawl(dir, more));
+    crawls.find(|output| is_complete(&String::from_utf8_lossy(&output.stdout))).expect("one of five crawls finds everybody")
+}
+
 #[test]
 fn everybody_is_seen_once_and_told_apart() {
     let runtime = runtime();
@@ -122,7 +129,7 @@ fn everybody_is_seen_once_and_told_apart() {
     let dir = tempfile::tempdir().expect("a fresh directory");
     write_folder(dir.path(), &ours, &record);
 
-    let table = crawl(dir.path(), &[]);
+    let table = complete_crawl(dir.path(), &[], |text| text.contains("  6  beacon nodes by their records"));
     assert!(table.status.success(), "{}", stderr(&table));
     assert_eq!(stderr(&table), "", "no progress without a terminal");
     let [digest, others_digest] = [&ours, &other].map(|network| network.fork_digest_at(consensus::Epoch::new(0)));
@@ -166,7 +173,7 @@ Custody groups
     );
     assert_eq!(String::from_utf8_lossy(&table.stdout), wanted);
 
-    let output = crawl(dir.path(), &["--json"]);
+    let output = complete_crawl(dir.path(), &["--json"], |text| text.matches("\"peer\":").count() == 6);
     let mut found: Value = serde_json::from_slice(&output.stdout).expect("one JSON object");
     let names: BTreeMap<String, &str> = nodes.iter().map(|(name, node)| (node.handle.peer_id.to_base58(), *name)).collect();
     let rows = found["nodes"].take();

@@ -118,7 +118,7 @@ fn a_fork_that_is_not_known_is_scheduled_by_its_digest() {
     let before = read(known);
     let spec = read(&text);
     let later = LaterFork { name: "i_star".into(), epoch: Epoch::new(7), version: [9, 0, 0, 0] };
-    assert_eq!(spec.later_forks, [later.clone()]);
+    assert_eq!(spec.later_forks, std::slice::from_ref(&later));
     assert_eq!((spec.later_fork_at(Epoch::new(6)), spec.later_fork_at(Epoch::new(7))), (None, Some(&later)));
     assert_eq!(spec.known_fork_at(Epoch::new(6)), Some(ForkName::Gloas));
     assert_eq!(spec.known_fork_at(Epoch::new(7)), None);

@@ -359,7 +359,7 @@ mod tests {
         assert_eq!(named.wanted(&chain, Time(DUE.0 - 1)), [], "it may be on its way");
         let senders = [7u64, 8].map(|peer| PeerBytes::from(peer.to_le_bytes().as_slice())).to_vec();
         let wanted = WantedBlock { root: root(1), slot: Slot::new(40), is_proven: true, senders };
-        assert_eq!(named.wanted(&chain, DUE), [wanted.clone()]);
+        assert_eq!(named.wanted(&chain, DUE), std::slice::from_ref(&wanted));
         assert!([0, 41].map(|slot| wanted.may_be_of(Slot::new(slot))) == [true, true]);
         assert!(!wanted.may_be_of(Slot::new(42)));
         let late = WantedBlock { slot: Slot::new(65), ..wanted };

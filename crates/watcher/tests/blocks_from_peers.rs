@@ -256,7 +256,7 @@ async fn a_second_block_that_only_a_vote_names_is_asked_for() {
         until_head(&watcher, played.head().root).await;
         assert_eq!(watcher.store().all_findings().count(), 0);
 
-        let (topic, mut vote) = played.votes[0].clone();
+        let (topic, mut vote) = played.votes[0];
         vote.data.beacon_block_root = root;
         let domain = played.network.domain(DomainType::BeaconAttester, vote.data.target.epoch);
         vote.signature = played.keys.sign(vote.attester_index, signing_root(vote.data.root(), domain));

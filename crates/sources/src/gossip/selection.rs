@@ -220,7 +220,7 @@ mod tests {
     }
 
     fn with_stake(stake: u64, connected_for: u64) -> PeerCandidate {
-        PeerCandidate { first_hand: Gwei::new(stake), ..candidate(connected_for % 2 == 0, connected_for) }
+        PeerCandidate { first_hand: Gwei::new(stake), ..candidate(connected_for.is_multiple_of(2), connected_for) }
     }
 
     #[test]
@@ -245,7 +245,7 @@ mod tests {
 
     #[test]
     fn after_its_trial_who_brings_nothing_gives_way_to_those_who_are_on_trial() {
-        let tried = |nth: u64| PeerCandidate { n_trials: 1, ..candidate(nth % 2 == 0, 5_000 + 10 * nth) };
+        let tried = |nth: u64| PeerCandidate { n_trials: 1, ..candidate(nth.is_multiple_of(2), 5_000 + 10 * nth) };
         let mut all: Vec<PeerCandidate> = (0..10).map(tried).collect();
         all.extend((0..30).map(|nth| candidate(nth % 2 == 0, 4_000 - nth)));
         let gone = KeepUseful.surplus(&all, 11);
@@ -260,7 +260,7 @@ mod tests {
             client,
             prefix: Some(IpAddr::from([9, 9, prefix, 0])),
             n_trials: 1,
-            ..candidate(nth % 2 == 0, 5_000 + nth)
+            ..candidate(nth.is_multiple_of(2), 5_000 + nth)
         };
         let mut all: Vec<PeerCandidate> = (0..30).map(|nth| of(Client::Lighthouse, nth as u8, nth)).collect();
         all.extend((0..4).map(|nth| of(Client::Nimbus, 100 + nth as u8, 1_000 + nth)));
