@@ -38,7 +38,7 @@
 //!
 //! Who wins such races can also take validators away from honest peers. This makes the share too
 //! low, never too high. The nodes of one operator that all publish the same votes are rivals, too:
-//! of six nodes that are first equally often, a third of the validators is counted.
+//! of six nodes that are first equally often, somewhat less than half of the validators is counted.
 //!
 //! **Privacy.** Which peer publishes whose votes shows where a validator runs. This never leaves
 //! this module: reports have sums by client and by label. Only of keys that the user names as his

@@ -276,8 +276,8 @@ fn a_hostile_peer_adds_one_percent_at_most() {
 }
 
 /// Six nodes of one operator publish the same votes, and each is first as often as the others. Two
-/// of them are discarded, and few validators have two votes from the same one of the others. So a
-/// third of the validators is counted.
+/// of them are discarded, and few validators have two votes from the same one of the others. So
+/// somewhat less than half of the validators is counted.
 #[test]
 fn six_nodes_that_publish_the_same_votes_are_counted_in_part() {
     println!("seed 60");
