@@ -84,8 +84,17 @@ impl Chain {
         let followed = self.follower.known(&self.backed_head().root).filter(|known| !known.has_doubt(&[Doubt::Blocks]));
         let index = u32::try_from(validator.as_u64()).ok();
         // A validator without a key in a state has no certain index.
-        let (Some(of_state), Some(followed), Some(index)) = (of_state, followed, index) else { return Punishable::Unknown };
-        let Some(record) = followed.record(self.registry(), index) else { return Punishable::Unknown };
+        let (Some(of_state), Some(index)) = (of_state, index) else { return Punishable::Unknown };
+        // A recent state is enough: a slashing in a later block does not count yet, and exits and
+        // activations take longer.
+        let state_epoch = self.registry().slot().epoch(self.preset());
+        let is_enough = of_state.slashed || now <= state_epoch.saturating_add(SETTLED_EPOCHS);
+        let record = match followed {
+            Some(followed) => followed.record(self.registry(), index),
+            None => Some(of_state).filter(|_| is_enough),
+        };
+        let Some(record) = record else { return Punishable::Unknown };
+        let has_doubt = |doubts: &[Doubt]| followed.is_some_and(|followed| followed.has_doubt(doubts));
         // A slashing in a recent block can still be undone with its branch.
         let vector = self.preset().epochs_per_slashings_vector;
         let slashed_at = record.withdrawable_epoch.checked_sub(vector);
@@ -94,7 +103,7 @@ impl Chain {
             return Punishable::AlreadySlashed;
         }
         let same_activation = record.activation_epoch == of_state.activation_epoch;
-        if !(same_activation && record.activation_epoch != Epoch::FAR_FUTURE) && followed.has_doubt(&Doubt::ABOUT_ARRIVALS) {
+        if !(same_activation && record.activation_epoch != Epoch::FAR_FUTURE) && has_doubt(&Doubt::ABOUT_ARRIVALS) {
             return Punishable::Unknown;
         }
         if now < record.activation_epoch {
@@ -105,7 +114,7 @@ impl Chain {
         let begun = self.registry().slot().epoch(preset);
         let earliest = earliest_exit(begun).saturating_add(preset.min_validator_withdrawability_delay);
         let is_of_state = of_state.withdrawable_epoch != Epoch::FAR_FUTURE;
-        let may_differ = followed.has_doubt(&Doubt::ABOUT_EXITS) || Registry::is_near_ejection(record.effective_balance, preset);
+        let may_differ = has_doubt(&Doubt::ABOUT_EXITS) || Registry::is_near_ejection(record.effective_balance, preset);
         if may_differ && !is_of_state && now >= earliest {
             return Punishable::Unknown;
         }
