@@ -1,5 +1,5 @@
-//! `slashwatch crawl` over a network on loopback: nodes of three clients, one of another network, one
-//! that refuses connections, and one that takes them and never says a word.
+//! `slashwatch crawl` over a network on loopback: nodes of three clients, one of another network,
+//! one that refuses connections, and one that takes them and never says a word.
 
 use consensus::{Network, Root, Spec};
 use serde_json::{Value, json};

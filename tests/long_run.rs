@@ -1,6 +1,6 @@
-//! A replay that begins with the state of a later epoch and gets no other state, through the binary:
-//! deposits and exits move the registry meanwhile. What was not judged is told with the epoch of the
-//! state that is wanted, and that state settles it.
+//! A replay that begins with the state of a later epoch and gets no other state, through the
+//! binary: deposits and exits move the registry meanwhile. What was not judged is told with the
+//! epoch of the state that is wanted, and that state settles it.
 
 mod common;
 

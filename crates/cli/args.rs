@@ -88,8 +88,8 @@ pub enum Command {
     /// Shows who is out there on a network: clients, versions, forks, and who can be reached.
     ///
     /// It asks nodes for other nodes (discv5), then visits each one of the network once, for a
-    /// moment: agent string, status, metadata, goodbye. They see `slashwatch-crawl/VERSION`. Nothing
-    /// is kept. Ctrl-C ends it with what was found.
+    /// moment: agent string, status, metadata, goodbye. They see `slashwatch-crawl/VERSION`.
+    /// Nothing is kept. Ctrl-C ends it with what was found.
     Crawl {
         /// A built-in network, or the folder of any other one, with config.yaml, genesis.ssz and
         /// bootstrap_nodes.yaml or boot_enr.yaml.

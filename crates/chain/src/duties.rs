@@ -36,8 +36,8 @@ pub(crate) struct ProposerCache {
     candidates: VecDeque<Candidates>,
 }
 
-/// The epoch and the mix of a decision block, with the validators that can be drawn and the registry
-/// that blocks told.
+/// The epoch and the mix of a decision block, with the validators that can be drawn and the
+/// registry that blocks told.
 type Candidates = ((Epoch, Root), Arc<Vec<u32>>, Option<Arc<FollowedRegistry>>);
 
 impl Default for ProposerCache {

@@ -15,8 +15,9 @@
 //! ([`Differences`]).
 //!
 //! A validator that a deposit adds has an index and a place in committees, but no key until a state
-//! names it. So another order of deposits cannot make its votes somebody else's. Only its blocks are
-//! checked with the key of the deposit, and only to go on from them: without them the chain would end.
+//! names it. So another order of deposits cannot make its votes somebody else's. Only its blocks
+//! are checked with the key of the deposit, and only to go on from them: without them the chain
+//! would end.
 //!
 //! Price: a step over an epoch costs one pass over the registry if somebody waits or exits. That
 //! takes milliseconds.

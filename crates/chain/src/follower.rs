@@ -1,9 +1,10 @@
 //! Follows the registry on every branch ([`FollowedRegistry`]), and compares it with later states.
 //!
-//! It begins at the latest state. The result for recent decision blocks and for the head is kept, so
-//! going on costs only the new blocks. A result is never gone on from while a later block can name a
-//! justified epoch that it lacked: the activations of that time depend on it. When old blocks are discarded, the beginning moves along the branch with
-//! the most backing, so that a watcher without a new state does not forget them.
+//! It begins at the latest state. The result for recent decision blocks and for the head is kept,
+//! so going on costs only the new blocks. A result is never gone on from while a later block can
+//! name a justified epoch that it lacked: the activations of that time depend on it. When old
+//! blocks are discarded, the beginning moves along the branch with the most backing, so that a
+//! watcher without a new state does not forget them.
 
 use crate::follow::{Differences, Doubt, FollowContext, FollowedRegistry};
 use crate::moves::{BlockMoves, Moves};
@@ -14,8 +15,8 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use tracing::{info, warn};
 
-/// Maximum number of epochs without a block after which it can still be told who is active. It is as
-/// many as the chain keeps.
+/// Maximum number of epochs without a block after which it can still be told who is active. It is
+/// as many as the chain keeps.
 const MAX_EMPTY_EPOCHS: u64 = 256;
 /// Maximum number of blocks for which the registry is kept.
 const MAX_RECENT: usize = 8;
@@ -134,7 +135,8 @@ impl RegistryFollower {
     ) -> Option<Arc<FollowedRegistry>> {
         let mut registry = self.at(decision, tree, context)?;
         let decided = epoch.saturating_sub(MAX_SEED_LOOKAHEAD);
-        // Each epoch costs a pass over the registry, and the epoch may be one that somebody made up.
+        // Each epoch costs a pass over the registry, and the epoch may be one that somebody made
+        // up.
         if registry.epoch().saturating_add(MAX_EMPTY_EPOCHS) < decided {
             return None;
         }

@@ -90,8 +90,8 @@ pub struct Registry {
     conflicting_keys: u64,
     dropped_versions: u64,
     builders: Builders,
-    /// The validators in the order of the first bytes of their keys. Made when a key is first looked
-    /// up.
+    /// The validators in the order of the first bytes of their keys. Made when a key is first
+    /// looked up.
     by_key: OnceLock<Vec<(u32, u32)>>,
 }
 

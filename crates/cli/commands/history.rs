@@ -5,7 +5,7 @@ use crate::exit::FAILED;
 use crate::output;
 use consensus::interchange::{SignedEpochs, SignedSlot, SigningHistory};
 use detect::audit::{Contradiction, Counted};
-use offline::history::{Audit, AuditedKey, Coverage, Form, History};
+use offline::history::{Audit, AuditedKey, Form, History, KnownTimes};
 use std::fmt::Write as _;
 use std::io::{BufWriter, Write as _};
 use std::path::Path;
@@ -103,7 +103,7 @@ fn text(report: &Audit) -> String {
 }
 
 /// Describes the epochs of which votes are known, and the times in which no watcher ran.
-fn covered(coverage: &Coverage) -> String {
+fn covered(coverage: &KnownTimes) -> String {
     let mut out = match &coverage.epochs {
         Some(epochs) => format!("what is known: votes of epochs {} to {}", epochs.first, epochs.last),
         None => "what is known: no votes".into(),

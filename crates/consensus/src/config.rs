@@ -219,8 +219,8 @@ impl Keys {
         Ok(forks)
     }
 
-    /// Returns the forks that happen after the known ones of `spec`, ascending by epoch. What cannot
-    /// be read is ignored, as any unknown key is.
+    /// Returns the forks that happen after the known ones of `spec`, ascending by epoch. What
+    /// cannot be read is ignored, as any unknown key is.
     fn later_forks(&self, spec: &Spec) -> Vec<LaterFork> {
         let is_name = |name: &str| {
             (1..=MAX_FORK_NAME).contains(&name.len())

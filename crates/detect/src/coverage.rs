@@ -4,14 +4,14 @@
 //! publisher hears it for certain. So this share says how much of what happens we would hear.
 //!
 //! **The inference.** A peer forwards messages only on topics that it is subscribed to. It sends
-//! its own votes on the other attestation subnets too. So a vote that comes *first* from a peer that
-//! is not subscribed to its subnet is the vote of a validator of that peer
+//! its own votes on the other attestation subnets too. So a vote that comes *first* from a peer
+//! that is not subscribed to its subnet is the vote of a validator of that peer
 //! ([`verify::FirstHandVote`]). A validator is heard first-hand if in [`VOTES_NEEDED`] of the last
 //! [`WINDOW_EPOCHS`] epochs its vote came so from one and the same peer, and this peer is connected
 //! now.
 //!
-//! **Why these numbers.** A client sends a vote to some of its peers on the topic, not to all. Let p
-//! be the chance that we are among them and get it before others forward it. Two votes in eight
+//! **Why these numbers.** A client sends a vote to some of its peers on the topic, not to all. Let
+//! p be the chance that we are among them and get it before others forward it. Two votes in eight
 //! epochs are reached with a chance of 63 % at p = 0.25, 96 % at 0.5, and more than 99.9 % at 0.8.
 //! One vote alone may be an accident of a subscription that has just ended. Two of the same peer in
 //! different epochs, so on different subnets, are not: at one accident in a thousand votes, fewer
@@ -23,8 +23,8 @@
 //! committee (one vote in 30), and nodes that choose other peers than us. Votes before Electra do
 //! not name their validator and are not used.
 //!
-//! **How a peer could inflate it**: by forwarding other validators' votes, faster than anybody else,
-//! on subnets that it does not announce.
+//! **How a peer could inflate it**: by forwarding other validators' votes, faster than anybody
+//! else, on subnets that it does not announce.
 //!
 //! - It must stay connected, and be first twice in eight epochs for each validator that it claims.
 //! - Whoever claims validators at random claims those of other peers too. A peer that brings votes
@@ -67,8 +67,8 @@ use verify::PeerBytes;
 /// A label is reported if at least this many of its validators attested. Fewer would say too much
 /// about each of them.
 pub const VALIDATORS_OF_LABEL: u64 = 16;
-/// ... and if at least this many peers publish the votes of some of them. Whoever saw the share of a
-/// label fall when a peer leaves would know whose validators that peer has.
+/// ... and if at least this many peers publish the votes of some of them. Whoever saw the share of
+/// a label fall when a peer leaves would know whose validators that peer has.
 const PEERS_OF_LABEL: usize = 3;
 /// Largest number of labels that are reported, those with the most stake.
 const MAX_LABELS: usize = 256;
@@ -224,7 +224,8 @@ impl CoverageDetector {
             let balance = registry.record(validator).map(|record| record.effective_balance);
             balance.filter(|_| voters.contains(validator))
         });
-        // Once in an epoch: whoever saw the sums change when a peer leaves would know what it brings.
+        // Once in an epoch: whoever saw the sums change when a peer leaves would know what it
+        // brings.
         self.sums = self.publishers.sums(attested);
         self.by_peer = Arc::new(self.publishers.stake_by_peer(attested));
         self.measured = Some(MeasuredEpoch { epoch, attested, by_label: Arc::new(by_label) });

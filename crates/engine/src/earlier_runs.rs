@@ -42,8 +42,8 @@ impl EarlierRuns {
         self.incidents.iter().any(|known| known.id == incident.id && known.state == IncidentState::Closed)
     }
 
-    /// Restores the monitor's state and shows `recall` the last findings, in the order of recording.
-    /// The caller stores the monitor's output.
+    /// Restores the monitor's state and shows `recall` the last findings, in the order of
+    /// recording. The caller stores the monitor's output.
     pub fn hand_to(
         &self,
         monitor: &mut Monitor,

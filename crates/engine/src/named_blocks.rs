@@ -9,7 +9,8 @@
 //!
 //! - a validator brings up [`ROOTS_PER_VALIDATOR`] roots in an epoch;
 //! - [`ROOTS_PER_SLOT`] roots are asked for in a slot, [`ROOTS_PER_SENDER`] of them brought up by
-//!   one peer. Roots that were asked for in vain go last, and those that most validators name first;
+//!   one peer. Roots that were asked for in vain go last, and those that most validators name
+//!   first;
 //! - votes whose committees are not known are not proven. Anybody can send them, and they bring up
 //!   [`UNPROVEN_PER_SLOT`] of these roots, after the others.
 
@@ -101,8 +102,8 @@ pub(crate) struct NamedBlocks {
 }
 
 impl NamedBlocks {
-    /// Outcomes that are counted: the root is asked for, nobody has the block, there is no place for
-    /// the root, or its signers have brought up others in this epoch.
+    /// Outcomes that are counted: the root is asked for, nobody has the block, there is no place
+    /// for the root, or its signers have brought up others in this epoch.
     pub(crate) const OUTCOMES: [&str; 4] = ["asked", "given_up", "no_place", "too_many"];
 
     pub(crate) fn new(counts: IntCounterVec) -> Self {
@@ -152,8 +153,8 @@ impl NamedBlocks {
 
     fn note_root(&mut self, root: Root, slot: Slot, signers: &[ValidatorIndex], sender: Option<&PeerBytes>, now: Time) {
         let stage = self.roots.get(&root).map(|named| named.stage);
-        // Whoever names a block before it exists must not prevent that it is found later. So another
-        // proven message brings it up again, at its signer's expense.
+        // Whoever names a block before it exists must not prevent that it is found later. So
+        // another proven message brings it up again, at its signer's expense.
         let is_brought_up = stage.is_none() || (stage == Some(Stage::GivenUp) && !signers.is_empty());
         if is_brought_up {
             if !signers.is_empty() && !self.may_bring_up(signers) {

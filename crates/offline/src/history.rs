@@ -101,10 +101,10 @@ impl History {
     }
 
     /// Returns the times that this data directory knows about. They are the same for all keys.
-    pub fn coverage(&self) -> Result<Coverage, WatcherError> {
+    pub fn coverage(&self) -> Result<KnownTimes, WatcherError> {
         let held = self.inspection.index().map(|store| store.epochs_held()).transpose()?.flatten();
         let epochs = held.map(|(first, last)| Epochs { first, last });
-        Ok(Coverage { epochs, gaps: watcher::downtime::known(self.inspection.store())? })
+        Ok(KnownTimes { epochs, gaps: watcher::downtime::known(self.inspection.store())? })
     }
 
     /// Makes an EIP-3076 file of the messages that were seen. `on_progress` receives the progress.
@@ -266,7 +266,7 @@ fn read_bounded(path: &Path) -> Result<Vec<u8>, WatcherError> {
 
 /// The times that are known at all. About other times nothing can be said.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct Coverage {
+pub struct KnownTimes {
     /// Epochs of which votes are stored. It is null while there are none. Older votes were pruned,
     /// or they were never received.
     pub epochs: Option<Epochs>,
@@ -279,7 +279,7 @@ pub struct Coverage {
 pub struct Audit {
     pub schema: u64,
     pub network: String,
-    pub coverage: Coverage,
+    pub coverage: KnownTimes,
     pub totals: Totals,
     /// Keys of the file that belong to no known validator of this network.
     pub unknown_keys: Vec<PubkeyBytes>,

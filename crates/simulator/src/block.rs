@@ -2,8 +2,8 @@
 //! watcher reads.
 //!
 //! Payloads and sync committees are empty, and the state root is an arbitrary hash, because nothing
-//! is executed. Randao reveals, signatures, parent links, attestations, slashings and what moves the
-//! registry are real.
+//! is executed. Randao reveals, signatures, parent links, attestations, slashings and what moves
+//! the registry are real.
 
 use crate::containers::{VotesByBits, attestation, attester_slashing, proposer_slashing, root, signature};
 use crate::keys::infinity_signature;

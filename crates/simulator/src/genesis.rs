@@ -169,11 +169,11 @@ pub(crate) struct Parts<'a> {
     /// The first of the two epochs whose proposers a Fulu state contains.
     pub(crate) lookahead_from: Epoch,
     /// What has happened since genesis, if the scenario moves the registry.
-    pub(crate) progress: Option<Progress<'a>>,
+    pub(crate) progress: Option<SinceGenesis<'a>>,
 }
 
 /// What a state tells about the time since genesis.
-pub(crate) struct Progress<'a> {
+pub(crate) struct SinceGenesis<'a> {
     pub(crate) registry: &'a MovingRegistry,
     /// Previous justified, current justified, finalized.
     pub(crate) checkpoints: [Checkpoint; 3],

@@ -157,7 +157,8 @@ impl LightConnection {
                     Poll::Pending => {}
                 }
                 match streams.poll_next_unpin(cx) {
-                    // A stream that fails is the watcher's affair. A connection that fails ends all.
+                    // A stream that fails is the watcher's affair. A connection that fails ends
+                    // all.
                     Poll::Ready(Some(_)) => {}
                     Poll::Ready(None) | Poll::Pending => return Poll::Pending,
                 }

@@ -33,7 +33,8 @@ pub(crate) const EJECTED_BALANCE: u64 = 16 * INCREMENT;
 /// An operation that a block carries, or that its payload asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Operation {
-    /// Before Electra an operation of the block, from Electra on a deposit request with this number.
+    /// Before Electra an operation of the block, from Electra on a deposit request with this
+    /// number.
     Deposit(DepositMade, u64),
     Exit {
         validator: ValidatorIndex,

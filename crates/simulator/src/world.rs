@@ -8,7 +8,7 @@
 use crate::branch::Branch;
 use crate::conditions::Condition;
 use crate::error::SimError;
-use crate::genesis::{self, Parts, Progress, SimGenesis, Standing, VALIDATOR_REGISTRY_LIMIT, validator};
+use crate::genesis::{self, Parts, SimGenesis, SinceGenesis, Standing, VALIDATOR_REGISTRY_LIMIT, validator};
 use crate::ground_truth::{Claim, HISTORY_EPOCHS, MessageHistory};
 use crate::keys::Keyring;
 use crate::message::Sent;
@@ -192,13 +192,13 @@ impl World {
         parts.state().to_ssz()
     }
 
-    fn progress<'a>(&'a self, epoch: Epoch, registry: &'a MovingRegistry) -> Progress<'a> {
+    fn progress<'a>(&'a self, epoch: Epoch, registry: &'a MovingRegistry) -> SinceGenesis<'a> {
         let main = &self.branches[MAIN];
         let finalized = Epoch::new(registry.finalized);
         let root =
             if finalized == Epoch::new(0) { Root::ZERO } else { main.boundary(main.blocks.len() - 1, finalized, &self.preset) };
         let checkpoints = [main.source(epoch.saturating_sub(1)), main.source(epoch), Checkpoint { epoch: finalized, root }];
-        Progress { registry, checkpoints, proposers: self.proposers.values().flatten().copied().collect() }
+        SinceGenesis { registry, checkpoints, proposers: self.proposers.values().flatten().copied().collect() }
     }
 
     /// The slashed validators of the first branch, with the slots in which they were slashed.

@@ -15,8 +15,8 @@
 //! | tells us a wrong address of our own | [`ADDRESS_VOTES`] nodes that we asked must agree |
 //! | fills the routing table | discv5: two of a /24 in a bucket, ten in the table; see below |
 //!
-//! Half of a bucket is for nodes that contacted us. An address of ours at which nobody reaches us is
-//! withdrawn after a while.
+//! Half of a bucket is for nodes that contacted us. An address of ours at which nobody reaches us
+//! is withdrawn after a while.
 //!
 //! Source: consensus-specs, `*/p2p-interface.md`, "The discovery domain: discv5".
 

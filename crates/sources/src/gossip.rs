@@ -125,8 +125,8 @@ pub struct GossipConfig {
     pub selection: Arc<dyn PeerSelection>,
     /// How long a newcomer may show what it is worth before `selection` looks at it.
     pub newcomer: Duration,
-    /// How long a subscription that has ended still counts, at least; at most twice as long. In this
-    /// time a peer may still send what it has to forward. Clients keep messages for about five
+    /// How long a subscription that has ended still counts, at least; at most twice as long. In
+    /// this time a peer may still send what it has to forward. Clients keep messages for about five
     /// seconds.
     pub announced_for: Duration,
     /// How long a peer is refused after it was sent away for its score.

@@ -547,8 +547,8 @@ fn stays(what: &PeerEventKind) {
 }
 
 /// A peer that is subscribed to everything may forward what it sends. A peer that only publishes is
-/// subscribed to nothing, so what it sends is its own. This is known when its subscriptions have had
-/// time to come.
+/// subscribed to nothing, so what it sends is its own. This is known when its subscriptions have
+/// had time to come.
 #[tokio::test]
 async fn what_a_peer_sends_on_a_subnet_that_it_does_not_announce_is_its_own() {
     let network = fulu();

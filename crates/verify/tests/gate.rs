@@ -568,7 +568,8 @@ fn what_another_draft_sends_is_seen_and_not_provable() {
     let batch = vec![
         at(ForkName::Heze, heze, 400),
         at(ForkName::Heze, heze + 1, 300),
-        // Not one slot of that fork, not even the fields before the body, and a fork that is no draft.
+        // Not one slot of that fork, not even the fields before the body, and a fork that is no
+        // draft.
         at(ForkName::Heze, heze - 1, 400),
         at(ForkName::Heze, heze, 150),
         at(ForkName::Gloas, heze - 1, 400),

@@ -14,8 +14,8 @@
 //! A block that holds is in the block store then, or the store has refused it for want of room. If
 //! neither is so with a block of an answer in time, the peer is blamed, and the slots are asked for
 //! again. Blocks that are too old to be kept have to be built in their proposer's turn as well, by
-//! the committees that follow from the state and from the blocks since then. So a peer can make up a
-//! past only in the turns of keys that it owns.
+//! the committees that follow from the state and from the blocks since then. So a peer can make up
+//! a past only in the turns of keys that it owns.
 
 use crate::clock;
 use crate::engine_thread::Input;

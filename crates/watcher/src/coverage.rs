@@ -58,8 +58,8 @@ pub fn group_view(report: &CoverageReport, name: &str, network: &Network) -> Opt
     })
 }
 
-/// Returns our own TCP addresses, as multiaddrs: those at which others see us first, those that only
-/// this machine can reach last.
+/// Returns our own TCP addresses, as multiaddrs: those at which others see us first, those that
+/// only this machine can reach last.
 fn own_addresses(state: &ConnectionState) -> Vec<String> {
     let listen: Vec<(IpAddr, u16)> = state.listen.iter().filter_map(|address| tcp_address(address)).collect();
     let external = state.discovery.iter().flat_map(|discovery| &discovery.external).map(std::net::SocketAddr::ip);

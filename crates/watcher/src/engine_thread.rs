@@ -75,7 +75,8 @@ pub struct Effects {
     pub verdicts: mpsc::Sender<(Ticket, Verdict)>,
     /// Roots of blocks that other blocks build on and that no source has sent.
     pub wanted_blocks: watch::Sender<Vec<Root>>,
-    /// Blocks that signed messages name. Peers are asked for them, first those that sent the messages.
+    /// Blocks that signed messages name. Peers are asked for them, first those that sent the
+    /// messages.
     pub named_blocks: watch::Sender<Vec<WantedBlock>>,
     /// True while the registry is out of date and the engine needs a newer beacon state.
     pub wants_state: watch::Sender<bool>,

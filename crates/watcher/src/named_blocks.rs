@@ -1,10 +1,10 @@
 //! Asks peers for blocks that signed messages name and that gossip has not brought
 //! (`engine::WantedBlock`): first the peers that sent such messages, then others.
 //!
-//! Two blocks are asked for at the same time, and only one of them may be named by nothing but votes
-//! that are not proven. How often a peer may be asked, and what a slow or empty answer costs it, is
-//! decided where the requests are sent (`sources::gossip::BlockClient`). Whether a block is genuine,
-//! and what a false one costs its sender, the verifier decides, as with any other message.
+//! Two blocks are asked for at the same time, and only one of them may be named by nothing but
+//! votes that are not proven. How often a peer may be asked, and what a slow or empty answer costs
+//! it, is decided where the requests are sent (`sources::gossip::BlockClient`). Whether a block is
+//! genuine, and what a false one costs its sender, the verifier decides, as with any other message.
 
 use crate::engine_thread::Input;
 use crate::inputs::Inputs;
@@ -27,7 +27,8 @@ const ROUNDS: u32 = 3;
 const NEXT_ROUND: Duration = Duration::from_secs(20);
 /// How long to wait while the peers that could be asked have been asked for much already.
 const LATER: Duration = Duration::from_secs(2);
-/// How long the engine may take to prove a block. If it is still wanted then, another peer is asked.
+/// How long the engine may take to prove a block. If it is still wanted then, another peer is
+/// asked.
 const PROOF_TIME: Duration = Duration::from_secs(10);
 
 /// The task, with what it needs.

@@ -201,8 +201,8 @@ async fn a_peer_that_leaves_blocks_out_or_forges_them_holds_nothing_up() {
     tokio::time::timeout(PATIENCE, test).await.unwrap();
 }
 
-/// A proposer makes two blocks for one slot. Gossip brings the first. The second reaches nobody that
-/// we hear, but one vote names it. It is asked for, and both blocks prove the offence.
+/// A proposer makes two blocks for one slot. Gossip brings the first. The second reaches nobody
+/// that we hear, but one vote names it. It is asked for, and both blocks prove the offence.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_second_block_that_only_a_vote_names_is_asked_for() {
     let act = Act { deed: Deed::DoubleProposal, who: Who::OnDuty(1), from: Slot::new(SLOTS) };

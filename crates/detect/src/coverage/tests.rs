@@ -37,7 +37,7 @@ struct Node {
 
 /// A network of which everything is known. A node sends its votes to us directly with a chance of
 /// `direct_percent`. If it does, they come before others forward them with a chance of 85 %.
-struct Network {
+struct SimulatedNetwork {
     random: Random,
     nodes: Vec<Node>,
     /// The node of each validator.
@@ -55,7 +55,7 @@ fn peer(nth: u64) -> PeerBytes {
     PeerBytes::from(nth.to_be_bytes())
 }
 
-impl Network {
+impl SimulatedNetwork {
     /// Nodes of very different sizes: the sizes fall off as 1/n. Every tenth node is subscribed to
     /// all subnets.
     fn new(seed: u64, n_validators: usize, n_nodes: u64, connected_percent: u64) -> Self {
@@ -146,7 +146,7 @@ fn share(part: Gwei, all: Gwei) -> f64 {
 #[test]
 fn the_share_is_that_of_the_connected_nodes_and_never_more() {
     for (seed, connected, direct) in [(1, 5, 70), (2, 30, 70), (3, 60, 90), (4, 100, 70), (5, 30, 40), (6, 0, 70)] {
-        let mut network = Network::new(seed, 40_000, 400, connected);
+        let mut network = SimulatedNetwork::new(seed, 40_000, 400, connected);
         network.direct_percent = direct;
         network.play(EPOCHS);
         let (attested, sums) = network.measure();
@@ -209,7 +209,7 @@ const UNKNOWN_CLIENT: usize = crate::client::UNKNOWN;
 #[test]
 fn who_forwards_everything_is_discarded_and_honest_peers_are_not() {
     for n_hostile in [1, 3, 12] {
-        let mut network = Network::new(30 + n_hostile, 40_000, 400, 5);
+        let mut network = SimulatedNetwork::new(30 + n_hostile, 40_000, 400, 5);
         network.play(EPOCHS);
         let (attested, before) = network.measure();
         assert!(share(before.claimed, attested) > 0.02);
@@ -230,7 +230,7 @@ fn who_forwards_everything_is_discarded_and_honest_peers_are_not() {
 /// shares validators with many. It counts all the same.
 #[test]
 fn an_honest_peer_is_not_discarded_because_others_bring_its_votes() {
-    let mut network = Network::new(70, 40_000, 400, 5);
+    let mut network = SimulatedNetwork::new(70, 40_000, 400, 5);
     network.play(EPOCHS);
     let victim = (0..network.nodes.len())
         .filter(|node| network.nodes[*node].is_connected && network.nodes[*node].subnets != u64::MAX)
@@ -259,7 +259,7 @@ fn an_honest_peer_is_not_discarded_because_others_bring_its_votes() {
 fn a_hostile_peer_adds_one_percent_at_most() {
     for (seed, n_validators, each) in [(50, 200_000, 0.01), (51, 20_000, 0.05)] {
         for n_hostile in [1, 3] {
-            let mut network = Network::new(seed, n_validators, 50, 0);
+            let mut network = SimulatedNetwork::new(seed, n_validators, 50, 0);
             network.hostile = (0..n_hostile).map(|nth| peer(1_000_000 + nth)).collect();
             network.hostile_percent = 100;
             network.play(10);

@@ -35,7 +35,8 @@ pub(crate) struct Walk {
 }
 
 impl Walk {
-    /// Begins in a task on the current tokio runtime. It ends after `max_nodes` nodes at the latest.
+    /// Begins in a task on the current tokio runtime. It ends after `max_nodes` nodes at the
+    /// latest.
     pub(crate) async fn start(
         config: &DiscoveryConfig,
         secret: [u8; 32],

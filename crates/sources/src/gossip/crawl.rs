@@ -2,9 +2,9 @@
 //! moment.
 //!
 //! A visit is one connection on which the node is asked for its status and its metadata, and tells
-//! its client (identify). Then it gets a goodbye. The node sees who we are by our agent string. Each
-//! node is visited once at most, whatever comes of it; nodes whose record is of another network are
-//! not visited.
+//! its client (identify). Then it gets a goodbye. The node sees who we are by our agent string.
+//! Each node is visited once at most, whatever comes of it; nodes whose record is of another
+//! network are not visited.
 //!
 //! What strangers can cost us, and we them, is bounded by [`CrawlLimits`]. What they say about
 //! themselves is cleaned before it is kept.
@@ -561,8 +561,8 @@ fn transport(address: &Multiaddr) -> Option<Transport> {
     }
 }
 
-/// An agent string for terminals and files: what is not printable ASCII becomes `?`, and the rest is
-/// cut.
+/// An agent string for terminals and files: what is not printable ASCII becomes `?`, and the rest
+/// is cut.
 fn clean(agent: &str) -> String {
     let printable = |c: char| if c.is_ascii_graphic() || c == ' ' { c } else { '?' };
     agent.chars().take(MAX_AGENT_LEN).map(printable).collect()

@@ -51,8 +51,8 @@ pub(super) struct Peer {
     pub is_exchanged: bool,
 }
 
-/// The address prefix of a peer. None if the address is private, because all peers of such a network
-/// may share it.
+/// The address prefix of a peer. None if the address is private, because all peers of such a
+/// network may share it.
 pub(super) fn public_prefix(peer: &Peer) -> Option<Prefix> {
     let address: Multiaddr = peer.address.parse().ok()?;
     ip_of(&address).filter(|ip| is_public(*ip)).map(Prefix::of)

@@ -63,10 +63,10 @@ pub trait PeerSelection: fmt::Debug + Send + Sync {
 /// 8. peers with a lower score.
 ///
 /// Half of the candidates at most are kept for their stake, because those who bring more are found
-/// among the others. A quarter of the candidates is kept for either direction. If peers that dialled
-/// us could displace all that we have chosen, whoever dials most would own all places. If the peers
-/// that we have dialled filled all places, we would lose those to whom being dialled matters (see
-/// `docs/peers.md`).
+/// among the others. A quarter of the candidates is kept for either direction. If peers that
+/// dialled us could displace all that we have chosen, whoever dials most would own all places. If
+/// the peers that we have dialled filled all places, we would lose those to whom being dialled
+/// matters (see `docs/peers.md`).
 ///
 /// A peer says itself which client it runs, so that decides only between peers with equally many
 /// trials.

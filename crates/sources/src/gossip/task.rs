@@ -581,7 +581,8 @@ impl GossipTask {
         let n_dialling = self.book.n_dialling();
         let mut n = n_missing.saturating_sub(n_dialling).min(MAX_DIALS.saturating_sub(n_dialling));
         let has_room = others().count() < max_peers && n_dialling < MAX_DIALS;
-        // No faster than the peers whose trial is over make room. Then the newcomers stay for theirs.
+        // No faster than the peers whose trial is over make room. Then the newcomers stay for
+        // theirs.
         let every = (self.trial() / (max_peers as u32 / 2).max(1)).max(FASTEST_TURN);
         let takes_turns = n_missing == 0 && has_room && now.duration_since(self.rotated_at) >= every;
         if takes_turns {
