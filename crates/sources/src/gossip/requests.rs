@@ -340,12 +340,13 @@ impl GossipTask {
 #[cfg(test)]
 mod tests {
     use super::super::behaviour::{self, NodeBehaviourEvent};
-    use super::super::{GossipConfig, GossipService, Identity, StatusView};
+    use super::super::{GossipConfig, GossipHandle, GossipService, Identity, StatusView};
     use super::*;
     use crate::metrics::SourceMetrics;
     use crate::source::SourceEvent;
     use consensus::{BlobParameters, Epoch, Fork, ForkName, Network, Preset, Spec};
     use futures::StreamExt;
+    use libp2p::Multiaddr;
     use libp2p::swarm::SwarmEvent;
     use std::sync::Arc;
     use tokio::sync::watch;
@@ -363,18 +364,23 @@ mod tests {
         Arc::new(Network { spec, genesis_time: 1_700_000_000, genesis_validators_root: Root::ZERO })
     }
 
+    /// A node on a free port, with its address. It runs while the last part is held.
+    async fn listening(network: &Arc<Network>, metrics: &SourceMetrics) -> (GossipHandle, Multiaddr, watch::Sender<StatusView>) {
+        let config = GossipConfig { listen: vec!["/ip4/127.0.0.1/tcp/0".parse().unwrap()], ..GossipConfig::default() };
+        let (status_in, status) = watch::channel(StatusView::default());
+        let mut handle = GossipService::start(config, network.clone(), status, metrics.clone()).unwrap();
+        loop {
+            if let Some(SourceEvent::ListeningOn(address)) = handle.events.recv().await {
+                return (handle, address, status_in);
+            }
+        }
+    }
+
     /// A peer that was on our fork and moves on to one that we do not know has done nothing wrong.
     #[tokio::test]
     async fn a_peer_that_moves_on_to_an_unknown_fork_is_kept() {
         let (network, metrics) = (network(), SourceMetrics::unregistered());
-        let config = GossipConfig { listen: vec!["/ip4/127.0.0.1/tcp/0".parse().unwrap()], ..GossipConfig::default() };
-        let (_status_in, status) = watch::channel(StatusView::default());
-        let mut asked = GossipService::start(config, network.clone(), status, metrics.clone()).unwrap();
-        let address = loop {
-            if let Some(SourceEvent::ListeningOn(address)) = asked.events.recv().await {
-                break address;
-            }
-        };
+        let (asked, address, _status) = listening(&network, &metrics).await;
         let statuses = |digests: &[consensus::ForkDigest]| -> Vec<Request> {
             let status = |digest: &consensus::ForkDigest| StatusMessage {
                 fork_digest: *digest,
@@ -419,14 +425,7 @@ mod tests {
     #[tokio::test]
     async fn a_peer_that_asks_too_often_is_told_so() {
         let (network, metrics) = (network(), SourceMetrics::unregistered());
-        let config = GossipConfig { listen: vec!["/ip4/127.0.0.1/tcp/0".parse().unwrap()], ..GossipConfig::default() };
-        let (_status_in, status) = watch::channel(StatusView::default());
-        let mut asked = GossipService::start(config, network.clone(), status, metrics.clone()).unwrap();
-        let address = loop {
-            if let Some(SourceEvent::ListeningOn(address)) = asked.events.recv().await {
-                break address;
-            }
-        };
+        let (asked, address, _status) = listening(&network, &metrics).await;
         // A node that the test drives by hand. It sends requests and answers none.
         let digests = Arc::new(network.fork_digests());
         let key = Identity::Ephemeral.load().unwrap();
