@@ -355,7 +355,7 @@ impl Chain {
         self.follow_head();
     }
 
-    fn follow_head(&mut self) {
+    pub(crate) fn follow_head(&mut self) {
         let context = FollowContext { registry: &self.registry, spec: &self.network.spec };
         if let Some(head) = self.backed {
             self.follower.follow_head(head.root, &self.tree, context);
@@ -491,7 +491,6 @@ impl Chain {
         self.prune();
         self.check_turns(false);
         self.compare_branches();
-        self.follow_head();
     }
 
     fn prune(&mut self) {

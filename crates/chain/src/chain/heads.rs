@@ -71,7 +71,8 @@ impl Chain {
         self.split || !self.is_known_block(root) || self.tree.has_twin(root)
     }
 
-    /// Determines whether branches compete, and which of them has the most backing.
+    /// Determines whether branches compete, and which of them has the most backing. Votes alone can
+    /// change that. The registry follows.
     pub(super) fn compare_branches(&mut self) {
         let (now, per_epoch) = (self.now(), self.preset().slots_per_epoch);
         self.split = self.tree.is_split(now.saturating_sub(per_epoch), now);
@@ -91,5 +92,6 @@ impl Chain {
             };
             best.map(|end| HeadView { root: end.root, slot: end.slot }).or(node).unwrap_or(latest)
         });
+        self.follow_head();
     }
 }
