@@ -3,7 +3,9 @@
 
 #![allow(clippy::unwrap_used)]
 
-use consensus::{DomainType, MessageKind, Network, Root, SignedBlock, SingleAttestation, Slot, Spec, signing_root};
+use consensus::{
+    DomainType, MessageKind, Network, Root, SignedBlock, SingleAttestation, Slot, Spec, ValidatorIndex, signing_root,
+};
 use simulator::keys::Keyring;
 use simulator::{Act, Deed, Scenario, Who};
 use sources::block_store::{BlockStore, NewBlock, StoreLimits};
@@ -39,14 +41,15 @@ struct Played {
 
 /// Plays a network whose last slot is the present one.
 fn play() -> Played {
-    play_with(Vec::new())
+    play_before(0, Vec::new())
 }
 
-/// The same, with offences. Second blocks and the votes of the last slot are kept apart.
-fn play_with(acts: Vec<Act>) -> Played {
+/// Plays a network in which no block has come for some slots. Second blocks and the votes of the
+/// last slot are kept apart.
+fn play_before(silent_slots: u64, acts: Vec<Act>) -> Played {
     let scenario = Scenario { slots: SLOTS, slot_duration: Duration::from_secs(SLOT_SECONDS), acts, ..Scenario::quiet(32) };
     println!("seed {}", scenario.seed);
-    let genesis_time = base::Time::now().0 / 1_000_000_000 - SLOTS * SLOT_SECONDS;
+    let genesis_time = base::Time::now().0 / 1_000_000_000 - (SLOTS + silent_slots) * SLOT_SECONDS;
     let (bytes, _) = simulator::record::capture_bytes_since(&scenario, genesis_time).unwrap();
     let entries: Vec<Entry> = CaptureReader::new(&bytes[..]).map(|entry| entry.unwrap().entry).collect();
     let config_yaml =
@@ -112,6 +115,38 @@ impl Played {
             last = root;
         }
         store.set_head(self.head().root);
+        store
+    }
+
+    /// A store with a chain of `n` blocks that one validator signed, out of turn.
+    fn false_past(&self, dir: &Path, by: ValidatorIndex, n: usize) -> BlockStore {
+        let limits = StoreLimits { bytes: StoreLimits::BYTES, slots_per_epoch: self.network.preset().slots_per_epoch };
+        let store = BlockStore::open(dir, limits).unwrap();
+        let secret = simulator::keys::Keyring::from_seed(Scenario::quiet(32).seed).secret(by);
+        let sign = |root: Root, kind: DomainType, slot: Slot| {
+            let root = signing_root(root, self.network.domain(kind, slot.epoch(self.network.preset())));
+            secret.sign(root.as_slice(), b"BLS_SIG_BLS12381G2_XMD:SHA-256_SSWU_RO_POP_", &[]).to_bytes()
+        };
+        let mut parent = self.blocks[0].0.signed_header.message.parent_root;
+        for (block, ssz) in &self.blocks[..n] {
+            let slot = block.signed_header.message.slot;
+            let epoch = slot.epoch(self.network.preset());
+            let digest = self.network.fork_digest_at(epoch);
+            let mut ssz = ssz.clone();
+            // A message begins with slot, proposer and parent, and a body with the randao reveal.
+            ssz[108..116].copy_from_slice(&by.as_u64().to_le_bytes());
+            ssz[116..148].copy_from_slice(parent.as_slice());
+            let mut epoch_root = [0; 32];
+            epoch_root[..8].copy_from_slice(&epoch.as_u64().to_le_bytes());
+            ssz[184..280].copy_from_slice(&sign(Root::from(epoch_root), DomainType::Randao, slot));
+            let fork = self.network.fork_of_digest(digest).unwrap();
+            let root = SignedBlock::from_ssz(fork, self.network.preset(), &ssz).unwrap().root;
+            ssz[4..100].copy_from_slice(&sign(root, DomainType::BeaconProposer, slot));
+            let new = NewBlock { slot, root, parent, proposer: by, is_in_turn: true, digest, ssz: &ssz };
+            store.keep(&new, Slot::new(SLOTS)).unwrap();
+            parent = root;
+        }
+        store.set_head(parent);
         store
     }
 
@@ -206,7 +241,7 @@ async fn a_peer_that_leaves_blocks_out_or_forges_them_holds_nothing_up() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_second_block_that_only_a_vote_names_is_asked_for() {
     let act = Act { deed: Deed::DoubleProposal, who: Who::OnDuty(1), from: Slot::new(SLOTS) };
-    let played = tokio::task::spawn_blocking(|| play_with(vec![act])).await.unwrap();
+    let played = tokio::task::spawn_blocking(|| play_before(0, vec![act])).await.unwrap();
     let dir = tempfile::tempdir().unwrap();
     let test = async {
         let store = played.store(dir.path());
@@ -237,6 +272,29 @@ async fn a_second_block_that_only_a_vote_names_is_asked_for() {
         assert_eq!((finding.kind.as_str(), finding.slot), ("double_proposal", slot));
         watcher.stop().await.unwrap();
         sending.shutdown().await;
+    };
+    tokio::time::timeout(PATIENCE, test).await.unwrap();
+}
+
+/// The state is older than what is kept, so nothing of an answer is kept either. The block that was
+/// made up is signed by a key that the network has, but not in its turn.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_too_old_to_be_kept_counts_only_if_it_was_built_in_turn() {
+    // Kept are 66 epochs of 8 slots.
+    let played = tokio::task::spawn_blocking(|| play_before(66 * 8, Vec::new())).await.unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let test = async {
+        let false_past = played.false_past(&dir.path().join("false"), ValidatorIndex::new(5), 16);
+        let honest = played.store(&dir.path().join("honest"));
+        // The watcher hears of the honest peer after it has asked the other one.
+        let (liar, address) = played.node(GossipConfig { blocks: Some(false_past), ..GossipConfig::default() }).await;
+        let (honest, honest_address) = played.node(GossipConfig { blocks: Some(honest), ..GossipConfig::default() }).await;
+        let stage = WatcherFolder::new(&played.config_yaml, &played.state, &[address, honest_address], "");
+        let watcher = Watcher::start(Config::load(&stage.config).unwrap()).await.unwrap();
+        until_head(&watcher, played.head().root).await;
+        watcher.stop().await.unwrap();
+        liar.shutdown().await;
+        honest.shutdown().await;
     };
     tokio::time::timeout(PATIENCE, test).await.unwrap();
 }
