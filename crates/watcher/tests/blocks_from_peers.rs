@@ -27,6 +27,8 @@ use watcher::run::Watcher;
 const PATIENCE: Duration = Duration::from_secs(120);
 const SLOTS: u64 = 70;
 const SLOT_SECONDS: u64 = 12;
+/// A peer that keeps more than a watcher: its epochs are longer.
+const PEER_LIMITS: StoreLimits = StoreLimits { bytes: StoreLimits::BYTES, slots_per_epoch: 64 };
 
 struct Played {
     network: Arc<Network>,
@@ -96,8 +98,7 @@ impl Played {
     /// others.
     fn false_store(&self, dir: &Path, lacks: impl Fn(u64) -> bool, is_forged: impl Fn(u64) -> bool) -> BlockStore {
         let mut last = Root::ZERO;
-        let limits = StoreLimits { bytes: StoreLimits::BYTES, slots_per_epoch: self.network.preset().slots_per_epoch };
-        let store = BlockStore::open(dir, limits).unwrap();
+        let store = BlockStore::open(dir, PEER_LIMITS).unwrap();
         for (block, ssz) in &self.blocks {
             let header = block.signed_header.message;
             let (slot, root, proposer) = (header.slot, block.root, header.proposer_index);
@@ -120,8 +121,7 @@ impl Played {
 
     /// A store with a chain of `n` blocks that one validator signed, out of turn.
     fn false_past(&self, dir: &Path, by: ValidatorIndex, n: usize) -> BlockStore {
-        let limits = StoreLimits { bytes: StoreLimits::BYTES, slots_per_epoch: self.network.preset().slots_per_epoch };
-        let store = BlockStore::open(dir, limits).unwrap();
+        let store = BlockStore::open(dir, PEER_LIMITS).unwrap();
         let secret = simulator::keys::Keyring::from_seed(Scenario::quiet(32).seed).secret(by);
         let sign = |root: Root, kind: DomainType, slot: Slot| {
             let root = signing_root(root, self.network.domain(kind, slot.epoch(self.network.preset())));
