@@ -425,7 +425,7 @@ mod tests {
     #[tokio::test]
     async fn a_peer_that_asks_too_often_is_told_so() {
         let (network, metrics) = (network(), SourceMetrics::unregistered());
-        let (asked, address, _status) = listening(&network, &metrics).await;
+        let (_asked, address, _status) = listening(&network, &metrics).await;
         // A node that the test drives by hand. It sends requests and answers none.
         let digests = Arc::new(network.fork_digests());
         let key = Identity::Ephemeral.load().unwrap();
