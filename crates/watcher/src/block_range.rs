@@ -107,7 +107,7 @@ impl BlockRange {
                 }
                 // Some peers said that there is nothing up to now. Others are asked, too.
                 progress.avoided = progress.empty.clone();
-                progress.next = progress.last.slot.saturating_add(1);
+                progress.ask_again();
             }
             let count = (end.as_u64() + 1 - progress.next.as_u64()).min(MAX_ASKED_BLOCKS as u64);
             match self.peers.by_range(progress.next, count, &progress.avoided).await {
@@ -181,6 +181,15 @@ impl BlockRange {
         for block in blocks {
             let _ = self.queue.send(Input::Message(block.message)).await;
         }
+        // What comes after a gap may not be provable before the gap is closed. Nobody is blamed.
+        if !joins && progress.n_gaps < MAX_GAPS {
+            progress.n_gaps += 1;
+            // Either this peer has left blocks out or those have that said there are none.
+            let guilty = std::mem::take(&mut progress.empty);
+            progress.avoided.extend(if guilty.is_empty() { vec![peer] } else { guilty });
+            progress.ask_again();
+            return;
+        }
         let all_proven = async {
             for root in &roots {
                 self.store.until_proven(root).await;
@@ -188,35 +197,30 @@ impl BlockRange {
         };
         let holds = tokio::time::timeout(PROOF_TIME, all_proven).await.is_ok();
         // Several answers with the same block mean that it cannot be kept, for whatever reason.
-        let is_accepted = holds || !progress.unproven.insert(end.root);
-        let is_last_try = progress.n_gaps >= MAX_GAPS;
-        if is_accepted && (joins || is_last_try) {
-            if !joins || !holds {
-                let after = progress.last.slot;
-                tracing::warn!(%after, to = %end.slot, "blocks since the state are missing; they are asked for one by one");
-            }
-            progress.connected.extend(roots);
-            progress.reached(end);
-            return;
-        }
-        // The next request begins behind the last known block again.
-        progress.next = progress.last.slot.saturating_add(1);
-        if !is_accepted {
+        if !holds && progress.unproven.insert(end.root) {
             self.peers.blame(peer);
             progress.avoided.push(peer);
+            progress.ask_again();
             return;
         }
-        progress.n_gaps += 1;
-        // Either this peer has left blocks out or those have that said there are none.
-        let guilty = std::mem::take(&mut progress.empty);
-        progress.avoided.extend(if guilty.is_empty() { vec![peer] } else { guilty });
+        if !joins || !holds {
+            let after = progress.last.slot;
+            tracing::warn!(%after, to = %end.slot, "blocks since the state are missing; they are asked for one by one");
+        }
+        progress.connected.extend(roots);
+        progress.reached(end);
     }
 }
 
 impl RangeProgress {
+    /// The next request begins behind the last known block again.
+    fn ask_again(&mut self) {
+        self.next = self.last.slot.saturating_add(1);
+    }
+
     fn reached(&mut self, end: HeadView) {
         self.last = end;
-        self.next = end.slot.saturating_add(1);
+        self.ask_again();
         self.n_gaps = 0;
         self.unproven.clear();
         self.avoided.clear();
