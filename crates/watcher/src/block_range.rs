@@ -176,12 +176,7 @@ impl BlockRange {
         };
         let (joins, end) = (progress.connected.contains(&first.parent), HeadView { root: last.root, slot: last.slot });
         let roots: Vec<Root> = blocks.iter().map(|block| block.root).collect();
-        progress.n_blocks += blocks.len();
-        // A block of another branch is of use, too.
-        for block in blocks {
-            let _ = self.queue.send(Input::Message(block.message)).await;
-        }
-        // What comes after a gap may not be provable before the gap is closed. Nobody is blamed.
+        // Before the gap is closed, the engine may be unable to prove them, so it does not get them.
         if !joins && progress.n_gaps < MAX_GAPS {
             progress.n_gaps += 1;
             // Either this peer has left blocks out or those have that said there are none.
@@ -189,6 +184,10 @@ impl BlockRange {
             progress.avoided.extend(if guilty.is_empty() { vec![peer] } else { guilty });
             progress.ask_again();
             return;
+        }
+        progress.n_blocks += blocks.len();
+        for block in blocks {
+            let _ = self.queue.send(Input::Message(block.message)).await;
         }
         let all_proven = async {
             for root in &roots {
