@@ -108,6 +108,9 @@ pub(crate) struct FollowedRegistry {
     n_validators: u32,
     /// The records that differ from the registry of the state, and those of new validators.
     changed: Arc<BTreeMap<u32, Record>>,
+    /// In which epochs blocks after the state have slashed validators. `withdrawable_epoch` does
+    /// not tell that while many exits wait.
+    slashings: Arc<BTreeMap<u32, Epoch>>,
     /// The validators that have no activation epoch, with their `activation_eligibility_epoch`.
     waiting: Arc<BTreeMap<u32, Epoch>>,
     /// Balances in Gwei of the validators in `waiting`. They get no rewards, so blocks tell them.
@@ -166,6 +169,7 @@ impl FollowedRegistry {
             epoch,
             n_validators: view.n_validators().min(registry.len()) as u32,
             changed: Arc::default(),
+            slashings: Arc::default(),
             waiting: Arc::new(waiting),
             balances: Arc::new(balances),
             to_eject: Arc::new(to_eject),
@@ -585,6 +589,12 @@ impl FollowedRegistry {
             record.slashed = true;
             record.withdrawable_epoch = record.withdrawable_epoch.max(withdrawable);
         });
+        Arc::make_mut(&mut self.slashings).insert(index, self.epoch);
+    }
+
+    /// The epoch in which a block after the state has slashed a validator.
+    pub(crate) fn slashed_in(&self, index: u32) -> Option<Epoch> {
+        self.slashings.get(&index).copied()
     }
 
     /// `initiate_validator_exit`.

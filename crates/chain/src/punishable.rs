@@ -96,10 +96,8 @@ impl Chain {
         let Some(record) = record else { return Punishable::Unknown };
         let has_doubt = |doubts: &[Doubt]| followed.is_some_and(|followed| followed.has_doubt(doubts));
         // A slashing in a recent block can still be undone with its branch.
-        let vector = self.preset().epochs_per_slashings_vector;
-        let slashed_at = record.withdrawable_epoch.checked_sub(vector);
-        let is_settled = slashed_at.is_some_and(|at| at.saturating_add(SETTLED_EPOCHS) <= now);
-        if of_state.slashed || record.slashed && is_settled {
+        let slashed_in = followed.and_then(|followed| followed.slashed_in(index));
+        if of_state.slashed || slashed_in.is_some_and(|at| at.saturating_add(SETTLED_EPOCHS) <= now) {
             return Punishable::AlreadySlashed;
         }
         let same_activation = record.activation_epoch == of_state.activation_epoch;
