@@ -228,6 +228,31 @@ mod tests {
     }
 
     #[test]
+    fn published_lists_become_labels() {
+        let mut stage = Stage::new();
+        let pubkey = format!("0x{}", "ab".repeat(48));
+        stage.config.entities = vec![
+            stage.file("validator-ranges.yaml", "# devnet\n0-63: 01-geth-lighthouse-teku\n\"64-127\": 'super-node-1'\nx: y\n"),
+            stage.file("ranges.json", r#"{"ranges": {"128-191": "prysm-nethermind-3"}, "network": "devnet-1"}"#),
+            stage.file("pool.csv", &format!("pubkey,pool,node_operator\n{pubkey},lido,acme\n")),
+            stage.file("other.csv", "index,pubkey,pool\n7,,rocketpool\n"),
+        ];
+        let mut lines = stage.problem_lines();
+        let problem = lines.pop().unwrap();
+        assert!(problem.starts_with("watch.entities[0] (validator-ranges.yaml) line 4: \"x\" names no validator"), "{problem}");
+        assert_eq!(
+            lines,
+            [
+                "- 0-63 [client=lighthouse node=01-geth-lighthouse-teku] active".to_owned(),
+                "- 64-127 [node=super-node-1] active".to_owned(),
+                "- 128-191 [client=prysm node=prysm-nethermind-3] active".to_owned(),
+                format!("- {pubkey} [node_operator=acme pool=lido] active"),
+                "- 7 [pool=rocketpool] active".to_owned(),
+            ]
+        );
+    }
+
+    #[test]
     fn every_problem_is_told_with_its_place() {
         let mut stage = Stage::new();
         stage.config.groups = vec![GroupConfig {
@@ -256,7 +281,7 @@ mod tests {
             "watch.files[1] (b.csv) line 4: the range \"9-5\"",
             "watch.files[2] (c.csv) line 1: has no column \"group\"",
             "watch.files[3] (d.toml):",
-            "watch.files[4] (e.json): is neither .csv nor .toml",
+            "watch.files[4] (e.json): is a list of validator ranges",
             "watch.files[5] (missing.csv):",
             "watch.files[6] (f.csv) line 2: \"asleep\" is no duty",
             "watch.files[6] (f.csv) line 3:",

@@ -1,7 +1,7 @@
-//! Reads lists from CSV and TOML files.
+//! Reads lists from CSV and TOML files, and the lists of validator ranges of test networks.
 //!
-//! A CSV file has a header and then one row for each entry. The column `key` is required. The
-//! column `group` is required in lists of watched keys. The column `duty` is optional. Every other
+//! A CSV file has a header and then one row for each entry. A column `key` is required; what others
+//! call it is taken too, see [`KEY_COLUMNS`]. The column `group` is required in lists of watched keys. The column `duty` is optional. Every other
 //! column is a label with the column's name. A row where it is empty does not have that label.
 //!
 //! ```text
@@ -12,9 +12,14 @@
 //!
 //! A TOML file has `[[groups]]` like the configuration, but without kill switches. A list of other
 //! people's keys has `[[entities]]` with `keys` and `labels` instead.
+//!
+//! Test networks publish who runs which indices as `validator-ranges.yaml`, a line `0-63: name` for
+//! each range, or as JSON with the same in `ranges`. The name becomes the label `node`. A client in
+//! the name, as in `01-geth-lighthouse-lighthouse`, becomes the label `client`.
 
 use super::ListBuilder;
 use crate::config::GroupConfig;
+use detect::client::{N_CLIENTS, UNKNOWN, client_name};
 use detect::watch::{Duty, Label, Selector};
 use serde::Deserialize;
 use std::collections::BTreeMap;
@@ -22,6 +27,9 @@ use std::path::Path;
 
 /// Largest list that is read: two million rows of 128 bytes.
 const MAX_FILE_BYTES: u64 = 256 << 20;
+/// Names of the column with the keys, the best first. Published lists of pools use all of them; the
+/// further ones of a file are left out.
+const KEY_COLUMNS: [&str; 6] = ["key", "index", "validator_index", "pubkey", "public_key", "withdrawal_credentials"];
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -61,7 +69,11 @@ pub(super) fn read(at: &str, path: &Path, watches: bool, into: &mut ListBuilder)
     match path.extension().and_then(|extension| extension.to_str()) {
         Some("csv") => csv(&at, &text, watches, into),
         Some("toml") => toml(&at, &text, watches, into),
-        _ => into.wrong(at, "is neither .csv nor .toml; name it by what is in it"),
+        Some("yaml" | "yml" | "json") if !watches => ranges(&at, &text, into),
+        Some("yaml" | "yml" | "json") => {
+            into.wrong(at, "is a list of validator ranges, which gives labels only; move it to `watch.entities`");
+        }
+        _ => into.wrong(at, "is neither .csv nor .toml, nor validator ranges as .yaml or .json; name it by what is in it"),
     }
 }
 
@@ -92,6 +104,55 @@ fn toml(at: &str, text: &str, watches: bool, into: &mut ListBuilder) {
     for (nth, TomlEntity { keys, labels }) in file.entities.into_iter().enumerate() {
         let entity = GroupConfig { name: String::new(), keys, labels, duty: None, kill_switch: None };
         into.group(&format!("{at} entities[{nth}]"), &entity, false);
+    }
+}
+
+/// A list of validator ranges as JSON.
+#[derive(Deserialize)]
+struct RangesFile {
+    ranges: BTreeMap<String, String>,
+}
+
+fn ranges(at: &str, text: &str, into: &mut ListBuilder) {
+    if text.trim_start().starts_with('{') {
+        match serde_json::from_str::<RangesFile>(text) {
+            Ok(file) => file.ranges.iter().for_each(|(keys, name)| range(&format!("{at} ranges.{keys}"), keys, name, into)),
+            Err(error) => into.wrong(at, format!("{error}; wanted is {{\"ranges\": {{\"0-63\": \"name\"}}}}")),
+        }
+        return;
+    }
+    // The published files have one such line for each range and nothing else of YAML.
+    for (nth, line) in text.lines().enumerate() {
+        let line = line.trim();
+        if line.is_empty() || line.starts_with('#') || matches!(line, "---" | "ranges:" | "{}") {
+            continue;
+        }
+        let at = format!("{at} line {}", nth + 1);
+        match line.split_once(':') {
+            Some((keys, name)) => range(&at, unquoted(keys), unquoted(name), into),
+            None => into.wrong(at, "is no line such as \"0-63: name\""),
+        }
+    }
+}
+
+fn unquoted(text: &str) -> &str {
+    text.trim().trim_matches(['"', '\''])
+}
+
+fn range(at: &str, keys: &str, name: &str, into: &mut ListBuilder) {
+    let selector = match keys.parse::<Selector>() {
+        Ok(selector) => selector,
+        Err(error) => return into.wrong(at, error.to_string()),
+    };
+    // The beacon node decides what a vote says. Its client comes before that of the validator
+    // client.
+    let clients = || (0..N_CLIENTS).filter(|client| *client != UNKNOWN).map(client_name);
+    let client = name.split(['-', '_']).find_map(|part| clients().find(|client| part.eq_ignore_ascii_case(client)));
+    let labels = [("node", Some(name)), ("client", client)];
+    let labels: Result<Vec<Label>, _> = labels.into_iter().filter_map(|(key, value)| Some(Label::new(key, value?))).collect();
+    match labels {
+        Ok(labels) => into.add(at, None, selector, &labels, Duty::Active),
+        Err(error) => into.wrong(at, error.to_string()),
     }
 }
 
@@ -147,10 +208,10 @@ fn columns(header: &csv::StringRecord, watches: bool) -> Result<Columns, String>
         }
         (_, group) => group,
     };
-    let key = at("key").ok_or_else(|| missing("key"))?;
+    let key = KEY_COLUMNS.iter().find_map(|name| at(name)).ok_or_else(|| missing("key"))?;
     let mut labels = Vec::new();
     for (position, name) in header.iter().enumerate() {
-        if !matches!(name, "group" | "key" | "duty") {
+        if !matches!(name, "group" | "duty") && !KEY_COLUMNS.contains(&name) {
             Label::new(name, "x").map_err(|error| error.to_string())?;
             labels.push((position, name.to_owned()));
         }
