@@ -246,40 +246,49 @@ impl Played {
     }
 }
 
-/// The four ways: before Electra (committees are needed), from Electra on (single votes name their
-/// validators), the change from one to the other, and Fulu.
-fn runs() -> Vec<Scenario> {
-    let middle = Epoch::new(FROM + 20);
-    vec![
-        scenario(ForkName::Deneb, 24),
-        scenario(ForkName::Electra, 16),
-        Scenario { next_fork: Some((ForkName::Electra, middle)), ..scenario(ForkName::Deneb, 24) },
-        scenario(ForkName::Fulu, 16),
-    ]
-}
-
 /// Blocks tell everything here, so the registry is that of the simulator after each epoch, and each
 /// vote of a validator of the state is proven. Votes of validators that a deposit has added wait
 /// for a state that names their keys, and so do aggregates with such a member.
-#[test]
-fn from_one_state_the_votes_stay_provable_while_blocks_move_the_registry() {
-    for scenario in runs() {
-        let played = play(&scenario, false);
-        played.print();
-        assert!(played.n_newcomers > 3 && played.n_left > 3, "{}: the registry moves", played.name);
-        assert!(played.differs.is_empty(), "{}: {:?}", played.name, played.first_difference);
-        assert!(played.lost.is_empty(), "{}: {:?}", played.name, played.lost);
-        for figures in played.figures.values() {
-            let blamed = ["malformed", "bad_signature"].map(|label| figures.by_outcome.contains_key(label));
-            assert_eq!(blamed, [false; 2], "{}: somebody honest is blamed: {figures:?}", played.name);
-        }
-        // The blocks of 256 epochs are kept, and votes wait for at most four epochs.
-        let [first, last] = [played.sizes.first(), played.sizes.last()].map(|sizes| sizes.unwrap().1);
-        assert!(last.blocks <= (256 + FROM as usize) * 8 && last.shuffling_bytes <= 1 << 20, "{:?}", played.sizes);
-        assert!(last.parked <= 1024 && last.parked_bytes <= 1 << 20, "{:?}", played.sizes);
-        assert!(last.remembered_votes as u64 <= 64 * 2 * n_epochs(), "{:?}", played.sizes);
-        assert!(last.resident_bytes <= first.resident_bytes + (64 << 20), "{:?}", played.sizes);
+fn votes_stay_provable(scenario: &Scenario) {
+    let played = play(scenario, false);
+    played.print();
+    assert!(played.n_newcomers > 3 && played.n_left > 3, "the registry moves");
+    assert!(played.differs.is_empty(), "{:?}", played.first_difference);
+    assert!(played.lost.is_empty(), "{:?}", played.lost);
+    for figures in played.figures.values() {
+        let blamed = ["malformed", "bad_signature"].map(|label| figures.by_outcome.contains_key(label));
+        assert_eq!(blamed, [false; 2], "somebody honest is blamed: {figures:?}");
     }
+    // The blocks of 256 epochs are kept, and messages wait for at most 64 epochs: 64 votes in each,
+    // and as many aggregates and blocks as slots.
+    let [first, last] = [played.sizes.first(), played.sizes.last()].map(|sizes| sizes.unwrap().1);
+    assert!(last.blocks <= (256 + FROM as usize) * 8 && last.shuffling_bytes <= 1 << 20, "{:?}", played.sizes);
+    assert!(last.parked <= 64 * (64 + 8 + 8 + 8) && last.parked_bytes <= 2 << 20, "{:?}", played.sizes);
+    assert!(last.remembered_votes as u64 <= 64 * 2 * n_epochs(), "{:?}", played.sizes);
+    assert!(last.resident_bytes <= first.resident_bytes + (64 << 20), "{:?}", played.sizes);
+}
+
+/// Committees are needed.
+#[test]
+fn from_one_state_the_votes_of_deneb_stay_provable_while_blocks_move_the_registry() {
+    votes_stay_provable(&scenario(ForkName::Deneb, 24));
+}
+
+/// Single votes name their validators.
+#[test]
+fn from_one_state_the_votes_of_electra_stay_provable_while_blocks_move_the_registry() {
+    votes_stay_provable(&scenario(ForkName::Electra, 16));
+}
+
+#[test]
+fn from_one_state_the_votes_stay_provable_over_the_fork_to_electra() {
+    let middle = Epoch::new(FROM + 20);
+    votes_stay_provable(&Scenario { next_fork: Some((ForkName::Electra, middle)), ..scenario(ForkName::Deneb, 24) });
+}
+
+#[test]
+fn from_one_state_the_votes_of_fulu_stay_provable_while_blocks_move_the_registry() {
+    votes_stay_provable(&scenario(ForkName::Fulu, 16));
 }
 
 /// The balance of three validators falls below the limit, and the network ejects them. A state that
