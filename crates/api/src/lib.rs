@@ -12,7 +12,7 @@
 //!
 //! - [`problem`]: errors, RFC 9457
 //! - `findings`, `incidents`, `submissions`, `events`, `watch`, `coverage`, `process`, `slots`,
-//!   `heads`, `validators`, `network`, `slashings`: the handlers
+//!   `heads`, `validators`, `network`, `slashings`, `beacon`: the handlers
 //! - `observed`: what was heard of the network
 //! - `status`: what the process reports about itself
 //! - [`metrics`]: the API's own metrics
@@ -44,6 +44,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod addresses;
+mod beacon;
 mod connections;
 mod coverage;
 mod events;

@@ -6,8 +6,8 @@ use crate::metrics::Metrics;
 use crate::privacy::{OwnKeys, Privacy, shows_addresses};
 use crate::problem::ProblemDetails;
 use crate::{
-    ObservedSource, StatusSource, WatchSource, connections, coverage, events, findings, heads, incidents, middleware, network,
-    page, process, slashings, slots, submissions, validators, watch as watched,
+    ObservedSource, StatusSource, WatchSource, beacon, connections, coverage, events, findings, heads, incidents, middleware,
+    network, page, process, slashings, slots, submissions, validators, watch as watched,
 };
 use axum::Router;
 use axum::http::header;
@@ -198,6 +198,11 @@ fn documented_routes() -> OpenApiRouter<Arc<Shared>> {
         .routes(routes!(network::network))
         .routes(routes!(slashings::list))
         .routes(routes!(slashings::rss))
+        .routes(routes!(beacon::events))
+        .routes(routes!(beacon::attester_slashings))
+        .routes(routes!(beacon::proposer_slashings))
+        .routes(routes!(beacon::attester_slashings_v2))
+        .routes(routes!(beacon::proposer_slashings_v2))
 }
 
 fn apps(parts: ApiParts, address: SocketAddr, stop: CancellationToken) -> Result<(Apps, Metrics), ApiError> {

@@ -26,6 +26,7 @@ mod node_task;
 pub mod observed;
 pub mod peer_news;
 pub mod run;
+pub mod signing_history;
 pub mod status;
 mod watched_keys;
 
