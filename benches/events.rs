@@ -2,8 +2,8 @@
 //! connects late and reads a backlog, and one live finding from its record to the client.
 
 use crate::Ratio;
-use api::{ApiParts, NoKeys, NodeState, OwnKeys, Readiness, Status, StatusSource};
-use consensus::{Epoch, ForkName, Root, Slot, ValidatorIndex};
+use api::{ApiParts, NoKeys, NodeState, NothingObserved, OwnKeys, Readiness, Status, StatusSource};
+use consensus::{Epoch, ForkName, Network, Root, Slot, ValidatorIndex};
 use criterion::{Criterion, Throughput};
 use evidence::{Evidence, EvidenceKind, Finding, OffenceFacts, Store, Time};
 use std::io::{BufRead as _, BufReader, Write as _};
@@ -107,6 +107,7 @@ async fn serve(store: Store, stop: CancellationToken) -> SocketAddr {
         store,
         status: Arc::new(Quiet),
         watch: Arc::new(NoKeys),
+        observed: Arc::new(NothingObserved(Arc::new(Network::builtin("mainnet").expect("it is built in")))),
         own_keys: OwnKeys::Shown,
         registry: prometheus::Registry::new(),
         max_streams: 4096,

@@ -1,8 +1,8 @@
 //! The read-only HTTP interface: REST, an event stream, metrics and a web page.
 //!
 //! This crate knows the [`Store`](evidence::Store) of the findings and a Prometheus registry.
-//! Through [`StatusSource`] and [`WatchSource`] it shows what other parts of the process report
-//! about themselves. It knows no queues and no detectors. No request changes anything, so no token
+//! Through [`StatusSource`], [`WatchSource`] and [`ObservedSource`] it shows what other parts of the
+//! process report about themselves and about the network. It knows no queues and no detectors. No request changes anything, so no token
 //! is needed. The API listens on the configured address, which is a loopback address by default.
 //!
 //! In the JSON, numbers that are u64 in Ethereum's specification are decimal strings, and bytes are
@@ -11,7 +11,9 @@
 //! `tracking`.
 //!
 //! - [`problem`]: errors, RFC 9457
-//! - `findings`, `incidents`, `submissions`, `events`, `watch`, `coverage`, `process`: the handlers
+//! - `findings`, `incidents`, `submissions`, `events`, `watch`, `coverage`, `process`, `slots`,
+//!   `heads`, `validators`, `network`, `slashings`, `beacon`: the handlers
+//! - `observed`: what was heard of the network
 //! - `status`: what the process reports about itself
 //! - [`metrics`]: the API's own metrics
 //! - `page`: the web page, a few files that are compiled in
@@ -20,12 +22,14 @@
 //! # async fn example(
 //! #     store: evidence::Store,
 //! #     status: std::sync::Arc<dyn api::StatusSource>,
+//! #     observed: std::sync::Arc<dyn api::ObservedSource>,
 //! # ) -> Result<(), api::ApiError> {
 //! let listener = api::bind("127.0.0.1:5080".parse().expect("an address")).await?;
 //! let parts = api::ApiParts {
 //!     store,
 //!     status,
 //!     watch: std::sync::Arc::new(api::NoKeys),
+//!     observed,
 //!     own_keys: api::OwnKeys::Shown,
 //!     registry: prometheus::Registry::new(),
 //!     max_streams: 1024,
@@ -40,27 +44,39 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod addresses;
+mod beacon;
 mod connections;
 mod coverage;
 mod events;
 mod findings;
+mod heads;
 mod hosts;
 mod incidents;
 pub mod metrics;
 mod middleware;
+mod network;
+mod observed;
 mod page;
 mod privacy;
 pub mod problem;
 mod process;
 mod server;
+mod slashings;
+mod slots;
 mod status;
 mod submissions;
+mod validators;
 mod watch;
 mod write_timeout;
 
 pub use connections::{HEADER_TIMEOUT, PROBE_CONNECTIONS};
 pub use coverage::{ClientShare, Coverage, GroupHeard, LabelShare, Peering, PeeringFlag, Punished, share};
 pub use hosts::{host_of, is_host};
+pub use observed::{
+    ClientVotes, Heard, LabelVotes, LabelledValidator, NothingObserved, ObservedBlock, ObservedProposal, ObservedSlot,
+    ObservedSource, ObservedValidator, ObservedVote, ObservedVotes, Origin, PeersAtHead, ReadError, Recent, RegistryView,
+    Traffic, TreeBlock, ValidatorKey, ValidatorQuery, VoteTally,
+};
 pub use privacy::{OwnKeys, shows_addresses};
 pub use server::{ApiError, ApiParts, Listener, answer_while, bind, openapi_json, serve};
 pub use status::{Connections, Gap, GoodbyeView, Head, NodeState, PeerView, Readiness, Status, StatusSource};

@@ -70,6 +70,11 @@ impl ProblemDetails {
         Self::new("wrong-host", "The request is for another host", StatusCode::FORBIDDEN, detail)
     }
 
+    pub(crate) fn busy() -> Self {
+        let detail = "the watcher has too much else to do right now; ask again in a second";
+        Self { retry_after_s: Some(1), ..Self::new("busy", "Busy", StatusCode::SERVICE_UNAVAILABLE, detail) }
+    }
+
     pub(crate) fn not_ready(detail: impl Into<String>) -> Self {
         Self::new("not-ready", "Not ready", StatusCode::SERVICE_UNAVAILABLE, detail)
     }

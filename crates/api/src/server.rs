@@ -6,8 +6,8 @@ use crate::metrics::Metrics;
 use crate::privacy::{OwnKeys, Privacy, shows_addresses};
 use crate::problem::ProblemDetails;
 use crate::{
-    StatusSource, WatchSource, connections, coverage, events, findings, incidents, middleware, page, process, submissions,
-    watch as watched,
+    ObservedSource, StatusSource, WatchSource, beacon, connections, coverage, events, findings, heads, incidents, middleware,
+    network, page, process, slashings, slots, submissions, validators, watch as watched,
 };
 use axum::Router;
 use axum::http::header;
@@ -47,6 +47,7 @@ pub struct ApiParts {
     pub store: Store,
     pub status: Arc<dyn StatusSource>,
     pub watch: Arc<dyn WatchSource>,
+    pub observed: Arc<dyn ObservedSource>,
     /// Whether watched keys and the labels of the operator's groups are shown to clients.
     pub own_keys: OwnKeys,
     /// The registry of all metrics on `/metrics`. The API adds its own counters to it.
@@ -146,6 +147,7 @@ pub fn openapi_json() -> String {
 pub(crate) struct Shared {
     pub(crate) store: Store,
     pub(crate) status: Arc<dyn StatusSource>,
+    pub(crate) observed: Arc<dyn ObservedSource>,
     pub(crate) privacy: Privacy,
     pub(crate) hosts: Hosts,
     pub(crate) registry: Registry,
@@ -186,10 +188,25 @@ fn documented_routes() -> OpenApiRouter<Arc<Shared>> {
         .routes(routes!(events::stream))
         .routes(routes!(watched::groups))
         .routes(routes!(watched::validators))
+        .routes(routes!(validators::list))
+        .routes(routes!(validators::one))
+        .routes(routes!(slots::slot))
+        .routes(routes!(slots::epoch))
+        .routes(routes!(slots::participation))
+        .routes(routes!(heads::heads))
+        .routes(routes!(network::forks))
+        .routes(routes!(network::network))
+        .routes(routes!(slashings::list))
+        .routes(routes!(slashings::rss))
+        .routes(routes!(beacon::events))
+        .routes(routes!(beacon::attester_slashings))
+        .routes(routes!(beacon::proposer_slashings))
+        .routes(routes!(beacon::attester_slashings_v2))
+        .routes(routes!(beacon::proposer_slashings_v2))
 }
 
 fn apps(parts: ApiParts, address: SocketAddr, stop: CancellationToken) -> Result<(Apps, Metrics), ApiError> {
-    let ApiParts { store, status, watch: watched_keys, own_keys, registry, max_streams, hosts, .. } = parts;
+    let ApiParts { store, status, watch: watched_keys, observed, own_keys, registry, max_streams, hosts, .. } = parts;
     let metrics = Metrics::new(&registry).map_err(ApiError::Metrics)?;
     let (tell, newest) = watch::channel(store.last_seq());
     // The callbacks come from the recording thread, one at a time, so the number only grows.
@@ -199,6 +216,7 @@ fn apps(parts: ApiParts, address: SocketAddr, stop: CancellationToken) -> Result
     let shared = Arc::new(Shared {
         store,
         status,
+        observed,
         privacy: Privacy { own_keys, watch: watched_keys, shows_addresses: shows_addresses(own_keys, address.ip()) },
         hosts: Hosts::of(address, &hosts),
         registry,

@@ -37,6 +37,15 @@ impl Time {
     }
 }
 
+impl Time {
+    /// The time as RSS feeds and mails write it, to the second: `Tue, 01 Dec 2020 12:00:23 +0000`.
+    pub fn rfc2822(self) -> String {
+        let moment =
+            jiff::Timestamp::from_nanosecond(i128::from(self.0)).expect("2^64 ns end in the year 2554, jiff's time in 9999");
+        moment.strftime("%a, %d %b %Y %H:%M:%S +0000").to_string()
+    }
+}
+
 impl fmt::Display for Time {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let moment =
@@ -81,6 +90,7 @@ mod tests {
             assert_eq!(Time::from_unix_ns(unix_ns).to_string(), text);
             assert_eq!(text.parse::<Time>().unwrap(), Time::from_unix_ns(unix_ns));
         }
+        assert_eq!(Time::from_unix_ns(1_606_824_023_999_999_999).rfc2822(), "Tue, 01 Dec 2020 12:00:23 +0000");
         assert!("1969-12-31T23:59:59Z".parse::<Time>().is_err());
         assert!("yesterday".parse::<Time>().is_err());
     }

@@ -19,7 +19,7 @@ mod heads;
 mod turns;
 
 pub use contexts::{Contexts, MAX_CANDIDATES};
-pub use heads::HeadView;
+pub use heads::{BranchBlock, HeadView};
 
 use crate::ChainError;
 use crate::builders::MAX_BUILDERS;

@@ -40,7 +40,8 @@ mod tree;
 mod weight;
 
 pub use chain::{
-    BlockFacts, Chain, ChainStats, Contexts, Extension, HeadView, MAX_CANDIDATES, StateBlock, block_of_state, wants_newer_state,
+    BlockFacts, BranchBlock, Chain, ChainStats, Contexts, Extension, HeadView, MAX_CANDIDATES, StateBlock, block_of_state,
+    wants_newer_state,
 };
 pub use error::ChainError;
 pub use pubkeys::{Progress, PubkeyCache, Stage};

@@ -274,6 +274,12 @@ impl Registry {
         same.map(|(_, index)| *index).find(|index| self.compressed(*index as usize) == *key)
     }
 
+    /// Returns the validator with this key. The first call after a state with new validators sorts
+    /// all of them, about 0.2 s per million.
+    pub fn validator_with(&self, key: &PubkeyBytes) -> Option<ValidatorIndex> {
+        self.index_of(key).map(|index| ValidatorIndex::new(u64::from(index)))
+    }
+
     /// Adds the deposits of a state that wait to be applied.
     pub(crate) fn take_pending_deposits(&mut self, slot: Slot, n_deposits: usize) {
         if slot >= self.slot {

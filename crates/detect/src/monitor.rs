@@ -83,6 +83,7 @@ pub enum PeerFact {
     Agent(String),
     Status {
         head_slot: Slot,
+        head_root: Option<Root>,
     },
     /// It sent a Goodbye message, with this reason code.
     Goodbye {

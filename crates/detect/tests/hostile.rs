@@ -100,7 +100,7 @@ fn peers_that_have_enough_peers_are_no_storm() {
             let mut peers = Vec::new();
             for peer in 0..20 {
                 let news = |what| PeerNews { at, peer: verify::PeerBytes::from(format!("peer {peer}").as_bytes()), what };
-                peers.push(news(PeerFact::Status { head_slot: Slot::new(slot) }));
+                peers.push(news(PeerFact::Status { head_slot: Slot::new(slot), head_root: None }));
                 // Half of the peers leave, each one again and again.
                 if slot > 10 && peer % 2 == 0 {
                     peers.push(news(PeerFact::Goodbye { code }));

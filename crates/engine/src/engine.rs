@@ -31,6 +31,7 @@ use crate::silence;
 use chain::{Chain, ChainError, PubkeyCache};
 use consensus::{Checkpoint, Epoch, Root};
 use detect::coverage::{CoverageDetector, PunishedOffences, SharedCoverage};
+use detect::monitor::Facts;
 use detect::offences::{Inclusions, Quota, SlashedByBlock, SourceState};
 use detect::watch::{Labels, SharedWatchState, WatchList, WatchedKeysConfig, WatchedKeysDetector};
 use detect::{DetectConfig, Monitor, PeerNews, Proofs};
@@ -255,6 +256,11 @@ impl Engine {
 
     pub fn index(&self) -> &Index {
         &self.index
+    }
+
+    /// What was received, as numbers by slot.
+    pub fn facts(&self) -> &Facts {
+        self.monitor.facts()
     }
 
     /// How much of the network is heard first-hand. The engine keeps the content up to date.

@@ -8,8 +8,9 @@
 //! | [`stage`], [`conflict_check`], [`past_votes`], [`proposals`] | from a proven message to conflicts |
 //! | [`open`], [`tail`], [`shape`], [`state`] | opening |
 //! | [`commit`], [`prune`] | writing and deleting |
-//! | [`inspect`], [`many_validators`], [`view`] | reading, also while another process owns the index |
+//! | [`inspect`], [`browse`], [`many_validators`], [`view`] | reading, also while another process owns the index |
 
+mod browse;
 mod commit;
 mod conflict_check;
 #[cfg(test)]
@@ -26,6 +27,7 @@ mod state;
 mod tail;
 mod view;
 
+pub use browse::{HeardVote, VotePage, VotesOfData, VotesOfSlot};
 pub use inspect::{Holdings, KnownVote, Stats, VoteGap, VotesOf};
 pub use many_validators::Walked;
 pub use open::Durability;

@@ -58,7 +58,10 @@ mod sums;
 mod tables;
 
 pub use error::IndexError;
-pub use index::{Durability, Holdings, Index, IndexView, KnownVote, PairRules, Shape, Stats, VoteGap, VotesOf, Walked};
+pub use index::{
+    Durability, HeardVote, Holdings, Index, IndexView, KnownVote, PairRules, Shape, Stats, VoteGap, VotePage, VotesOf,
+    VotesOfData, VotesOfSlot, Walked,
+};
 
 use consensus::{AttestationData, BeaconBlockHeader, Root, SignatureBytes, ValidatorIndex};
 use std::sync::{Arc, Mutex, MutexGuard};

@@ -3,34 +3,21 @@
 use crate::inspect::Inspection;
 use api::Gap;
 use chain::PubkeyCache;
-use consensus::interchange::{Interchange, SignedEpochs, SignedSlot, SigningHistory};
-use consensus::{DomainType, PubkeyBytes, ValidatorIndex, signing_root};
+use consensus::interchange::{Interchange, SigningHistory};
+use consensus::{PubkeyBytes, ValidatorIndex};
 use detect::audit::{Epochs, KeyAudit, Seen, audit};
 use detect::watch::Selector;
-use index::KnownVote;
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
-use watcher::WatcherError;
+use watcher::{WatcherError, signing_history};
 
 pub use index::Walked;
+pub use watcher::signing_history::Form;
 
 /// Largest file that is read. A complete history of ten thousand keys over a year has about 7 GB,
 /// and no client exports that much.
 const MAX_FILE_BYTES: u64 = 2 << 30;
-/// Maximum number of votes in memory, which need 1.5 GB. A complete file with this many has about 5
-/// GB, which is more than clients accept.
-const MAX_VOTES: usize = 25_000_000;
-
-/// The form of an interchange file.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Form {
-    /// Contains every message.
-    Complete,
-    /// Contains the highest slot, source and target of each key.
-    Minimal,
-}
-
 /// A data directory that is open for questions about what keys signed.
 pub struct History {
     inspection: Inspection,
@@ -115,18 +102,10 @@ impl History {
         on_progress: &mut dyn FnMut(Walked),
     ) -> Result<Interchange, WatcherError> {
         let mut file = Interchange::new(self.inspection.network.genesis_validators_root);
-        let mut blocks = self.blocks(validators)?;
-        let mut votes = self.votes(validators, form, on_progress)?;
-        for index in validators {
-            let history = SigningHistory {
-                pubkey: self.key(*index)?,
-                signed_blocks: blocks.remove(index).unwrap_or_default(),
-                signed_attestations: votes.remove(index).unwrap_or_default(),
-            };
-            file.data.push(match form {
-                Form::Complete => history,
-                Form::Minimal => history.minimal(),
-            });
+        let keys =
+            validators.iter().map(|index| Ok((*index, self.key(*index)?))).collect::<Result<BTreeMap<_, _>, WatcherError>>()?;
+        if let Some(index) = self.inspection.index() {
+            file.data = signing_history::histories(index, &self.inspection.network, &keys, form, on_progress)?;
         }
         Ok(file)
     }
@@ -145,7 +124,13 @@ impl History {
         }
         let indices = self.by_key(by_key.keys().copied());
         let known: BTreeSet<ValidatorIndex> = indices.values().copied().collect();
-        let (mut blocks, mut votes) = (self.blocks(&known)?, self.votes(&known, Form::Complete, on_progress)?);
+        let (mut blocks, mut votes) = match self.inspection.index() {
+            Some(index) => (
+                signing_history::blocks(index, network, &known)?,
+                signing_history::votes(index, network, &known, Form::Complete, on_progress)?,
+            ),
+            None => Default::default(),
+        };
         let mut report =
             Audit { schema: 1, network: network.spec.config_name.clone(), coverage: self.coverage()?, ..Audit::default() };
         for (pubkey, histories) in by_key {
@@ -161,62 +146,6 @@ impl History {
         }
         report.validators.sort_by_key(|key| key.index);
         Ok(report)
-    }
-
-    /// Returns the votes by validator, ascending by target. For the minimal form it only keeps the
-    /// highest source and the highest target, because nothing else matters for that form.
-    fn votes(
-        &self,
-        of: &BTreeSet<ValidatorIndex>,
-        form: Form,
-        on_progress: &mut dyn FnMut(Walked),
-    ) -> Result<BTreeMap<ValidatorIndex, Vec<SignedEpochs>>, WatcherError> {
-        let network = &self.inspection.network;
-        let mut votes: BTreeMap<ValidatorIndex, Vec<SignedEpochs>> = BTreeMap::new();
-        let Some(store) = self.inspection.index() else { return Ok(votes) };
-        let mut n_kept = 0usize;
-        let mut keep = |validator: ValidatorIndex, vote: &KnownVote| {
-            let (source_epoch, target_epoch) = (vote.data.source.epoch, vote.data.target.epoch);
-            let kept = votes.entry(validator).or_default();
-            match (form, kept.first_mut()) {
-                (Form::Minimal, Some(highest)) => {
-                    highest.source_epoch = highest.source_epoch.max(source_epoch);
-                    highest.target_epoch = highest.target_epoch.max(target_epoch);
-                }
-                (Form::Minimal, None) => kept.push(SignedEpochs { source_epoch, target_epoch, signing_root: None }),
-                (Form::Complete, _) => {
-                    n_kept += 1;
-                    if n_kept <= MAX_VOTES {
-                        let domain = network.domain(DomainType::BeaconAttester, target_epoch);
-                        let signing_root = Some(signing_root(vote.data_root, domain));
-                        kept.push(SignedEpochs { source_epoch, target_epoch, signing_root });
-                    }
-                }
-            }
-        };
-        store.votes_of_several(of, &mut keep, on_progress)?;
-        if n_kept > MAX_VOTES {
-            return Err(WatcherError::Failed(format!(
-                "these {} keys have {n_kept} votes; {MAX_VOTES} are kept in memory. Name fewer keys at a time, or use --minimal",
-                of.len()
-            )));
-        }
-        Ok(votes)
-    }
-
-    /// Returns the blocks by validator. It reads all proposals once, however many keys are asked
-    /// about.
-    fn blocks(&self, of: &BTreeSet<ValidatorIndex>) -> Result<BTreeMap<ValidatorIndex, Vec<SignedSlot>>, WatcherError> {
-        let network = &self.inspection.network;
-        let mut blocks: BTreeMap<ValidatorIndex, Vec<SignedSlot>> = BTreeMap::new();
-        let Some(store) = self.inspection.index() else { return Ok(blocks) };
-        for proposal in store.proposals_where(|proposer| of.contains(&proposer), &mut |_| {})? {
-            let slot = proposal.header.slot;
-            let domain = network.domain(DomainType::BeaconProposer, slot.epoch(network.preset()));
-            let signed = SignedSlot { slot, signing_root: Some(signing_root(proposal.root, domain)) };
-            blocks.entry(proposal.header.proposer_index).or_default().push(signed);
-        }
-        Ok(blocks)
     }
 
     fn key(&self, index: ValidatorIndex) -> Result<PubkeyBytes, WatcherError> {

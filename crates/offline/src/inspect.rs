@@ -42,6 +42,11 @@ impl Inspection {
         Ok(Self { network, store, index })
     }
 
+    /// Returns the network, the findings and the vote index.
+    pub fn into_parts(self) -> (Network, Store, Option<IndexView>) {
+        (self.network, self.store, self.index)
+    }
+
     pub fn store(&self) -> &Store {
         &self.store
     }

@@ -7,9 +7,13 @@
 //! Several processes may serve it at the same time.
 
 use crate::inspect::Inspection;
-use api::{Head, NodeState, Readiness, Status, StatusSource};
-use consensus::{Root, Slot};
-use evidence::Time;
+use api::{
+    Head, LabelledValidator, NodeState, ObservedSlot, ObservedSource, ObservedValidator, ReadError, Readiness, Recent, Status,
+    StatusSource, ValidatorKey, ValidatorQuery,
+};
+use consensus::{Network, Root, Slot, ValidatorIndex};
+use evidence::{Query, Store, Time};
+use index::IndexView;
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::net::SocketAddr;
@@ -18,6 +22,7 @@ use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 use watcher::WatcherError;
 use watcher::config::ApiConfig;
+use watcher::observed;
 use watcher::status::numbers;
 use watcher::{datadir, downtime, run};
 
@@ -33,7 +38,8 @@ pub fn serve<F: Future<Output = ()>>(
 ) -> Result<(), WatcherError> {
     let _lock = datadir::lock_for_reading(path)?;
     let inspection = Inspection::open(path)?;
-    let recording = Arc::new(RecordedStatus::read(&inspection)?);
+    let observed = Arc::new(RecordedObservations::read(path)?);
+    let recording = Arc::new(RecordedStatus::read(&inspection, observed.recent.head)?);
     let config = ApiConfig { listen, ..ApiConfig::default() };
     run::runtime()?.block_on(async {
         let listener = api::bind(listen).await?;
@@ -43,6 +49,7 @@ pub fn serve<F: Future<Output = ()>>(
             status: recording,
             // A data directory does not contain whose keys were watched.
             watch: Arc::new(api::NoKeys),
+            observed,
             own_keys: config.own_keys(),
             registry: prometheus::Registry::new(),
             max_streams: config.max_streams,
@@ -66,15 +73,9 @@ struct RecordedStatus {
 }
 
 impl RecordedStatus {
-    fn read(inspection: &Inspection) -> Result<Self, WatcherError> {
+    fn read(inspection: &Inspection, head: Head) -> Result<Self, WatcherError> {
         let (network, store) = (&inspection.network, inspection.store());
-        let last_of_incidents = store.all_incidents()?.iter().map(|incident| incident.last_slot).max();
-        let last_of_findings = store.finding_at(store.last_seq())?.map(|finding| {
-            let seen = finding.second_seen.unwrap_or(finding.first_seen);
-            network.slot_at(seen.as_unix_ns())
-        });
-        let ends = [downtime::watched_until(store)?, last_of_incidents, last_of_findings].into_iter().flatten().max();
-        let slot = ends.unwrap_or(Slot::new(0));
+        let slot = last_slot(inspection)?;
         let at = Time::from_unix_ns(network.slot_start_ns(slot));
         let notice = format!("this is a recording: it ends in slot {slot} ({at}), and nothing is received or judged now");
         let status = Status {
@@ -82,7 +83,7 @@ impl RecordedStatus {
             network: network.spec.config_name.clone(),
             genesis_validators_root: network.genesis_validators_root,
             clock_slot: slot,
-            head: Head { slot, root: Root::ZERO },
+            head: if head == Head::default() { Head { slot, root: Root::ZERO } } else { head },
             stages: BTreeMap::new(),
             // The running process counts the index's operations, and these counts are not stored.
             index: inspection.index().map(|index| numbers(&index.holdings())).unwrap_or_default(),
@@ -105,5 +106,80 @@ impl StatusSource for RecordedStatus {
     fn readiness(&self) -> Readiness {
         let advice = self.status.notices.clone();
         Readiness { context_loaded: true, index_open: true, advice, ..Readiness::default() }
+    }
+}
+
+/// The slot in which a recording ends.
+fn last_slot(inspection: &Inspection) -> Result<Slot, WatcherError> {
+    let (network, store) = (&inspection.network, inspection.store());
+    let last_of_incidents = store.all_incidents()?.iter().map(|incident| incident.last_slot).max();
+    let last_of_findings = store.finding_at(store.last_seq())?.map(|finding| {
+        let seen = finding.second_seen.unwrap_or(finding.first_seen);
+        network.slot_at(seen.as_unix_ns())
+    });
+    // A block's own slot may be any number, but not the time of its arrival.
+    let last_block = match inspection.index() {
+        Some(index) => {
+            let all = index.proposals_where(|_| true, &mut |_| ())?;
+            all.iter().map(|proposal| network.slot_at(proposal.heard.at.0)).max()
+        }
+        None => None,
+    };
+    let ends = [downtime::watched_until(store)?, last_of_incidents, last_of_findings, last_block];
+    Ok(ends.into_iter().flatten().max().unwrap_or_default())
+}
+
+/// What a recorded data directory has of the network's messages.
+struct RecordedObservations {
+    network: Arc<Network>,
+    store: Store,
+    /// `None` if the index was moved away.
+    index: Option<IndexView>,
+    recent: Arc<Recent>,
+}
+
+impl RecordedObservations {
+    fn read(path: &Path) -> Result<Self, WatcherError> {
+        let inspection = Inspection::open(path)?;
+        let now = last_slot(&inspection)?;
+        let (network, store, index) = inspection.into_parts();
+        let recent = match &index {
+            Some(view) => {
+                observed::recorded(view.index(), &network, now).map_err(|error| WatcherError::Failed(error.to_string()))?
+            }
+            None => Recent { now, ..Recent::default() },
+        };
+        Ok(Self { network: Arc::new(network), store, index, recent: Arc::new(recent) })
+    }
+}
+
+impl ObservedSource for RecordedObservations {
+    fn network(&self) -> Arc<Network> {
+        self.network.clone()
+    }
+
+    fn recent(&self) -> Arc<Recent> {
+        self.recent.clone()
+    }
+
+    fn stored_slots(&self, first: Slot, last: Slot) -> Result<Vec<ObservedSlot>, ReadError> {
+        self.index.as_ref().map_or_else(|| Ok(Vec::new()), |view| observed::stored_slots(view.index(), first, last))
+    }
+
+    /// A recording has no registry. It knows the keys of those about whom there are findings.
+    fn validator(&self, query: &ValidatorQuery) -> Result<Option<ObservedValidator>, ReadError> {
+        let (ValidatorKey::Index(validator), Some(view)) = (query.key, &self.index) else { return Ok(None) };
+        let all = (Slot::new(0), Slot::MAX);
+        let Some(stored) = observed::stored_validator(view.index(), validator, query, all)? else { return Ok(None) };
+        let about = Query { validator: Some(validator), ..Query::default() };
+        let found = self.store.find(&about, 1).map_err(|error| ReadError::Failed(error.to_string()))?;
+        let subject = found.findings.into_iter().find_map(|(_, finding)| finding.validator);
+        let (pubkey, labels) = subject.map_or_else(Default::default, |subject| (Some(subject.pubkey), subject.labels));
+        Ok(Some(ObservedValidator { pubkey, labels, ..stored }))
+    }
+
+    /// A data directory does not contain whose keys were watched.
+    fn labelled(&self, _: &str, _: Option<ValidatorIndex>, _: usize) -> Vec<LabelledValidator> {
+        Vec::new()
     }
 }

@@ -13,6 +13,7 @@
 use crate::clock;
 use crate::downtime::DowntimeLog;
 use crate::inputs::InputReceiver;
+use crate::observed::RecentBuilder;
 use crate::status::EngineSnapshot;
 use consensus::{Checkpoint, ForkName, Root, Slot};
 use detect::watch::WatchList;
@@ -61,12 +62,18 @@ pub enum Input {
     Watch(Arc<WatchList>),
     /// New addressees of findings.
     Routes(Vec<RouteFilter>),
+    /// A reader's question. It takes a few milliseconds at most, and whoever sends it limits how
+    /// often.
+    Question(Question),
     /// The clock has advanced. `late` is how long the clock's task waited for its turn after the
     /// planned time. Tasks that read from connections wait about as long.
     Tick {
         late: Duration,
     },
 }
+
+/// Reads from the engine between two batches.
+pub type Question = Box<dyn FnOnce(&Engine) + Send>;
 
 /// The outputs of the engine thread. A receiver may be slow: the thread never waits for one.
 pub struct Effects {
@@ -82,6 +89,8 @@ pub struct Effects {
     pub wants_state: watch::Sender<bool>,
     /// The state of the engine after the last batch.
     pub snapshot: watch::Sender<Arc<EngineSnapshot>>,
+    /// What was heard in the last epochs.
+    pub recent: watch::Sender<Arc<api::Recent>>,
     /// Where proven blocks are kept for peers that ask.
     pub blocks: BlockStore,
     /// What gossip peers are told of the chain.
@@ -112,6 +121,7 @@ pub fn run(
         block_error_slot: Slot::new(0),
         emptied_at: clock::now(),
         refused: None,
+        recent: RecentBuilder::default(),
     };
     let mut open = true;
     while open || !state.queues.is_empty() {
@@ -168,6 +178,8 @@ struct EngineLoop<'a> {
     emptied_at: Time,
     /// Is set while the disk refuses writes.
     refused: Option<Refused>,
+    /// Makes what is shown of the last epochs.
+    recent: RecentBuilder,
 }
 
 /// State of the thread while the disk refuses writes.
@@ -195,6 +207,7 @@ impl EngineLoop<'_> {
             }
             Input::Watch(list) => self.engine.set_watch(list),
             Input::Routes(routes) => self.engine.set_routes(routes),
+            Input::Question(ask) => ask(&self.engine),
             Input::NodeHead(root) => self.engine.note_node_head(root),
             Input::NoBlock(root) => self.engine.give_up_block(&root),
             Input::NoNamedBlock(root) => self.engine.give_up_named_block(&root),
@@ -389,6 +402,9 @@ impl EngineLoop<'_> {
             ..EngineSnapshot::of(&self.engine, self.silence.reception(), self.downtime.gaps())
         };
         effects.snapshot.send_replace(Arc::new(snapshot));
+        if let Some(recent) = self.recent.of(&self.engine, now) {
+            effects.recent.send_replace(Arc::new(recent));
+        }
     }
 
     /// What gossip peers are told of the chain.

@@ -23,8 +23,10 @@ pub mod listen;
 mod named_blocks;
 pub mod network_folder;
 mod node_task;
+pub mod observed;
 pub mod peer_news;
 pub mod run;
+pub mod signing_history;
 pub mod status;
 mod watched_keys;
 

@@ -19,7 +19,10 @@ pub fn peer_news(entry: &PeerEventEntry) -> Option<PeerNews> {
         "connected" => PeerFact::Connected,
         "disconnected" => PeerFact::Disconnected,
         "agent" => PeerFact::Agent(text("agent")?.to_owned()),
-        "status" => PeerFact::Status { head_slot: Slot::new(number("head_slot")?) },
+        "status" => PeerFact::Status {
+            head_slot: Slot::new(number("head_slot")?),
+            head_root: text("head_root").and_then(|root| root.parse().ok()),
+        },
         "goodbye" if entry.json.get("sent").and_then(|sent| sent.as_bool()) != Some(true) => {
             PeerFact::Goodbye { code: number("code").unwrap_or_default() }
         }
@@ -35,7 +38,9 @@ pub fn of_event(event: &sources::gossip::PeerEvent) -> Option<PeerNews> {
         PeerEventKind::Connected { .. } => PeerFact::Connected,
         PeerEventKind::Disconnected { .. } => PeerFact::Disconnected,
         PeerEventKind::Agent { agent } => PeerFact::Agent(agent.clone()),
-        PeerEventKind::Status { head_slot, .. } => PeerFact::Status { head_slot: Slot::new(head_slot.parse().ok()?) },
+        PeerEventKind::Status { head_slot, head_root, .. } => {
+            PeerFact::Status { head_slot: Slot::new(head_slot.parse().ok()?), head_root: head_root.parse().ok() }
+        }
         PeerEventKind::Goodbye { sent: false, code, .. } => PeerFact::Goodbye { code: *code },
         PeerEventKind::Goodbye { sent: true, .. } | PeerEventKind::Metadata { .. } => return None,
     };

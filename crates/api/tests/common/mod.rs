@@ -2,7 +2,7 @@
 #![allow(dead_code, reason = "each test file uses its part")]
 
 use api::{ApiParts, Gap, Head, NodeState, Readiness, Status, StatusSource};
-use consensus::{Checkpoint, Epoch, Offence, PubkeyBytes, Slot, ValidatorIndex};
+use consensus::{Checkpoint, Epoch, Offence, PubkeyBytes, Root, Slot, ValidatorIndex};
 use evidence::{Evidence, Finding, Kind, Severity, Store, Time};
 use prometheus::{IntCounter, Registry};
 use reqwest::{Client, Response, StatusCode};
@@ -61,6 +61,7 @@ impl Api {
             max_connections: MAX_CONNECTIONS,
             header_timeout,
             watch: Arc::new(TestKeys),
+            observed: Arc::new(TestObserved),
             own_keys,
             hosts: vec!["watch.example".into()],
         };
@@ -241,5 +242,143 @@ impl api::WatchSource for TestKeys {
 
     fn is_private(&self, label: &str) -> bool {
         label.starts_with("group=")
+    }
+}
+
+/// A network on which three validators vote for a slot with two blocks of one proposer. What came
+/// before slot 900 is stored, the rest is in memory.
+pub struct TestObserved;
+
+impl TestObserved {
+    fn slot(slot: u64, origin: api::Origin) -> api::ObservedSlot {
+        let network = api::ObservedSource::network(&Self);
+        let block = |byte: u8, offset_ms: u64| api::ObservedBlock {
+            root: Root::repeat_byte(byte),
+            parent: Root::repeat_byte(1),
+            proposer: ValidatorIndex::new(7),
+            client: Some("teku"),
+            heard: api::Heard {
+                at: Time::from_unix_ns(network.slot_start_ns(Slot::new(slot)) + offset_ms * 1_000_000),
+                source: "gossip",
+            },
+            attestations: Some(3),
+            is_backed: Some(true),
+        };
+        let label = |label: &str| api::LabelVotes { label: label.into(), votes: 2 };
+        let votes = |byte: u8, votes: u64| api::ObservedVotes {
+            head: Root::repeat_byte(byte),
+            source: Checkpoint { epoch: Epoch::new(29), root: NETWORK },
+            target: Checkpoint { epoch: Epoch::new(30), root: NETWORK },
+            tally: api::VoteTally {
+                votes,
+                stake_gwei: Some(consensus::Gwei::new(votes * 32_000_000_000)),
+                by_client: vec![api::ClientVotes { client: "teku", votes }],
+                by_label: vec![label("group=acme"), label("pool=blue")],
+            },
+        };
+        api::ObservedSlot {
+            slot: Slot::new(slot),
+            blocks: vec![block(2, 1500), block(3, 4500)],
+            votes: vec![votes(2, 2), votes(9, 1)],
+            voters: 3,
+            voters_in_blocks: Some(2),
+            by_client: vec![api::ClientVotes { client: "teku", votes: 3 }],
+            seats: Some(4),
+            origin,
+            ..api::ObservedSlot::default()
+        }
+    }
+}
+
+impl api::ObservedSource for TestObserved {
+    fn network(&self) -> Arc<consensus::Network> {
+        Arc::new(consensus::Network::builtin("mainnet").unwrap())
+    }
+
+    fn recent(&self) -> Arc<api::Recent> {
+        let block = |byte: u8, parent: u8, slot: u64| api::TreeBlock {
+            root: Root::repeat_byte(byte),
+            parent: Some(Root::repeat_byte(parent)),
+            slot: Slot::new(slot),
+            proposer: Some(ValidatorIndex::new(7)),
+            in_turn: Some(true),
+        };
+        let slots = (900..=1000).map(|slot| (Slot::new(slot), Arc::new(Self::slot(slot, api::Origin::Memory))));
+        Arc::new(api::Recent {
+            now: Slot::new(1000),
+            head: Head { slot: Slot::new(1000), root: Root::repeat_byte(2) },
+            justified: Some(Checkpoint { epoch: Epoch::new(30), root: NETWORK }),
+            finalized: None,
+            slots: slots.collect(),
+            blocks: vec![block(1, 0, 999), block(2, 1, 1000), block(3, 1, 1000)],
+            peers: vec![api::PeersAtHead {
+                client: "teku",
+                head_root: Some(Root::repeat_byte(2)),
+                head_slot: Some(Slot::new(1000)),
+                peers: 3,
+            }],
+            traffic: api::Traffic {
+                slots: 32,
+                by_subnet: vec![5, 6],
+                offsets: vec![0, 1, 2],
+                bucket: std::time::Duration::from_millis(500),
+                longest_wait: std::time::Duration::from_millis(12),
+                early_votes: 1,
+                early_blocks: 2,
+            },
+        })
+    }
+
+    fn stored_slots(&self, first: Slot, last: Slot) -> Result<Vec<api::ObservedSlot>, api::ReadError> {
+        match first.as_u64() {
+            0..=31 => Ok(Vec::new()),
+            64..=95 => Err(api::ReadError::Busy),
+            _ => Ok((first.as_u64()..=last.as_u64()).map(|slot| Self::slot(slot, api::Origin::Index)).collect()),
+        }
+    }
+
+    fn validator(&self, query: &api::ValidatorQuery) -> Result<Option<api::ObservedValidator>, api::ReadError> {
+        let known = [api::ValidatorKey::Index(ValidatorIndex::new(7)), api::ValidatorKey::Pubkey(PubkeyBytes::repeat_byte(7))];
+        if !known.contains(&query.key) {
+            return Ok(None);
+        }
+        let heard = api::Heard { at: Time::from_unix_ns(1_606_824_023_500_000_000), source: "gossip" };
+        let vote = |epoch: u64| api::ObservedVote {
+            slot: Slot::new(epoch * 32),
+            source: Checkpoint { epoch: Epoch::new(epoch - 1), root: NETWORK },
+            target: Checkpoint { epoch: Epoch::new(epoch), root: NETWORK },
+            head: Root::repeat_byte(2),
+            data_root: Root::repeat_byte(epoch as u8),
+            heard: Some(heard),
+            contradicts: epoch == 28,
+        };
+        let epochs = [30, 28, 25].into_iter().filter(|epoch| Epoch::new(*epoch) < query.before_epoch).take(query.limit);
+        let votes: Vec<api::ObservedVote> = epochs.map(vote).collect();
+        Ok(Some(api::ObservedValidator {
+            index: ValidatorIndex::new(7),
+            pubkey: Some(PubkeyBytes::repeat_byte(7)),
+            registry: None,
+            client: Some("teku"),
+            labels: vec!["group=acme".into(), "pool=blue".into()],
+            groups: vec!["acme".into()],
+            first_epoch: Some(Epoch::new(25)),
+            last_epoch: Some(Epoch::new(30)),
+            last_heard: Some((Slot::new(0), heard)),
+            next: votes.last().map(|vote| vote.target.epoch).filter(|last| *last > Epoch::new(25)),
+            votes,
+            proposals: vec![api::ObservedProposal { slot: Slot::new(0), root: Root::repeat_byte(2), parent: Root::ZERO, heard }],
+        }))
+    }
+
+    fn labelled(&self, label: &str, after: Option<ValidatorIndex>, limit: usize) -> Vec<api::LabelledValidator> {
+        let first = after.map_or(0, |after| after.as_u64() + 1);
+        let all = (first..3).filter(|_| label == "pool=blue" || label == "group=acme");
+        let row = |index| api::LabelledValidator {
+            index: ValidatorIndex::new(index),
+            pubkey: None,
+            labels: vec!["group=acme".into(), "pool=blue".into()],
+            groups: vec!["acme".into()],
+        };
+        all.take(limit).map(row).collect()
     }
 }

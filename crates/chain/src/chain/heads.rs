@@ -8,6 +8,17 @@ use consensus::{AttestationData, Root, Slot, ValidatorIndex};
 /// Maximum number of branch ends whose backing is compared.
 const MAX_BACKED: usize = 256;
 
+/// A block of any branch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BranchBlock {
+    pub root: Root,
+    pub slot: Slot,
+    pub parent: Option<Root>,
+    /// `None` while only the root is known.
+    pub proposer: Option<ValidatorIndex>,
+    pub is_in_turn: bool,
+}
+
 /// A block that is regarded as the head: its root and its slot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HeadView {
@@ -36,6 +47,13 @@ impl Chain {
     /// Like [`Self::head`], at the time `slot`.
     pub fn head_at(&self, slot: Slot) -> HeadView {
         self.tree.head_at(slot).map_or(HeadView { root: Root::ZERO, slot: Slot::new(0) }, |(slot, root)| HeadView { root, slot })
+    }
+
+    /// Returns the attached blocks of all branches since a slot, at most `limit`. If there are more,
+    /// the latest of those that were built in turn or have votes come first. Anyone with a key can
+    /// sign others.
+    pub fn blocks_since(&self, since: Slot, limit: usize) -> Vec<BranchBlock> {
+        self.tree.blocks_since(since, limit)
     }
 
     /// Adds the stake of proven votes to the blocks that they name as head.

@@ -1,6 +1,7 @@
 //! The ends of branches, and how much of the network backs each of them.
 
 use super::{MAX_NODES, Tree, TreeNode};
+use crate::chain::BranchBlock;
 use consensus::{Root, Slot, ValidatorIndex};
 use std::collections::{HashMap, HashSet};
 
@@ -124,6 +125,23 @@ impl Tree {
         let mut backed: Vec<Backing> = ends.into_iter().filter_map(|root| self.backing(root, |slot, _| slot >= since)).collect();
         backed.sort_by(|a, b| b.cmp(a));
         backed
+    }
+
+    /// See [`crate::Chain::blocks_since`].
+    pub(crate) fn blocks_since(&self, since: Slot, limit: usize) -> Vec<BranchBlock> {
+        let range =
+            || self.by_slot.range((since, Root::ZERO)..).rev().filter_map(|(_, root)| Some((*root, self.nodes.get(root)?)));
+        let is_backed = |node: &TreeNode| node.from_state || node.votes > 0 || self.counts(node);
+        let backed = range().filter(|(_, node)| is_backed(node));
+        let others = range().filter(|(_, node)| !is_backed(node));
+        let view = |(root, node): (Root, &TreeNode)| BranchBlock {
+            root,
+            slot: node.slot,
+            parent: node.parent,
+            proposer: node.proposer,
+            is_in_turn: node.from_state || self.counts(node),
+        };
+        backed.chain(others).take(limit).map(view).collect()
     }
 
     /// Returns the latest block at or before `slot` that counts.

@@ -18,8 +18,9 @@
 //! vote.
 //!
 //! Bounds: at most [`MAX_TALLIES`] different votes of a slot are kept apart. One more replaces the
-//! smallest, whose voters are then only counted, so that votes with many voters stay. At most
-//! [`MAX_BLOCKS`] blocks of a slot are kept. Each set of voters takes a bit per validator of the
+//! smallest, whose voters are then only counted, so that votes with many voters stay. Of each, at
+//! most [`MAX_LABEL_SETS`] sets of labels are kept apart. At most [`MAX_BLOCKS`] blocks of a slot are
+//! kept. Each set of voters takes a bit per validator of the
 //! registry. Nothing grows with a number that a message claims.
 
 mod arrivals;
@@ -30,12 +31,13 @@ mod voters;
 
 pub use arrivals::{Ahead, Arrivals, OFFSETS_PER_SLOT};
 pub use peers::ConnectedPeer;
-pub use slot::{BlockFact, MAX_BLOCKS, MAX_TALLIES, SlotFacts, Tally};
+pub use slot::{BlockFact, MAX_BLOCKS, MAX_LABEL_SETS, MAX_TALLIES, SlotFacts, Tally};
 
 use super::MonitorInput;
-use crate::client::{Clients, N_CLIENTS};
+use crate::client::Clients;
 use crate::detectors::blocks::BlocksConfig;
 use crate::validator_set::ValidatorSet;
+use crate::watch::Labels;
 use arrivals::N_OFFSETS;
 use chain::Chain;
 use consensus::{Epoch, Network, Slot, ValidatorIndex};
@@ -80,6 +82,8 @@ pub struct Facts {
     /// few requests, because counting them takes a pass over the registry.
     n_active: BTreeMap<(Epoch, usize), u64>,
     untallied: u64,
+    /// The labels whose sets the tallies count.
+    labels: Arc<Labels>,
 }
 
 impl Facts {
@@ -97,7 +101,18 @@ impl Facts {
             now: Slot::new(0),
             n_active: BTreeMap::new(),
             untallied: 0,
+            labels: Arc::default(),
         }
+    }
+
+    /// The labels to which [`Tally::by_label_set`] refers.
+    pub fn labels(&self) -> &Labels {
+        &self.labels
+    }
+
+    /// All slots that something is known about, oldest first.
+    pub fn slots(&self) -> impl DoubleEndedIterator<Item = (Slot, &SlotFacts)> {
+        self.slots.iter().map(|(slot, facts)| (*slot, facts))
     }
 
     /// Number of voters, since the start, whose vote was one of too many different ones in its
@@ -199,6 +214,10 @@ impl Facts {
 
     pub(super) fn take(&mut self, batch: &MonitorInput<'_>) {
         self.now = self.now.max(self.network.slot_at(batch.received_until.0));
+        if !Arc::ptr_eq(&self.labels, batch.labels) {
+            self.labels = batch.labels.clone();
+            self.slots.values_mut().for_each(SlotFacts::forget_labels);
+        }
         for block in &batch.verified.blocks {
             self.block(block, batch.chain);
         }
@@ -299,12 +318,7 @@ impl Facts {
         if fresh.is_empty() && newly_in_blocks == 0 {
             return;
         }
-        let mut by_client = [0; N_CLIENTS];
-        if self.clients.n_known() > 0 {
-            for (validator, _) in &fresh {
-                by_client[self.clients.of(*validator, chain)] += 1;
-            }
-        }
+        let sums = self.sum_up(&fresh, chain);
         if !in_block {
             self.came(vote, &fresh, chain);
         }
@@ -316,15 +330,32 @@ impl Facts {
         facts.expected = facts.expected.max(expected);
         facts.voters += fresh.len() as u64;
         facts.voters_in_blocks += newly_in_blocks;
-        for (sum, n) in facts.by_client.iter_mut().zip(by_client) {
+        for (sum, n) in facts.by_client.iter_mut().zip(sums.by_client) {
             *sum += n;
         }
         if vote.shuffling.is_none() {
             facts.unseated += fresh.len() as u64;
         }
         let before = facts.untallied;
-        facts.tally(vote, &fresh, by_client);
+        facts.tally(vote, &sums);
         self.untallied += facts.untallied - before;
+    }
+
+    /// The number of these voters, their stake, their clients and their labels.
+    fn sum_up(&self, voters: &[(ValidatorIndex, Time)], chain: &Chain) -> slot::Voters {
+        let mut sums = slot::Voters { n: voters.len() as u64, ..slot::Voters::default() };
+        let (knows_clients, has_labels) = (self.clients.n_known() > 0, !self.labels.is_empty());
+        for (validator, _) in voters {
+            let balance = chain.registry().record(*validator).map_or(0, |record| record.effective_balance.as_u64());
+            sums.stake = sums.stake.saturating_add(balance);
+            if knows_clients {
+                sums.by_client[self.clients.of(*validator, chain)] += 1;
+            }
+            if has_labels && let Some(set) = self.labels.set_number(*validator) {
+                *sums.by_label_set.entry(set).or_default() += 1;
+            }
+        }
+        sums
     }
 
     /// The active members that had not yet voted for a slot of this epoch, with their time of

@@ -101,9 +101,14 @@ impl Labels {
 
     /// The labels, groups and duty of a validator; `None` if no entry names it.
     pub fn get(&self, validator: ValidatorIndex) -> Option<&LabelSet> {
+        self.sets.get(self.set_number(validator)? as usize)
+    }
+
+    /// The number of a validator's set of labels ([`Self::set`]); `None` if no entry names it.
+    pub fn set_number(&self, validator: ValidatorIndex) -> Option<u32> {
         let index = u32::try_from(validator.as_u64()).ok()?;
         let at = self.of.binary_search_by_key(&index, |(index, _)| *index).ok()?;
-        self.sets.get(self.of[at].1 as usize)
+        Some(self.of[at].1)
     }
 
     /// Labels of a validator, ascending; empty if it has none.

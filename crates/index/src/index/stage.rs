@@ -471,7 +471,7 @@ impl Index {
 
     /// The keys of all sets over one data that can contain a validator, each with the validator's
     /// position or index in it.
-    fn places_of(&self, validator: ValidatorIndex, row: &DataRow) -> Result<Vec<PossibleLocation>, IndexError> {
+    pub(super) fn places_of(&self, validator: ValidatorIndex, row: &DataRow) -> Result<Vec<PossibleLocation>, IndexError> {
         let listed_member = validator.as_u64() as u32;
         let mut places = vec![(SetKey::listed(row.target(), row.handle), None, listed_member)];
         // Votes that are signed with another version than the scheduled one. There are hardly ever

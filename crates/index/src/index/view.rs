@@ -68,6 +68,11 @@ impl IndexView {
         self.0.proposals_where(wanted, progress)
     }
 
+    /// The index behind the view, for readers that take a live index or a recorded one.
+    pub fn index(&self) -> &Index {
+        &self.0
+    }
+
     /// See [`Index::epochs_held`].
     pub fn epochs_held(&self) -> Result<Option<(Epoch, Epoch)>, IndexError> {
         self.0.epochs_held()

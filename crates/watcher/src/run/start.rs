@@ -13,6 +13,7 @@ use crate::inputs::{InputReceiver, Inputs, inputs};
 use crate::listen::{self, NamedTask, RunningSources, Served};
 use crate::named_blocks::NamedBlocksTask;
 use crate::node_task::{NodeRequests, NodeRole, NodeTask};
+use crate::observed::LiveObserved;
 use crate::status::{EngineSnapshot, StatusPage};
 use crate::watched_keys::WatchedKeysSource;
 use actions::alerts;
@@ -91,7 +92,7 @@ impl Watcher {
         let sources = listen::start_sources(&config, identity, served, nodes.as_deref(), &network, &source_metrics)?;
         let control = sources.gossip.clone();
         let (queue, inputs) = inputs(config.gossip.queue_messages, mib(config.gossip.queue_mib));
-        let RunningEngine { thread, failed, verdicts, requests, named_blocks, snapshot, unrecorded } =
+        let RunningEngine { thread, failed, verdicts, requests, named_blocks, snapshot, recent, unrecorded } =
             engine.run(inputs, queue_limits(&config), blocks.clone(), status)?;
 
         let mut starting = Starting { config: &config, network, store, metrics, queue, cancel, tasks: Vec::new() };
@@ -123,6 +124,7 @@ impl Watcher {
             metrics: starting.metrics.clone(),
             coverage: coverage.clone(),
         });
+        let observed = LiveObserved::new(starting.network.clone(), recent, starting.queue.downgrade(), watch_state.clone());
         let keys = WatchedKeysSource {
             watch_state,
             switches: reactions.switch_state,
@@ -132,7 +134,7 @@ impl Watcher {
         };
         let api_address = listener.as_ref().map(api::Listener::address);
         if let Some(listener) = listener {
-            starting.api(listener, page.clone(), keys);
+            starting.api(listener, page.clone(), keys, observed);
         }
         reactions.lines.iter().for_each(|line| tracing::info!("{line}"));
         let Starting { network, store, queue, cancel, tasks, .. } = starting;
@@ -170,6 +172,7 @@ struct RunningEngine {
     requests: NodeRequests,
     named_blocks: watch::Receiver<Vec<WantedBlock>>,
     snapshot: watch::Receiver<Arc<EngineSnapshot>>,
+    recent: watch::Receiver<Arc<api::Recent>>,
     unrecorded: mpsc::Receiver<Vec<Finding>>,
 }
 
@@ -219,7 +222,8 @@ impl OpenEngine {
         let (wants_state, state) = watch::channel(false);
         let first = EngineSnapshot::of(&engine, silence.reception(), downtime.gaps());
         let (snapshot, snapshot_out) = watch::channel(Arc::new(first));
-        let effects = Effects { verdicts, wanted_blocks, named_blocks, wants_state, snapshot, blocks, status };
+        let (recent, recent_out) = watch::channel(Arc::default());
+        let effects = Effects { verdicts, wanted_blocks, named_blocks, wants_state, snapshot, recent, blocks, status };
         let (fail, failed) = oneshot::channel();
         let body = move || match engine_thread::run(engine, downtime, silence, inputs, &effects, limits) {
             Ok(ended) => Some(ended),
@@ -240,6 +244,7 @@ impl OpenEngine {
             requests,
             named_blocks: named_blocks_out,
             snapshot: snapshot_out,
+            recent: recent_out,
             unrecorded,
         })
     }
@@ -368,12 +373,13 @@ impl Starting<'_> {
         Ok(Reactions { switches, alerts, switch_state, active: changes, rejected, lines })
     }
 
-    fn api(&mut self, listener: api::Listener, page: Arc<StatusPage>, keys: WatchedKeysSource) {
+    fn api(&mut self, listener: api::Listener, page: Arc<StatusPage>, keys: WatchedKeysSource, observed: LiveObserved) {
         let config = &self.config.api;
         let parts = api::ApiParts {
             store: self.store.clone(),
             status: page,
             watch: Arc::new(keys),
+            observed: Arc::new(observed),
             own_keys: config.own_keys(),
             registry: self.metrics.registry.clone(),
             max_streams: config.max_streams,

@@ -1,7 +1,7 @@
 //! Connected peers: what they run, where they report their head to be, and how many left.
 
 use crate::monitor::{PeerFact, PeerNews};
-use consensus::Slot;
+use consensus::{Root, Slot};
 use std::collections::{BTreeMap, BTreeSet};
 use verify::{PeerBytes, Time};
 
@@ -17,6 +17,8 @@ pub struct ConnectedPeer {
     pub client: usize,
     /// The head slot that it last reported, and when it did so.
     pub head: Option<(Slot, Time)>,
+    /// The block that it last reported as its head.
+    pub head_root: Option<Root>,
 }
 
 /// All connected peers, and the goodbyes of the last slots.
@@ -70,7 +72,10 @@ impl PeerHistory {
         let peer = self.connected.entry(news.peer.clone()).or_default();
         match &news.what {
             PeerFact::Agent(agent) => peer.client = crate::client::client_of_text(agent.as_bytes()),
-            PeerFact::Status { head_slot } => peer.head = Some((*head_slot, news.at)),
+            PeerFact::Status { head_slot, head_root } => {
+                peer.head = Some((*head_slot, news.at));
+                peer.head_root = *head_root;
+            }
             PeerFact::Connected | PeerFact::Disconnected | PeerFact::Goodbye { .. } => {}
         }
     }

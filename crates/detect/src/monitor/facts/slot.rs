@@ -1,13 +1,17 @@
 //! What is known about a slot: its blocks, and its votes by content.
 
 use crate::client::{ByClient, N_CLIENTS};
-use consensus::{Checkpoint, Root, ValidatorIndex};
-use verify::{SourceKind, Time, Vote};
+use consensus::{Checkpoint, Gwei, Root, ValidatorIndex};
+use std::collections::BTreeMap;
+use verify::{SourceKind, Vote};
 
 /// Number of different votes of a slot that are kept apart. One more replaces the smallest.
 pub const MAX_TALLIES: usize = 64;
 /// Number of blocks of a slot that are kept.
 pub const MAX_BLOCKS: usize = 16;
+/// Number of different sets of labels that are kept apart in one tally. Voters with further sets
+/// are counted without their labels.
+pub const MAX_LABEL_SETS: usize = 64;
 
 /// A proven block.
 #[derive(Clone, Debug)]
@@ -32,7 +36,21 @@ pub struct Tally {
     pub source: Checkpoint,
     pub target: Checkpoint,
     pub voters: u64,
+    /// Effective balances of the voters.
+    pub stake: Gwei,
     pub by_client: ByClient,
+    /// Voters by the number of their set of labels ([`crate::watch::Labels::set`]), for those that
+    /// have one.
+    pub by_label_set: BTreeMap<u32, u64>,
+}
+
+/// Voters that are added to a tally, in sums.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Voters {
+    pub n: u64,
+    pub stake: Gwei,
+    pub by_client: ByClient,
+    pub by_label_set: BTreeMap<u32, u64>,
 }
 
 /// What is known about a slot.
@@ -60,21 +78,22 @@ impl SlotFacts {
         (self.expected > 0).then(|| (self.voters * 100 / self.expected).min(100))
     }
 
-    pub(super) fn tally(&mut self, vote: &Vote, fresh: &[(ValidatorIndex, Time)], by_client: ByClient) {
-        if fresh.is_empty() {
+    pub(super) fn tally(&mut self, vote: &Vote, fresh: &Voters) {
+        if fresh.n == 0 {
             return;
         }
         let data = &vote.data;
         let same =
             |tally: &Tally| tally.head == data.beacon_block_root && tally.source == data.source && tally.target == data.target;
-        let n = fresh.len() as u64;
         let at = self.tallies.iter().position(same).unwrap_or_else(|| {
             let empty = Tally {
                 head: data.beacon_block_root,
                 source: data.source,
                 target: data.target,
                 voters: 0,
+                stake: Gwei::new(0),
                 by_client: [0; N_CLIENTS],
+                by_label_set: BTreeMap::new(),
             };
             let smallest = self.tallies.iter().enumerate().min_by_key(|(_, tally)| tally.voters).map(|(at, _)| at);
             match smallest.filter(|_| self.tallies.len() >= MAX_TALLIES) {
@@ -89,9 +108,20 @@ impl SlotFacts {
             }
         });
         let tally = &mut self.tallies[at];
-        tally.voters += n;
-        for (sum, n) in tally.by_client.iter_mut().zip(by_client) {
+        tally.voters += fresh.n;
+        tally.stake = tally.stake.saturating_add(fresh.stake.as_u64());
+        for (sum, n) in tally.by_client.iter_mut().zip(fresh.by_client) {
             *sum += n;
         }
+        for (set, n) in &fresh.by_label_set {
+            if tally.by_label_set.len() < MAX_LABEL_SETS || tally.by_label_set.contains_key(set) {
+                *tally.by_label_set.entry(*set).or_default() += n;
+            }
+        }
+    }
+
+    /// Forgets the labels of the voters, because the numbers of their sets are no longer valid.
+    pub(super) fn forget_labels(&mut self) {
+        self.tallies.iter_mut().for_each(|tally| tally.by_label_set.clear());
     }
 }

@@ -1,0 +1,327 @@
+//! Slashings: the proofs that are on record here, whether a block has included each, and after how
+//! long. Also as a feed.
+//!
+//! A row is one proof in one state. A slashing that was proven here and is in no block is marked:
+//! no explorer of the chain can show it.
+
+use crate::findings::{number, page_limit, read, understood};
+use crate::privacy::Privacy;
+use crate::problem::ProblemDetails;
+use crate::server::Shared;
+use axum::Json;
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{Query, State};
+use axum::http::header;
+use axum::response::IntoResponse;
+use consensus::{ForkName, Network, Root, Slot, ValidatorIndex};
+use evidence::{EvidenceKind, Finding, Included, Kind, Punishable, Query as FindingQuery, SortOrder, Store, StoreError, Time};
+use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
+use std::sync::Arc;
+use utoipa::{IntoParams, ToSchema};
+
+/// Validators and findings of a row that are listed.
+const MAX_LISTED: usize = 64;
+/// Findings that one request reads at once, and how often it does.
+const CHUNK: usize = 500;
+const MAX_CHUNKS: usize = 8;
+/// Findings of a validator that are searched for one that a block included.
+const MAX_OF_VALIDATOR: usize = 64;
+/// Entries of the feed.
+const FEED_LEN: usize = 100;
+
+#[derive(Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct SlashingsQuery {
+    /// `desc` for newest first, `asc` for the order of recording. The default is `desc`.
+    order: Option<String>,
+    /// `true`: only those that a block has included. `false`: only the others.
+    included: Option<String>,
+    /// The field `next` of the page before.
+    cursor: Option<String>,
+    /// 1 to 1000. The default is 100.
+    limit: Option<String>,
+}
+
+/// A page of slashings.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct SlashingsView {
+    schema: u64,
+    slashings: Vec<SlashingView>,
+    /// Cursor of the next page. Null at the end. A page may have fewer rows than requested and
+    /// still have a page after it.
+    next: Option<String>,
+}
+
+/// What became of a slashing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+enum SlashingState {
+    /// A block has it.
+    Included,
+    /// It is in no block that was heard, and a block can still have it.
+    Unpublished,
+    /// It is in no block, but a block has another slashing of the same validator.
+    SlashedByAnother,
+    /// It is in no block, and nobody can be punished by it any more.
+    Expired,
+}
+
+/// One proof, as far as its validators are in the same state.
+#[derive(Serialize, ToSchema)]
+struct SlashingView {
+    /// Id of the proof: `/v1/evidence/{id}`.
+    #[schema(value_type = String)]
+    evidence: Root,
+    #[serde(rename = "type")]
+    kind: EvidenceKind,
+    #[schema(value_type = Vec<String>)]
+    kinds: BTreeSet<Kind>,
+    /// The greater of the two messages' slots.
+    #[schema(value_type = String)]
+    slot: Slot,
+    #[schema(value_type = String)]
+    fork: ForkName,
+    /// The first 64.
+    #[schema(value_type = Vec<String>)]
+    validators: Vec<ValidatorIndex>,
+    n_validators: u64,
+    #[serde(skip)]
+    #[schema(ignore)]
+    all_validators: BTreeSet<ValidatorIndex>,
+    /// Ids of the findings of these validators.
+    #[schema(value_type = Vec<String>)]
+    findings: Vec<Root>,
+    labels: BTreeSet<String>,
+    /// Arrival of the earlier message.
+    #[schema(value_type = String)]
+    first_seen: Time,
+    /// Arrival of the later message.
+    #[schema(value_type = String)]
+    proven_at: Time,
+    #[schema(value_type = Option<String>)]
+    punishable: Option<Punishable>,
+    state: SlashingState,
+    included: Option<Included>,
+    /// Slots from the arrival of the later message to the block that included the slashing.
+    delay_slots: Option<u64>,
+    /// Slots since the arrival of the later message, of a slashing that is not published.
+    waiting_slots: Option<u64>,
+    heard_in: BTreeSet<String>,
+}
+
+/// Every slashing that is proven here, with the block that included it, or marked as unpublished.
+#[utoipa::path(get, path = "/v1/slashings", operation_id = "listSlashings", tag = "findings", params(SlashingsQuery), responses(
+    (status = 200, description = "a page", body = SlashingsView),
+    (status = 400, description = "a parameter is wrong", body = ProblemDetails, content_type = "application/problem+json"),
+))]
+pub(crate) async fn list(
+    State(shared): State<Arc<Shared>>,
+    query: Result<Query<SlashingsQuery>, QueryRejection>,
+) -> Result<Json<SlashingsView>, ProblemDetails> {
+    let query = understood(query)?;
+    let limit = page_limit(&query.limit)?;
+    let order = match query.order.as_deref() {
+        None | Some("desc") => SortOrder::NewestFirst,
+        Some("asc") => SortOrder::OldestFirst,
+        Some(other) => return Err(ProblemDetails::bad_request(format!("order must be asc or desc, not {other:?}"))),
+    };
+    let included = match query.included.as_deref() {
+        None => None,
+        Some("true") => Some(true),
+        Some("false") => Some(false),
+        Some(other) => return Err(ProblemDetails::bad_request(format!("included must be true or false, not {other:?}"))),
+    };
+    let after = number(&query.cursor, "cursor")?.unwrap_or(0);
+    let (slashings, next) = page(&shared, after, order, included, limit).await?;
+    Ok(Json(SlashingsView { schema: 1, slashings, next: next.map(|seq| seq.to_string()) }))
+}
+
+/// The newest slashings as RSS 2.0.
+#[utoipa::path(get, path = "/v1/slashings.rss", operation_id = "slashingsFeed", tag = "findings", responses(
+    (status = 200, description = "the newest 100 slashings", body = String, content_type = "application/rss+xml")))]
+pub(crate) async fn rss(State(shared): State<Arc<Shared>>) -> Result<impl IntoResponse, ProblemDetails> {
+    let (slashings, _) = page(&shared, 0, SortOrder::NewestFirst, None, FEED_LEN).await?;
+    let network = shared.observed.network();
+    Ok(([(header::CONTENT_TYPE, "application/rss+xml; charset=utf-8")], feed(&slashings, &network)))
+}
+
+async fn page(
+    shared: &Arc<Shared>,
+    after: u64,
+    order: SortOrder,
+    included: Option<bool>,
+    limit: usize,
+) -> Result<(Vec<SlashingView>, Option<u64>), ProblemDetails> {
+    let (network, now, privacy) = (shared.observed.network(), shared.observed.recent().now, shared.privacy.clone());
+    read(shared, move |store| {
+        let mut rows = Rows { slashings: Vec::new(), included, limit, now, slashed: BTreeMap::new() };
+        let mut query = FindingQuery { after, order, ..FindingQuery::default() };
+        for _ in 0..MAX_CHUNKS {
+            let chunk = store.find(&query, CHUNK)?;
+            for (seq, finding) in chunk.findings {
+                let Some(finding) = privacy.finding(finding) else { continue };
+                if !rows.add(&finding, store, &network, &privacy)? {
+                    return Ok((rows.slashings, Some(query.after)));
+                }
+                query.after = seq;
+            }
+            match chunk.next {
+                Some(next) => query.after = next,
+                None => return Ok((rows.slashings, None)),
+            }
+        }
+        Ok((rows.slashings, Some(query.after)))
+    })
+    .await
+}
+
+/// The rows of a page while they are collected.
+struct Rows {
+    slashings: Vec<SlashingView>,
+    included: Option<bool>,
+    limit: usize,
+    now: Slot,
+    /// Validators that were looked up, and whether a block has any slashing of them.
+    slashed: BTreeMap<ValidatorIndex, bool>,
+}
+
+impl Rows {
+    /// Adds an offence to the row of its proof. Returns false if that needs a further row and the
+    /// page is full. Anomalies have no proof and are passed over.
+    fn add(&mut self, finding: &Finding, store: &Store, network: &Network, privacy: &Privacy) -> Result<bool, StoreError> {
+        let (Some(reference), Some(subject)) = (&finding.evidence, &finding.validator) else { return Ok(true) };
+        if self.included.is_some_and(|wanted| wanted != finding.included.is_some()) {
+            return Ok(true);
+        }
+        let state = self.state(finding, subject.index, store)?;
+        let known = self.slashings.iter().rposition(|row| row.evidence == reference.id && row.state == state);
+        let at = known.unwrap_or(self.slashings.len());
+        if at == self.limit {
+            return Ok(false);
+        }
+        if known.is_none() {
+            self.slashings.push(self.new_row(finding, reference.id, reference.kind, state, network));
+        }
+        let row = &mut self.slashings[at];
+        let is_new = row.all_validators.insert(subject.index);
+        row.n_validators = row.all_validators.len() as u64;
+        row.kinds.insert(finding.kind.clone());
+        row.heard_in.extend(finding.sources.iter().cloned());
+        row.first_seen = row.first_seen.min(finding.first_seen);
+        if row.findings.len() < MAX_LISTED {
+            row.findings.push(finding.id);
+            if is_new {
+                row.validators.push(subject.index);
+            }
+            row.labels.extend(privacy.labels(subject.labels.clone()));
+        }
+        Ok(true)
+    }
+
+    fn state(&mut self, finding: &Finding, validator: ValidatorIndex, store: &Store) -> Result<SlashingState, StoreError> {
+        if finding.included.is_some() {
+            return Ok(SlashingState::Included);
+        }
+        let is_slashed = match self.slashed.get(&validator) {
+            Some(known) => *known,
+            None => {
+                let query = FindingQuery { validator: Some(validator), order: SortOrder::NewestFirst, ..FindingQuery::default() };
+                let of_validator = store.find(&query, MAX_OF_VALIDATOR)?.findings;
+                let found = of_validator.iter().any(|(_, finding)| finding.included.is_some());
+                self.slashed.insert(validator, found);
+                found
+            }
+        };
+        Ok(match finding.punishable {
+            _ if is_slashed => SlashingState::SlashedByAnother,
+            Some(Punishable::AlreadySlashed) => SlashingState::SlashedByAnother,
+            Some(Punishable::Yes | Punishable::Unknown) => SlashingState::Unpublished,
+            Some(_) | None => SlashingState::Expired,
+        })
+    }
+
+    fn new_row(
+        &self,
+        finding: &Finding,
+        evidence: Root,
+        kind: EvidenceKind,
+        state: SlashingState,
+        network: &Network,
+    ) -> SlashingView {
+        let proven_at = finding.second_seen.unwrap_or(finding.first_seen);
+        let proven_in = network.slot_at(proven_at.as_unix_ns());
+        SlashingView {
+            evidence,
+            kind,
+            kinds: BTreeSet::new(),
+            slot: finding.slot,
+            fork: finding.fork,
+            validators: Vec::new(),
+            n_validators: 0,
+            all_validators: BTreeSet::new(),
+            findings: Vec::new(),
+            labels: BTreeSet::new(),
+            first_seen: finding.first_seen,
+            proven_at,
+            punishable: finding.punishable,
+            state,
+            included: finding.included,
+            delay_slots: finding.included.map(|included| included.slot.as_u64().saturating_sub(proven_in.as_u64())),
+            waiting_slots: (state == SlashingState::Unpublished).then(|| self.now.as_u64().saturating_sub(proven_in.as_u64())),
+            heard_in: BTreeSet::new(),
+        }
+    }
+}
+
+impl SlashingView {
+    fn title(&self) -> String {
+        let kinds: Vec<String> = self.kinds.iter().map(Kind::words).collect();
+        let who = match (self.n_validators, self.validators.first()) {
+            (1, Some(one)) => format!("validator {one}"),
+            (n, _) => format!("{n} validators"),
+        };
+        let what = match (self.state, &self.included, self.delay_slots) {
+            (SlashingState::Included, Some(included), Some(delay)) => {
+                format!("in the block of slot {}, after {delay} slots", included.slot)
+            }
+            (SlashingState::Included, _, _) => "in a block".to_owned(),
+            (SlashingState::Unpublished, _, _) => "in no block yet".to_owned(),
+            (SlashingState::SlashedByAnother, _, _) => "in no block, slashed by another".to_owned(),
+            (SlashingState::Expired, _, _) => "in no block, not punishable any more".to_owned(),
+        };
+        format!("{} by {who} in slot {}, {what}", kinds.join(", "), self.slot)
+    }
+}
+
+/// The feed. Links are relative to the address of the feed, which a reader of feeds knows.
+fn feed(slashings: &[SlashingView], network: &Network) -> String {
+    let name = escaped(&network.spec.config_name);
+    let mut out = String::from("<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<rss version=\"2.0\"><channel>");
+    let _ = write!(
+        out,
+        "<title>Slashings on {name}</title><link>/slashings</link><description>Slashable messages that were heard on {name}, also \
+         those that no block has included</description>"
+    );
+    for row in slashings {
+        // The state is part of the id, so that a reader is told again when a block includes it.
+        let state = serde_json::to_string(&row.state).unwrap_or_default().replace('"', "");
+        let _ = write!(
+            out,
+            "\n<item><title>{}</title><link>/v1/evidence/{}.json</link><guid isPermaLink=\"false\">{}-{state}</guid>\
+             <pubDate>{}</pubDate><category>{state}</category></item>",
+            escaped(&row.title()),
+            row.evidence,
+            row.evidence,
+            row.proven_at.rfc2822()
+        );
+    }
+    out += "\n</channel></rss>\n";
+    out
+}
+
+fn escaped(text: &str) -> String {
+    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
+}

@@ -1,0 +1,244 @@
+//! Reading for display, a piece at a time: the newest votes of a validator, and the votes and blocks
+//! of a slot. Each call has a bound on what it reads, so that the owner of the index can answer
+//! between two batches.
+
+use crate::newest_votes::NO_EPOCH;
+use crate::storage::{Cf, SetKey, is_storable};
+use crate::sums::{SetMembers, SumSet};
+use crate::tables::{DataRow, OutsideVotes, VoteSpan};
+use crate::{Index, IndexError, StoredProposal};
+use consensus::{AttestationData, Epoch, Root, Slot, ValidatorIndex};
+use std::collections::BTreeMap;
+use verify::{Arrival, Time};
+
+/// Limit on the rows with listed members that are read for one slot.
+const MAX_LISTED_ROWS: usize = 4096;
+/// Limit on listed members for whom it is checked whether a sum by seats contains them too. Each
+/// check takes about 20 microseconds on mainnet.
+const MAX_CHECKED: usize = 256;
+
+/// A stored vote of one validator, with its arrival.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HeardVote {
+    pub data: AttestationData,
+    /// Hash-tree-root of `data`.
+    pub data_root: Root,
+    /// True if the vote contradicted another one when it came.
+    pub outside_chain: bool,
+    /// When and how the vote arrived. If its own arrival is no longer known, it is that of the
+    /// earliest sum that proves the vote.
+    pub arrival: Option<Arrival>,
+}
+
+/// Some votes of a validator, newest target first.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct VotePage {
+    pub votes: Vec<HeardVote>,
+    /// Where the next page begins, as its `before`. `None` at the end.
+    pub next: Option<Epoch>,
+}
+
+/// All stored votes of a slot for the same data.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct VotesOfData {
+    pub data: AttestationData,
+    pub voters: u64,
+}
+
+/// The stored votes of a slot.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct VotesOfSlot {
+    /// Most voters first.
+    pub votes: Vec<VotesOfData>,
+    /// Seats of the slot's committees, the most of all branches. `None` if no committee is known.
+    pub seats: Option<u64>,
+}
+
+impl Index {
+    /// The stored votes of a validator with targets before `before`, newest first, about `limit` at
+    /// most: the votes of one epoch are never divided. Votes for a far future are not included.
+    /// Takes about 20 microseconds per epoch.
+    pub fn votes_before(&self, validator: ValidatorIndex, before: Epoch, limit: usize) -> Result<VotePage, IndexError> {
+        let mut page = VotePage::default();
+        if !is_storable(validator) {
+            return Ok(page);
+        }
+        let list = if self.newest.get(validator).has_exceptions() {
+            self.offenders.read(&self.db, validator)?
+        } else {
+            OutsideVotes::default()
+        };
+        let mut below = before.min(NO_EPOCH);
+        while let Some((top, bottom)) = self.summary.block_below(&self.db, validator, below)? {
+            for epoch in (bottom.as_u64()..=top.as_u64()).rev().map(Epoch::new) {
+                if page.votes.len() >= limit {
+                    page.next = Some(epoch.saturating_add(1));
+                    return Ok(page);
+                }
+                for vote in self.votes_at(validator, epoch)? {
+                    page.votes.extend(self.heard_vote(validator, &vote, &list)?);
+                }
+            }
+            below = bottom;
+        }
+        Ok(page)
+    }
+
+    /// The target epoch of the earliest stored vote of a validator.
+    pub fn first_epoch_of(&self, validator: ValidatorIndex) -> Result<Option<Epoch>, IndexError> {
+        if !is_storable(validator) {
+            return Ok(None);
+        }
+        let Some((first, end)) = self.summary.block_from(&self.db, validator, Epoch::new(0))? else { return Ok(None) };
+        for epoch in (first.as_u64()..end.as_u64()).map(Epoch::new) {
+            if !self.votes_at(validator, epoch)?.is_empty() {
+                return Ok(Some(epoch));
+            }
+        }
+        Ok(None)
+    }
+
+    /// The stored votes of a slot, by data. A validator that is in a sum by seats and in a list is
+    /// counted once, as far as [`MAX_CHECKED`] allows.
+    pub fn votes_of_slot(&self, slot: Slot) -> Result<VotesOfSlot, IndexError> {
+        let epoch = Epoch::new(slot.as_u64() / self.shape.slots_per_epoch);
+        let in_epoch = (slot.as_u64() % self.shape.slots_per_epoch) as u16;
+        let mut by_handle: BTreeMap<u32, (AttestationData, u64)> = BTreeMap::new();
+        let mut by_seats: Vec<(SetKey, SumSet)> = Vec::new();
+        let mut seats = None;
+        for seating in self.shufflings.of_epoch(&self.db, epoch)?.iter() {
+            let (first, last) = SetKey::seat_range(epoch, Some((seating.id, in_epoch)));
+            let sets = self.sets_between(&first, &last, usize::MAX)?;
+            if !sets.is_empty() {
+                seats = seats.max(Some(u64::from(seating.geometry.slot_len(in_epoch))));
+            }
+            by_seats.extend(sets);
+        }
+        for (key, set) in &by_seats {
+            self.add_voters(&mut by_handle, key, u64::from(set.n_covered()), slot)?;
+        }
+        let (first, last) = SetKey::seat_range(epoch, None);
+        let mut n_checked = 0;
+        for (key, set) in self.sets_between(&first, &last, MAX_LISTED_ROWS)? {
+            let mut n = u64::from(set.n_covered());
+            for member in listed_members(&set) {
+                if n_checked >= MAX_CHECKED || !by_handle.contains_key(&key.handle) {
+                    break;
+                }
+                n_checked += 1;
+                if self.has_seat_in(&by_seats, key.handle, member)? {
+                    n = n.saturating_sub(1);
+                }
+            }
+            self.add_voters(&mut by_handle, &key, n, slot)?;
+        }
+        let mut votes: Vec<VotesOfData> = by_handle.into_values().map(|(data, voters)| VotesOfData { data, voters }).collect();
+        votes.retain(|vote| vote.voters > 0);
+        votes.sort_by_key(|vote| (std::cmp::Reverse(vote.voters), vote.data.beacon_block_root));
+        Ok(VotesOfSlot { votes, seats })
+    }
+
+    /// The stored headers of the slots `from..=to`, at most `limit` of them, ordered by slot and
+    /// arrival.
+    pub fn proposals_in(&self, from: Slot, to: Slot, limit: usize) -> Result<Vec<StoredProposal>, IndexError> {
+        let mut found = Vec::new();
+        self.proposals_between(from, to, |proposal| {
+            if found.len() < limit {
+                found.push(proposal);
+            }
+        })?;
+        found.sort_by_key(|proposal| (proposal.header.slot, proposal.heard.at, proposal.root));
+        Ok(found)
+    }
+
+    /// The sets between two keys, in memory and on disk, at most `limit` of each.
+    fn sets_between(&self, first: &SetKey, last: &SetKey, limit: usize) -> Result<Vec<(SetKey, SumSet)>, IndexError> {
+        let mut found: Vec<(SetKey, SumSet)> =
+            self.sets.range(first..=last).take(limit).map(|(key, set)| (*key, set.clone())).collect();
+        let seating = self.seating_of(first)?;
+        let geometry = seating.as_ref().map(|seating| &seating.geometry);
+        let mut n_read = 0;
+        self.db.scan(Cf::Votes, &first.to_bytes(), &last.to_bytes(), |key, value| {
+            let unreadable = || self.db.corrupt(format!("a vote row of epoch {} does not parse", first.epoch));
+            let key = SetKey::from_bytes(key).ok_or_else(unreadable)?;
+            if !self.sets.contains_key(&key) {
+                found.push((key, SumSet::decode(value, &key, geometry).ok_or_else(unreadable)?));
+            }
+            n_read += 1;
+            Ok(n_read < limit)
+        })?;
+        Ok(found)
+    }
+
+    /// Adds the voters of a set to those of its data, if the data is of this slot.
+    fn add_voters(
+        &self,
+        by_handle: &mut BTreeMap<u32, (AttestationData, u64)>,
+        key: &SetKey,
+        n: u64,
+        slot: Slot,
+    ) -> Result<(), IndexError> {
+        let Some(row) = self.data.row(&self.db, key.epoch, key.handle)?.filter(|row| row.data.slot == slot) else {
+            return Ok(());
+        };
+        by_handle.entry(key.handle).or_insert((row.data, 0)).1 += n;
+        Ok(())
+    }
+
+    /// Whether a sum by seats over this data contains the validator.
+    fn has_seat_in(&self, by_seats: &[(SetKey, SumSet)], handle: u32, validator: u32) -> Result<bool, IndexError> {
+        for (key, set) in by_seats.iter().filter(|(key, _)| key.handle == handle) {
+            let Some(seating) = self.seating_of(key)? else { continue };
+            let seat = seating.locate(ValidatorIndex::new(u64::from(validator)));
+            if seat.is_some_and(|(slot, position)| slot == key.slot && set.covers(position)) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    fn heard_vote(
+        &self,
+        validator: ValidatorIndex,
+        vote: &VoteSpan,
+        list: &OutsideVotes,
+    ) -> Result<Option<HeardVote>, IndexError> {
+        let Some(row) = self.data.row(&self.db, vote.target, vote.handle)? else { return Ok(None) };
+        let outside_chain = list.has(vote.handle);
+        let own = self.arrivals.of_outside(validator, vote.handle).or_else(|| {
+            // If the list was cut, it does not show which votes are in the chain.
+            (!list.cut && !outside_chain).then(|| self.arrivals.of_chain(validator, vote.target)).flatten()
+        });
+        let arrival = match own {
+            Some(arrival) => Some(arrival),
+            None => self.arrival_of_sum(validator, &row)?,
+        };
+        Ok(Some(HeardVote { data: row.data, data_root: row.root, outside_chain, arrival }))
+    }
+
+    /// The arrival of the earliest sum over this data that contains the validator.
+    fn arrival_of_sum(&self, validator: ValidatorIndex, row: &DataRow) -> Result<Option<Arrival>, IndexError> {
+        let mut earliest: Option<Arrival> = None;
+        for (key, _, member) in self.places_of(validator, row)? {
+            let read = if self.sets.contains_key(&key) { None } else { self.read_set(&key)? };
+            let Some(set) = self.sets.get(&key).or(read.as_ref()) else { continue };
+            for sum in set.sums.iter().filter(|sum| sum.members.contains(member)) {
+                let arrival = Arrival { at: Time(sum.heard.at_ns), source: sum.heard.source };
+                earliest = Some(earliest.map_or(arrival, |known| known.min(arrival)));
+            }
+        }
+        Ok(earliest)
+    }
+}
+
+/// The members of a set whose members are listed, each once.
+fn listed_members(set: &SumSet) -> Vec<u32> {
+    let lists = set.sums.iter().filter_map(|sum| match &sum.members {
+        SetMembers::Listed(list) => Some(list),
+        SetMembers::Seats(_) => None,
+    });
+    let mut members: Vec<u32> = lists.flatten().copied().collect();
+    members.sort_unstable();
+    members.dedup();
+    members
+}

@@ -1,0 +1,158 @@
+//! Compares what is read for display with the simplest possible record of the same votes.
+#![allow(clippy::unwrap_used)]
+
+mod common;
+
+use common::{SLOTS, data, open, proposal, shuffling, vote_in};
+use consensus::{CommitteeIndex, Epoch, Root, Slot, ValidatorIndex};
+use index::Index;
+use proptest::prelude::*;
+use std::collections::{BTreeMap, BTreeSet};
+use verify::{Signed, Time, Vote};
+
+/// Members of a committee, or listed validators, that vote for one of a few heads.
+#[derive(Clone, Debug)]
+struct Message {
+    source: u64,
+    target: u64,
+    slot: u64,
+    head: u8,
+    committee: u64,
+    chosen: u32,
+    listed: bool,
+    at: u64,
+}
+
+fn message() -> impl Strategy<Value = Message> {
+    (0u64..3, 1u64..12, 0..SLOTS, 0u8..3, 0u64..2, 1u32.., any::<bool>(), 1u64..1000).prop_map(
+        |(source, target, slot, head, committee, chosen, listed, at)| Message {
+            source,
+            target,
+            slot,
+            head,
+            committee,
+            chosen,
+            listed,
+            at,
+        },
+    )
+}
+
+impl Message {
+    /// `None` if the signers' keys add up to zero, so that no signature proves anything.
+    fn vote(&self) -> Option<Signed<Vote>> {
+        let (slot, shuffling) = (self.target * SLOTS + self.slot, shuffling(self.target, 0));
+        let committee = shuffling.committee(Slot::new(slot), CommitteeIndex::new(self.committee)).unwrap_or_default();
+        let signers: Vec<u64> =
+            (0u32..).zip(committee).filter(|(nth, _)| self.chosen >> (nth % 32) & 1 == 1).map(|(_, v)| u64::from(*v)).collect();
+        let known = (!self.listed && !signers.is_empty()).then(|| shuffling.clone());
+        let signers = if signers.is_empty() { vec![u64::from(self.chosen % 7)] } else { signers };
+        if common::cancel_out(signers.iter().copied()) {
+            return None;
+        }
+        let mut vote = vote_in(data(self.source, self.target, slot, self.head), &signers, known).get().clone();
+        vote.heard.at = Time(self.at * 1000);
+        vote.arrivals.iter_mut().for_each(|arrival| arrival.at = Time(self.at * 1000));
+        Some(Signed::for_tests(vote))
+    }
+}
+
+/// When each validator's vote for each data first came.
+type Record = BTreeMap<(ValidatorIndex, Root), (Epoch, Slot, Time)>;
+
+fn check(index: &Index, record: &Record, arrivals_are_exact: bool) {
+    let validators: BTreeSet<ValidatorIndex> = record.keys().map(|(validator, _)| *validator).collect();
+    for validator in validators {
+        let own = || record.iter().filter(|((of, _), _)| *of == validator);
+        let (mut before, mut read) = (Epoch::MAX, Vec::new());
+        loop {
+            let page = index.votes_before(validator, before, 2).unwrap();
+            let targets: Vec<Epoch> = page.votes.iter().map(|vote| vote.data.target.epoch).collect();
+            assert!(targets.is_sorted_by(|a, b| a >= b) && targets.iter().all(|target| *target < before), "{targets:?}");
+            read.extend(page.votes);
+            match page.next {
+                Some(next) => before = next,
+                None => break,
+            }
+        }
+        let expected: BTreeSet<Root> = own().map(|((_, root), _)| *root).collect();
+        assert_eq!(read.len(), expected.len(), "each vote once");
+        assert_eq!(read.iter().map(|vote| vote.data_root).collect::<BTreeSet<_>>(), expected);
+        for vote in read {
+            let (_, _, at) = record[&(validator, vote.data_root)];
+            let shown = vote.arrival.unwrap().at;
+            assert!(shown <= at && (!arrivals_are_exact || shown == at), "{validator}: {shown:?} and {at:?}");
+        }
+        assert_eq!(index.first_epoch_of(validator).unwrap(), own().map(|(_, (epoch, ..))| *epoch).min());
+    }
+    for slot in (0..13 * SLOTS).map(Slot::new) {
+        let mut expected: BTreeMap<Root, u64> = BTreeMap::new();
+        for ((_, root), (_, of, _)) in record {
+            if *of == slot {
+                *expected.entry(*root).or_default() += 1;
+            }
+        }
+        let shown = index.votes_of_slot(slot).unwrap();
+        assert!(shown.votes.is_sorted_by(|a, b| a.voters >= b.voters), "most voters first");
+        assert_eq!(shown.votes.iter().map(|votes| (votes.data.root(), votes.voters)).collect::<BTreeMap<_, _>>(), expected);
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 48, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn pages_of_votes_and_slots_have_every_vote_once(batches in prop::collection::vec(prop::collection::vec(message(), 1..6), 1..8)) {
+        let dir = tempfile::tempdir().unwrap();
+        let mut index = open(dir.path());
+        let mut record = Record::new();
+        for batch in &batches {
+            let votes: Vec<Signed<Vote>> = batch.iter().filter_map(Message::vote).collect();
+            for vote in votes.iter().map(Signed::get) {
+                for (validator, arrival) in vote.indices.iter().zip(&vote.arrivals) {
+                    let first = record.entry((*validator, vote.data_root)).or_insert((vote.data.target.epoch, vote.data.slot, arrival.at));
+                    first.2 = first.2.min(arrival.at);
+                }
+            }
+            index.stage_votes(&votes).unwrap();
+            check(&index, &record, true);
+            index.commit().unwrap();
+        }
+        check(&index, &record, true);
+        drop(index);
+        check(&open(dir.path()), &record, false);
+    }
+}
+
+#[test]
+fn a_slot_has_the_seats_of_its_committees() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut index = open(dir.path());
+    let shuffling = shuffling(4, 0);
+    let slot = Slot::new(4 * SLOTS + 3);
+    let seats: Vec<u64> = (0..4)
+        .filter_map(|committee| shuffling.committee(slot, CommitteeIndex::new(committee)))
+        .flat_map(|committee| committee.iter().map(|validator| u64::from(*validator)))
+        .collect();
+    let one = shuffling.committee(slot, CommitteeIndex::new(0)).unwrap().iter().map(|validator| u64::from(*validator));
+    let one: Vec<u64> = one.collect();
+    index.stage_votes(&[vote_in(data(3, 4, slot.as_u64(), 1), &one, Some(shuffling.clone()))]).unwrap();
+    let shown = index.votes_of_slot(slot).unwrap();
+    assert_eq!((shown.votes[0].voters, shown.seats), (one.len() as u64, Some(seats.len() as u64)));
+    assert_eq!(index.votes_of_slot(Slot::new(4)).unwrap(), index::VotesOfSlot::default());
+    assert_eq!(index.votes_before(ValidatorIndex::MAX, Epoch::MAX, 8).unwrap(), index::VotePage::default());
+}
+
+#[test]
+fn proposals_come_by_slot_and_arrival() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut index = open(dir.path());
+    index.stage_proposals(&[proposal(9, 1, 1), proposal(7, 2, 1), proposal(7, 2, 2), proposal(11, 3, 1)]).unwrap();
+    let slots = |index: &Index, limit| -> Vec<u64> {
+        let found = index.proposals_in(Slot::new(7), Slot::new(9), limit).unwrap();
+        found.iter().map(|proposal| proposal.header.slot.as_u64()).collect()
+    };
+    assert_eq!(slots(&index, 8), [7, 7, 9]);
+    index.commit().unwrap();
+    assert_eq!((slots(&index, 8), slots(&index, 2).len()), (vec![7, 7, 9], 2));
+}
