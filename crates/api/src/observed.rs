@@ -27,7 +27,7 @@ pub trait ObservedSource: Send + Sync + 'static {
     fn validator(&self, query: &ValidatorQuery) -> Result<Option<ObservedValidator>, ReadError>;
 
     /// Validators with a label, such as `operator=acme`, that come after `after`, in ascending
-    /// order, `limit` at most. It must not wait.
+    /// order, `limit` at most. It may take some milliseconds.
     fn labelled(&self, label: &str, after: Option<ValidatorIndex>, limit: usize) -> Vec<LabelledValidator>;
 }
 
@@ -327,7 +327,7 @@ pub struct ObservedProposal {
 pub struct LabelledValidator {
     #[schema(value_type = String)]
     pub index: ValidatorIndex,
-    /// Null if it is not kept.
+    /// Null if it is not kept, and where own keys are not shown.
     #[schema(value_type = Option<String>)]
     pub pubkey: Option<PubkeyBytes>,
     pub labels: Vec<String>,

@@ -157,6 +157,8 @@ pub(crate) struct Shared {
     /// Number of the newest finding. A change wakes the event streams.
     pub(crate) newest: watch::Receiver<u64>,
     pub(crate) stop: CancellationToken,
+    /// Held by the request that reads a pool of slashings.
+    pub(crate) pools: tokio::sync::Mutex<()>,
     pub(crate) openapi: String,
     _subscription: Subscription,
 }
@@ -225,6 +227,7 @@ fn apps(parts: ApiParts, address: SocketAddr, stop: CancellationToken) -> Result
         free_streams: Arc::new(Semaphore::new(max_streams.min(Semaphore::MAX_PERMITS))),
         newest,
         stop,
+        pools: tokio::sync::Mutex::default(),
         openapi: openapi_json(),
         _subscription: subscription,
     });

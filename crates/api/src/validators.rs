@@ -4,6 +4,7 @@ use crate::findings::{Segment, number, page_limit, read, understood};
 use crate::observed::{
     HeardView, LabelledValidator, ObservedValidator, ObservedVote, RegistryView, ValidatorKey, ValidatorQuery, read_observed,
 };
+use crate::privacy::OwnKeys;
 use crate::problem::ProblemDetails;
 use crate::server::Shared;
 use crate::status::CheckpointSchema;
@@ -163,11 +164,13 @@ pub(crate) async fn one(
     })?;
     let newest = FindingQuery { validator: Some(validator.index), order: SortOrder::NewestFirst, ..FindingQuery::default() };
     let found = read(&shared, move |store| store.find(&newest, MAX_FINDINGS)).await?;
-    let findings = found.findings.into_iter().filter_map(|(_, finding)| shared.privacy.finding(finding)).collect();
+    let findings: Vec<Finding> = found.findings.into_iter().filter_map(|(_, finding)| shared.privacy.finding(finding)).collect();
+    // Findings that are not shown leave no trace here either.
+    let has_more = found.next.is_some() && findings.len() == MAX_FINDINGS;
     let before = validator.index.as_u64().checked_sub(1).map(ValidatorIndex::new);
     let watched = shared.privacy.watch().ok().and_then(|watch| watch.keys(before, &KeyFilter::default(), 1).keys.pop());
     let watched = watched.filter(|key| key.index == validator.index);
-    Ok(Json(view(validator, findings, found.next.is_some(), watched, &shared)))
+    Ok(Json(view(validator, findings, has_more, watched, &shared)))
 }
 
 /// Validators with a label, or the members of a group.
@@ -194,13 +197,15 @@ pub(crate) async fn list(
         }
     };
     let label = shared.privacy.label(label)?;
-    let mut rows = shared.observed.labelled(&label, after, limit + 1);
+    let mut rows = read_observed(&shared, move |source| Ok(source.labelled(&label, after, limit + 1))).await?;
     let has_more = rows.len() > limit;
     rows.truncate(limit);
     let next = rows.last().filter(|_| has_more).map(|row| row.index.to_string());
     for row in &mut rows {
         row.labels = shared.privacy.labels(std::mem::take(&mut row.labels));
         row.groups = shared.privacy.groups(std::mem::take(&mut row.groups));
+        // Keys are kept only of validators that share a label with a watched one.
+        row.pubkey = row.pubkey.filter(|_| shared.privacy.own_keys == OwnKeys::Shown);
     }
     Ok(Json(LabelledView { schema: 1, validators: rows, next }))
 }

@@ -197,7 +197,9 @@ impl BlockRange {
         let holds = tokio::time::timeout(PROOF_TIME, all_proven).await.is_ok();
         // Several answers with the same block mean that it cannot be kept, for whatever reason.
         if !holds && progress.unproven.insert(end.root) {
-            self.peers.blame(peer);
+            if joins {
+                self.peers.blame(peer);
+            }
             progress.avoided.push(peer);
             progress.ask_again();
             return;

@@ -40,9 +40,8 @@ const MAX_TREE_BLOCKS: usize = 256;
 const MAX_STORED_BLOCKS: usize = 16;
 /// Slots whose proposals are searched for those of one validator. It takes about a millisecond.
 const PROPOSAL_SLOTS: u64 = 1024;
-/// Limit on a validator's proposals, and on those that are searched.
+/// Limit on a validator's proposals.
 const MAX_PROPOSALS: usize = 32;
-const MAX_SEARCHED: usize = 8192;
 /// How many questions the engine answers per second, and how many at once after a pause. A
 /// validator is one question, and so is each slot. On mainnet one takes up to two milliseconds.
 const QUESTIONS_PER_SECOND: f64 = 10.0;
@@ -240,8 +239,8 @@ fn heard(arrival: Arrival) -> Heard {
     Heard { at: arrival.at, source: arrival.source.label() }
 }
 
-/// What is stored of a validator's votes and proposals. Proposals since `proposals_since` are
-/// searched.
+/// What is stored of a validator's votes, and of its proposals in the slots `proposals.0` to
+/// `proposals.1`.
 ///
 /// `None` if nothing is stored.
 pub fn stored_validator(
@@ -257,13 +256,12 @@ pub fn stored_validator(
             _ => index.votes_before(validator, Epoch::MAX, 1)?.votes.first().copied(),
         };
         let first = index.first_epoch_of(validator)?;
-        let found = index.proposals_in(proposals.0, proposals.1, MAX_SEARCHED)?;
+        let found = index.newest_proposals(validator, proposals.0, proposals.1, MAX_PROPOSALS)?;
         Ok((page, newest, first, found))
     };
     let (page, newest, first_epoch, proposals) = read().map_err(|error| failed(&error))?;
-    let own = proposals.iter().rev().filter(|proposal| proposal.header.proposer_index == validator);
-    let proposals: Vec<ObservedProposal> = own
-        .take(MAX_PROPOSALS)
+    let proposals: Vec<ObservedProposal> = proposals
+        .iter()
         .map(|proposal| ObservedProposal {
             slot: proposal.header.slot,
             root: proposal.root,
@@ -410,7 +408,7 @@ fn live_validator(engine: &Engine, query: &ValidatorQuery) -> Result<Option<Obse
     };
     let Some(validator) = validator else { return Ok(None) };
     let now = chain.now();
-    let stored = stored_validator(engine.index(), validator, query, (now.saturating_sub(PROPOSAL_SLOTS), Slot::MAX))?;
+    let stored = stored_validator(engine.index(), validator, query, (now.saturating_sub(PROPOSAL_SLOTS), now.saturating_add(1)))?;
     let record = chain.followed_record(validator).or_else(|| registry.record(validator));
     if stored.is_none() && record.is_none() {
         return Ok(None);

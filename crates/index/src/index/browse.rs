@@ -151,6 +151,26 @@ impl Index {
         Ok(found)
     }
 
+    /// The newest `limit` stored headers of a proposer in the slots `from..=to`, newest first. All
+    /// headers of these slots are looked at, about one in a microsecond.
+    pub fn newest_proposals(
+        &self,
+        proposer: ValidatorIndex,
+        from: Slot,
+        to: Slot,
+        limit: usize,
+    ) -> Result<Vec<StoredProposal>, IndexError> {
+        let mut found = Vec::new();
+        self.proposals_between(from, to, |proposal| {
+            if proposal.header.proposer_index == proposer {
+                found.push(proposal);
+            }
+        })?;
+        found.sort_by_key(|proposal| std::cmp::Reverse((proposal.header.slot, proposal.heard.at, proposal.root)));
+        found.truncate(limit);
+        Ok(found)
+    }
+
     /// The sets between two keys, in memory and on disk, at most `limit` of each.
     fn sets_between(&self, first: &SetKey, last: &SetKey, limit: usize) -> Result<Vec<(SetKey, SumSet)>, IndexError> {
         let mut found: Vec<(SetKey, SumSet)> =

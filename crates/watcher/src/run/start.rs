@@ -222,7 +222,8 @@ impl OpenEngine {
         let (wants_state, state) = watch::channel(false);
         let first = EngineSnapshot::of(&engine, silence.reception(), downtime.gaps());
         let (snapshot, snapshot_out) = watch::channel(Arc::new(first));
-        let (recent, recent_out) = watch::channel(Arc::default());
+        let now = engine.chain().network().slot_at(clock::now().0);
+        let (recent, recent_out) = watch::channel(Arc::new(api::Recent { now, ..api::Recent::default() }));
         let effects = Effects { verdicts, wanted_blocks, named_blocks, wants_state, snapshot, recent, blocks, status };
         let (fail, failed) = oneshot::channel();
         let body = move || match engine_thread::run(engine, downtime, silence, inputs, &effects, limits) {
