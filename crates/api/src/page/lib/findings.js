@@ -8,11 +8,17 @@ import { includedWords, kindName, sourceName } from "./words.js";
 
 const PER_PAGE = 50;
 
+// One label, the group's if there is one, and how many more there are.
+function labelWords(labels) {
+  const first = labels.find((label) => label.startsWith("group=")) ?? labels[0];
+  return first + (labels.length > 1 ? ` +${labels.length - 1}` : "");
+}
+
 export function findingColumns({ withEpoch } = {}) {
   return [
     ["Seen", (finding) => html`<${Time} of=${finding.second_seen ?? finding.first_seen} />`],
     ["What", (finding) => html`<a href=${"/findings/" + finding.id}>${kindName(finding.kind)}</a>`],
-    ["Validator", (finding) => finding.validator ? html`<${ValidatorLink} index=${finding.validator.index} />${finding.validator.labels.length > 0 && html` <span class="soft extra">${finding.validator.labels.join(", ")}</span>`}` : "–"],
+    ["Validator", (finding) => finding.validator ? html`<${ValidatorLink} index=${finding.validator.index} />${finding.validator.labels.length > 0 && html` <span class="soft extra">${labelWords(finding.validator.labels)}</span>`}` : "–"],
     ["Slot", (finding) => html`<${SlotLink} slot=${finding.slot} />`],
     withEpoch && ["Epoch", (finding) => html`<${EpochLink} epoch=${finding.epoch} />`, "extra"],
     ["Severity", (finding) => html`<${Severity} of=${finding.severity} />`, "extra"],

@@ -89,7 +89,8 @@ function arrivalRows({ bucket_ms: width, first_bucket_ms: start, votes }) {
   const [from, to] = [Math.max(0, used[0] - 1), Math.min(votes.length - 1, used.at(-1) + 1)];
   return votes.slice(from, to + 1).map((n, k) => {
     const at = (start + (from + k) * width) / 1000;
-    return { x: at, name: at.toFixed(1), value: n, tone: at < 0 ? "bad" : "", note: `${at.toFixed(1)} to ${(at + width / 1000).toFixed(1)} s: ${plural(n, "vote")}` };
+    const digits = width < 400 ? 2 : 1;
+    return { x: at, name: at.toFixed(digits), value: n, tone: at < 0 ? "bad" : "", note: `${at.toFixed(digits)} to ${(at + width / 1000).toFixed(digits)} s: ${plural(n, "vote")}` };
   });
 }
 
@@ -112,9 +113,10 @@ function Subnets({ rows, isEmpty }) {
   if (isEmpty) return html`<p class="quiet">Nothing is measured.</p>`;
   const most = Math.max(1, ...rows.map((row) => row.votes));
   const silent = rows.filter((row) => !row.votes).map((row) => row.subnet);
-  const level = (row) => (row.votes ? "l" + Math.max(1, Math.ceil((row.votes / most) * 4)) : "l0");
+  const level = (row) => (row.votes ? "l" + Math.max(1, Math.ceil((row.votes / most) * 4)) : row.peers === 0 ? "deaf" : "l0");
+  const deaf = rows.filter((row) => !row.votes && row.peers === 0).map((row) => row.subnet);
   return html`<ul class="subnets" aria-hidden="true">${rows.map((row) => html`<li key=${row.subnet} class=${level(row)} title=${`Subnet ${row.subnet}: ${plural(row.votes, "vote")}`}>${row.subnet}</li>`)}</ul>
-    <p>${silent.length ? `Nothing was heard on ${plural(silent.length, "subnet")}: ${silent.join(", ")}.` : "All subnets were heard."}</p>
+    <p>${silent.length ? `Nothing was heard on ${plural(silent.length, "subnet")}: ${silent.join(", ")}. A small network does not use all of them.` : "All subnets were heard."}${deaf.length > 0 && ` Without a peer: ${deaf.join(", ")}.`}</p>
     <details><summary>As a table</summary><${Table} label="Subnets" rows=${rows} keyOf=${(row) => row.subnet} columns=${[["Subnet", (row) => row.subnet], ["Votes", (row) => grouped(row.votes)], ["Peers", (row) => (row.peers === null ? "not known" : row.peers)]]} /></details>`;
 }
 

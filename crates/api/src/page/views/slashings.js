@@ -8,7 +8,7 @@ import { kindName } from "../lib/words.js";
 
 const STATES = { included: ["good", "included"], unpublished: ["bad", "unpublished"], expired: ["none", "expired"] };
 const CHOICES = [["", "All"], ["true", "Included in a block"], ["false", "Unpublished or expired"]];
-const SHOWN = 4;
+const SHOWN = 3;
 
 export function Slashings({ query }) {
   const wanted = new URLSearchParams(query).get("included") ?? "";
@@ -26,9 +26,9 @@ export function Slashings({ query }) {
       <${Answer} of=${slashings} what="slashings">${(page) => html`<${Table} label="Proofs" rows=${page.slashings} keyOf=${(row) => row.evidence + row.state}
         rowClass=${(row) => (row.state === "unpublished" ? "unpublished" : "")} empty=${wanted ? "None of this kind." : "No slashing is known."} columns=${[
           ["Proven", (row) => html`<${Time} of=${row.proven_at} />`],
+          ["Validators", (row) => html`${row.validators.slice(0, SHOWN).map((index, n) => html`${n > 0 && ", "}<${ValidatorLink} key=${index} index=${index} />`)}${row.n_validators > SHOWN && ` and ${grouped(row.n_validators - Math.min(SHOWN, row.validators.length))} more`}`],
           ["State", (row) => html`<${Pill} tone=${(STATES[row.state] ?? ["none"])[0]}>${(STATES[row.state] ?? ["", row.state])[1]}<//>`],
           ["What", (row) => html`<${FindingLink} id=${row.findings[0]}>${row.kinds.map(kindName).join(", ")}<//>`],
-          ["Validators", (row) => html`${row.validators.slice(0, SHOWN).map((index, n) => html`${n > 0 && ", "}<${ValidatorLink} key=${index} index=${index} />`)}${row.n_validators > SHOWN && ` and ${grouped(row.n_validators - Math.min(SHOWN, row.validators.length))} more`}`],
           ["Slot", (row) => html`<${SlotLink} slot=${row.slot} />`],
           ["Delay", (row) => delay(row)],
           ["Included in", (row) => (row.included ? html`<${SlotLink} slot=${row.included.slot} />` : "–"), "extra"],
