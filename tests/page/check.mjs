@@ -328,6 +328,27 @@ async function live(base) {
   }
 }
 
+// What has ended is no alarm: nothing comes from a network that is not there any more.
+async function ended(base) {
+  await check("a demo that has ended is a recording", async () => {
+    const until = Date.now() + 60000;
+    while (!(await json(base, "/v1/status")).recording) {
+      assert.ok(Date.now() < until, "it never ends");
+      await new Promise((done) => setTimeout(done, 250));
+    }
+    const page = await open(base, "/");
+    assert.match(await text(page, "h1"), /What was recorded/);
+    assert.equal(await page.locator(".alarm").count(), 0);
+    const { incidents } = await json(base, "/v1/incidents");
+    assert.deepEqual(incidents.filter((one) => one.kind === "subnet_silent"), []);
+    await page.goto(base + "/watch");
+    await loaded(page);
+    await says(page, "kill switch fired");
+    noProblems();
+    await page.close();
+  });
+}
+
 const routes = [];
 const isRoute = (url) => routes.some((pattern) => pattern.test(new URL(url).pathname));
 async function has(base, route) {
@@ -343,7 +364,8 @@ async function has(base, route) {
 try {
   if (options.shots) fs.mkdirSync(options.shots, { recursive: true });
   const dir = (name) => path.join(folder, name);
-  const demo = serve("demo", "--listen", "127.0.0.1:0", "--slots", "240", "--slot-ms", "1000");
+  const demo = serve("demo", "--listen", "127.0.0.1:0", "--slots", "240", "--slot-ms", "1000", "--stay");
+  const over = serve("demo", "--listen", "127.0.0.1:0", "--slots", "24", "--slot-ms", "500", "--stay");
   run("replay", "tests/data/gloas_12.e2s", "--data-dir", dir("offences"));
   run("simulate", "scenarios/staked.toml", "--out", dir("staked.e2s"));
   run("replay", dir("staked.e2s"), "--data-dir", dir("wave"), "--watch", "tests/page/keys.csv");
@@ -354,6 +376,7 @@ try {
   await everyOffence(first);
   await wave(await serve("serve", "--data-dir", dir("wave"), "--listen", "127.0.0.1:0"));
   await live(await demo);
+  await ended(await over);
 } catch (error) {
   failures.push("the check itself");
   say(error.stack);

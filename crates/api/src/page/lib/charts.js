@@ -15,7 +15,7 @@ function useWidth(first = 600) {
 }
 
 // Round numbers for an axis from 0 to `max`; the last one is not less.
-export function ticks(max, wanted = 4) {
+function ticks(max, wanted = 4) {
   if (!(max > 0)) return [0];
   const rough = max / wanted;
   const power = 10 ** Math.floor(Math.log10(rough));

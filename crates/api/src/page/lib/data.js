@@ -8,7 +8,7 @@ const STREAM_RETRY_MS = 60000;
 const GATHER_MS = 400;
 const BUSY_RETRY_MS = 1200;
 
-export class ApiError extends Error {
+class ApiError extends Error {
   // `status` is 0 if the server did not answer.
   constructor(status, problem) {
     super(problem.detail ?? problem.title ?? "no answer");
@@ -124,8 +124,9 @@ export async function startData() {
 
 // The answer of `address`, and again whenever one of `on` happens: "finding", "incident" or "poll"
 // (every five seconds). A recording never changes, so it is asked once. Without an address nothing
-// is asked.
-export function useJson(address, on = []) {
+// is asked. With `keepsOld` the answer of the address before stays until the new one has come, so
+// that the buttons of a list do not vanish under the reader's finger.
+export function useJson(address, on = [], keepsOld = false) {
   const [answer, setAnswer] = useState({ address: null, data: null, error: null });
   const events = on.join();
   useEffect(() => {
@@ -169,7 +170,7 @@ export function useJson(address, on = []) {
       for (const kind of kinds) changes[kind].delete(ask);
     };
   }, [address, events]);
-  return answer.address === address ? answer : { address, data: null, error: null };
+  return answer.address === address || (keepsOld && answer.data) ? answer : { address, data: null, error: null };
 }
 
 // All pages of a list, `most` rows at most. `rows` grows while the pages arrive.

@@ -2,7 +2,7 @@
 // live.
 import { html, useEffect, useState } from "../vendor/preact-htm.js";
 import { getJson, useHealth, useJson } from "./data.js";
-import { Answer, EpochLink, Severity, SlotLink, Table, Time, ValidatorLink } from "./parts.js";
+import { Answer, Severity, SlotLink, Table, Time, ValidatorLink } from "./parts.js";
 import { grouped } from "./text.js";
 import { includedWords, kindName, sourceName } from "./words.js";
 
@@ -14,21 +14,18 @@ function labelWords(labels) {
   return first + (labels.length > 1 ? ` +${labels.length - 1}` : "");
 }
 
-export function findingColumns({ withEpoch } = {}) {
-  return [
-    ["Seen", (finding) => html`<${Time} of=${finding.second_seen ?? finding.first_seen} />`],
-    ["What", (finding) => html`<a href=${"/findings/" + finding.id}>${kindName(finding.kind)}</a>`],
-    ["Validator", (finding) => finding.validator ? html`<${ValidatorLink} index=${finding.validator.index} />${finding.validator.labels.length > 0 && html` <span class="soft extra">${labelWords(finding.validator.labels)}</span>`}` : "–"],
-    ["Slot", (finding) => html`<${SlotLink} slot=${finding.slot} />`],
-    withEpoch && ["Epoch", (finding) => html`<${EpochLink} epoch=${finding.epoch} />`, "extra"],
-    ["Severity", (finding) => html`<${Severity} of=${finding.severity} />`, "extra"],
-    ["Heard in", (finding) => finding.sources.map(sourceName).join(", "), "extra"],
-    ["Included", includedWords, "extra"],
-  ].filter(Boolean);
-}
+const COLUMNS = [
+  ["Seen", (finding) => html`<${Time} of=${finding.second_seen ?? finding.first_seen} />`],
+  ["What", (finding) => html`<a href=${"/findings/" + finding.id}>${kindName(finding.kind)}</a>`],
+  ["Validator", (finding) => finding.validator ? html`<${ValidatorLink} index=${finding.validator.index} />${finding.validator.labels.length > 0 && html` <span class="soft extra">${labelWords(finding.validator.labels)}</span>`}` : "–"],
+  ["Slot", (finding) => html`<${SlotLink} slot=${finding.slot} />`],
+  ["Severity", (finding) => html`<${Severity} of=${finding.severity} />`, "extra"],
+  ["Heard in", (finding) => finding.sources.map(sourceName).join(", "), "extra"],
+  ["Included", includedWords, "extra"],
+];
 
 export function FindingsTable({ findings, label = "Findings", empty = "No findings." }) {
-  return html`<${Table} label=${label} columns=${findingColumns()} rows=${findings} keyOf=${(finding) => finding.id} empty=${empty} />`;
+  return html`<${Table} label=${label} columns=${COLUMNS} rows=${findings} keyOf=${(finding) => finding.id} empty=${empty} />`;
 }
 
 // `filter` is the query of /v1/findings without order, limit and cursor, such as "&kind=double_vote".
@@ -38,7 +35,7 @@ export function FindingsList({ filter, empty }) {
   useEffect(() => setCursors([]), [filter]);
   const cursor = cursors.at(-1);
   const address = `/v1/findings?order=desc&limit=${PER_PAGE}${filter}${cursor ? "&cursor=" + cursor : ""}`;
-  const page = useJson(address, cursor ? [] : ["finding"]);
+  const page = useJson(address, cursor ? [] : ["finding"], true);
   const more = useMore(page.data, filter);
   const none = empty ?? (filter ? "No finding matches." : status?.recording ? "This recording has no findings."
     : status && !status.ready ? "No findings so far. Nothing is received now, so this says nothing about the network."

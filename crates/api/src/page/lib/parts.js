@@ -22,9 +22,9 @@ export function Page({ title, crumb, lead, children }) {
   </div>`;
 }
 
-export function Section({ title, note, wide, children }) {
+export function Section({ title, note, children }) {
   const id = "s-" + title.toLowerCase().replace(/[^a-z0-9]+/g, "-");
-  return html`<section class=${wide ? "wide" : ""} aria-labelledby=${id}>
+  return html`<section aria-labelledby=${id}>
     <h2 id=${id}>${title}</h2>
     ${note && html`<p class="note">${note}</p>`}
     ${children}
@@ -43,7 +43,7 @@ export function Answer({ of, what, children }) {
   return html`<p class="stale" role="status">${capital(what)} could not be loaded: ${of.error.message}.</p>`;
 }
 
-export const capital = (text) => text.charAt(0).toUpperCase() + text.slice(1);
+const capital = (text) => text.charAt(0).toUpperCase() + text.slice(1);
 
 export function Pill({ tone = "none", children }) {
   return html`<span class=${"pill " + tone}>${children}</span>`;

@@ -8,7 +8,7 @@ const MOST_SLOTS = 72;
 
 // Gives each block a lane: the leading branch is the first, others follow in the order of their
 // branches, and a block has the lane of the best branch that contains it.
-export function layout(heads) {
+function layout(heads) {
   const blocks = new Map(heads.blocks.map((block) => [block.root, block]));
   const lane = new Map();
   const ends = heads.branches.map((branch) => branch.end);

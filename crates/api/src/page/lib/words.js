@@ -9,7 +9,7 @@ export const ANOMALIES = [
   "second_signer", "equivocation_not_slashable",
 ];
 
-export const KIND_NAMES = {
+const KIND_NAMES = {
   double_vote: "Double vote",
   surround_vote: "Surround vote",
   double_proposal: "Double proposal",

@@ -1,9 +1,10 @@
 // The branches of the chain as a drawing, who votes for which, and where the peers stand.
 import { html } from "../vendor/preact-htm.js";
 import { BlockTree } from "../lib/tree.js";
-import { useJson } from "../lib/data.js";
+import { useHealth, useJson } from "../lib/data.js";
 import { Answer, EpochLink, Facts, Hash, Page, Pill, Section, SlotLink, Table, Tally } from "../lib/parts.js";
 import { eth, grouped, percent, plural } from "../lib/text.js";
+import { isOpen } from "../lib/words.js";
 
 export function Heads() {
   const heads = useJson("/v1/heads", ["poll"]);
@@ -14,7 +15,8 @@ export function Heads() {
 }
 
 function Body({ heads, incidents }) {
-  const split = incidents.filter((one) => one.kind === "checkpoint_split").at(-1);
+  const { status } = useHealth();
+  const split = incidents.filter((one) => one.kind === "checkpoint_split" && (isOpen(one) || status?.recording)).at(-1);
   return html`
     <${Facts} columns=${true} of=${[
       ["State", heads.is_split ? html`<${Pill} tone="bad">split<//>` : html`<${Pill} tone="good">one chain<//>`],

@@ -9,11 +9,10 @@ const MOST = 3000;
 
 // One page of the API is enough for what is open; it is asked again when an incident changes.
 export function useIncidents() {
-  const answer = useJson("/v1/incidents?limit=1000", ["incident"]);
-  return answer;
+  return useJson("/v1/incidents?limit=1000", ["incident"]);
 }
 
-export function IncidentCard({ incident }) {
+function IncidentCard({ incident }) {
   const { what } = incidentWords(incident);
   return html`<article class=${"card " + incident.severity + (isOpen(incident) ? "" : " over")}>
     <h3><a href=${"/incidents/" + incident.id}>${kindName(incident.kind)}</a> <${Pill} tone=${isOpen(incident) ? TONES[incident.severity] : "none"}>${STATES[incident.state] ?? incident.state}<//></h3>

@@ -15,7 +15,7 @@ export function Slashings({ query }) {
   const [cursors, setCursors] = useState([]);
   const cursor = cursors.at(-1);
   const address = `/v1/slashings?limit=50${wanted ? "&included=" + wanted : ""}${cursor ? "&cursor=" + cursor : ""}`;
-  const slashings = useJson(address, cursor ? [] : ["finding", "poll"]);
+  const slashings = useJson(address, cursor ? [] : ["finding", "poll"], true);
   const choose = (event) => {
     setCursors([]);
     replace(event.currentTarget.value ? "/slashings?included=" + event.currentTarget.value : "/slashings");

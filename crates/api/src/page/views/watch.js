@@ -74,7 +74,7 @@ function Keys({ group }) {
   const [cursors, setCursors] = useState([]);
   const cursor = cursors.at(-1);
   const address = `/v1/watch/validators?group=${encodeURIComponent(group.name)}&limit=${KEYS_PER_PAGE}${isMissing ? "&missed_in_a_row=1" : ""}${cursor ? "&cursor=" + cursor : ""}`;
-  const keys = useJson(isOpen ? address : null, ["poll"]);
+  const keys = useJson(isOpen ? address : null, ["poll"], true);
   return html`<details onToggle=${(event) => setOpen(event.currentTarget.open)}><summary>Keys of ${group.name}</summary>
     <p><label><input type="checkbox" checked=${isMissing} onChange=${(event) => { setMissing(event.currentTarget.checked); setCursors([]); }} /> only keys that missed their last duty</label></p>
     ${isOpen && html`<${Answer} of=${keys} what="keys">${(page) => html`<${Table} label=${"Keys of " + group.name} rows=${page.validators} keyOf=${(key) => key.index}
