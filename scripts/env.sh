@@ -20,6 +20,8 @@ fi
 export SLASHWATCH_CACHE
 # The devnet's client (npm packages) and its work files: beside the cache, since `cargo` knows nothing of them.
 export SLASHWATCH_DEVNET=${SLASHWATCH_DEVNET:-$SLASHWATCH_CACHE-devnet}
+# The browser's driver (npm packages) for scripts/page-test.sh.
+export SLASHWATCH_PAGE_TEST=${SLASHWATCH_PAGE_TEST:-$SLASHWATCH_CACHE-page}
 # The full test data and the real client live beside the clone. Without them tests use the committed set: tests/data/README.md.
 export SLASHWATCH_SHARED=${SLASHWATCH_SHARED:-$SLASHWATCH_ROOT/../shared}
 

@@ -3,17 +3,19 @@
 #
 #   scripts/setup.sh             what ./demo and ./test need: g++ and libclang (RocksDB's bindings), the crates, librocksdb.a
 #   scripts/setup.sh --devnet    also what scripts/devnet-test.sh needs: python3, curl, node, npm and the real client
+#   scripts/setup.sh --page      also what scripts/page-test.sh needs: node, npm, Chromium and two npm packages
 set -euo pipefail
 # shellcheck source=scripts/env.sh
 . "$(dirname "$0")/env.sh"
 cd "$SLASHWATCH_ROOT"
 say() { echo "setup: $*" >&2; }
 
-devnet=no
+devnet=no page=no
 case ${1:-} in
   '') ;;
   --devnet) devnet=yes ;;
-  *) sed -n '2,6p' "$0" >&2; exit 64 ;;
+  --page) page=yes ;;
+  *) sed -n '2,7p' "$0" >&2; exit 64 ;;
 esac
 
 command -v cargo > /dev/null || { say "no Rust here: install it from https://rustup.rs, then run this again"; exit 1; }
@@ -37,6 +39,11 @@ if [ $devnet = yes ]; then
   # native parts of the client are compiled when there is no binary of them for this machine
   command -v make > /dev/null || wanted+=(make)
   [ -f /usr/include/node/node_version.h ] || wanted+=(libnode-dev)
+fi
+if [ $page = yes ]; then
+  command -v node > /dev/null || wanted+=(nodejs)
+  command -v npm > /dev/null || wanted+=(npm)
+  command -v chromium > /dev/null || command -v chromium-browser > /dev/null || wanted+=(chromium)
 fi
 if [ ${#wanted[@]} -gt 0 ]; then
   as_root=()
@@ -106,4 +113,22 @@ if [ $devnet = yes ] && [ ! -x "$SLASHWATCH_DEVNET/client/node_modules/.bin/lode
     say "the client could not be installed (see $SLASHWATCH_DEVNET/install.log)"
     exit 1
   fi
+fi
+
+# -- the browser's driver ----------------------------------------------------------------------------------------------
+if [ $page = yes ] && ! cmp -s tests/page/package-lock.json "$SLASHWATCH_PAGE_TEST/package-lock.json"; then
+  say "installing two npm packages into $SLASHWATCH_PAGE_TEST"
+  mkdir -p "$SLASHWATCH_PAGE_TEST"
+  cp tests/page/package.json tests/page/.npmrc "$SLASHWATCH_PAGE_TEST/"
+  cp tests/page/package-lock.json "$SLASHWATCH_PAGE_TEST/npm-shrinkwrap.json"
+  log=$(mktemp)
+  if ! (cd "$SLASHWATCH_PAGE_TEST" && npm ci --no-audit --no-fund) > "$log" 2>&1; then
+    tail -n 5 "$log" >&2
+    rm -f "$log"
+    say "npm could not install them"
+    exit 1
+  fi
+  rm -f "$log"
+  # Only now, so that an installation that was cut off is made again.
+  mv "$SLASHWATCH_PAGE_TEST/npm-shrinkwrap.json" "$SLASHWATCH_PAGE_TEST/package-lock.json"
 fi

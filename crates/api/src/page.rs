@@ -1,35 +1,78 @@
-//! The web page: a few files that are compiled in. It loads no scripts, fonts or styles from other
+//! The web page: files that are compiled in. It loads no scripts, fonts or styles from other
 //! servers, and a content security policy enforces that.
+//!
+//! Every view has an address of its own that can be sent to somebody else. The server answers all of
+//! them with the same document; the script in it asks `/v1/...` and draws the view. More is in
+//! `docs/dev/page.md`.
 
 use axum::Router;
 use axum::http::header;
 use axum::response::IntoResponse;
 use axum::routing::get;
-use evidence::Kind;
-use std::sync::LazyLock;
 
-const HTML: &str = include_str!("page/index.html");
-const STYLE: &str = include_str!("page/page.css");
-const SCRIPT: &str = include_str!("page/page.js");
-const WATCH_SCRIPT: &str = include_str!("page/watch.js");
-const COVERAGE_SCRIPT: &str = include_str!("page/coverage.js");
+/// The addresses of the views. `page/app.js` has the same list.
+const VIEWS: [&str; 11] = [
+    "/",
+    "/findings/{id}",
+    "/incidents",
+    "/incidents/{id}",
+    "/validators/{id}",
+    "/slots/{slot}",
+    "/epochs/{epoch}",
+    "/heads",
+    "/network",
+    "/slashings",
+    "/watch",
+];
 
-/// [`HTML`] with an option for each kind.
-static PAGE: LazyLock<String> = LazyLock::new(|| {
-    let options = |of_offences| -> String {
-        let kinds = Kind::all().filter(|kind| kind.offence().is_some() == of_offences);
-        kinds.map(|kind| format!("<option>{kind}</option>")).collect()
+const HTML: &str = "text/html; charset=utf-8";
+const CSS: &str = "text/css; charset=utf-8";
+const SCRIPT: &str = "text/javascript; charset=utf-8";
+const SVG: &str = "image/svg+xml";
+const TEXT: &str = "text/plain; charset=utf-8";
+
+const INDEX: &str = include_str!("page/index.html");
+
+/// Declares the files below `/page/`, by content type and name.
+macro_rules! files {
+    ($($content_type:ident $name:literal,)+) => {
+        [$((concat!("/page/", $name), $content_type, include_str!(concat!("page/", $name)))),+]
     };
-    HTML.replace("<!-- offences -->", &options(true)).replace("<!-- anomalies -->", &options(false))
-});
+}
+
+const FILES: [(&str, &str, &str); 25] = files! {
+    CSS "page.css",
+    SVG "icon.svg",
+    SCRIPT "app.js",
+    SCRIPT "lib/charts.js",
+    SCRIPT "lib/data.js",
+    SCRIPT "lib/findings.js",
+    SCRIPT "lib/parts.js",
+    SCRIPT "lib/roots.js",
+    SCRIPT "lib/search.js",
+    SCRIPT "lib/text.js",
+    SCRIPT "lib/tree.js",
+    SCRIPT "lib/words.js",
+    TEXT "vendor/LICENSES.txt",
+    SCRIPT "vendor/preact-htm.js",
+    SCRIPT "views/epoch.js",
+    SCRIPT "views/finding.js",
+    SCRIPT "views/heads.js",
+    SCRIPT "views/incident.js",
+    SCRIPT "views/incidents.js",
+    SCRIPT "views/network.js",
+    SCRIPT "views/now.js",
+    SCRIPT "views/slashings.js",
+    SCRIPT "views/slot.js",
+    SCRIPT "views/validator.js",
+    SCRIPT "views/watch.js",
+};
 
 pub(crate) fn routes<S: Clone + Send + Sync + 'static>() -> Router<S> {
-    Router::new()
-        .route("/", get(|| file("text/html; charset=utf-8", &PAGE)))
-        .route("/page.css", get(|| file("text/css; charset=utf-8", STYLE)))
-        .route("/page.js", get(|| file("text/javascript; charset=utf-8", SCRIPT)))
-        .route("/watch.js", get(|| file("text/javascript; charset=utf-8", WATCH_SCRIPT)))
-        .route("/coverage.js", get(|| file("text/javascript; charset=utf-8", COVERAGE_SCRIPT)))
+    let views = VIEWS.into_iter().fold(Router::new(), |router, view| router.route(view, get(|| file(HTML, INDEX))));
+    FILES
+        .into_iter()
+        .fold(views, |router, (path, content_type, content)| router.route(path, get(move || file(content_type, content))))
 }
 
 async fn file(content_type: &'static str, content: &'static str) -> impl IntoResponse {
@@ -41,13 +84,29 @@ async fn file(content_type: &'static str, content: &'static str) -> impl IntoRes
 #[cfg(test)]
 mod tests {
     use super::*;
+    use evidence::Kind;
+
+    fn content(name: &str) -> &'static str {
+        FILES.into_iter().find(|(path, ..)| *path == name).map(|(.., content)| content).unwrap()
+    }
 
     #[test]
-    fn the_page_offers_every_kind() {
-        let offences = "<option>double_vote</option><option>surround_vote</option><option>double_proposal</option></optgroup>";
-        assert!(PAGE.contains(&format!("<optgroup label=\"Offences\">{offences}")), "offences first");
+    fn the_page_has_a_name_for_every_kind() {
+        let words = content("/page/lib/words.js");
         for kind in Kind::all() {
-            assert_eq!(PAGE.matches(&format!("<option>{kind}</option>")).count(), 1, "{kind}");
+            assert_eq!(words.matches(&format!("\n  {kind}: \"")).count(), 1, "{kind} in KIND_NAMES");
+            assert!(words.contains(&format!("\"{kind}\"")), "{kind} in OFFENCES or ANOMALIES");
         }
+    }
+
+    #[test]
+    fn the_script_has_the_same_views() {
+        let script = content("/page/app.js");
+        for view in VIEWS {
+            let pattern = view.replace('/', "\\/");
+            let pattern = pattern.split_once('{').map_or(pattern.clone(), |(before, _)| format!("{before}([^/]+)"));
+            assert!(script.contains(&format!("[/^{pattern}$/, ")), "{view}");
+        }
+        assert_eq!(script.matches("  [/^").count(), VIEWS.len());
     }
 }

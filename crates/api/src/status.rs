@@ -89,8 +89,8 @@ pub struct Status {
     pub node: NodeState,
     /// Sentences about what an operator should check.
     pub notices: Vec<String>,
-    /// This is a recorded data directory, shown by `slashwatch serve`. It receives nothing, so it
-    /// is never ready.
+    /// This is a recorded data directory, shown by `slashwatch serve`, or a simulated network that
+    /// has ended. Nothing is received, so it is never ready.
     pub recording: bool,
 }
 

@@ -157,6 +157,7 @@ async fn watch(watcher: &Watcher, network: SimNetwork, clock: &Network, stay: bo
         output::line(&comparison)?;
     }
     if stay {
+        watcher.network_ended();
         eprintln!("the page stays available until Ctrl-C");
         super::stop_signal().await;
     }

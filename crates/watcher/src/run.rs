@@ -117,6 +117,12 @@ impl Watcher {
         self.page.snapshot.clone()
     }
 
+    /// Tells the watcher that the network has ended, as a simulated one does. The clock stands still,
+    /// so that the silence is no alarm, and the page shows what was recorded.
+    pub fn network_ended(&self) {
+        self.page.ended.cancel();
+    }
+
     /// Returns a way to send messages that come from no source of the watcher itself. Returns
     /// `None` once the watcher stops.
     pub fn feed(&self) -> Option<MessageFeed> {

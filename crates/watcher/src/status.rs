@@ -20,6 +20,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 
 /// How long others may take to find and dial this node before that is worth a notice.
 const REACHED_WITHIN: Duration = Duration::from_secs(30 * 60);
@@ -92,6 +93,8 @@ pub struct StatusPage {
     /// The reason why a changed configuration cannot be used.
     pub refused_lists: watch::Receiver<Option<RejectedConfig>>,
     pub coverage: SharedCoverage,
+    /// Is cancelled when the watched network is known to have ended, as a simulated one does.
+    pub ended: CancellationToken,
 }
 
 impl StatusPage {
@@ -133,7 +136,9 @@ impl StatusPage {
     fn notices(&self, snapshot: &EngineSnapshot) -> Vec<String> {
         let mut notices = Vec::new();
         let readiness = self.readiness();
-        if let Some(since) = readiness.since.filter(|_| !readiness.listening) {
+        if self.ended.is_cancelled() {
+            notices.push("the watched network has ended: nothing is received or judged any more".to_owned());
+        } else if let Some(since) = readiness.since.filter(|_| !readiness.listening) {
             notices.push(format!("no vote or block has come since {since}: {}", readiness.advice.join("; ")));
         } else {
             notices.extend(readiness.advice);
@@ -196,7 +201,7 @@ impl StatusSource for StatusPage {
             gaps: snapshot.gaps.to_vec(),
             node,
             notices: self.notices(&snapshot),
-            recording: false,
+            recording: self.ended.is_cancelled(),
         }
     }
 

@@ -96,7 +96,8 @@ impl Watcher {
             engine.run(inputs, queue_limits(&config), blocks.clone(), status)?;
 
         let mut starting = Starting { config: &config, network, store, metrics, queue, cancel, tasks: Vec::new() };
-        starting.clock(control.clone(), coverage.clone());
+        let ended = starting.cancel.child_token();
+        starting.clock(control.clone(), coverage.clone(), ended.clone());
         starting.sources(sources, verdicts);
         let peers = control.as_ref().map(|gossip| gossip.blocks().clone());
         if let Some(peers) = peers.clone().filter(|_| nodes.is_none() || node_away) {
@@ -123,6 +124,7 @@ impl Watcher {
             refused_lists: reactions.rejected,
             metrics: starting.metrics.clone(),
             coverage: coverage.clone(),
+            ended,
         });
         let observed = LiveObserved::new(starting.network.clone(), recent, starting.queue.downgrade(), watch_state.clone());
         let keys = WatchedKeysSource {
@@ -278,9 +280,10 @@ impl Starting<'_> {
         self.tasks.push((name, tokio::spawn(task)));
     }
 
-    fn clock(&mut self, gossip: Option<GossipControl>, coverage: SharedCoverage) {
+    /// Starts the clock, which runs until `ended` is cancelled.
+    fn clock(&mut self, gossip: Option<GossipControl>, coverage: SharedCoverage, ended: CancellationToken) {
         let (queue, network, metrics) = (self.queue.clone(), self.network.clone(), self.metrics.clone());
-        self.spawn("clock", tick(queue, gossip, coverage, network, metrics, self.cancel.clone()));
+        self.spawn("clock", tick(queue, gossip, coverage, network, metrics, ended));
     }
 
     fn sources(&mut self, sources: RunningSources, verdicts: mpsc::Receiver<(Ticket, Verdict)>) {

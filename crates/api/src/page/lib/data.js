@@ -1,0 +1,211 @@
+// Asks the API. One status poll and one event stream serve the whole page; views name the address
+// that they show and are drawn again when its answer changes.
+import { useEffect, useState } from "../vendor/preact-htm.js";
+
+const STATUS_EVERY_MS = 5000;
+const RECORDING_EVERY_MS = 30000;
+const STREAM_RETRY_MS = 60000;
+const GATHER_MS = 400;
+const BUSY_RETRY_MS = 1200;
+
+class ApiError extends Error {
+  // `status` is 0 if the server did not answer.
+  constructor(status, problem) {
+    super(problem.detail ?? problem.title ?? "no answer");
+    this.status = status;
+    this.type = (problem.type ?? "").split(":").pop();
+  }
+
+  // The server is older than this page and does not have the address at all.
+  get isMissingRoute() {
+    return this.status === 404 && this.message.startsWith("this address does not exist");
+  }
+}
+
+export async function getJson(address, signal) {
+  let answer;
+  try {
+    answer = await fetch(address, { signal, headers: { accept: "application/json" } });
+  } catch (error) {
+    if (error.name === "AbortError") throw error;
+    throw new ApiError(0, { detail: "slashwatch does not answer" });
+  }
+  const body = await answer.json().catch(() => ({}));
+  if (!answer.ok) throw new ApiError(answer.status, body);
+  return body;
+}
+
+// ---- What the whole page shares
+
+function store(value) {
+  const listeners = new Set();
+  return {
+    get: () => value,
+    set(next) {
+      value = next;
+      for (const listener of [...listeners]) listener(value);
+    },
+    subscribe(listener) {
+      listeners.add(listener);
+      return () => listeners.delete(listener);
+    },
+  };
+}
+
+function useStore(shared) {
+  const [value, set] = useState(shared.get());
+  useEffect(() => {
+    set(shared.get());
+    return shared.subscribe(set);
+  }, [shared]);
+  return value;
+}
+
+// `status` is the last answer, `at` its time, `error` why there is no newer one.
+const health = store({ status: null, at: null, error: null });
+const feed = store("connecting");
+const changes = { finding: new Set(), incident: new Set(), poll: new Set() };
+
+export const useHealth = () => useStore(health);
+export const useFeed = () => useStore(feed);
+
+async function pollStatus() {
+  try {
+    const status = await getJson("/v1/status");
+    health.set({ status, at: new Date(), error: null });
+  } catch (error) {
+    health.set({ ...health.get(), error });
+  }
+  for (const listener of [...changes.poll]) listener();
+  const isRecording = health.get().status?.recording && !health.get().error;
+  setTimeout(pollStatus, isRecording ? RECORDING_EVERY_MS : STATUS_EVERY_MS);
+}
+
+const gathering = new Map();
+function changed(kind) {
+  if (gathering.has(kind)) return;
+  // Many findings may come at once. They are drawn together.
+  gathering.set(kind, setTimeout(() => {
+    gathering.delete(kind);
+    for (const listener of [...changes[kind]]) listener();
+  }, GATHER_MS));
+}
+
+function listen(after) {
+  // The browser reconnects by itself and sends the last id that it saw, so nothing is missed.
+  const events = new EventSource("/v1/events?after=" + after);
+  events.onopen = () => feed.set("live");
+  events.onerror = () => {
+    if (events.readyState !== EventSource.CLOSED) return feed.set("interrupted");
+    feed.set("no stream");
+    setTimeout(() => listen(after), STREAM_RETRY_MS);
+  };
+  events.addEventListener("finding", (event) => {
+    after = event.lastEventId;
+    changed("finding");
+  });
+  events.addEventListener("incident", () => changed("incident"));
+}
+
+export async function startData() {
+  await pollStatus();
+  const unsubscribe = health.subscribe(begin);
+  begin(health.get());
+  function begin({ status }) {
+    if (!status || feed.get() !== "connecting") return;
+    unsubscribe();
+    if (status.recording) return feed.set("recording");
+    feed.set("starting");
+    listen(status.findings);
+  }
+}
+
+// ---- Answers for views
+
+// The answer of `address`, and again whenever one of `on` happens: "finding", "incident" or "poll"
+// (every five seconds). A recording never changes, so it is asked once. Without an address nothing
+// is asked. With `keepsOld` the answer of the address before stays until the new one has come, so
+// that the buttons of a list do not vanish under the reader's finger.
+export function useJson(address, on = [], keepsOld = false) {
+  const [answer, setAnswer] = useState({ address: null, data: null, error: null });
+  const events = on.join();
+  useEffect(() => {
+    if (!address) return undefined;
+    const stop = new AbortController();
+    let retry = null;
+    let isAsking = false;
+    const ask = async () => {
+      if (isAsking) return;
+      isAsking = true;
+      clearTimeout(retry);
+      try {
+        const data = await getJson(address, stop.signal);
+        setAnswer({ address, data, error: null });
+      } catch (error) {
+        if (error.name === "AbortError") return;
+        if (error.type === "busy") retry = setTimeout(ask, BUSY_RETRY_MS);
+        // What was known stays on the page while the server does not answer.
+        else setAnswer((old) => ({ address, data: old.address === address ? old.data : null, error }));
+      } finally {
+        isAsking = false;
+      }
+    };
+    ask();
+    const kinds = events ? events.split(",") : [];
+    const isRecording = () => Boolean(health.get().status?.recording && !health.get().error);
+    let isFinal = isRecording();
+    const polled = () => {
+      // A network that has just ended is asked about once more.
+      if (isFinal && isRecording()) return;
+      isFinal = isRecording();
+      // Without an event stream the poll stands in for it.
+      if (isFinal || kinds.includes("poll") || feed.get() !== "live") ask();
+    };
+    if (kinds.length) changes.poll.add(polled);
+    for (const kind of kinds) if (kind !== "poll") changes[kind].add(ask);
+    return () => {
+      stop.abort();
+      clearTimeout(retry);
+      changes.poll.delete(polled);
+      for (const kind of kinds) changes[kind].delete(ask);
+    };
+  }, [address, events]);
+  return answer.address === address || (keepsOld && answer.data) ? answer : { address, data: null, error: null };
+}
+
+// All pages of a list, `most` rows at most. `rows` grows while the pages arrive.
+export function useAll(address, field, most) {
+  const [answer, setAnswer] = useState({ address: null, rows: [], isDone: false, isCut: false, error: null });
+  useEffect(() => {
+    if (!address) return undefined;
+    const stop = new AbortController();
+    (async () => {
+      let rows = [];
+      let cursor = "";
+      for (;;) {
+        const page = await getJson(address + cursor, stop.signal);
+        rows = rows.concat(page[field]);
+        const isCut = page.next !== null && rows.length >= most;
+        const isDone = page.next === null || isCut;
+        setAnswer({ address, rows, isDone, isCut, error: null });
+        if (isDone) return;
+        cursor = "&cursor=" + page.next;
+      }
+    })().catch((error) => {
+      if (error.name !== "AbortError") setAnswer({ address, rows: [], isDone: true, isCut: false, error });
+    });
+    return () => stop.abort();
+  }, [address, field, most]);
+  return answer.address === address ? answer : { address, rows: [], isDone: false, isCut: false, error: null };
+}
+
+let routes = null;
+// The addresses that this server has, such as `/v1/incidents/{id}/pack`.
+export function useRoutes() {
+  const [known, setKnown] = useState(null);
+  useEffect(() => {
+    routes ??= getJson("/openapi.json").then((document) => new Set(Object.keys(document.paths)), () => new Set());
+    routes.then(setKnown);
+  }, []);
+  return known;
+}

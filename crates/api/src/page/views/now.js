@@ -1,0 +1,207 @@
+// What happens now: the worst thing first, whether it is ours, and what to do.
+import { html, useEffect, useState } from "../vendor/preact-htm.js";
+import { useHealth, useJson } from "../lib/data.js";
+import { BarChart } from "../lib/charts.js";
+import { FindingsList } from "../lib/findings.js";
+import { Answer, Bars, Facts, Hash, Page, Section, SlotLink, Table, Time } from "../lib/parts.js";
+import { replace } from "../lib/search.js";
+import { ago, grouped, percent, plural } from "../lib/text.js";
+import { ANOMALIES, foremost, incidentWords, isOpen, kindName, OFFENCES, STATES } from "../lib/words.js";
+import { IncidentCards, useIncidents } from "./incidents.js";
+
+const CARDS = 6;
+const SWITCHES = { ready: "ready", ordered: "ordered", done: "has fired", failed: "FAILED: stop the machines by hand" };
+const GATHER_MS = 400;
+
+// Which incident the banner is about: the worst open one; of a recording the worst of all.
+function headline(status, incidents) {
+  const worst = foremost(incidents)[0];
+  if (!worst) return null;
+  return status.recording || (isOpen(worst) && worst.severity !== "info") ? worst : null;
+}
+
+function Mine({ groups, incident }) {
+  if (groups.error?.status === 403) return html`<p>Watched keys are not shown on this address.</p>`;
+  if (!groups.data) return html`<p>Loading.</p>`;
+  const all = groups.data.groups;
+  if (!all.length) {
+    const own = incident?.shared?.filter((one) => one.what === "label:group") ?? [];
+    if (own.length) return html`<p class="answer bad">${own.map((one) => `${grouped(one.members)} of group ${one.value}`).join(", ")}</p>`;
+    return html`<p class="answer">No keys of yours are named here.</p><p>Search your index or public key above, or name your keys under <code>[watch]</code>.</p>`;
+  }
+  const struck = all.filter((group) => group.alarms.worst === "critical" || (group.kill_switch && group.kill_switch.state !== "ready"));
+  const uneasy = all.filter((group) => !struck.includes(group) && (group.alarms.worst || group.missing));
+  const keys = all.reduce((sum, group) => sum + group.validators, 0);
+  if (struck.length) {
+    return html`<p class="answer bad">Yes: ${struck.map((group) => group.name).join(", ")}</p>
+      <ul>${struck.map((group) => html`<li key=${group.name}>${group.name}: ${Object.entries(group.alarms.by_kind).map(([kind, n]) => `${kindName(kind).toLowerCase()} ${grouped(n)}${group.alarms.is_partial ? "+" : ""}`).join(", ") || "no alarm"}${group.kill_switch ? `; kill switch ${SWITCHES[group.kill_switch.state] ?? group.kill_switch.state}` : "; no kill switch"}</li>`)}</ul>
+      <p><a href="/watch">Watched keys and kill switches</a></p>`;
+  }
+  if (uneasy.length) return html`<p class="answer wait">No offence of yours, but look at ${uneasy.map((group) => group.name).join(", ")}</p><p><a href="/watch">Watched keys</a></p>`;
+  return html`<p class="answer good">No. All quiet in ${plural(all.length, "group")}, ${plural(keys, "key")}.</p><p><a href="/watch">Watched keys</a></p>`;
+}
+
+function Verdict({ status, incidents, groups }) {
+  const incident = headline(status, incidents);
+  const others = incidents.filter((one) => one !== incident && (status.recording || isOpen(one)) && one.severity !== "info").length;
+  const isSure = status.recording || status.ready;
+  if (!incident) {
+    const quiet = status.recording ? "This recording has no incidents" : isSure ? "All quiet: no incident is open" : "Nothing is known now";
+    return html`<section class=${"verdict " + (status.recording || !isSure ? "none" : "good")} aria-label="In short">
+      <div><h2>What happened?</h2><p class="answer">${quiet}.</p><p>${plural(status.findings, "finding")} ${status.recording ? "in it" : "since the beginning"}.</p></div>
+      <div><h2>Is it mine?</h2>${html`<${Mine} groups=${groups} />`}</div>
+      <div><h2>What now?</h2><p>${isSure ? "Nothing." : "See the red box above."}</p></div>
+    </section>`;
+  }
+  const { what, now } = incidentWords(incident);
+  return html`<section class=${"verdict " + incident.severity} aria-label="In short">
+    <div>
+      <h2>What happened?</h2>
+      <p class="answer"><a href=${"/incidents/" + incident.id}>${kindName(incident.kind)}</a>, ${STATES[incident.state] ?? incident.state}</p>
+      <p>${what}</p>
+      <p class="soft">Since <${Time} of=${incident.opened_at} /> UTC${status.recording ? "" : `, ${ago(incident.opened_at)}`}; slots ${grouped(incident.first_slot)} to ${grouped(incident.last_slot)}.${others > 0 && html` <a href="/incidents">${plural(others, "more incident")}</a>.`}</p>
+    </div>
+    <div><h2>Is it mine?</h2><${Mine} groups=${groups} incident=${incident} /></div>
+    <div><h2>What now?</h2><ul>${now.map((one) => html`<li key=${one}>${one}</li>`)}</ul></div>
+  </section>`;
+}
+
+function participationRow(row) {
+  const share = row.participation;
+  return {
+    x: row.slot,
+    name: grouped(row.slot),
+    value: share ?? (row.seats ? row.voters / row.seats : null),
+    tone: row.findings ? "bad" : share !== null && share < 2 / 3 ? "wait" : "",
+    note: `Slot ${grouped(row.slot)}: ${share === null ? `${grouped(row.voters)} voters` : percent(share)}, ${plural(row.blocks, "block")}, ${plural(row.heads, "head")}${row.findings ? `, ${plural(row.findings, "finding")}` : ""}`,
+  };
+}
+
+export function Participation({ rows }) {
+  const known = rows.some((row) => row.participation !== null);
+  const chart = rows.map(participationRow);
+  // A recording does not know who should have voted, so the voters themselves are drawn.
+  const drawn = known ? chart : rows.map((row, n) => ({ ...chart[n], value: row.voters }));
+  return html`<${BarChart} label=${`Participation by slot, ${rows.length} slots`} rows=${drawn} max=${known ? 1 : undefined}
+      axis=${known ? (value) => Math.round(value * 100) + "\u202f%" : grouped} marks=${known ? [2 / 3] : []}
+      unit=${known ? "Share of the seats of each slot that voted. Dashed: two thirds. Red: with findings." : "Voters of each slot. Red: with findings."} />
+    <details><summary>As a table</summary><${Table} label="Participation by slot" keyOf=${(row) => row.slot} rows=${[...rows].reverse()} columns=${[
+      ["Slot", (row) => html`<${SlotLink} slot=${row.slot} />`],
+      ["Voted", (row) => row.participation === null ? `${grouped(row.voters)} voters` : percent(row.participation)],
+      ["Blocks", (row) => row.blocks], ["Heads", (row) => row.heads], ["Findings", (row) => row.findings],
+    ]} /></details>`;
+}
+
+function HeadsNow({ heads }) {
+  const rows = heads.branches.map((branch) => [`${branch.end.slice(0, 10)}… slot ${branch.slot}`, branch.weight_share ?? 0, percent(branch.weight_share, `${grouped(branch.votes.votes)} votes`)]);
+  return html`<${Bars} label="Weight of each branch" rows=${rows.slice(0, 5)} empty="No votes for any head yet." />
+    <${Facts} of=${[
+      ["Head", html`<${SlotLink} slot=${heads.head.slot} /> <${Hash} of=${heads.head.root} />`],
+      ["Justified epoch", heads.justified ? grouped(heads.justified.epoch) : "not yet known"],
+      ["Finalized epoch", heads.finalized ? grouped(heads.finalized.epoch) : "not yet known"],
+    ]} />
+    <p><a href="/heads">${heads.is_split ? "The chain is split: see the branches" : "Branches"}</a></p>`;
+}
+
+function Tiles({ status }) {
+  const reach = status.connections;
+  const heard = status.coverage;
+  return html`<${Facts} columns=${true} of=${[
+    ["Clock slot", html`<${SlotLink} slot=${status.clock_slot} />`],
+    ["Head slot", grouped(status.head.slot)],
+    ["Finalized epoch", status.finalized ? grouped(status.finalized.epoch) : "not yet known"],
+    !status.recording && ["Last message", status.readiness.last_message ? status.readiness.last_message.slice(11, 19) : "none yet"],
+    !status.recording && ["Peers", grouped(status.peers)],
+    reach && reach.known_nodes !== null && ["Reached from outside", reach.reached_from_outside ? `${grouped(reach.reached_from_outside)} times` : "not yet"],
+    heard && ["Stake heard first-hand", percent(heard.first_hand)],
+    status.validators > 0 && ["Validators", grouped(status.validators)],
+    ["Findings", grouped(status.findings)],
+    !status.recording && ["Alerts waiting", grouped(status.deliveries.pending)],
+    !status.recording && ["Beacon node", { connected: "connected", away: "away", not_configured: "none" }[status.node.state], status.node.state === "away" ? "wait" : ""],
+  ]} />`;
+}
+
+export function Notices({ status }) {
+  const notices = status.notices.filter((notice) => status.readiness.listening || !notice.startsWith("no vote or block has come since"));
+  if (status.node.state === "away") notices.unshift("No beacon node answers; the watcher continues with what it knows. " + status.node.reason);
+  for (const gap of [...status.gaps].reverse()) notices.push(`Not fully watched: slots ${grouped(gap.from_slot)} to ${grouped(gap.to_slot)}. ${gap.reason}`);
+  if (!notices.length) return null;
+  return html`<ul class="notices">${notices.map((notice) => html`<li key=${notice}>${notice}</li>`)}</ul>`;
+}
+
+// Waits until the reader stops typing.
+function TypedFilter({ name, value, set, ...rest }) {
+  const [text, setText] = useState(value);
+  useEffect(() => setText(value), [value]);
+  useEffect(() => {
+    if (text.trim() === value) return undefined;
+    const timer = setTimeout(() => set(name, text.trim()), GATHER_MS);
+    return () => clearTimeout(timer);
+  }, [text]);
+  return html`<input ...${rest} value=${text} onInput=${(event) => setText(event.currentTarget.value)} />`;
+}
+
+// A filter is part of the address, so that a filtered list can be sent to a colleague.
+function Filters({ params }) {
+  const set = (name, value) => {
+    const next = new URLSearchParams(location.search);
+    if (value) next.set(name, value);
+    else next.delete(name);
+    const text = next.toString();
+    replace("/" + (text ? "?" + text : ""));
+  };
+  const chosen = (name) => (event) => set(name, event.currentTarget.value);
+  const option = (name) => (value) => html`<option key=${value} value=${value} selected=${params.get(name) === value}>${name === "kind" ? kindName(value) : value}</option>`;
+  return html`<div class="filters">
+    <label>Kind <select onChange=${chosen("kind")}><option value="">all</option><optgroup label="Offences">${OFFENCES.map(option("kind"))}</optgroup><optgroup label="Anomalies">${ANOMALIES.map(option("kind"))}</optgroup></select></label>
+    <label>Severity <select onChange=${chosen("severity")}><option value="">all</option>${["critical", "warning", "info"].map(option("severity"))}</select></label>
+    <label>Label <${TypedFilter} name="label" set=${set} value=${params.get("label") ?? ""} size="16" placeholder="group=acme-1" /></label>
+    <label>Validator <${TypedFilter} name="validator" set=${set} value=${params.get("validator") ?? ""} size="9" inputmode="numeric" placeholder="index" /></label>
+  </div>`;
+}
+
+const FILTERS = ["kind", "severity", "label", "validator", "group", "since_slot", "until_slot"];
+
+export function Now({ query }) {
+  const { status } = useHealth();
+  const incidents = useIncidents();
+  const groups = useJson("/v1/watch/groups", ["poll"]);
+  const participation = useJson("/v1/participation?slots=64", ["poll"]);
+  const heads = useJson("/v1/heads", ["poll"]);
+  const params = new URLSearchParams(query);
+  const filter = FILTERS.filter((name) => params.get(name)).map((name) => `&${name}=${encodeURIComponent(params.get(name))}`).join("");
+  useEffect(() => {
+    if (filter) document.getElementById("s-findings")?.scrollIntoView();
+  }, []);
+  return html`<${Page} title=${status?.recording ? "What was recorded" : "What happens now"}>
+    ${status && html`<${Answer} of=${incidents} what="incidents">${(data) => html`<${Verdict} status=${status} incidents=${data.incidents} groups=${groups} />`}<//>`}
+    ${status && html`<${Notices} status=${status} />`}
+    <div class="split">
+      <div>
+        <${Section} title="Incidents"><${Answer} of=${incidents} what="incidents">${(data) => html`<${IncidentCards} incidents=${data.incidents} most=${CARDS} empty="No incidents so far." />`}<//><//>
+        <${Section} title="Findings" note="Newest first; new ones appear by themselves. Times are UTC.">
+          <${Filters} params=${params} />
+          <${FindingsList} filter=${filter} />
+        <//>
+      </div>
+      <div>
+        <${Section} title="Participation"><${Answer} of=${participation} what="participation by slot">${(data) => html`<${Participation} rows=${data.slots} />`}<//><//>
+        <${Section} title="Heads and finality"><${Answer} of=${heads} what="heads">${(data) => html`<${HeadsNow} heads=${data} />`}<//><//>
+        ${status && html`<${Section} title="This watcher"><${Tiles} status=${status} /><//>`}
+      </div>
+    </div>
+    <${Meanings} />
+  <//>`;
+}
+
+function Meanings() {
+  return html`<details class="meanings"><summary>What the words mean</summary><dl class="words">
+    <dt>Double vote</dt><dd>A validator signed two different votes for one target epoch. The usual cause is that one key runs on two machines.</dd>
+    <dt>Surround vote</dt><dd>A validator signed a vote that surrounds another of its votes: its source is older and its target is newer. This happens when validators leave a branch that was justified wrongly.</dd>
+    <dt>Double proposal</dt><dd>A proposer signed two different blocks for one slot.</dd>
+    <dt>Critical, warning, info</dt><dd>Critical: a proven offence that can be punished, or an alarm of a watched key. Warning and info: anomalies, and offences that cannot be punished any more.</dd>
+    <dt>Heard first-hand</dt><dd>Votes that come directly from the node that publishes them. Of such validators a second, contradicting message is heard too; of others only if the network happens to carry it here.</dd>
+    <dt>Punishable</dt><dd>Whether a block can still include the proof: until the validator is slashed or withdrawable, or until the offence is two forks old.</dd>
+    <dt>Proof</dt><dd>The slashing with both signatures, as the pool of a beacon node accepts it. <a href="/v1/submissions">Submissions</a> lists the proofs that were sent to nodes, if submission is switched on.</dd>
+  </dl></details>`;
+}

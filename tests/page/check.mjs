@@ -1,0 +1,393 @@
+// Drives the page in Chromium, against the real binary.
+//
+// A recording of every offence (tests/data/gloas_12.e2s), a recorded slashing wave (the scenario of Staked) and a live demo are
+// served. Checked are
+//   - every view at 390, 1440 and 2560 pixels, light and dark: it has its heading, does not scroll sideways, writes no error on the
+//     console, asks no other server, and axe-core finds no violation;
+//   - the keyboard reaches every control of every view, and its place is visible;
+//   - what a view says equals what the API says;
+//   - links between views, the way back, filters and the search box.
+// Ports are chosen by the system. Everything that is started is stopped, whatever happens.
+import assert from "node:assert/strict";
+import { spawn, spawnSync } from "node:child_process";
+import fs from "node:fs";
+import { createRequire } from "node:module";
+import os from "node:os";
+import path from "node:path";
+import { parseArgs } from "node:util";
+
+const { values: options } = parseArgs({ options: { binary: { type: "string" }, modules: { type: "string" }, chromium: { type: "string" }, shots: { type: "string" } } });
+const modules = createRequire(path.resolve(options.modules, "package.json"));
+const { chromium } = modules("playwright-core");
+const AXE = fs.readFileSync(modules.resolve("axe-core/axe.min.js"), "utf8");
+
+const ROOT = path.resolve(import.meta.dirname, "../..");
+const WIDTHS = [390, 1440, 2560];
+const SCHEMES = ["light", "dark"];
+const CHROMIUM = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync"];
+
+const folder = fs.mkdtempSync(path.join(os.tmpdir(), "page-test-"));
+const children = [];
+const failures = [];
+const started = Date.now();
+const seconds = () => ((Date.now() - started) / 1000).toFixed(0).padStart(3) + " s";
+const say = (text) => console.log(`${seconds()}  ${text}`);
+
+async function check(name, work) {
+  try {
+    await work();
+    say("ok      " + name);
+  } catch (error) {
+    failures.push(name);
+    say(`FAILED  ${name}: ${error.message}`);
+  }
+}
+
+// ---- Servers
+
+function run(...args) {
+  const done = spawnSync(options.binary, args, { cwd: ROOT, encoding: "utf8" });
+  assert.equal(done.status, 0, `slashwatch ${args.join(" ")}: ${done.stderr}`);
+}
+
+// Starts a server and returns its address, which it prints.
+function serve(...args) {
+  const child = spawn(options.binary, args, { cwd: ROOT, stdio: ["ignore", "pipe", "pipe"] });
+  children.push(child);
+  let output = "";
+  return new Promise((resolve, reject) => {
+    child.stderr.on("data", (data) => (output += data));
+    child.on("exit", (code) => reject(new Error(`slashwatch ${args[0]} ended with ${code}: ${output}`)));
+    child.stdout.on("data", (data) => {
+      output += data;
+      const address = /page and API: (http:\/\/\S+)/.exec(output);
+      if (address) resolve(address[1]);
+    });
+  });
+}
+
+async function json(base, address) {
+  const answer = await fetch(base + address);
+  assert.ok(answer.ok, `${address}: ${answer.status}`);
+  return answer.json();
+}
+
+// ---- Browser
+
+let browser;
+const problems = [];
+
+async function open(base, address, { width = 1440, scheme = "light" } = {}) {
+  const page = await browser.newPage({ viewport: { width, height: 1000 }, colorScheme: scheme });
+  page.setDefaultTimeout(15000);
+  page.on("console", (message) => ["error", "warning"].includes(message.type()) && problems.push({ text: `${address}: console: ${message.text()}`, url: message.location().url }));
+  page.on("pageerror", (error) => problems.push({ text: `${address}: ${error.message}` }));
+  page.on("request", (request) => new URL(request.url()).origin === base || problems.push({ text: `${address}: asks ${request.url()}` }));
+  await page.goto(base + address);
+  await loaded(page);
+  return page;
+}
+
+// Until nothing of the view says that it is loading.
+async function loaded(page) {
+  await page.waitForSelector("h1");
+  await page.waitForFunction(() => !/\bLoading\b/.test(document.querySelector("main").innerText));
+}
+
+// The browser reports each 404 itself. Allowed are those of `expected`, and of routes that this version does not have: then the view
+// says so.
+function noProblems(expected) {
+  const isAllowed = ({ text, url }) => /\b404\b/.test(text) && (expected?.test(url) || !isRoute(url));
+  assert.deepEqual(problems.splice(0).filter((one) => !isAllowed(one)), []);
+}
+
+const text = (page, selector = "main") => page.locator(selector).first().innerText();
+const plain = (value) => value.replace(/[\s\u202f]+/g, " ");
+const grouped = (number) => String(number).replace(/\B(?=(\d{3})+$)/g, " ");
+async function says(page, ...wanted) {
+  const shown = plain(await text(page));
+  for (const one of wanted) assert.ok(shown.includes(plain(String(one))), `${page.url()} does not say "${one}"`);
+}
+
+// All widths, light and dark, without loading the view again: only what CSS and observers change may differ.
+async function looks(page, name) {
+  for (const scheme of SCHEMES) {
+    await page.emulateMedia({ colorScheme: scheme, reducedMotion: "reduce" });
+    for (const width of WIDTHS) {
+      await page.setViewportSize({ width, height: width < 500 ? 844 : 1000 });
+      await page.evaluate(() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done))));
+      const where = `${width} ${scheme}`;
+      if (options.shots) await page.screenshot({ path: path.join(options.shots, `${name}-${width}-${scheme}.png`), fullPage: true });
+      assert.ok(await page.evaluate(() => document.documentElement.scrollWidth <= innerWidth), `${where}: scrolls sideways`);
+      const { violations } = await page.evaluate(() => globalThis.axe.run(document, { resultTypes: ["violations"] }));
+      assert.deepEqual(violations.map((one) => `${where}: ${one.id}: ${one.nodes[0].html.slice(0, 200)}`), []);
+    }
+  }
+  await page.setViewportSize({ width: 1440, height: 1000 });
+}
+
+// Presses Tab until the focus has been everywhere.
+async function keyboard(page) {
+  const wanted = await page.evaluate(() => {
+    document.activeElement?.blur();
+    const all = [...document.querySelectorAll("a[href], button, input, select, summary, [tabindex='0']")];
+    const reachable = all.filter((one) => !one.disabled && one.checkVisibility({ visibilityProperty: true }));
+    reachable.forEach((one, n) => (one.dataset.wanted = n));
+    return reachable.length;
+  });
+  const reached = new Set();
+  for (let n = 0; n < wanted + 10 && reached.size < wanted; n++) {
+    await page.keyboard.press("Tab");
+    const { id, isSeen, html } = await page.evaluate(() => {
+      const now = document.activeElement;
+      const style = getComputedStyle(now);
+      const isDrawn = style.outlineStyle !== "none" && parseFloat(style.outlineWidth) > 0;
+      // A block of the tree is drawn in another colour instead.
+      return { id: now.dataset.wanted, isSeen: isDrawn || now instanceof SVGElement, html: now.outerHTML.slice(0, 120) };
+    });
+    if (id === undefined) continue;
+    assert.ok(isSeen, `no visible focus on ${html}`);
+    reached.add(id);
+  }
+  assert.equal(reached.size, wanted, "controls that Tab reaches");
+}
+
+async function view(base, address, name, heading, facts) {
+  await check(name, async () => {
+    const page = await open(base, address);
+    try {
+      assert.match(await text(page, "h1"), heading);
+      assert.match(await page.title(), / · slashwatch$/);
+      if (facts) await facts(page);
+      await page.evaluate(AXE);
+      await looks(page, name.replace(/[^a-z0-9]+/gi, "-"));
+      await keyboard(page);
+      noProblems();
+    } finally {
+      await page.close();
+    }
+  });
+}
+
+// ---- What the views must say
+
+async function everyOffence(base) {
+  const { findings } = await json(base, "/v1/findings?order=desc&limit=1000");
+  const status = await json(base, "/v1/status");
+  const of = (kind) => findings.find((finding) => finding.kind === kind);
+
+  await view(base, "/", "now", /What was recorded/, async (page) => {
+    await says(page, status.findings, "Is it mine?", "What now?");
+    const rows = await page.locator("[aria-label='Table: Findings'] tbody tr").allInnerTexts();
+    const expected = findings.slice(0, 50);
+    assert.equal(rows.length, expected.length);
+    expected.forEach((finding, n) => {
+      for (const part of [finding.validator.index, finding.slot, finding.kind.replace("_", " ")]) assert.ok(rows[n].toLowerCase().includes(part), `row ${n}: ${rows[n]} without ${part}`);
+    });
+    // On a phone, who did it is on the screen.
+    await page.setViewportSize({ width: 390, height: 844 });
+    const cell = await page.locator("[aria-label='Table: Findings'] tbody tr td:nth-child(3)").first().boundingBox();
+    assert.ok(cell.x + cell.width <= 390, "the validator is off the screen at 390 pixels");
+  });
+
+  for (const kind of ["double_vote", "surround_vote"]) {
+    const finding = of(kind);
+    const proof = await json(base, `/v1/findings/${finding.id}/evidence`);
+    await view(base, "/findings/" + finding.id, kind, new RegExp(`vote of validator ${finding.validator.index}`), async (page) => {
+      const [one, other] = [proof.attestation_1.data, proof.attestation_2.data];
+      const differs = Object.entries({ Slot: "slot", Index: "index", Head: "beacon_block_root", Source: "source", Target: "target" })
+        .filter(([, field]) => JSON.stringify(one[field]) !== JSON.stringify(other[field])).map(([name]) => name);
+      const marked = await page.locator("tr.differs th").allInnerTexts();
+      assert.deepEqual(marked.map((name) => name.replace(/\s*differs$/, "")), differs);
+      const roots = await page.locator(".compare code").evaluateAll((all) => all.map((code) => code.title));
+      for (const data of [one, other]) for (const root of [data.beacon_block_root, data.source.root, data.target.root]) assert.ok(roots.includes(root), root);
+      await says(page, finding.id, `${one.source.epoch} to ${one.target.epoch}`, `${other.source.epoch} to ${other.target.epoch}`,
+        `slashwatch verify-proof ${finding.evidence.json} --network ${status.network}`, "$NODE/eth/v2/beacon/pool/attester_slashings", `Eth-Consensus-Version: ${finding.fork}`);
+      const file = await page.locator("a", { hasText: "Proof as JSON" }).getAttribute("href");
+      assert.deepEqual(await json(base, file), proof);
+    });
+  }
+
+  const proposal = of("double_proposal");
+  const proof = await json(base, `/v1/findings/${proposal.id}/evidence`);
+  await view(base, "/findings/" + proposal.id, "double proposal", new RegExp(`Double proposal of validator ${proposal.validator.index}`), async (page) => {
+    const roots = await page.locator(".compare code").evaluateAll((all) => all.map((code) => code.title));
+    for (const header of [proof.signed_header_1.message, proof.signed_header_2.message]) for (const field of ["parent_root", "state_root", "body_root"]) assert.ok(roots.includes(header[field]), field);
+    await says(page, `two different blocks for slot ${grouped(proposal.slot)}`, "$NODE/eth/v1/beacon/pool/proposer_slashings");
+    if (await has(base, "/v1/slots/0")) {
+      const slot = await json(base, "/v1/slots/" + proposal.slot);
+      for (const block of slot.blocks) assert.ok(roots.includes(block.root), `root of block ${block.root}, as computed here`);
+      await says(page, "Votes for it in its slot");
+    }
+  });
+
+  const { index } = of("surround_vote").validator;
+  await view(base, "/validators/" + index, "validator", new RegExp("Validator"), async (page) => {
+    if (!(await has(base, "/v1/validators/0"))) return says(page, "not available in this version");
+    const known = await json(base, "/v1/validators/" + index);
+    await says(page, known.pubkey ?? "not known", "History", known.last_epoch);
+    const cells = await page.locator("[aria-label='Table: Votes'] tbody tr.contradicts").count();
+    assert.equal(cells, known.votes.filter((vote) => vote.contradicts).length);
+  });
+  await view(base, "/slots/" + proposal.slot, "slot", /^Slot/, async (page) => {
+    if (!(await has(base, "/v1/slots/0"))) return says(page, "not available in this version");
+    const slot = await json(base, "/v1/slots/" + proposal.slot);
+    assert.equal(await page.locator("[aria-label='Table: Blocks'] tbody tr").count(), slot.blocks.length);
+    await says(page, grouped(slot.voters), slot.is_double_proposal ? "double proposal" : "Blocks");
+  });
+  await view(base, "/epochs/" + proposal.epoch, "epoch", /^Epoch/, async (page) => {
+    if (!(await has(base, "/v1/epochs/0"))) return says(page, "not available in this version");
+    const epoch = await json(base, "/v1/epochs/" + proposal.epoch);
+    assert.equal(await page.locator("[aria-label='Table: Slots of this epoch'] tbody tr").count(), epoch.slots.length);
+  });
+  await view(base, "/slashings", "slashings", /^Slashings/, async (page) => {
+    if (!(await has(base, "/v1/slashings"))) return says(page, "not available in this version");
+    const { slashings } = await json(base, "/v1/slashings?limit=50");
+    const rows = await page.locator("[aria-label='Table: Proofs'] tbody tr").allInnerTexts();
+    assert.equal(rows.length, slashings.length);
+    slashings.forEach((row, n) => assert.ok(rows[n].includes(row.state), `${rows[n]}: ${row.state}`));
+  });
+
+  await check("links, filters, search", async () => {
+    const page = await open(base, "/");
+    await page.locator("[aria-label='Table: Findings'] tbody a").first().click();
+    await page.waitForURL("**/findings/*");
+    await loaded(page);
+    assert.equal(await page.evaluate(() => document.activeElement.tagName), "H1", "the heading has the focus after a link");
+    await page.goBack();
+    await loaded(page);
+    assert.equal(new URL(page.url()).pathname, "/");
+    await page.selectOption("select >> nth=0", "surround_vote");
+    await page.waitForURL("**/?kind=surround_vote");
+    await page.waitForFunction((n) => document.querySelectorAll("[aria-label='Table: Findings'] tbody tr").length === n, findings.filter((finding) => finding.kind === "surround_vote").length);
+    const search = async (wanted, address) => {
+      await page.fill("input[type=search]", wanted);
+      await page.waitForSelector(".results a");
+      await page.keyboard.press("Enter");
+      await page.waitForURL("**" + address);
+      await loaded(page);
+    };
+    await search(findings[0].id, "/findings/" + findings[0].id);
+    await search("heads=none", "/?label=heads%3Dnone");
+    await says(page, "No finding matches");
+    await search(index, "/validators/" + index);
+    await page.goto(base + "/watch");
+    await loaded(page);
+    await says(page, "No keys are watched");
+    // A root is looked for among findings, incidents and blocks.
+    noProblems(/\/v1\/(findings|incidents)\/0x/);
+    await page.close();
+  });
+  await check("what does not exist is told", async () => {
+    const page = await open(base, "/findings/0x" + "00".repeat(32));
+    await says(page, "nothing is known");
+    assert.equal((await fetch(base + "/nothing")).status, 404);
+    await page.close();
+    noProblems(/\/v1\/findings\/0x00/);
+  });
+}
+
+async function wave(base) {
+  const { incidents } = await json(base, "/v1/incidents");
+  const incident = incidents.find((one) => one.kind === "slashing_wave");
+  await view(base, "/incidents", "incidents", /^Incidents/, async (page) => {
+    assert.equal(await page.locator("[aria-label='Table: Incidents'] tbody tr").count(), incidents.length);
+    await says(page, "Slashing wave", incident.validators);
+  });
+  await view(base, "/incidents/" + incident.id, "incident", /^Slashing wave/, async (page) => {
+    await says(page, `${incident.validators} validators signed contradicting messages`, `1 to 50 of ${incident.validators}`, incident.details.because[0].replaceAll("_", " "),
+      `${grouped((Number(incident.penalty.initial_gwei) / 1e9).toFixed(1))} ETH`, "20 keys of acme-1", incident.id);
+    const first = incident.details.first_message;
+    assert.equal(await page.locator(`a[href='/findings/${first.finding}']`).count() > 0, true);
+  });
+  await check("the banner answers: what, whose, what now", async () => {
+    const page = await open(base, "/");
+    const banner = plain(await text(page, ".verdict"));
+    for (const part of ["Slashing wave", `${incident.validators} validators`, "acme-1", "stop every machine"]) assert.ok(banner.includes(part), `${part} in ${banner}`);
+    noProblems();
+    await page.close();
+  });
+}
+
+async function live(base) {
+  await view(base, "/", "live now", /What happens now|What was recorded/, async (page) => {
+    await page.waitForFunction(() => document.querySelectorAll("[aria-label='Table: Findings'] tbody tr").length > 0, null, { timeout: 40000 });
+  });
+  for (const [address, name, heading] of [["/heads", "heads", /^Heads/], ["/network", "network", /^The network/], ["/watch", "watch", /^Watched keys/]]) {
+    await view(base, address, name, heading, async (page) => {
+      if (name === "watch") {
+        const { groups } = await json(base, "/v1/watch/groups");
+        for (const group of groups) await says(page, group.name);
+        await page.locator("summary", { hasText: "Keys of" }).first().click();
+        await page.waitForSelector("[aria-label^='Table: Keys of'] tbody tr");
+      }
+      // Nothing is measured before the first whole epoch, and a share that is not known is not 0.
+      const { coverage } = await json(base, "/v1/coverage");
+      if (name === "network" && coverage.first_hand === null) assert.match(plain(await text(page)), /Stake heard first-hand not yet known/);
+    });
+  }
+}
+
+// What has ended is no alarm: nothing comes from a network that is not there any more.
+async function ended(base) {
+  await check("a demo that has ended is a recording", async () => {
+    const until = Date.now() + 60000;
+    while (!(await json(base, "/v1/status")).recording) {
+      assert.ok(Date.now() < until, "it never ends");
+      await new Promise((done) => setTimeout(done, 250));
+    }
+    const page = await open(base, "/");
+    assert.match(await text(page, "h1"), /What was recorded/);
+    assert.equal(await page.locator(".alarm").count(), 0);
+    const { incidents } = await json(base, "/v1/incidents");
+    assert.deepEqual(incidents.filter((one) => one.kind === "subnet_silent"), []);
+    await page.goto(base + "/watch");
+    await loaded(page);
+    await says(page, "kill switch fired");
+    noProblems();
+    await page.close();
+  });
+}
+
+const routes = [];
+const isRoute = (url) => routes.some((pattern) => pattern.test(new URL(url).pathname));
+async function has(base, route) {
+  if (!routes.length) {
+    const paths = Object.keys((await json(base, "/openapi.json")).paths);
+    routes.push(...paths.map((one) => new RegExp(`^${one.replace(/\{[^}]*\}/g, "[^/]+")}$`)));
+  }
+  return isRoute(base + route);
+}
+
+// ---- All of it
+
+try {
+  if (options.shots) fs.mkdirSync(options.shots, { recursive: true });
+  const dir = (name) => path.join(folder, name);
+  const demo = serve("demo", "--listen", "127.0.0.1:0", "--slots", "240", "--slot-ms", "1000", "--stay");
+  const over = serve("demo", "--listen", "127.0.0.1:0", "--slots", "24", "--slot-ms", "500", "--stay");
+  run("replay", "tests/data/gloas_12.e2s", "--data-dir", dir("offences"));
+  run("simulate", "scenarios/staked.toml", "--out", dir("staked.e2s"));
+  run("replay", dir("staked.e2s"), "--data-dir", dir("wave"), "--watch", "tests/page/keys.csv");
+  browser = await chromium.launch({ executablePath: options.chromium, args: CHROMIUM });
+  say("recordings are made");
+  const first = await serve("serve", "--data-dir", dir("offences"), "--listen", "127.0.0.1:0");
+  assert.ok(await has(first, "/v1/findings/0x01") && !(await has(first, "/v1/none")));
+  await everyOffence(first);
+  await wave(await serve("serve", "--data-dir", dir("wave"), "--listen", "127.0.0.1:0"));
+  await live(await demo);
+  await ended(await over);
+} catch (error) {
+  failures.push("the check itself");
+  say(error.stack);
+} finally {
+  await browser?.close();
+  await Promise.all(children.map((child) => new Promise((done) => {
+    if (child.exitCode !== null) return done();
+    child.on("exit", done);
+    child.kill("SIGINT");
+  })));
+  fs.rmSync(folder, { recursive: true, force: true });
+}
+say(failures.length ? `FAILED: ${failures.join(", ")}` : "all of the page is well");
+process.exit(failures.length ? 1 : 0);
