@@ -35,6 +35,8 @@ export function BlockTree({ heads }) {
   const width = x(last) + 60;
   const height = 26 + lanes * LANE + 18;
   const most = Math.max(1, ...shown.map((block) => block.weight.votes));
+  // A recording does not know whose turn it was.
+  const knowsTurns = shown.some((block) => block.in_turn);
   const isShown = new Set(shown.map((block) => block.root));
   const every = 8;
   const slots = [];
@@ -54,7 +56,7 @@ export function BlockTree({ heads }) {
         return html`<path key=${"e" + block.root} class=${"edge l" + (lane.get(block.root) % 4)} stroke-width=${1.5 + (block.weight.votes / most) * 6} d=${y1 === y2 ? `M ${x1} ${y1} H ${x2}` : `M ${x1} ${y1} C ${x1 + 16} ${y2} ${x1 + 6} ${y2} ${x2} ${y2}`} />`;
       })}
       ${shown.map((block) => html`<a key=${block.root} href=${"/slots/" + block.slot} aria-label=${`Slot ${block.slot}, block ${block.root.slice(0, 10)}, weight ${block.weight.votes} votes${block.is_head ? ", the head" : ""}${block.peers ? `, ${block.peers} peers stand here` : ""}`}>
-        <circle class=${`block l${lane.get(block.root) % 4}${block.in_turn ? "" : " outofturn"}${block.is_head ? " head" : ""}`} cx=${x(block.slot)} cy=${y(block.root)} r=${block.is_head ? 9 : 7} />
+        <circle class=${`block l${lane.get(block.root) % 4}${block.in_turn || !knowsTurns ? "" : " outofturn"}${block.is_head ? " head" : ""}`} cx=${x(block.slot)} cy=${y(block.root)} r=${block.is_head ? 9 : 7} />
         ${block.peers > 0 && html`<text class="axis" x=${x(block.slot)} y=${y(block.root) - 12} text-anchor="middle">${block.peers}</text>`}
       </a>`)}
       ${heads.branches.filter((branch) => isShown.has(branch.end)).map((branch) => html`<text key=${"t" + branch.end} class="tip" x=${x(branch.slot) + 14} y=${y(branch.end) + 4}>${branch.weight_share === null ? branch.votes.votes : Math.round(branch.weight_share * 100) + "\u202f%"}</text>`)}

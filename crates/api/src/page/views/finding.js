@@ -156,6 +156,15 @@ function TwoVotes({ finding, proof }) {
   const order = !isSurround && isOrdered && Date.parse(heard[1].at) < Date.parse(heard[0].at) ? [1, 0] : [0, 1];
   const [one, other] = order.map((n) => votes[n].data);
   heard = order.map((n) => heard[n]);
+  if (isOrdered) {
+    // The list of votes has the time of the earliest signature over the same data. The finding has
+    // the time of this validator's own.
+    const isFirst = (n) => Date.parse(heard[n].at) <= Date.parse(heard[1 - n].at) && (n === 0 || heard[0].at !== heard[1].at);
+    heard = heard.map((row, n) => {
+      const at = isFirst(n) ? finding.first_seen : finding.second_seen;
+      return { ...row, at, after_slot_start_ms: row.after_slot_start_ms + between(row.at, at) };
+    });
+  }
   const names = isSurround ? ["Surrounding vote", "Surrounded vote"] : isOrdered ? ["First vote", "Second vote"] : ["One vote", "The other vote"];
   const differs = voteDifferences(one, other);
   const spans = [one, other].map((data, n) => ({ name: `${names[n]}: ${data.source.epoch} to ${data.target.epoch}`, from: Number(data.source.epoch), to: Number(data.target.epoch), tone: n ? "b" : "a" }));

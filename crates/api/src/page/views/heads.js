@@ -25,7 +25,7 @@ function Body({ heads, incidents }) {
       ["Finalized epoch", heads.finalized ? html`<${EpochLink} epoch=${heads.finalized.epoch} />` : "not yet known"],
       ["Cannot change sides without a surround", split ? html`<a href=${"/incidents/" + split.id}>${plural(split.details.would_surround_by_joining_the_other_side ?? 0, "validator")}</a>` : "nobody, as far as is known"],
     ]} />
-    <${Section} title="Branches" note=${`Blocks since slot ${grouped(heads.since_slot)}. A line's width is the weight of what is built on it. Each block leads to its slot.`}>
+    <${Section} title="Branches" note=${`Blocks since slot ${grouped(heads.since_slot)}. A line's width is the weight of what is built on it. Each block leads to its slot; a dashed one was made by somebody whose turn it was not.`}>
       ${heads.blocks.length ? html`<${BlockTree} heads=${heads} />` : html`<p class="quiet">No blocks are in memory.</p>`}
     <//>
     <div class="cards">${heads.branches.map((branch, n) => html`<article key=${branch.end} class="card"><h3>${n === 0 ? "Leading branch" : `Branch ${n + 1}`} <${Hash} of=${branch.end} n=${6} /></h3>
