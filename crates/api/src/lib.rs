@@ -45,6 +45,7 @@
 
 mod addresses;
 mod beacon;
+mod caching;
 mod connections;
 mod coverage;
 mod events;

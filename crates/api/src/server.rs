@@ -6,8 +6,8 @@ use crate::metrics::Metrics;
 use crate::privacy::{OwnKeys, Privacy, shows_addresses};
 use crate::problem::ProblemDetails;
 use crate::{
-    ObservedSource, StatusSource, WatchSource, beacon, connections, coverage, events, findings, heads, incidents, middleware,
-    network, page, process, slashings, slots, submissions, validators, watch as watched,
+    ObservedSource, StatusSource, WatchSource, beacon, caching, connections, coverage, events, findings, heads, incidents,
+    middleware, network, page, process, slashings, slots, submissions, validators, watch as watched,
 };
 use axum::Router;
 use axum::http::header;
@@ -237,6 +237,7 @@ fn apps(parts: ApiParts, address: SocketAddr, stop: CancellationToken) -> Result
         .merge(page::routes())
         .fallback(|| async { ProblemDetails::not_found("this address does not exist; /openapi.json lists all addresses") })
         .method_not_allowed_fallback(|| async { ProblemDetails::method_not_allowed() })
+        .layer(axum::middleware::from_fn(caching::tag))
         .layer(CompressionLayer::new())
         .layer(axum::middleware::from_fn_with_state(shared.clone(), middleware::guard))
         .with_state(shared.clone());

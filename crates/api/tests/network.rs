@@ -227,3 +227,29 @@ async fn slashings_say_whether_a_block_has_them_and_after_how_long() {
     assert!(feed.contains("double vote by validator 1 in slot 900, in the block of slot 915, after 15 slots"), "{feed}");
     assert!(feed.contains("<pubDate>Tue, 01 Dec 2020 15:04:23 +0000</pubDate><category>unpublished</category>"), "{feed}");
 }
+
+#[tokio::test]
+async fn whoever_has_an_answer_is_not_sent_it_again() {
+    let api = Api::start().await;
+    let with = async |path: &str, tag: &str| api.client.get(api.url(path)).header("if-none-match", tag).send().await.unwrap();
+    for path in ["/v1/findings", "/v1/heads", "/v1/slots/1000", "/v1/slashings.rss", "/openapi.json"] {
+        let first = api.get(path).await;
+        assert_eq!(first.headers()["cache-control"], "no-cache", "{path}");
+        let tag = first.headers()["etag"].to_str().unwrap().to_owned();
+        assert!(!first.bytes().await.unwrap().is_empty());
+        let again = with(path, &format!("\"other\", {tag}")).await;
+        assert_eq!((again.status(), again.headers()["etag"].to_str().unwrap()), (StatusCode::NOT_MODIFIED, &*tag), "{path}");
+        assert!(again.bytes().await.unwrap().is_empty());
+        assert_eq!(with(path, "\"other\"").await.status(), StatusCode::OK);
+    }
+    let tag = api.get("/v1/findings").await.headers()["etag"].to_str().unwrap().to_owned();
+    api.store.record(vec![double_vote(7, 1000)], &[]).unwrap();
+    let changed = with("/v1/findings", &tag).await;
+    assert!(changed.status() == StatusCode::OK && changed.headers()["etag"] != *tag, "something is new");
+    // Errors and streams have no tag.
+    for path in ["/v1/slots/7", "/healthz"] {
+        let answer = api.get(path).await;
+        assert!(!answer.headers().contains_key("etag") && answer.headers()["cache-control"] == "no-store", "{path}");
+    }
+    assert!(!api.get("/v1/events").await.headers().contains_key("etag"));
+}
