@@ -440,10 +440,14 @@ pub struct LabArgs {
     /// How many times all is played, each time with other connections and publishers.
     #[arg(long, default_value_t = 1)]
     pub rounds: usize,
+    /// Plays double proposals in place of double votes, and measures the chase too: asking the
+    /// sender of a vote for the block that it names.
+    #[arg(long)]
+    pub blocks: bool,
     /// Instead of all this, runs a watcher for so many minutes among that many peers, a quarter of
     /// them hostile and a quarter of them coming and going, and prints a line for each minute. The
     /// network is split for a quarter of the time. Exit code 1 if an honest node left the watcher.
-    #[arg(long, value_name = "N", conflicts_with_all = ["connections", "posts", "skews", "trials", "rounds", "svg"])]
+    #[arg(long, value_name = "N", conflicts_with_all = ["connections", "posts", "skews", "trials", "rounds", "blocks", "svg"])]
     pub minutes: Option<u64>,
     /// Seed of delays, clients, connections and publishers.
     #[arg(long, default_value_t = 1)]

@@ -18,6 +18,11 @@
 //! would take each other's places among the few peers that a publisher sends to. They pass nothing
 //! on, so that the waves are those of the nodes alone.
 //!
+//! Conflicts can also be double proposals. All nodes are subscribed to blocks and have many more
+//! peers there. Some time after the second block, its publisher votes for it. Nodes that do not have
+//! the block do not pass that vote on. A listener that hears the vote can ask its sender for the
+//! block (the chase). The laboratory does not play that request.
+//!
 //! Delays, clients, connections and publishers follow from the seed. The order in which sockets are
 //! served does not, nor does the choice that gossipsub makes among its peers, so two runs differ by
 //! chance, and each share has its error.
@@ -43,13 +48,13 @@ use consensus::{
     AttestationData, Checkpoint, CommitteeIndex, MessageKind, Network, PresetName, Root, SignatureBytes, Slot, Spec,
     ValidatorIndex,
 };
-use full_node::{FullNode, NodePlan, Publish, Tally};
+use full_node::{FullNode, NodePlan, Publish, Tally, Where};
 use listener::{Copies, Listener};
 pub use long_run::{HonestView, LongNetwork, LongPlan};
 pub use report::{LabCell, LabFirstHand, LabReport};
 use serde::{Deserialize, Serialize};
 use sources::topic::Topic;
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -69,10 +74,19 @@ const DIALLED: usize = 4;
 const DIALLED_TO_PUBLISH: (usize, usize) = (3, 8);
 /// Time between two conflicts.
 const EVERY: Duration = Duration::from_millis(100);
+/// How long before and after its messages a conflict must not see a message that is published too
+/// late.
+const NEAR: (Duration, Duration) = (Duration::from_millis(200), Duration::from_millis(800));
 /// Time for the meshes to form, after all are connected: more than five heartbeats.
 const SETTLE: Duration = Duration::from_secs(6);
 /// Time for the last votes to arrive: by IHAVE, three heartbeats and two hops.
 const AFTERWARDS: Duration = Duration::from_secs(5);
+/// Nodes that each node dials besides, if conflicts are blocks. As many dial it.
+const DIALLED_FOR_BLOCKS: usize = 12;
+/// When the publisher of a second block votes for it.
+const VOTES_AFTER: Duration = Duration::from_secs(2);
+/// What is added to the proposer to have the number of the validator that votes for its block.
+const VOTER: u64 = 1 << 32;
 /// The subnet on which all happens.
 const SUBNET: u64 = 5;
 
@@ -90,6 +104,11 @@ pub struct LabPlan {
     pub skews_ms: Vec<u64>,
     /// Conflicts of each skew in each network.
     pub trials: usize,
+    /// Whether the conflicts are double proposals in place of double votes.
+    pub blocks: bool,
+    /// A message that is published more than so many milliseconds late shows that the machine is
+    /// busy. What is measured then is the machine, so conflicts near that moment are left out.
+    pub late_ms: u64,
     /// How many times all is played, each time with other nodes, connections and conflicts.
     pub rounds: usize,
 }
@@ -114,6 +133,8 @@ struct Trial {
     /// Nodes of the first and the second vote.
     publishers: [usize; 2],
     payloads: [Vec<u8>; 2],
+    /// The vote for the second block, if it is one.
+    vote: Option<Vec<u8>>,
 }
 
 /// What happened in one network.
@@ -123,6 +144,8 @@ struct Played {
     mesh: ListenerMesh,
     /// For each trial, how many nodes took the second vote.
     took_second: Vec<usize>,
+    /// As in the plan.
+    late: Duration,
     /// Trials of which a vote could not be published.
     not_published: HashSet<usize>,
     /// What each listener heard.
@@ -131,8 +154,9 @@ struct Played {
     peers_of: Vec<HashSet<usize>>,
     /// The peer id of each node.
     node_ids: Vec<Vec<u8>>,
-    /// How late votes were published, in microseconds. This shows whether the machine keeps up.
-    late_us: Vec<u64>,
+    /// When each message was due, in order, and how late it was published. This shows whether the
+    /// machine keeps up.
+    published: Vec<(Duration, Duration)>,
 }
 
 /// Runs the laboratory. `progress` is called with the number of conflicts that have begun.
@@ -157,7 +181,18 @@ pub async fn run_lab(plan: LabPlan, progress: &mut dyn FnMut(u64)) -> Result<Lab
 impl Default for LabPlan {
     fn default() -> Self {
         let (connections, skews_ms) = (vec![8, 25, 50, 100], vec![0, 50, 100, 300, 5000]);
-        Self { seed: 1, nodes: 100, connections, meshes: ListenerMesh::BOTH.to_vec(), posts: 4, skews_ms, trials: 50, rounds: 1 }
+        Self {
+            seed: 1,
+            nodes: 100,
+            connections,
+            meshes: ListenerMesh::BOTH.to_vec(),
+            posts: 4,
+            skews_ms,
+            trials: 50,
+            blocks: false,
+            late_ms: 20,
+            rounds: 1,
+        }
     }
 }
 
@@ -195,11 +230,12 @@ impl LabPlan {
     fn trials(&self, random: &SeededRandom, network: &Network) -> Result<Vec<Trial>, SimError> {
         let slot = network.slot_at(Time::now().0);
         let trial = |nth: u64| {
-            let vote = |which: u64| vote(nth, random.hash("head", &[nth, which]), slot, network);
+            let vote = |signer, which: u64| vote(signer, random.hash("head", &[nth, which]), slot, network);
             Ok(Trial {
                 skew_ms: self.skews_ms[nth as usize % self.skews_ms.len()],
                 publishers: publishers(self.nodes, random, nth),
-                payloads: [vote(0)?, vote(1)?],
+                payloads: [vote(nth, 0)?, vote(nth, 1)?],
+                vote: if self.blocks { Some(vote(VOTER + nth, 1)?) } else { None },
             })
         };
         (0..(self.trials * self.skews_ms.len()) as u64).map(trial).collect()
@@ -216,7 +252,7 @@ impl LabPlan {
         let network = network()?;
         let trials = self.trials(&random, &network)?;
         let epoch = network.slot_at(Time::now().0).epoch(network.preset());
-        let topic = Topic { digest: network.fork_digest_at(epoch), kind: MessageKind::Attestation { subnet: SUBNET } };
+        let topic = |kind| Topic { digest: network.fork_digest_at(epoch), kind }.to_string();
         let stop = CancellationToken::new();
         let _guard = stop.clone().drop_guard();
         let tally = Arc::new(Tally {
@@ -230,14 +266,15 @@ impl LabPlan {
                 number,
                 secret: random.hash("node key", &[number as u64]),
                 client: ClientKind::of_node(&random, number),
-                topic: topic.to_string(),
+                subnet: topic(MessageKind::Attestation { subnet: SUBNET }),
                 is_subscribed: number < subscribed(self.nodes),
+                blocks: self.blocks.then(|| topic(MessageKind::Block)),
                 random,
                 tally: tally.clone(),
             };
             nodes.push(FullNode::start(node, stop.clone()).await?);
         }
-        connect(&random, &nodes).await;
+        connect(&random, &nodes, if self.blocks { DIALLED_FOR_BLOCKS } else { 0 }).await;
         let (mut listeners, mut peers_of) = (Vec::new(), Vec::new());
         for post in 0..self.posts {
             let mut listener = Listener::start(post, connections, mesh, &network, &random, stop.clone()).await?;
@@ -253,7 +290,7 @@ impl LabPlan {
             listeners.push(listener);
         }
         tokio::time::sleep(SETTLE).await;
-        let late_us = publish(&trials, &nodes, progress).await;
+        let published = publish(&trials, &nodes, progress).await;
         tokio::time::sleep(AFTERWARDS).await;
 
         stop.cancel();
@@ -266,12 +303,13 @@ impl LabPlan {
             trials,
             connections,
             mesh,
+            late: Duration::from_millis(self.late_ms),
             took_second: tally.took_second.iter().map(|took| took.load(Ordering::Relaxed)).collect(),
             not_published: not_published.map(|(nth, _)| nth).collect(),
             heard,
             peers_of,
             node_ids: nodes.iter().map(|node| node.peer_id.to_bytes()).collect(),
-            late_us,
+            published,
         })
     }
 }
@@ -323,7 +361,7 @@ fn vote(validator: u64, head: [u8; 32], slot: Slot, network: &Network) -> Result
 }
 
 /// Connects the nodes with each other.
-async fn connect(random: &SeededRandom, nodes: &[FullNode]) {
+async fn connect(random: &SeededRandom, nodes: &[FullNode], dialled_besides: usize) {
     let subnet = subscribed(nodes.len());
     for (number, node) in nodes.iter().enumerate() {
         let mut others: Vec<usize> = (0..subnet).filter(|other| *other != number).collect();
@@ -334,36 +372,49 @@ async fn connect(random: &SeededRandom, nodes: &[FullNode]) {
         } else {
             least + random.below((most - least + 1) as u64, "number of dials", &[number as u64]) as usize
         };
-        for other in others.into_iter().take(n_dialled) {
+        let mut besides: Vec<usize> = (0..nodes.len()).filter(|other| *other != number).collect();
+        besides.sort_by_cached_key(|other| random.hash("dials besides", &[number as u64, *other as u64]));
+        let dialled: BTreeSet<usize> =
+            others.into_iter().take(n_dialled).chain(besides.into_iter().take(dialled_besides)).collect();
+        for other in dialled {
             // The queue has room for all that a node dials.
             let _ = node.dial.send(nodes[other].address.clone()).await;
         }
     }
 }
 
-/// Publishes all votes at their times. Returns how late each was, in microseconds.
-async fn publish(trials: &[Trial], nodes: &[FullNode], progress: &mut dyn FnMut(u64)) -> Vec<u64> {
+/// Publishes all messages at their times. Returns when each was due, and how late it was.
+async fn publish(trials: &[Trial], nodes: &[FullNode], progress: &mut dyn FnMut(u64)) -> Vec<(Duration, Duration)> {
     let mut due: Vec<(Duration, usize, usize)> = Vec::new();
     for (nth, trial) in trials.iter().enumerate() {
         let at = EVERY * nth as u32;
+        let second_at = at + Duration::from_millis(trial.skew_ms);
         due.push((at, nth, 0));
-        due.push((at + Duration::from_millis(trial.skew_ms), nth, 1));
+        due.push((second_at, nth, 1));
+        if trial.vote.is_some() {
+            due.push((second_at + VOTES_AFTER, nth, 2));
+        }
     }
     due.sort_unstable();
     let began = tokio::time::Instant::now();
-    let mut late_us = Vec::with_capacity(due.len());
+    let mut published = Vec::with_capacity(due.len());
     for (at, nth, which) in due {
         tokio::time::sleep_until(began + at).await;
-        late_us.push((began.elapsed().saturating_sub(at)).as_micros() as u64);
+        published.push((at, began.elapsed().saturating_sub(at)));
         let trial = &trials[nth];
-        let vote = Publish { trial: nth, payload: trial.payloads[which].clone() };
+        let is_block = trial.vote.is_some() && which < 2;
+        let publish = Publish {
+            trial: nth,
+            topic: if is_block { Where::Blocks } else { Where::Subnet },
+            payload: trial.payloads.iter().chain(&trial.vote).nth(which).cloned().unwrap_or_default(),
+        };
         // A node that has ended publishes nothing, and the conflict counts as not heard.
-        let _ = nodes[trial.publishers[which]].publish.send(vote).await;
+        let _ = nodes[trial.publishers[which.min(1)]].publish.send(publish).await;
         if which == 0 {
             progress(nth as u64 + 1);
         }
     }
-    late_us
+    published
 }
 
 #[cfg(test)]
@@ -384,6 +435,8 @@ mod tests {
             posts: 1,
             skews_ms,
             trials: 25,
+            blocks: false,
+            late_ms: 60_000,
             rounds: 1,
         };
         println!("seed {}", plan.seed);
@@ -403,6 +456,31 @@ mod tests {
             assert_eq!(row.wrong, 0, "{row:?}");
             assert!(row.figure <= row.truth && row.figure >= row.truth / 2.0, "{row:?}");
         }
+    }
+
+    /// A late second block reaches few, also of those who are connected to its publisher, because it
+    /// has many peers. The vote for it has fewer peers to go to.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn the_chase_finds_late_second_blocks() {
+        let (connections, meshes, skews_ms) = (vec![30], vec![ListenerMesh::Small], vec![700]);
+        let plan = LabPlan {
+            seed: 6,
+            nodes: 30,
+            connections,
+            meshes,
+            posts: 1,
+            skews_ms,
+            trials: 40,
+            blocks: true,
+            late_ms: 60_000,
+            rounds: 1,
+        };
+        println!("seed {}", plan.seed);
+        let report = run_lab(plan, &mut |_| ()).await.unwrap();
+        println!("{}", report.table());
+        let cell = report.cells[0];
+        let [with_chase, ..] = cell.with_chase.unwrap();
+        assert!(cell.share < with_chase && with_chase >= 0.9, "{}", report.table());
     }
 
     #[test]

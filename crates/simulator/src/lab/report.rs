@@ -1,7 +1,7 @@
 //! What the laboratory has measured, as numbers and as a table.
 
 use super::chart;
-use super::{LabPlan, ListenerMesh, Played, model, subscribed};
+use super::{EVERY, LabPlan, ListenerMesh, NEAR, Played, Trial, model, subscribed};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -26,7 +26,10 @@ pub struct LabCell {
     /// The interval that contains the true share in 95 of 100 cases.
     pub low: f64,
     pub high: f64,
-    /// The share that the model expects of one post.
+    /// The same with the chase, if conflicts are blocks: the second block counts as heard too if the
+    /// vote for it was heard, because its sender has the block.
+    pub with_chase: Option<[f64; 3]>,
+    /// The share that the model expects of one post, if conflicts are votes.
     pub model: f64,
 }
 
@@ -51,10 +54,13 @@ pub struct LabFirstHand {
 pub struct LabReport {
     pub plan: LabPlan,
     /// For each skew, the part of the subscribed nodes that took the second vote: measured, and by
-    /// the model.
+    /// the model. If conflicts are blocks, all nodes count that took the second one.
     pub taken: Vec<(u64, f64, f64)>,
     pub cells: Vec<LabCell>,
+    /// Empty if conflicts are blocks.
     pub first_hand: Vec<LabFirstHand>,
+    /// Conflicts that were left out because the machine was busy.
+    pub spoilt: usize,
     /// Conflicts that were left out because a vote could not be published.
     pub not_published: usize,
     /// How late votes were published at the median, of 99 in 100, and at most, in microseconds.
@@ -70,7 +76,7 @@ impl LabReport {
             for network in played {
                 let of_skew = network.conflicts(*skew_ms);
                 n_taken += of_skew.iter().map(|nth| network.took_second[*nth]).sum::<usize>();
-                n_could += of_skew.len() * subscribed(plan.nodes);
+                n_could += of_skew.len() * if plan.blocks { plan.nodes } else { subscribed(plan.nodes) };
             }
             taken.push((*skew_ms, n_taken as f64 / n_could.max(1) as f64, model.taken));
             for mesh in &plan.meshes {
@@ -79,21 +85,24 @@ impl LabReport {
                     let conflicts = networks.iter().map(|network| network.conflicts(*skew_ms).len()).sum();
                     let posts = (0..).map(|n| 1 << n).take_while(|posts| *posts <= plan.posts);
                     cells.extend(posts.map(|posts| {
-                        let groups: Vec<f64> =
-                            networks.iter().flat_map(|network| network.shares_heard(*skew_ms, posts)).collect();
-                        let (share, low, high) = interval(&groups, conflicts);
+                        let groups = |with_chase| -> Vec<f64> {
+                            networks.iter().flat_map(|network| network.shares_heard(*skew_ms, posts, with_chase)).collect()
+                        };
+                        let [share, low, high] = interval(&groups(false), conflicts);
+                        let with_chase = plan.blocks.then(|| interval(&groups(true), conflicts));
                         let (skew_ms, connections, mesh, model) = (*skew_ms, *connections, *mesh, *model);
-                        LabCell { skew_ms, connections, mesh, posts, conflicts, share, low, high, model }
+                        LabCell { skew_ms, connections, mesh, posts, conflicts, share, low, high, with_chase, model }
                     }));
                 }
             }
         }
-        for mesh in &plan.meshes {
+        for mesh in plan.meshes.iter().filter(|_| !plan.blocks) {
             for connections in &plan.connections {
                 rows.push(first_hand(&plan, &of(played, *mesh, *connections).collect::<Vec<_>>()));
             }
         }
-        let mut late_us: Vec<u64> = played.iter().flat_map(|network| &network.late_us).copied().collect();
+        let late_us = played.iter().flat_map(|network| &network.published).map(|(_, late)| late.as_micros() as u64);
+        let mut late_us: Vec<u64> = late_us.collect();
         late_us.sort_unstable();
         let late =
             |part: usize| late_us.get((late_us.len() * part / 100).min(late_us.len().saturating_sub(1))).copied().unwrap_or(0);
@@ -102,6 +111,7 @@ impl LabReport {
             taken,
             cells,
             first_hand: rows,
+            spoilt: played.iter().map(|network| (0..network.trials.len()).filter(|nth| network.is_spoilt(*nth)).count()).sum(),
             not_published: played.iter().map(|network| network.not_published.len()).sum(),
             late_us: [late(50), late(99), late(100)],
         }
@@ -117,7 +127,7 @@ impl LabReport {
         let plan = &self.plan;
         let mut out = format!(
             "{} nodes, {} of them on the subnet; {} conflicts of each skew in {} networks; seed {}. Votes were published up to {:.1} ms late \
-             (99 of 100).\n\nNodes of the subnet that take the second vote (model):",
+             (99 of 100).\n",
             plan.nodes,
             subscribed(plan.nodes),
             plan.trials * plan.rounds,
@@ -125,23 +135,32 @@ impl LabReport {
             plan.seed,
             self.late_us[1] as f64 / 1000.0
         );
-        for (skew_ms, measured, model) in &self.taken {
-            out += &format!(" {skew_ms} ms {:.1} % ({:.1} %);", measured * 100.0, model * 100.0);
+        if !plan.blocks {
+            out += "\nNodes of the subnet that take the second vote (model):";
+            for (skew_ms, measured, model) in &self.taken {
+                out += &format!(" {skew_ms} ms {:.1} % ({:.1} %);", measured * 100.0, model * 100.0);
+            }
+            out.pop();
+            out += ".\n";
         }
-        out.pop();
-        out += ".\n";
         let posts: BTreeSet<usize> = self.cells.iter().map(|cell| cell.posts).collect();
         for mesh in &plan.meshes {
             for posts in &posts {
                 out += &self.table_of(*mesh, *posts);
             }
         }
-        out += "\nHeard first-hand, of the publishers that are not subscribed: two of eight votes came first from such a peer.\n\n\
+        if !plan.blocks {
+            out += "\nHeard first-hand, of the publishers that are not subscribed: two of eight votes came first from such a peer.\n\n\
                 | connections | mesh | figure | truth | votes | wrong |\n|---|---|---|---|---|---|\n";
-        for row in &self.first_hand {
-            let [figure, truth, votes] = [row.figure, row.truth, row.votes].map(|share| share * 100.0);
-            let mesh = mesh_name(row.mesh);
-            out += &format!("| {} | {mesh} | {figure:.1} % | {truth:.1} % | {votes:.0} % | {} |\n", row.connections, row.wrong);
+            for row in &self.first_hand {
+                let [figure, truth, votes] = [row.figure, row.truth, row.votes].map(|share| share * 100.0);
+                let mesh = mesh_name(row.mesh);
+                out +=
+                    &format!("| {} | {mesh} | {figure:.1} % | {truth:.1} % | {votes:.0} % | {} |\n", row.connections, row.wrong);
+            }
+        }
+        if self.spoilt > 0 {
+            out += &format!("\n{} conflicts were left out: the machine was busy\n", self.spoilt);
         }
         if self.not_published > 0 {
             out += &format!("\n{} conflicts were left out: a node had nobody to publish to\n", self.not_published);
@@ -150,11 +169,13 @@ impl LabReport {
     }
 
     fn table_of(&self, mesh: ListenerMesh, posts: usize) -> String {
-        let mut out = format!(
-            "\nBoth votes heard, {}, {posts} {}:\n\n| skew |",
-            mesh_name(mesh),
-            if posts == 1 { "post (model)" } else { "posts" }
-        );
+        let what = match (self.plan.blocks, posts) {
+            (true, _) => "blocks heard; with the chase",
+            (false, 1) => "votes heard (model)",
+            (false, _) => "votes heard",
+        };
+        let plural = if posts == 1 { "" } else { "s" };
+        let mut out = format!("\nBoth {what}: {}, {posts} post{plural}\n\n| skew |", mesh_name(mesh));
         for connections in &self.plan.connections {
             out += &format!(" {connections} connections |");
         }
@@ -166,7 +187,11 @@ impl LabReport {
                 let Some(cell) = self.cell(*skew_ms, *connections, mesh, posts) else { continue };
                 let [share, low, high, model] = [cell.share, cell.low, cell.high, cell.model].map(|share| share * 100.0);
                 out += &format!(" {share:.1} % [{low:.0}, {high:.0}]");
-                out += &if posts == 1 { format!(" ({model:.0} %) |") } else { " |".to_owned() };
+                out += &match cell.with_chase.map(|chased| chased.map(|share| share * 100.0)) {
+                    Some([share, low, high]) => format!("; {share:.1} % [{low:.0}, {high:.0}] |"),
+                    None if posts == 1 => format!(" ({model:.0} %) |"),
+                    None => " |".to_owned(),
+                };
             }
         }
         out + "\n"
@@ -191,18 +216,33 @@ fn of(played: &[Played], mesh: ListenerMesh, connections: usize) -> impl Iterato
 }
 
 impl Played {
-    /// The conflicts of a skew of which both votes were published.
+    /// The conflicts of a skew of which both votes were published, while the machine was not busy.
     fn conflicts(&self, skew_ms: u64) -> Vec<usize> {
-        let counts = |nth: &usize| self.trials[*nth].skew_ms == skew_ms && !self.not_published.contains(nth);
+        let counts =
+            |nth: &usize| self.trials[*nth].skew_ms == skew_ms && !self.not_published.contains(nth) && !self.is_spoilt(*nth);
         (0..self.trials.len()).filter(counts).collect()
     }
 
+    /// Whether a message was published too late near one of a conflict's.
+    fn is_spoilt(&self, nth: usize) -> bool {
+        let first = EVERY * nth as u32;
+        [first, first + Duration::from_millis(self.trials[nth].skew_ms)].into_iter().any(|at| {
+            let from = self.published.partition_point(|(due, _)| *due + NEAR.0 < at);
+            let mut near = self.published[from..].iter().take_while(|(due, _)| *due <= at + NEAR.1);
+            near.any(|(_, late)| *late > self.late)
+        })
+    }
+
     /// For each group of `posts` listeners, the part of the conflicts of which it heard both votes.
-    fn shares_heard(&self, skew_ms: u64, posts: usize) -> impl Iterator<Item = f64> {
+    fn shares_heard(&self, skew_ms: u64, posts: usize, with_chase: bool) -> impl Iterator<Item = f64> {
         let conflicts = self.conflicts(skew_ms);
         self.heard.chunks_exact(posts).map(move |group| {
             let is_heard = |payload: &Vec<u8>| group.iter().any(|copies| copies.contains_key(payload));
-            let n_heard = conflicts.iter().filter(|nth| self.trials[**nth].payloads.iter().all(is_heard)).count();
+            let both = |nth: &&usize| {
+                let Trial { payloads: [first, second], vote, .. } = &self.trials[**nth];
+                is_heard(first) && (is_heard(second) || with_chase && vote.as_ref().is_some_and(is_heard))
+            };
+            let n_heard = conflicts.iter().filter(both).count();
             n_heard as f64 / conflicts.len().max(1) as f64
         })
     }
@@ -215,7 +255,7 @@ impl Played {
 /// that of a share of so many, the second shows in how much the groups differ. The greater of both
 /// gives the number of draws for Wilson's interval. It takes groups of one network for one, as far
 /// as the first is concerned, because they heard the same conflicts.
-fn interval(groups: &[f64], conflicts: usize) -> (f64, f64, f64) {
+fn interval(groups: &[f64], conflicts: usize) -> [f64; 3] {
     const Z: f64 = 1.96;
     let n_groups = groups.len().max(1) as f64;
     let share = groups.iter().sum::<f64>() / n_groups;
@@ -225,7 +265,7 @@ fn interval(groups: &[f64], conflicts: usize) -> (f64, f64, f64) {
     let middle = share + Z * Z / (2.0 * n);
     let half = Z * (share * (1.0 - share) / n + Z * Z / (4.0 * n * n)).sqrt();
     let scale = 1.0 + Z * Z / n;
-    (share, ((middle - half) / scale).max(0.0), ((middle + half) / scale).min(1.0))
+    [share, ((middle - half) / scale).max(0.0), ((middle + half) / scale).min(1.0)]
 }
 
 /// What listeners would say of the publishers that they hear first-hand.
@@ -278,7 +318,7 @@ mod tests {
 
     #[test]
     fn an_interval_is_never_nothing_and_grows_when_groups_differ() {
-        let close = |(_, low, high): (f64, f64, f64), wanted: [f64; 2]| {
+        let close = |[_, low, high]: [f64; 3], wanted: [f64; 2]| {
             assert!((low - wanted[0]).abs() < 0.001 && (high - wanted[1]).abs() < 0.001, "{low} {high}");
         };
         close(interval(&[0.5], 100), [0.404, 0.596]);
