@@ -158,6 +158,7 @@ fn wrong_usage_and_config_are_64() {
         &["bench", "index", "--minority", "-1"],
         &["bench", "pipeline", "--validators", "5"],
         &["bench", "pipeline", "--slots", "0"],
+        &["bench", "pipeline", "--connections", "5"],
     ];
     for args in cases {
         let output = run(slashwatch().args(args));

@@ -95,3 +95,18 @@ fn pipeline_finds_what_was_planted() {
     let scores = report["paced"]["scores"].as_array().expect("scores");
     assert!(scores.iter().any(|score| score.as_f64().expect("a number") < -100.0), "forgers' scores sink: {scores:?}");
 }
+
+/// Light peers dial the watcher and send what a network would have them send. Everything that begins
+/// somewhere arrives, and all stay connected.
+#[test]
+fn a_crowd_around_the_watcher_loses_nothing() {
+    const PEERS: u64 = 20;
+    let plan = ["--validators", "2048", "--slots", "1", "--offenders", "3", "--runs", "paced", "--connections", "20"];
+    let report = report(&[&["pipeline", "--over", "libp2p", "--lead-seconds", "8", "--details"], plan.as_slice()].concat());
+    assert_eq!((&report["found"], &report["missed"], &report["false"]), (&3.into(), &0.into(), &0.into()), "{report}");
+    let (paced, crowd) = (&report["paced"], &report["published"]["crowd"]);
+    let n = |value: &serde_json::Value| value.as_u64().expect("a count");
+    assert_eq!([n(&paced["connections"]), n(&crowd["connected_at_end"]), n(&crowd["dropped"])], [PEERS, PEERS, 0], "{report}");
+    assert!(n(&crowd["messages"]) > 128 && n(&crowd["told_ids"]) > 0, "{report}");
+    assert_eq!((n(&paced["received"]), n(&crowd["out_of_reach"])), (n(&crowd["messages"]), 0), "nothing is lost: {report}");
+}

@@ -155,6 +155,9 @@ pub enum Command {
         #[command(subcommand)]
         what: Bench,
     },
+    /// Measures how many conflicts a listener hears, among full nodes on loopback that pass on the
+    /// first vote only, as clients do.
+    Lab(LabArgs),
     /// Tests that alerts arrive.
     Alert {
         #[command(subcommand)]
@@ -414,6 +417,47 @@ pub struct BenchPipeline {
     pub data_dir: Option<PathBuf>,
     #[command(flatten)]
     pub form: ReportForm,
+}
+
+#[derive(clap::Args)]
+pub struct LabArgs {
+    /// Full nodes. Three quarters of them are on the subnet, the others publish there.
+    #[arg(long, default_value_t = 100)]
+    pub nodes: usize,
+    /// Connections of each listener.
+    #[arg(long, value_name = "N,...", value_delimiter = ',', default_value = "8,25,50,100")]
+    pub connections: Vec<usize>,
+    /// Listeners of a network. The records of 1, 2, 4 .. of them are added up.
+    #[arg(long, default_value_t = 4)]
+    pub posts: usize,
+    /// Times between the two votes of a conflict, in milliseconds.
+    #[arg(long, value_name = "MS,...", value_delimiter = ',', default_value = "0,50,100,300,5000")]
+    pub skews: Vec<u64>,
+    /// Conflicts of each skew, in each of the networks: two for each number of connections. Ten
+    /// conflicts are played in a second.
+    #[arg(long, default_value_t = 50)]
+    pub trials: usize,
+    /// How many times all is played, each time with other connections and publishers.
+    #[arg(long, default_value_t = 1)]
+    pub rounds: usize,
+    /// Plays double proposals in place of double votes, and measures the chase too: asking the
+    /// sender of a vote for the block that it names.
+    #[arg(long)]
+    pub blocks: bool,
+    /// Instead of all this, runs a watcher for so many minutes among that many peers, a quarter of
+    /// them hostile and a quarter of them coming and going, and prints a line for each minute. The
+    /// network is split for a quarter of the time. Exit code 1 if an honest node left the watcher.
+    #[arg(long, value_name = "N", conflicts_with_all = ["connections", "posts", "skews", "trials", "rounds", "blocks", "svg"])]
+    pub minutes: Option<u64>,
+    /// Seed of delays, clients, connections and publishers.
+    #[arg(long, default_value_t = 1)]
+    pub seed: u64,
+    /// Draws what one listener heard into this file.
+    #[arg(long, value_name = "FILE")]
+    pub svg: Option<PathBuf>,
+    /// Prints one JSON object instead of tables.
+    #[arg(long)]
+    pub json: bool,
 }
 
 #[derive(clap::Args)]

@@ -4,6 +4,7 @@ mod bench;
 mod demo;
 mod history;
 mod inspect;
+mod lab;
 mod progress;
 mod report;
 mod simulate;
@@ -75,6 +76,7 @@ pub fn run(args: Args) -> anyhow::Result<u8> {
             Ok(0)
         }
         Command::Report { data_dir, from, to, out } => report::report(&data_dir, from, to, &out),
+        Command::Lab(args) => lab::lab(args),
         Command::Simulate { scenario, out, truth } => simulate::simulate(&scenario, &out, truth.as_deref()),
         Command::Inspect { data_dir, what } => inspect::inspect(&data_dir, &what),
         Command::Export { what: Export::Interchange { data_dir, validators, minimal } } => {

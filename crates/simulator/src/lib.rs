@@ -20,6 +20,7 @@
 //! | [`record`] | writes a capture file |
 //! | [`network`] | sends over sockets |
 //! | [`load`] | mainnet's size and rate, into a capture or over sockets |
+//! | [`lab`] | how much of what contradicts itself a listener hears, among full nodes |
 //!
 //! This crate uses neither the verifier nor the index nor the detectors, and it writes SSZ with its
 //! own code (`ssz`). So the code that decides what is found or missed shares nothing with the code
@@ -35,7 +36,9 @@ mod error;
 mod expected;
 pub mod genesis;
 pub mod ground_truth;
+mod honest;
 pub mod keys;
+pub mod lab;
 mod light_peer;
 pub mod load;
 mod message;

@@ -19,13 +19,14 @@ use crate::error::SimError;
 use crate::expected::Seen;
 use crate::genesis::config_yaml;
 use crate::ground_truth::{Claim, GroundTruth, MessageHistory};
+use crate::honest::HonestNodes;
 use crate::message::Sent;
 use crate::node::{self, Node};
 use crate::scenario::Scenario;
 use crate::world::World;
 use base::Time;
 use consensus::{Root, Slot, ValidatorIndex};
-use sources::gossip::{GossipControl, StatusView};
+use sources::gossip::{GossipControl, PeerInfo, StatusView};
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -97,6 +98,11 @@ impl SimNetwork {
     /// # Errors
     /// The same as for [`SimNetwork::start`].
     pub async fn start_at(scenario: Scenario, now: Time) -> Result<Self, SimError> {
+        Self::start_among(scenario, now, HonestNodes::default()).await
+    }
+
+    /// The same for a network that shares with others what is forged.
+    pub(crate) async fn start_among(scenario: Scenario, now: Time, honest: HonestNodes) -> Result<Self, SimError> {
         scenario.check()?;
         let genesis_time = first_second_after(now.after(scenario.genesis_delay));
         let config_yaml = config_yaml(&scenario);
@@ -116,7 +122,7 @@ impl SimNetwork {
             let secret = world.scenario.random().hash("node key", &[number as u64]);
             let agent = format!("slashwatch-simulator/{number}");
             let network = Arc::new(world.network.clone());
-            nodes.push(Node::start((number, secret, agent), network, status_seen.clone(), stop.clone()).await?);
+            nodes.push(Node::start((number, secret, agent), network, status_seen.clone(), honest.clone(), stop.clone()).await?);
         }
         let truth = GroundTruth::of(&world.scenario, |expected| expected.seen == Seen::Everywhere);
         let truth = Arc::new(Mutex::new(truth));
@@ -173,6 +179,11 @@ impl SimNetwork {
     /// Multiaddrs with `/p2p/`, one for each node. The watcher dials all of them.
     pub fn peers(&self) -> &[String] {
         &self.peers
+    }
+
+    /// The peers of each node.
+    pub(crate) fn peers_of_nodes(&self) -> impl Iterator<Item = Arc<Vec<PeerInfo>>> {
+        self.nodes.iter().map(|node| node.control.peers())
     }
 
     /// The machine that an operator's kill switch would stop.

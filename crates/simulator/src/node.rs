@@ -1,9 +1,10 @@
 //! A node of a simulated network: real libp2p on loopback. It sends the messages that it is given,
-//! and ignores all messages that it receives.
+//! and forwards none that it receives.
 
 use crate::error::SimError;
+use crate::honest::HonestNodes;
 use consensus::Network;
-use sources::gossip::{GossipConfig, GossipControl, GossipHandle, GossipService, Identity, StatusView};
+use sources::gossip::{GossipConfig, GossipControl, GossipService, Identity, StatusView};
 use sources::metrics::SourceMetrics;
 use sources::source::SourceEvent;
 use std::sync::Arc;
@@ -37,6 +38,7 @@ impl Node {
         who: (usize, [u8; 32], String),
         network: Arc<Network>,
         status: watch::Receiver<StatusView>,
+        honest: HonestNodes,
         stop: CancellationToken,
     ) -> Result<Self, SimError> {
         let (node, secret, agent) = who;
@@ -61,19 +63,8 @@ impl Node {
         });
         let address = listening.await.ok().flatten().ok_or_else(|| failed("it has no address to listen on".into()))?;
         let control = handle.control();
-        Ok(Self { address, control, task: tokio::spawn(ignore_all(handle, stop)) })
+        Ok(Self { address, control, task: tokio::spawn(honest.run(handle, stop)) })
     }
-}
-
-/// Drops all events until the node stops. A message without a verdict is not forwarded.
-async fn ignore_all(mut handle: GossipHandle, stop: CancellationToken) {
-    loop {
-        tokio::select! {
-            () = stop.cancelled() => break,
-            event = handle.events.recv() => if event.is_none() { break },
-        }
-    }
-    handle.shutdown().await;
 }
 
 /// Waits until each node has a peer that is subscribed to topics.

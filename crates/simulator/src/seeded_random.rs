@@ -5,6 +5,7 @@
 //! others.
 
 use consensus::sha256;
+use std::time::Duration;
 
 /// A seeded source of decisions.
 #[derive(Clone, Copy, Debug)]
@@ -41,6 +42,19 @@ impl SeededRandom {
         self.below(100, question, about) < u64::from(percent)
     }
 
+    /// Returns a time that is distributed log-normally: the median, times e to a normal number with
+    /// a spread of `sigma`.
+    pub(crate) fn log_normal(&self, median: Duration, sigma: f64, question: &str, about: &[u64]) -> Duration {
+        let hash = self.hash(question, about);
+        let part = |at: usize| {
+            let number = u64::from_le_bytes(hash[at..at + 8].try_into().expect("a hash has 32 bytes"));
+            ((number >> 11) as f64 + 1.0) / (1u64 << 53) as f64
+        };
+        // Box and Muller: two evenly distributed numbers are one normally distributed one.
+        let normal = (-2.0 * part(0).ln()).sqrt() * (std::f64::consts::TAU * part(8)).cos();
+        median.mul_f64((sigma * normal).exp())
+    }
+
     /// Returns `n` bytes.
     pub(crate) fn bytes(&self, n: usize, question: &str, about: &[u64]) -> Vec<u8> {
         let mut out = Vec::with_capacity(n + 32);
@@ -51,5 +65,21 @@ impl SeededRandom {
         }
         out.truncate(n);
         out
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn two_thirds_of_a_log_normal_time_are_within_its_spread() {
+        let random = SeededRandom::new(7);
+        let draw = |nth| random.log_normal(Duration::from_millis(52), 0.5, "hop", &[nth]).as_millis();
+        let mut drawn: Vec<u128> = (0..2000).map(draw).collect();
+        drawn.sort_unstable();
+        // 52 ms times e^-0.5, 1 and e^0.5 at one sixth, one half and five sixths.
+        let [low, middle, high] = [317, 1000, 1683].map(|at| drawn[at]);
+        assert!((29..35).contains(&low) && (49..56).contains(&middle) && (80..93).contains(&high), "{low} {middle} {high}");
     }
 }

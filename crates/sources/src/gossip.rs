@@ -96,7 +96,8 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio_util::sync::{CancellationToken, DropGuard};
-use verify::{PeerBytes, Ticket, Time, Verdict};
+pub use verify::Verdict;
+use verify::{PeerBytes, Ticket, Time};
 
 /// Places in the event queue that are reserved for peer events, so that a flood of messages cannot
 /// displace a goodbye.
@@ -119,6 +120,9 @@ pub struct GossipConfig {
     /// Greatest number of peers that are not configured. A tenth of the places is for newcomers:
     /// when it is taken too, `selection` says who goes.
     pub max_peers: usize,
+    /// `D`: peers in the mesh of a topic, from three quarters of it up to one and a half times as
+    /// many. All other peers of the topic tell us by IHAVE what they have.
+    pub mesh_peers: usize,
     /// How many connections one address and one prefix may have. Configured peers are free of it.
     pub address_limit: AddressLimit,
     /// Who goes when the places are taken.
@@ -168,6 +172,7 @@ impl Default for GossipConfig {
             listen: Vec::new(),
             peers: Vec::new(),
             max_peers: DEFAULT_MAX_PEERS,
+            mesh_peers: 8,
             address_limit: AddressLimit::NONE,
             selection: Arc::new(KeepUseful),
             newcomer: Duration::from_secs(10),

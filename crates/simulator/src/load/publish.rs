@@ -14,6 +14,7 @@
 
 use super::crowd::{Beginning, Crowd, CrowdOptions, CrowdReport};
 use crate::error::SimError;
+use crate::honest::HonestNodes;
 use crate::node::{self, Node};
 use base::Time;
 use consensus::{Network, Spec};
@@ -107,7 +108,7 @@ pub async fn publish_load(options: PublishOptions, ready: impl FnOnce(&[String])
     for number in 0..publishers + n_liars {
         let secret = consensus::sha256(format!("load node {number}").as_bytes());
         let who = (number, secret, format!("slashwatch-load/{number}"));
-        nodes.push(Node::start(who, network.clone(), status_seen.clone(), stop.clone()).await?);
+        nodes.push(Node::start(who, network.clone(), status_seen.clone(), HonestNodes::default(), stop.clone()).await?);
     }
     let addresses: Vec<String> = nodes.iter().map(|node| node.address.clone()).collect();
     ready(&addresses);

@@ -34,6 +34,8 @@ const MAX_PENDING_CONNECTIONS: u32 = 256;
 const MAX_CONNECTIONS_PER_PEER: u32 = 2;
 /// Streams of one connection at a time. A node needs two for gossip, and a few for requests.
 const MAX_STREAMS: u32 = 128;
+/// `D_out`: peers in a topic's mesh that we have dialled.
+const MESH_OUTBOUND_MIN: usize = 2;
 /// gossipsub's part of a topic's peers that receive IHAVE.
 const MAX_GOSSIP_FACTOR: f64 = 0.25;
 /// The same as a number of peers.
@@ -158,9 +160,10 @@ fn gossipsub(
 ) -> Result<Gossipsub, String> {
     let epoch = network.spec.slot_duration.saturating_mul(network.preset().slots_per_epoch as u32);
     let gossip_config = gossipsub::ConfigBuilder::default()
-        .mesh_n(8)
-        .mesh_n_low(6)
-        .mesh_n_high(12)
+        .mesh_n(config.mesh_peers)
+        .mesh_n_low(config.mesh_peers * 3 / 4)
+        .mesh_n_high(config.mesh_peers * 3 / 2)
+        .mesh_outbound_min(MESH_OUTBOUND_MIN.min(config.mesh_peers / 2))
         .gossip_lazy(6)
         // IHAVE goes to a quarter of a topic's peers, as the specification wants, but never to very
         // many. It tells what we have; what we lack is told by the IHAVE of others.
