@@ -2,6 +2,7 @@
 //! programs and do not change. Doc comments of this file are the texts of `--help`.
 
 use clap::{Parser, Subcommand};
+use consensus::Root;
 use std::path::PathBuf;
 
 /// Configuration file that the `alert` and `killswitch` commands use if none is given.
@@ -121,7 +122,11 @@ pub enum Command {
         /// Last time, in the same form; without it the report ends with the last record.
         #[arg(long, value_name = "T")]
         to: Option<offline::report::TimeLimit>,
-        /// File to write; its name ends in .html or .md.
+        /// Writes the evidence pack of this incident instead, as a zip file: proofs and how to check
+        /// them, whose keys, who is next, timeline, draft.
+        #[arg(long, value_name = "ID", conflicts_with_all = ["from", "to"])]
+        incident: Option<Root>,
+        /// File to write; its name ends in .html or .md, or in .zip for an incident.
         #[arg(long, value_name = "FILE.html or .md")]
         out: PathBuf,
     },

@@ -75,7 +75,8 @@ pub fn run(args: Args) -> anyhow::Result<u8> {
             }
             Ok(0)
         }
-        Command::Report { data_dir, from, to, out } => report::report(&data_dir, from, to, &out),
+        Command::Report { data_dir, incident: Some(incident), out, .. } => report::pack(&data_dir, incident, &out),
+        Command::Report { data_dir, from, to, incident: None, out } => report::report(&data_dir, from, to, &out),
         Command::Lab(args) => lab::lab(args),
         Command::Simulate { scenario, out, truth } => simulate::simulate(&scenario, &out, truth.as_deref()),
         Command::Inspect { data_dir, what } => inspect::inspect(&data_dir, &what),

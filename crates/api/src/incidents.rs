@@ -1,11 +1,14 @@
 //! Incidents: what many findings and messages mean together, each in its current state.
 
 use crate::findings::{PageQuery, Segment, hash, read, understood};
+use crate::pack::{self, PackError};
 use crate::problem::ProblemDetails;
 use crate::server::Shared;
 use axum::Json;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, State};
+use axum::http::header;
+use axum::response::IntoResponse;
 use evidence::Incident;
 use serde::Serialize;
 use std::sync::Arc;
@@ -53,4 +56,32 @@ pub(crate) async fn one(State(shared): State<Arc<Shared>>, Segment(id): Segment)
         .and_then(|incident| shared.privacy.incident(incident))
         .map(Json)
         .ok_or_else(|| ProblemDetails::not_found(format!("there is no incident {id}; /v1/incidents lists them")))
+}
+
+/// The evidence of an incident in one file: proofs with the keys to check them, whose keys, who is
+/// next, what the network saw them sign, a timeline, and the draft of a post-mortem.
+///
+/// One pack is made at a time. Others are told to come back.
+#[utoipa::path(get, path = "/v1/incidents/{id}/pack", operation_id = "getIncidentPack", tag = "incidents", params(("id" = String, Path, description = "0x-hex")), responses(
+    (status = 200, description = "a zip file", body = Vec<u8>, content_type = "application/zip"),
+    (status = 400, description = "no id", body = ProblemDetails, content_type = "application/problem+json"),
+    (status = 404, description = "unknown", body = ProblemDetails, content_type = "application/problem+json"),
+    (status = 503, description = "another pack is being made, or the watcher is busy; ask again", body = ProblemDetails, content_type = "application/problem+json"),
+))]
+pub(crate) async fn pack(State(shared): State<Arc<Shared>>, Segment(id): Segment) -> Result<impl IntoResponse, ProblemDetails> {
+    let id = hash(&id)?;
+    let place = shared.packing.clone().try_acquire_owned().map_err(|_| ProblemDetails::busy())?;
+    let parts = shared.clone();
+    let work = move || {
+        let _place = place;
+        pack::build(&parts.store, &*parts.observed, &parts.privacy, id)
+    };
+    let made = tokio::task::spawn_blocking(work).await.map_err(|error| ProblemDetails::internal(&error))?;
+    let made = made.map_err(|error| match error {
+        PackError::Read(error) => ProblemDetails::from(error),
+        PackError::Store(error) => ProblemDetails::from(error),
+    })?;
+    let bytes = made.ok_or_else(|| ProblemDetails::not_found(format!("there is no incident {id}; /v1/incidents lists them")))?;
+    let name = format!("attachment; filename=\"incident-{}.zip\"", id.to_string().get(2..10).unwrap_or_default());
+    Ok(([(header::CONTENT_TYPE, "application/zip".to_owned()), (header::CONTENT_DISPOSITION, name)], bytes))
 }

@@ -14,6 +14,7 @@
 //! - `findings`, `incidents`, `submissions`, `events`, `watch`, `coverage`, `process`, `slots`,
 //!   `heads`, `validators`, `network`, `slashings`, `beacon`: the handlers
 //! - `observed`: what was heard of the network
+//! - `pack`: the evidence of an incident in one file
 //! - `status`: what the process reports about itself
 //! - [`metrics`]: the API's own metrics
 //! - `page`: the web page, a few files that are compiled in
@@ -57,6 +58,7 @@ pub mod metrics;
 mod middleware;
 mod network;
 mod observed;
+mod pack;
 mod page;
 mod privacy;
 pub mod problem;
@@ -78,6 +80,7 @@ pub use observed::{
     ObservedSource, ObservedValidator, ObservedVote, ObservedVotes, Origin, PeersAtHead, ReadError, Recent, RegistryView,
     Traffic, TreeBlock, ValidatorKey, ValidatorQuery, VoteTally,
 };
+pub use pack::{PackError, differing_fields, differing_header_fields, incident_pack};
 pub use privacy::{OwnKeys, shows_addresses};
 pub use server::{ApiError, ApiParts, Listener, answer_while, bind, openapi_json, serve};
 pub use status::{Connections, Gap, GoodbyeView, Head, NodeState, PeerView, Readiness, Status, StatusSource};

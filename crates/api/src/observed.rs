@@ -5,10 +5,11 @@ use crate::privacy::{OwnKeys, Privacy};
 use crate::problem::ProblemDetails;
 use crate::server::Shared;
 use crate::status::Head;
+use consensus::interchange::SigningHistory;
 use consensus::{Checkpoint, Epoch, Gwei, Network, PubkeyBytes, Root, Slot, ValidatorIndex};
 use evidence::Time;
 use serde::Serialize;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 use utoipa::ToSchema;
@@ -29,6 +30,22 @@ pub trait ObservedSource: Send + Sync + 'static {
     /// Validators with a label, such as `operator=acme`, that come after `after`, in ascending
     /// order, `limit` at most. It may take some milliseconds.
     fn labelled(&self, label: &str, after: Option<ValidatorIndex>, limit: usize) -> Vec<LabelledValidator>;
+
+    /// The public keys of these validators, as far as they are known. It may wait for the disk.
+    fn pubkeys(&self, _: &BTreeSet<ValidatorIndex>) -> Result<BTreeMap<ValidatorIndex, PubkeyBytes>, ReadError> {
+        Ok(BTreeMap::new())
+    }
+
+    /// What the network saw these keys sign, for an EIP-3076 file. With `minimal` it is the highest
+    /// slot, source and target of each. `None` if nothing is stored. It waits for the disk, up to
+    /// seconds.
+    fn histories(
+        &self,
+        _: &BTreeMap<ValidatorIndex, PubkeyBytes>,
+        _minimal: bool,
+    ) -> Result<Option<Vec<SigningHistory>>, ReadError> {
+        Ok(None)
+    }
 }
 
 /// A source that has heard nothing.

@@ -154,6 +154,8 @@ pub(crate) struct Shared {
     pub(crate) metrics: Metrics,
     pub(crate) max_streams: usize,
     pub(crate) free_streams: Arc<Semaphore>,
+    /// One evidence pack is made at a time, because it reads much from the disk.
+    pub(crate) packing: Arc<Semaphore>,
     /// Number of the newest finding. A change wakes the event streams.
     pub(crate) newest: watch::Receiver<u64>,
     pub(crate) stop: CancellationToken,
@@ -186,6 +188,7 @@ fn documented_routes() -> OpenApiRouter<Arc<Shared>> {
         .routes(routes!(findings::evidence_by_id))
         .routes(routes!(incidents::list))
         .routes(routes!(incidents::one))
+        .routes(routes!(incidents::pack))
         .routes(routes!(submissions::list))
         .routes(routes!(events::stream))
         .routes(routes!(watched::groups))
@@ -225,6 +228,7 @@ fn apps(parts: ApiParts, address: SocketAddr, stop: CancellationToken) -> Result
         metrics: metrics.clone(),
         max_streams,
         free_streams: Arc::new(Semaphore::new(max_streams.min(Semaphore::MAX_PERMITS))),
+        packing: Arc::new(Semaphore::new(1)),
         newest,
         stop,
         pools: tokio::sync::Mutex::default(),

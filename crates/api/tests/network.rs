@@ -253,3 +253,25 @@ async fn whoever_has_an_answer_is_not_sent_it_again() {
     }
     assert!(!api.get("/v1/events").await.headers().contains_key("etag"));
 }
+
+#[tokio::test]
+async fn the_pack_of_an_incident_is_a_zip_file() {
+    let api = Api::start().await;
+    api.store.record(vec![double_vote(7, 8)], &[]).unwrap();
+    let incident: evidence::Incident = serde_json::from_value(json!({
+        "schema": 1, "id": Root::repeat_byte(1), "kind": "slashing_wave", "state": "open", "severity": "critical",
+        "first_slot": "7", "last_slot": "9", "opened_at": "2026-01-01T00:00:00.000000000Z", "closed_at": null, "validators": "1",
+        "details": {},
+    }))
+    .unwrap();
+    api.store.put_incidents(&[incident]).unwrap();
+    let answer = api.get(&format!("/v1/incidents/{}/pack", Root::repeat_byte(1))).await;
+    assert_eq!((answer.status(), &answer.headers()["content-type"]), (StatusCode::OK, &"application/zip".parse().unwrap()));
+    assert_eq!(answer.headers()["content-disposition"], "attachment; filename=\"incident-01010101.zip\"");
+    let bytes = answer.bytes().await.unwrap();
+    assert!(bytes.starts_with(b"PK\x03\x04"));
+    assert!(bytes.windows(10).any(|name| name == b"README.md\x00" || name.ends_with(b"README.md")));
+    assert_problem(api.get(&format!("/v1/incidents/{}/pack", Root::repeat_byte(2))).await, StatusCode::NOT_FOUND, "incident")
+        .await;
+    assert_problem(api.get("/v1/incidents/0x1/pack").await, StatusCode::BAD_REQUEST, "id").await;
+}

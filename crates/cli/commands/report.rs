@@ -3,6 +3,7 @@
 
 use crate::exit::UsageError;
 use anyhow::Context as _;
+use consensus::Root;
 use offline::report::{Report, ReportFormat, TimeLimit};
 use std::path::Path;
 
@@ -20,5 +21,16 @@ pub fn report(data_dir: &Path, from: Option<TimeLimit>, to: Option<TimeLimit>, o
     let report = Report::gather(data_dir, from, to)?;
     std::fs::write(out, report.write(format)).with_context(|| super::could_not_write(out))?;
     eprintln!("{}: {} incidents, {} validators", out.display(), report.n_incidents(), report.n_members());
+    Ok(0)
+}
+
+/// Writes the evidence pack of an incident.
+pub fn pack(data_dir: &Path, incident: Root, out: &Path) -> anyhow::Result<u8> {
+    if out.extension().and_then(|extension| extension.to_str()) != Some("zip") {
+        return Err(UsageError(format!("--out {}: an evidence pack is a zip file; name it .zip", out.display())).into());
+    }
+    let pack = offline::serve::incident_pack(data_dir, incident)?;
+    std::fs::write(out, &pack).with_context(|| super::could_not_write(out))?;
+    eprintln!("{}: {} bytes; README.md in it says how to check each proof", out.display(), pack.len());
     Ok(0)
 }

@@ -11,10 +11,12 @@ use api::{
     Head, LabelledValidator, NodeState, ObservedSlot, ObservedSource, ObservedValidator, ReadError, Readiness, Recent, Status,
     StatusSource, ValidatorKey, ValidatorQuery,
 };
-use consensus::{Network, Root, Slot, ValidatorIndex};
+use chain::PubkeyCache;
+use consensus::interchange::SigningHistory;
+use consensus::{Network, PubkeyBytes, Root, Slot, ValidatorIndex};
 use evidence::{Query, Store, Time};
 use index::IndexView;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
 use std::net::SocketAddr;
 use std::path::Path;
@@ -64,6 +66,23 @@ pub fn serve<F: Future<Output = ()>>(
             () = stop() => cancel.cancel(),
         }
         Ok(serving.await?)
+    })
+}
+
+/// The evidence pack of an incident of a data directory, as a zip file. It also works while a watcher
+/// uses the directory.
+///
+/// # Errors
+/// There is no data directory, or no such incident.
+pub fn incident_pack(path: &Path, incident: Root) -> Result<Vec<u8>, WatcherError> {
+    let observed = RecordedObservations::read(path)?;
+    let pack =
+        api::incident_pack(&observed.store, &observed, incident).map_err(|error| WatcherError::Failed(error.to_string()))?;
+    pack.ok_or_else(|| {
+        WatcherError::Usage(format!(
+            "there is no incident {incident} in {}; `slashwatch inspect` and /v1/incidents list them",
+            path.display()
+        ))
     })
 }
 
@@ -135,10 +154,16 @@ struct RecordedObservations {
     store: Store,
     /// `None` if the index was moved away.
     index: Option<IndexView>,
+    /// Public keys by validator index. The file may be missing; the keys are then unknown.
+    keys: Vec<PubkeyBytes>,
     recent: Arc<Recent>,
 }
 
 impl RecordedObservations {
+    fn key(&self, validator: ValidatorIndex) -> Option<PubkeyBytes> {
+        self.keys.get(usize::try_from(validator.as_u64()).ok()?).copied()
+    }
+
     fn read(path: &Path) -> Result<Self, WatcherError> {
         let inspection = Inspection::open(path)?;
         let now = last_slot(&inspection)?;
@@ -149,7 +174,9 @@ impl RecordedObservations {
             }
             None => Recent { now, ..Recent::default() },
         };
-        Ok(Self { network: Arc::new(network), store, index, recent: Arc::new(recent) })
+        let cache = path.join("pubkeys");
+        let keys = if cache.is_file() { PubkeyCache::compressed_in(&cache)? } else { Vec::new() };
+        Ok(Self { network: Arc::new(network), store, index, keys, recent: Arc::new(recent) })
     }
 }
 
@@ -166,16 +193,34 @@ impl ObservedSource for RecordedObservations {
         self.index.as_ref().map_or_else(|| Ok(Vec::new()), |view| observed::stored_slots(view.index(), first, last))
     }
 
-    /// A recording has no registry. It knows the keys of those about whom there are findings.
+    /// A recording has no registry, but the keys of its validators.
     fn validator(&self, query: &ValidatorQuery) -> Result<Option<ObservedValidator>, ReadError> {
-        let (ValidatorKey::Index(validator), Some(view)) = (query.key, &self.index) else { return Ok(None) };
+        let validator = match query.key {
+            ValidatorKey::Index(index) => Some(index),
+            ValidatorKey::Pubkey(key) => {
+                self.keys.iter().position(|known| *known == key).map(|index| ValidatorIndex::new(index as u64))
+            }
+        };
+        let (Some(validator), Some(view)) = (validator, &self.index) else { return Ok(None) };
         let all = (Slot::new(0), Slot::MAX);
         let Some(stored) = observed::stored_validator(view.index(), validator, query, all)? else { return Ok(None) };
         let about = Query { validator: Some(validator), ..Query::default() };
         let found = self.store.find(&about, 1).map_err(|error| ReadError::Failed(error.to_string()))?;
         let subject = found.findings.into_iter().find_map(|(_, finding)| finding.validator);
-        let (pubkey, labels) = subject.map_or_else(Default::default, |subject| (Some(subject.pubkey), subject.labels));
-        Ok(Some(ObservedValidator { pubkey, labels, ..stored }))
+        let pubkey = self.key(validator).or(subject.as_ref().map(|subject| subject.pubkey));
+        Ok(Some(ObservedValidator { pubkey, labels: subject.map_or_else(Vec::new, |subject| subject.labels), ..stored }))
+    }
+
+    fn pubkeys(&self, validators: &BTreeSet<ValidatorIndex>) -> Result<BTreeMap<ValidatorIndex, PubkeyBytes>, ReadError> {
+        Ok(validators.iter().filter_map(|index| Some((*index, self.key(*index)?))).collect())
+    }
+
+    fn histories(
+        &self,
+        keys: &BTreeMap<ValidatorIndex, PubkeyBytes>,
+        minimal: bool,
+    ) -> Result<Option<Vec<SigningHistory>>, ReadError> {
+        self.index.as_ref().map(|view| observed::recorded_histories(view, &self.network, keys, minimal)).transpose()
     }
 
     /// A data directory does not contain whose keys were watched.

@@ -8,20 +8,23 @@
 
 use crate::engine_thread::{Input, Question};
 use crate::inputs::WeakInputs;
+use crate::signing_history::{self, Form};
 use api::{
     ClientVotes, Head, Heard, LabelVotes, LabelledValidator, ObservedBlock, ObservedProposal, ObservedSlot, ObservedSource,
     ObservedValidator, ObservedVote, ObservedVotes, Origin, PeersAtHead, ReadError, Recent, RegistryView, Traffic, TreeBlock,
     ValidatorKey, ValidatorQuery, VoteTally,
 };
 use chain::Record;
-use consensus::{Epoch, Network, Root, Slot, ValidatorIndex};
+use consensus::interchange::SigningHistory;
+use consensus::{Epoch, Network, PubkeyBytes, Root, Slot, ValidatorIndex};
 use detect::client::{ByClient, UNKNOWN, client_name};
 use detect::monitor::facts::{Facts, KEPT_EPOCHS, MAX_TALLIES, OFFSETS_PER_SLOT};
 use detect::monitor::{BlockFact, SlotFacts, Tally};
 use detect::watch::{ChainState, Labels, SharedWatchState};
 use engine::Engine;
-use index::{HeardVote, Index, IndexError};
-use std::collections::BTreeMap;
+use index::{HeardVote, Index, IndexError, IndexView, Shape};
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::time::{Duration, Instant};
 use tokio::sync::watch;
@@ -46,6 +49,9 @@ const MAX_PROPOSALS: usize = 32;
 /// validator is one question, and so is each slot. On mainnet one takes up to two milliseconds.
 const QUESTIONS_PER_SECOND: f64 = 10.0;
 const QUESTIONS_AT_ONCE: f64 = 70.0;
+/// Limit on public keys of one request, and how many are read at once. One takes a microsecond.
+const MAX_PUBKEYS: usize = 65_536;
+const PUBKEYS_AT_ONCE: usize = 8192;
 /// How long a reader waits for the engine's answer.
 const ANSWER_WITHIN: Duration = Duration::from_secs(2);
 
@@ -310,6 +316,8 @@ pub struct LiveObserved {
     recent: watch::Receiver<Arc<Recent>>,
     queue: WeakInputs,
     watch_state: SharedWatchState,
+    /// The folder of the vote index. Histories are read from it without the engine.
+    index_path: PathBuf,
     allowance: Mutex<Allowance>,
 }
 
@@ -338,9 +346,10 @@ impl LiveObserved {
         recent: watch::Receiver<Arc<Recent>>,
         queue: WeakInputs,
         watch_state: SharedWatchState,
+        index_path: PathBuf,
     ) -> Self {
         let allowance = Mutex::new(Allowance { left: QUESTIONS_AT_ONCE, at: Instant::now() });
-        Self { network, recent, queue, watch_state, allowance }
+        Self { network, recent, queue, watch_state, index_path, allowance }
     }
 
     /// Has the engine's thread answer, and waits for it.
@@ -397,6 +406,46 @@ impl ObservedSource for LiveObserved {
             })
             .collect()
     }
+
+    fn pubkeys(&self, validators: &BTreeSet<ValidatorIndex>) -> Result<BTreeMap<ValidatorIndex, PubkeyBytes>, ReadError> {
+        let all: Vec<ValidatorIndex> = validators.iter().copied().take(MAX_PUBKEYS).collect();
+        let mut keys = BTreeMap::new();
+        for some in all.chunks(PUBKEYS_AT_ONCE) {
+            let some = some.to_vec();
+            keys.extend(self.ask(1.0, move |engine| {
+                let registry = engine.chain().registry();
+                Ok(some.into_iter().filter_map(|index| Some((index, registry.pubkey_bytes(index)?))).collect::<Vec<_>>())
+            })?);
+        }
+        Ok(keys)
+    }
+
+    /// Opens the index beside the engine, as `slashwatch export` does. What was committed last may be
+    /// missing.
+    fn histories(
+        &self,
+        keys: &BTreeMap<ValidatorIndex, PubkeyBytes>,
+        minimal: bool,
+    ) -> Result<Option<Vec<SigningHistory>>, ReadError> {
+        let shape = Shape {
+            genesis_validators_root: self.network.genesis_validators_root,
+            slots_per_epoch: self.network.preset().slots_per_epoch,
+            history_epochs: Shape::DEFAULT_HISTORY_EPOCHS,
+        };
+        let view = IndexView::open(&self.index_path, shape).map_err(|error| failed(&error))?;
+        recorded_histories(&view, &self.network, keys, minimal).map(Some)
+    }
+}
+
+/// What an index has of these keys, for an EIP-3076 file.
+pub fn recorded_histories(
+    view: &IndexView,
+    network: &Network,
+    keys: &BTreeMap<ValidatorIndex, PubkeyBytes>,
+    minimal: bool,
+) -> Result<Vec<SigningHistory>, ReadError> {
+    let form = if minimal { Form::Minimal } else { Form::Complete };
+    signing_history::histories(view, network, keys, form, &mut |_| ()).map_err(|error| ReadError::Failed(error.to_string()))
 }
 
 fn live_validator(engine: &Engine, query: &ValidatorQuery) -> Result<Option<ObservedValidator>, ReadError> {

@@ -126,7 +126,13 @@ impl Watcher {
             coverage: coverage.clone(),
             ended,
         });
-        let observed = LiveObserved::new(starting.network.clone(), recent, starting.queue.downgrade(), watch_state.clone());
+        let observed = LiveObserved::new(
+            starting.network.clone(),
+            recent,
+            starting.queue.downgrade(),
+            watch_state.clone(),
+            dir.index_path(),
+        );
         let keys = WatchedKeysSource {
             watch_state,
             switches: reactions.switch_state,

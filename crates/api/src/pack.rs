@@ -1,0 +1,370 @@
+//! The evidence pack of an incident: everything that somebody needs who must decide within minutes
+//! whether it is real, whose it is, and what to do. One zip file that can be sent to others.
+//!
+//! | file | what |
+//! |---|---|
+//! | `README.md` | what is in it, and how to check each proof |
+//! | `incident.json`, `findings.jsonl` | the records, as the API shows them |
+//! | `proofs/<id>.json`, `.ssz` | a choice of proofs that accuses every validator of the incident |
+//! | `keys.json` | public keys of all signers of these proofs, by index |
+//! | `members.csv` | whose keys: index, key, labels, offences, what differs, state |
+//! | `next.csv` | who is next: validators with the same label or group that are not among them |
+//! | `interchange.json` | EIP-3076: what the network saw the members sign |
+//! | `timeline.md`, `post-mortem.md` | in UTC, and a draft |
+//!
+//! Texts from the network are escaped. What readers may not see is left out, as everywhere.
+
+mod text;
+mod zip;
+
+use crate::observed::{ObservedSource, ReadError};
+use crate::privacy::{OwnKeys, Privacy};
+use crate::watch::NoKeys;
+use consensus::interchange::Interchange;
+use consensus::{
+    AttestationData, AttesterSlashing, BeaconBlockHeader, Network, ProposerSlashing, PubkeyBytes, Root, ValidatorIndex,
+};
+use evidence::{Evidence, EvidenceKind, Finding, Incident, Query, Store, StoreError, Time};
+use serde_json::Value;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
+use std::sync::Arc;
+use zip::ZipFile;
+
+/// Findings that are read for a pack, and how many at once.
+const MAX_FINDINGS: usize = 50_000;
+const CHUNK: usize = 1000;
+/// Limits of the proofs: their number, and the size of all in SSZ.
+const MAX_PROOFS: usize = 512;
+const MAX_PROOF_BYTES: usize = 32 << 20;
+/// With more members than this, `interchange.json` has the minimal form.
+const MAX_COMPLETE: usize = 512;
+/// Limit on the validators in `next.csv`, and on the labels that are followed.
+const MAX_NEXT: usize = 2000;
+const MAX_LABELS: usize = 4;
+
+/// Why there is no pack.
+#[derive(Debug, thiserror::Error)]
+pub enum PackError {
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error(transparent)]
+    Read(#[from] ReadError),
+}
+
+/// A validator of the incident.
+struct Member {
+    pubkey: PubkeyBytes,
+    labels: Vec<String>,
+    /// Offences by kind.
+    kinds: BTreeMap<String, u64>,
+    first: Time,
+    last: Time,
+    /// What differs between the two messages, as far as its proofs are in the pack.
+    differs: BTreeSet<&'static str>,
+    included: Option<String>,
+    punishable: String,
+    proofs: BTreeSet<Root>,
+}
+
+/// All that goes into a pack.
+struct Contents<'a> {
+    network: &'a Network,
+    incident: &'a Incident,
+    findings: Vec<Finding>,
+    findings_left_out: bool,
+    members: BTreeMap<ValidatorIndex, Member>,
+    proofs: Vec<Evidence>,
+    /// Signers of the proofs whose keys are known.
+    keys: BTreeMap<ValidatorIndex, PubkeyBytes>,
+    next: Vec<crate::LabelledValidator>,
+    /// The labels by which `next` was chosen.
+    next_labels: Vec<String>,
+    interchange: Option<Interchange>,
+    is_minimal: bool,
+}
+
+/// The pack of an incident, as a zip file. `None` if there is no such incident, or if readers may not
+/// see it. It reads from the disk and takes up to some seconds.
+pub(crate) fn build(
+    store: &Store,
+    source: &dyn ObservedSource,
+    privacy: &Privacy,
+    id: Root,
+) -> Result<Option<Vec<u8>>, PackError> {
+    let Some(incident) = store.incident(id)?.and_then(|incident| privacy.incident(incident)) else { return Ok(None) };
+    let network = source.network();
+    let (findings, findings_left_out) = findings_of(store, privacy, &incident)?;
+    let mut members = members_of(&findings);
+    let proofs = choose(store, &findings, &mut members)?;
+    let signers: BTreeSet<ValidatorIndex> = proofs.iter().flat_map(signers).collect();
+    let mut keys = source.pubkeys(&signers)?;
+    keys.extend(members.iter().filter(|(index, _)| signers.contains(index)).map(|(index, member)| (*index, member.pubkey)));
+    let (next, next_labels) = next(source, privacy, &incident, &members);
+    let is_minimal = members.len() > MAX_COMPLETE;
+    let wanted = members.iter().map(|(index, member)| (*index, member.pubkey)).collect();
+    let interchange = if members.is_empty() { None } else { source.histories(&wanted, is_minimal)? };
+    let interchange = interchange.map(|data| Interchange { data, ..Interchange::new(network.genesis_validators_root) });
+    let contents = Contents {
+        network: &network,
+        incident: &incident,
+        findings,
+        findings_left_out,
+        members,
+        proofs,
+        keys,
+        next,
+        next_labels,
+        interchange,
+        is_minimal,
+    };
+    Ok(Some(contents.zip()))
+}
+
+/// The pack of an incident for the operator itself: nothing is left out. `None` if there is no such
+/// incident.
+pub fn incident_pack(store: &Store, source: &dyn ObservedSource, id: Root) -> Result<Option<Vec<u8>>, PackError> {
+    let privacy = Privacy { own_keys: OwnKeys::Shown, watch: Arc::new(NoKeys), shows_addresses: true };
+    build(store, source, &privacy, id)
+}
+
+/// The offences in the slots of the incident, oldest first. The second value says whether there are
+/// more.
+fn findings_of(store: &Store, privacy: &Privacy, incident: &Incident) -> Result<(Vec<Finding>, bool), StoreError> {
+    let mut query = Query { from_slot: Some(incident.first_slot), to_slot: Some(incident.last_slot), ..Query::default() };
+    let mut findings = Vec::new();
+    loop {
+        let page = store.find(&query, CHUNK)?;
+        let shown = page.findings.into_iter().filter_map(|(_, finding)| privacy.finding(finding));
+        findings.extend(shown.filter(|finding| finding.evidence.is_some()));
+        match page.next {
+            Some(next) if findings.len() < MAX_FINDINGS => query.after = next,
+            next => {
+                findings.sort_by_key(|finding| (finding.second_seen, finding.id));
+                return Ok((findings, next.is_some()));
+            }
+        }
+    }
+}
+
+fn members_of(findings: &[Finding]) -> BTreeMap<ValidatorIndex, Member> {
+    let mut members: BTreeMap<ValidatorIndex, Member> = BTreeMap::new();
+    for finding in findings {
+        let (Some(subject), Some(reference)) = (&finding.validator, &finding.evidence) else { continue };
+        let seen = finding.second_seen.unwrap_or(finding.first_seen);
+        let member = members.entry(subject.index).or_insert_with(|| Member {
+            pubkey: subject.pubkey,
+            labels: subject.labels.clone(),
+            kinds: BTreeMap::new(),
+            first: seen,
+            last: seen,
+            differs: BTreeSet::new(),
+            included: None,
+            punishable: String::new(),
+            proofs: BTreeSet::new(),
+        });
+        *member.kinds.entry(finding.kind.to_string()).or_default() += 1;
+        member.first = member.first.min(seen);
+        member.last = member.last.max(seen);
+        member.proofs.insert(reference.id);
+        if let Some(included) = &finding.included {
+            member.included = Some(included.slot.to_string());
+        }
+        if let Some(punishable) = finding.punishable {
+            member.punishable =
+                serde_json::to_value(punishable).ok().and_then(|value| Some(value.as_str()?.to_owned())).unwrap_or_default();
+        }
+    }
+    members
+}
+
+/// Chooses proofs, the earliest first, so that every member is accused by at least one, as far as the
+/// limits allow. Says of each member what differs.
+fn choose(
+    store: &Store,
+    findings: &[Finding],
+    members: &mut BTreeMap<ValidatorIndex, Member>,
+) -> Result<Vec<Evidence>, StoreError> {
+    let (mut chosen, mut n_bytes): (Vec<Evidence>, usize) = (Vec::new(), 0);
+    let mut accused: BTreeSet<ValidatorIndex> = BTreeSet::new();
+    for finding in findings {
+        let (Some(subject), Some(reference)) = (&finding.validator, &finding.evidence) else { continue };
+        if accused.contains(&subject.index) || chosen.iter().any(|proof| proof.id == reference.id) {
+            continue;
+        }
+        let Some(proof) = store.evidence(reference.id)? else { continue };
+        if chosen.len() == MAX_PROOFS || n_bytes + proof.ssz.len() > MAX_PROOF_BYTES {
+            break;
+        }
+        n_bytes += proof.ssz.len();
+        accused.insert(subject.index);
+        accused.extend(proof.accused());
+        let differs = differing(&proof);
+        for member in members.values_mut().filter(|member| member.proofs.contains(&proof.id)) {
+            member.differs.extend(differs.iter().copied());
+        }
+        chosen.push(proof);
+    }
+    Ok(chosen)
+}
+
+/// The fields in which the two messages of a proof differ.
+fn differing(proof: &Evidence) -> Vec<&'static str> {
+    match proof.kind {
+        EvidenceKind::AttesterSlashing => serde_json::from_value(proof.json.clone()).map_or_else(
+            |_| Vec::new(),
+            |slashing: AttesterSlashing| differing_fields(&slashing.attestation_1.data, &slashing.attestation_2.data),
+        ),
+        EvidenceKind::ProposerSlashing => serde_json::from_value(proof.json.clone()).map_or_else(
+            |_| Vec::new(),
+            |slashing: ProposerSlashing| {
+                differing_header_fields(&slashing.signed_header_1.message, &slashing.signed_header_2.message)
+            },
+        ),
+    }
+}
+
+/// The names of the fields in which two votes differ.
+pub fn differing_fields(one: &AttestationData, two: &AttestationData) -> Vec<&'static str> {
+    let fields = [
+        ("slot", one.slot != two.slot),
+        ("index", one.index != two.index),
+        ("beacon_block_root", one.beacon_block_root != two.beacon_block_root),
+        ("source.epoch", one.source.epoch != two.source.epoch),
+        ("source.root", one.source.root != two.source.root),
+        ("target.epoch", one.target.epoch != two.target.epoch),
+        ("target.root", one.target.root != two.target.root),
+    ];
+    fields.into_iter().filter(|(_, differs)| *differs).map(|(name, _)| name).collect()
+}
+
+/// The names of the fields in which two headers differ.
+pub fn differing_header_fields(one: &BeaconBlockHeader, two: &BeaconBlockHeader) -> Vec<&'static str> {
+    let fields = [
+        ("parent_root", one.parent_root != two.parent_root),
+        ("state_root", one.state_root != two.state_root),
+        ("body_root", one.body_root != two.body_root),
+    ];
+    fields.into_iter().filter(|(_, differs)| *differs).map(|(name, _)| name).collect()
+}
+
+fn signers(proof: &Evidence) -> Vec<ValidatorIndex> {
+    let index = |value: &Value| value.as_str().and_then(|text| text.parse().ok());
+    let of_vote = |vote: &str| proof.json.pointer(&format!("/{vote}/attesting_indices")).and_then(Value::as_array);
+    match proof.kind {
+        EvidenceKind::AttesterSlashing => {
+            let both = ["attestation_1", "attestation_2"].into_iter().filter_map(of_vote);
+            both.flatten().filter_map(index).collect()
+        }
+        EvidenceKind::ProposerSlashing => proof.accused(),
+    }
+}
+
+/// Validators with a label that most members share, and that are not among them.
+fn next(
+    source: &dyn ObservedSource,
+    privacy: &Privacy,
+    incident: &Incident,
+    members: &BTreeMap<ValidatorIndex, Member>,
+) -> (Vec<crate::LabelledValidator>, Vec<String>) {
+    let mut labels: Vec<(u64, String)> = Vec::new();
+    for shared in &incident.shared {
+        if let Some(key) = shared.what.strip_prefix("label:") {
+            labels.push((shared.members.0, format!("{key}={}", shared.value)));
+        }
+    }
+    let mut counts: BTreeMap<&String, u64> = BTreeMap::new();
+    for label in members.values().flat_map(|member| &member.labels) {
+        *counts.entry(label).or_default() += 1;
+    }
+    labels.extend(counts.into_iter().map(|(label, n)| (n, label.clone())));
+    labels.sort_by(|a, b| b.cmp(a));
+    let mut chosen: Vec<String> = Vec::new();
+    for (_, label) in labels {
+        if chosen.len() < MAX_LABELS && !chosen.contains(&label) {
+            chosen.push(label);
+        }
+    }
+    let mut rows: BTreeMap<ValidatorIndex, crate::LabelledValidator> = BTreeMap::new();
+    for label in &chosen {
+        let all = source.labelled(label, None, MAX_NEXT + members.len());
+        for mut row in all.into_iter().filter(|row| !members.contains_key(&row.index)).take(MAX_NEXT) {
+            row.labels = privacy.labels(row.labels);
+            row.groups = privacy.groups(row.groups);
+            rows.insert(row.index, row);
+        }
+    }
+    (rows.into_values().take(MAX_NEXT).collect(), chosen)
+}
+
+impl Contents<'_> {
+    fn zip(&self) -> Vec<u8> {
+        let mut file = ZipFile::new(&format!("incident-{}", self.name()));
+        file.add("README.md", self.readme().as_bytes());
+        file.add("post-mortem.md", self.post_mortem().as_bytes());
+        file.add("timeline.md", self.timeline().as_bytes());
+        file.add("members.csv", self.members_csv().as_bytes());
+        if !self.next.is_empty() {
+            file.add("next.csv", self.next_csv().as_bytes());
+        }
+        file.add("incident.json", &json(self.incident));
+        let lines: Vec<Vec<u8>> = self.findings.iter().map(json).collect();
+        file.add("findings.jsonl", &lines.concat());
+        let keys: BTreeMap<String, &PubkeyBytes> = self.keys.iter().map(|(index, key)| (index.to_string(), key)).collect();
+        file.add("keys.json", &json(&keys));
+        if let Some(interchange) = &self.interchange {
+            file.add("interchange.json", &json(interchange));
+        }
+        for proof in &self.proofs {
+            file.add(&format!("proofs/{}", proof.file_name("json")), &json(&proof.json));
+            file.add(&format!("proofs/{}", proof.file_name("ssz")), &proof.ssz);
+        }
+        file.finish()
+    }
+
+    /// The first bytes of the incident's id.
+    fn name(&self) -> String {
+        self.incident.id.to_string().chars().skip(2).take(8).collect()
+    }
+
+    fn members_csv(&self) -> String {
+        let mut out =
+            String::from("validator,pubkey,labels,offences,differs,first_seen,last_seen,punishable,included_in_slot,proofs\n");
+        for (index, member) in &self.members {
+            let kinds: Vec<String> = member.kinds.iter().map(|(kind, n)| format!("{kind}:{n}")).collect();
+            let proofs: Vec<String> = member.proofs.iter().map(Root::to_string).collect();
+            let differs: Vec<&str> = member.differs.iter().copied().collect();
+            let fields = [
+                index.to_string(),
+                member.pubkey.to_string(),
+                member.labels.join(" "),
+                kinds.join(" "),
+                differs.join(" "),
+                member.first.to_string(),
+                member.last.to_string(),
+                member.punishable.clone(),
+                member.included.clone().unwrap_or_default(),
+                proofs.join(" "),
+            ];
+            let _ = writeln!(out, "{}", fields.map(|field| text::csv_field(&field)).join(","));
+        }
+        out
+    }
+
+    fn next_csv(&self) -> String {
+        let mut out = String::from("validator,pubkey,labels,groups\n");
+        for row in &self.next {
+            let pubkey = row.pubkey.map(|pubkey| pubkey.to_string()).unwrap_or_default();
+            let fields = [row.index.to_string(), pubkey, row.labels.join(" "), row.groups.join(" ")];
+            let _ = writeln!(out, "{}", fields.map(|field| text::csv_field(&field)).join(","));
+        }
+        out
+    }
+}
+
+/// A line of JSON.
+fn json(value: &impl serde::Serialize) -> Vec<u8> {
+    let mut bytes = serde_json::to_vec(value).expect("it has string keys only");
+    bytes.push(b'\n');
+    bytes
+}
