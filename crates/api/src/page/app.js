@@ -1,6 +1,6 @@
 // The page: its frame, and which view an address shows. Text from the server is inserted as text,
 // never as markup. Nothing is shown as good before the server has confirmed it.
-import { html, render, useEffect, useState } from "./vendor/preact-htm.js";
+import { html, render, useEffect, useErrorBoundary, useState } from "./vendor/preact-htm.js";
 import { startData, useFeed, useHealth } from "./lib/data.js";
 import { Page, Pill } from "./lib/parts.js";
 import { Search } from "./lib/search.js";
@@ -34,10 +34,19 @@ const VIEWS = [
 
 const NAVIGATION = [["/", "Now"], ["/incidents", "Incidents"], ["/slashings", "Slashings"], ["/heads", "Heads"], ["/network", "Network"], ["/watch", "Watch"]];
 
+// What is no valid escape stands for itself; no view knows it.
+function decoded(text) {
+  try {
+    return decodeURIComponent(text);
+  } catch {
+    return text;
+  }
+}
+
 function viewOf(path) {
   for (const [pattern, view, section] of VIEWS) {
     const match = pattern.exec(path);
-    if (match) return { view, section, id: match[1] && decodeURIComponent(match[1]) };
+    if (match) return { view, section, id: match[1] && decoded(match[1]) };
   }
   return null;
 }
@@ -117,6 +126,13 @@ function NotFound() {
   return html`<${Page} title="No such page"><p>This address shows nothing. <a href="/">What happens now</a></p><//>`;
 }
 
+// A view that fails says so, and the others still work.
+function Guarded({ children }) {
+  const [error] = useErrorBoundary();
+  if (!error) return children;
+  return html`<${Page} title="This view cannot be shown"><p>${String(error.message)}</p><p><a href="/">What happens now</a></p><//>`;
+}
+
 function App() {
   const address = useAddress();
   const health = useHealth();
@@ -137,7 +153,7 @@ function App() {
     </header>
     <main id="main" tabindex="-1">
       <${Alarm} health=${health} />
-      <${found.view} key=${address.path} id=${found.id} query=${address.query} />
+      <${Guarded} key=${address.path}><${found.view} id=${found.id} query=${address.query} /><//>
     </main>
     <footer><p>slashwatch ${version} · <a href="/v1/status">status</a> · <a href="/metrics">metrics</a> · <a href="/openapi.json">API</a> · <a href="/v1/findings">findings as JSON</a> · <a href="/page/vendor/LICENSES.txt">licences</a></p></footer>`;
 }

@@ -30,8 +30,9 @@ export async function getJson(address, signal) {
     if (error.name === "AbortError") throw error;
     throw new ApiError(0, { detail: "slashwatch does not answer" });
   }
-  const body = await answer.json().catch(() => ({}));
-  if (!answer.ok) throw new ApiError(answer.status, body);
+  const body = await answer.json().catch(() => null);
+  if (!answer.ok) throw new ApiError(answer.status, body ?? {});
+  if (!body) throw new ApiError(answer.status, { detail: "the answer is no JSON" });
   return body;
 }
 
@@ -145,7 +146,7 @@ export function useJson(address, on = [], keepsOld = false) {
         if (error.name === "AbortError") return;
         if (error.type === "busy") retry = setTimeout(ask, BUSY_RETRY_MS);
         // What was known stays on the page while the server does not answer.
-        else setAnswer((old) => ({ address, data: old.address === address ? old.data : null, error }));
+        setAnswer((old) => ({ address, data: old.address === address ? old.data : null, error }));
       } finally {
         isAsking = false;
       }
@@ -173,9 +174,32 @@ export function useJson(address, on = [], keepsOld = false) {
   return answer.address === address || (keepsOld && answer.data) ? answer : { address, data: null, error: null };
 }
 
-// All pages of a list, `most` rows at most. `rows` grows while the pages arrive.
-export function useAll(address, field, most) {
+// A slot or an epoch. It is asked for again while it is in memory. What is read from the index does
+// not change, and each question to it holds up the watcher.
+export function useWhileRecent(address) {
+  const [isPast, setIsPast] = useState(false);
+  const answer = useJson(address, isPast ? [] : ["poll"]);
+  useEffect(() => setIsPast(Boolean(answer.data?.is_over && answer.data.source === "index")), [answer.data]);
+  return answer;
+}
+
+// All pages of a list, `most` rows at most. `rows` grows while the pages arrive. They are read
+// again, and shown when all are there, when one of `on` happens: "finding" or "incident".
+export function useAll(address, field, most, on = []) {
   const [answer, setAnswer] = useState({ address: null, rows: [], isDone: false, isCut: false, error: null });
+  const [round, setRound] = useState(0);
+  const events = on.join();
+  useEffect(() => {
+    const again = () => setRound((n) => n + 1);
+    const polled = () => feed.get() !== "live" && feed.get() !== "recording" && again();
+    const kinds = events ? events.split(",") : [];
+    for (const kind of kinds) changes[kind].add(again);
+    if (kinds.length) changes.poll.add(polled);
+    return () => {
+      for (const kind of kinds) changes[kind].delete(again);
+      changes.poll.delete(polled);
+    };
+  }, [events]);
   useEffect(() => {
     if (!address) return undefined;
     const stop = new AbortController();
@@ -187,15 +211,16 @@ export function useAll(address, field, most) {
         rows = rows.concat(page[field]);
         const isCut = page.next !== null && rows.length >= most;
         const isDone = page.next === null || isCut;
-        setAnswer({ address, rows, isDone, isCut, error: null });
+        if (isDone || round === 0) setAnswer({ address, rows, isDone, isCut, error: null });
         if (isDone) return;
         cursor = "&cursor=" + page.next;
       }
     })().catch((error) => {
-      if (error.name !== "AbortError") setAnswer({ address, rows: [], isDone: true, isCut: false, error });
+      if (error.name === "AbortError") return;
+      setAnswer((old) => ({ address, rows: old.address === address ? old.rows : [], isDone: true, isCut: false, error }));
     });
     return () => stop.abort();
-  }, [address, field, most]);
+  }, [address, field, most, round]);
   return answer.address === address ? answer : { address, rows: [], isDone: false, isCut: false, error: null };
 }
 

@@ -44,7 +44,7 @@ export function FindingsList({ filter, empty }) {
     const rows = data.findings.concat(more.rows);
     const next = more.next === undefined ? data.next : more.next;
     return html`
-      <${FindingsTable} findings=${rows} empty=${none} />
+      <${FindingsTable} findings=${rows} empty=${next === null ? none : "None among the newest. Older ones follow."} />
       ${(cursors.length > 0 || next !== null) && html`<p class="pager">
         <button type="button" disabled=${!cursors.length} onClick=${() => setCursors(cursors.slice(0, -1))}>Newer</button>
         <span role="status">Page ${grouped(cursors.length + 1)}${!filter && status ? ` of ${grouped(Math.max(1, Math.ceil(status.findings / PER_PAGE)))}` : ""}</span>

@@ -1,6 +1,6 @@
 // One epoch: its slots, one by one.
 import { html } from "../vendor/preact-htm.js";
-import { useJson } from "../lib/data.js";
+import { useWhileRecent } from "../lib/data.js";
 import { FindingsList } from "../lib/findings.js";
 import { Answer, Facts, Hash, Page, Section, SlotLink, Table, Time } from "../lib/parts.js";
 import { grouped, percent } from "../lib/text.js";
@@ -8,7 +8,7 @@ import { kindName } from "../lib/words.js";
 import { Participation } from "./now.js";
 
 export function Epoch({ id }) {
-  const epoch = useJson("/v1/epochs/" + encodeURIComponent(id), ["poll"]);
+  const epoch = useWhileRecent("/v1/epochs/" + encodeURIComponent(id));
   const isNumber = /^\d{1,19}$/.test(id);
   const beside = (by) => String(BigInt(id) + by);
   return html`<${Page} title=${"Epoch " + (isNumber ? grouped(id) : id)} crumb=${isNumber && html`${id !== "0" && html`<a href=${"/epochs/" + beside(-1n)}>← epoch ${grouped(beside(-1n))}</a>`} <a href=${"/epochs/" + beside(1n)}>epoch ${grouped(beside(1n))} →</a>`}>

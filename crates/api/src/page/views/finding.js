@@ -2,16 +2,15 @@
 // do with it. A double proposal also shows both blocks against the deadlines of their slot.
 import { html, useEffect, useState } from "../vendor/preact-htm.js";
 import { SlotChart, SpanChart } from "../lib/charts.js";
-import { useAll, useHealth, useJson } from "../lib/data.js";
+import { useHealth, useJson, useWhileRecent } from "../lib/data.js";
 import { Answer, Command, EpochLink, Facts, Hash, LabelLink, Page, Section, Severity, SlotLink, Tally, Time, ValidatorLink } from "../lib/parts.js";
 import { headerRoot } from "../lib/roots.js";
 import { between, grouped, millis, plural, words } from "../lib/text.js";
+import { useIncidents } from "./incidents.js";
 import { findingStory, kindName, punishableWords, sourceName, voteDifferences, whatNow } from "../lib/words.js";
 
-const INCIDENTS_SEARCHED = 1000;
-
 export function Finding({ id }) {
-  const finding = useJson("/v1/findings/" + id, ["finding"]);
+  const finding = useJson("/v1/findings/" + encodeURIComponent(id), ["finding"]);
   const kind = finding.data ? kindName(finding.data.kind) : "Finding";
   const who = finding.data?.validator ? ` of validator ${finding.data.validator.index}` : "";
   return html`<${Page} title=${kind + who} crumb=${html`<a href="/">Findings</a>`}>
@@ -48,10 +47,10 @@ function Mine({ finding }) {
 
 // The incident to which a finding belongs: one of contradictions whose slots contain it.
 function useIncidentOf(finding) {
-  const incidents = useAll("/v1/incidents?limit=1000", "incidents", INCIDENTS_SEARCHED);
+  const incidents = useIncidents();
   if (finding.details?.incident) return finding.details.incident;
   if (!finding.evidence) return null;
-  const around = incidents.rows.find((one) => one.kind === "slashing_wave" && Number(one.first_slot) <= Number(finding.slot) && Number(finding.slot) <= Number(one.last_slot));
+  const around = incidents.data?.incidents.find((one) => one.kind === "slashing_wave" && Number(one.first_slot) <= Number(finding.slot) && Number(finding.slot) <= Number(one.last_slot));
   return around?.id ?? null;
 }
 
@@ -205,7 +204,7 @@ function useRoots(headers) {
 function DoubleProposal({ finding, proof }) {
   const headers = [proof.signed_header_1.message, proof.signed_header_2.message];
   const roots = useRoots(headers);
-  const slot = useJson("/v1/slots/" + finding.slot, ["poll"]);
+  const slot = useWhileRecent("/v1/slots/" + finding.slot);
   const block = (n) => slot.data?.blocks.find((one) => one.root === roots[n]) ?? null;
   const votes = (n) => slot.data?.votes.filter((vote) => vote.head === roots[n]) ?? [];
   const order = block(0) && block(1) && Date.parse(block(1).heard.at) < Date.parse(block(0).heard.at) ? [1, 0] : [0, 1];

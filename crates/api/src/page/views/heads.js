@@ -2,16 +2,24 @@
 import { html } from "../vendor/preact-htm.js";
 import { BlockTree } from "../lib/tree.js";
 import { useHealth, useJson } from "../lib/data.js";
+import { useIncidents } from "./incidents.js";
 import { Answer, EpochLink, Facts, Hash, Page, Pill, Section, SlotLink, Table, Tally } from "../lib/parts.js";
 import { eth, grouped, percent, plural } from "../lib/text.js";
 import { isOpen } from "../lib/words.js";
 
 export function Heads() {
   const heads = useJson("/v1/heads", ["poll"]);
-  const incidents = useJson("/v1/incidents?limit=1000", ["incident"]);
+  const incidents = useIncidents();
   return html`<${Page} title="Heads" lead="The branches that validators vote for, and their weight.">
     <${Answer} of=${heads} what="heads">${(data) => html`<${Body} heads=${data} incidents=${incidents.data?.incidents ?? []} />`}<//>
   <//>`;
+}
+
+// Votes for blocks that are not here may be for another branch.
+function isOneChain(heads, status) {
+  const unknown = heads.unknown_heads.reduce((sum, row) => sum + row.votes, 0);
+  const known = heads.branches.reduce((sum, branch) => sum + branch.votes.votes, 0);
+  return Boolean(status?.ready || status?.recording) && known > 0 && unknown * 10 < known;
 }
 
 function Body({ heads, incidents }) {
@@ -19,7 +27,7 @@ function Body({ heads, incidents }) {
   const split = incidents.filter((one) => one.kind === "checkpoint_split" && (isOpen(one) || status?.recording)).at(-1);
   return html`
     <${Facts} columns=${true} of=${[
-      ["State", heads.is_split ? html`<${Pill} tone="bad">split<//>` : html`<${Pill} tone="good">one chain<//>`],
+      ["State", heads.is_split ? html`<${Pill} tone="bad">split<//>` : isOneChain(heads, status) ? html`<${Pill} tone="good">one chain<//>` : html`<${Pill}>not yet known<//>`],
       ["Head", html`slot <${SlotLink} slot=${heads.head.slot} /> <${Hash} of=${heads.head.root} />`],
       ["Justified epoch", heads.justified ? html`<${EpochLink} epoch=${heads.justified.epoch} />` : "not yet known"],
       ["Finalized epoch", heads.finalized ? html`<${EpochLink} epoch=${heads.finalized.epoch} />` : "not yet known"],

@@ -11,7 +11,7 @@ import { Details } from "./finding.js";
 const MOST_FINDINGS = 5000;
 
 export function Incident({ id }) {
-  const incident = useJson("/v1/incidents/" + id, ["incident", "finding"]);
+  const incident = useJson("/v1/incidents/" + encodeURIComponent(id), ["incident", "finding"]);
   return html`<${Page} title=${incident.data ? kindName(incident.data.kind) : "Incident"} crumb=${html`<a href="/incidents">Incidents</a>`}>
     <${Answer} of=${incident} what="this incident">${(data) => html`<${Body} incident=${data} />`}<//>
   <//>`;
@@ -27,7 +27,7 @@ function Body({ incident }) {
     <section class=${"verdict " + (isOpen(incident) ? incident.severity : "none")} aria-label="In short">
       <div><h2>What happened?</h2><p class="answer">${what}</p>
         <p><${Pill} tone=${isOpen(incident) ? TONES[incident.severity] : "none"}>${incident.severity}, ${STATES[incident.state] ?? incident.state}<//></p></div>
-      <div><h2>Is it mine?</h2><${Mine} incident=${incident} groups=${groups} members=${members} isDone=${findings.isDone || !isWave} /></div>
+      <div><h2>Is it mine?</h2><${Mine} incident=${incident} groups=${groups} members=${members} findings=${findings} /></div>
       <div><h2>What now?</h2><ul>${now.map((one) => html`<li key=${one}>${one}</li>`)}</ul></div>
     </section>
     <div class="split even">
@@ -38,7 +38,7 @@ function Body({ incident }) {
     <div class="split even">
       ${incident.shared?.length > 0 && html`<${Section} title="What the members share" note="Told where it is at least twice as frequent among them as among all validators."><${Shared} incident=${incident} /><//>`}
       ${incident.penalty && html`<${Section} title="What it costs"><${Penalty} incident=${incident} /><//>`}
-      ${isWave && html`<${Section} title="Which of mine are next"><${Next} incident=${incident} groups=${groups} members=${members} /><//>`}
+      ${isWave && html`<${Section} title="Which of mine are next"><${Next} incident=${incident} groups=${groups} members=${members} findings=${findings} /><//>`}
       <${Section} title="Evidence"><${Pack} incident=${incident} /><//>
     </div>
     ${isWave && html`<${Section} title="Members"><${Members} members=${members} findings=${findings} incident=${incident} /><//>`}
@@ -67,7 +67,10 @@ function membersOf(findings) {
   return [...members.values()].sort((a, b) => (a.at < b.at ? -1 : 1));
 }
 
-function Mine({ incident, groups, members, isDone }) {
+// Whether all members are known, so that nobody else is one.
+const isWhole = (findings) => findings.isDone && !findings.error && !findings.isCut;
+
+function Mine({ incident, groups, members, findings }) {
   const named = new Map();
   for (const member of members) for (const label of member.labels) if (label.startsWith("group=")) named.set(label.slice(6), (named.get(label.slice(6)) ?? 0) + 1);
   for (const label of incident.details.labels ?? []) if (label.startsWith("group=") && !named.has(label.slice(6))) named.set(label.slice(6), null);
@@ -76,7 +79,10 @@ function Mine({ incident, groups, members, isDone }) {
   if (!groups.data) return html`<p>Loading.</p>`;
   if (!groups.data.groups.length) return html`<p class="answer">No keys of yours are named here.</p><p>${members.length ? "Look for your index among the members below, or search it above." : "Search your index or public key above."}</p>`;
   const keys = groups.data.groups.reduce((sum, group) => sum + group.validators, 0);
-  return html`<p class=${"answer " + (isDone ? "good" : "")}>${isDone ? `No: none of your ${grouped(keys)} keys is in it.` : "Looking for your keys among the members."}</p>`;
+  if (!incident.offences) return html`<p class="answer">It names no single validators.</p><p><a href="/watch">Your keys: what each group missed</a></p>`;
+  if (!findings.isDone) return html`<p class="answer">Looking for your keys among the members.</p>`;
+  if (!isWhole(findings)) return html`<p class="answer wait">Not known: not all members could be read.</p><p><a href="/watch">Watched keys and their alarms</a></p>`;
+  return html`<p class="answer good">No: none of your ${grouped(keys)} keys is in it.</p>`;
 }
 
 function Timeline({ incident, members }) {
@@ -145,7 +151,7 @@ function Penalty({ incident }) {
   ]} /><p class="note">Duties missed until withdrawal come on top.</p>`;
 }
 
-function Next({ incident, groups, members }) {
+function Next({ incident, groups, members, findings }) {
   if (groups.error?.status === 403) return html`<p class="quiet">Watched keys are not shown on this address.</p>`;
   if (!groups.data?.groups.length) return html`<p>No keys are watched here, so nobody can say which of yours are next. Name yours under <code>[watch]</code> in the configuration.</p>`;
   const cause = incident.details.suspected_cause;
@@ -157,7 +163,7 @@ function Next({ incident, groups, members }) {
     ["Still safe", ({ group, n }) => grouped(group.validators - n)],
     ["Kill switch", ({ group }) => (group.kill_switch ? group.kill_switch.state : "none")],
   ]} />
-  <p>${rows.some((row) => row.n) ? `The keys that are still safe are next if the cause (${causeTitle(cause ?? "unknown")}) is theirs too: stop them first, ask later.` : "None of yours is in it."}</p>`;
+  <p>${rows.some((row) => row.n) ? `The keys that are still safe are next if the cause (${causeTitle(cause ?? "unknown")}) is theirs too: stop them first, ask later.` : isWhole(findings) ? "None of yours is in it." : findings.isDone ? "Not all members could be read." : "Looking for yours among the members."}</p>`;
 }
 
 function Pack({ incident }) {

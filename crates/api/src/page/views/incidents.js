@@ -1,15 +1,18 @@
 // All incidents, the latest change first.
 import { html } from "../vendor/preact-htm.js";
-import { useAll, useHealth, useJson } from "../lib/data.js";
+import { useAll, useHealth } from "../lib/data.js";
 import { Answer, LongTable, Page, Pill, Section, Severity, SlotLink, Time, TONES } from "../lib/parts.js";
 import { grouped, words } from "../lib/text.js";
 import { foremost, incidentWords, isOpen, kindName, STATES } from "../lib/words.js";
 
-const MOST = 3000;
+const MOST = 50000;
 
-// One page of the API is enough for what is open; it is asked again when an incident changes.
+// All incidents, as an answer. They come in the order of their last change, so those that are open
+// may be on the last page. One that changes meanwhile comes again.
 export function useIncidents() {
-  return useJson("/v1/incidents?limit=1000", ["incident"]);
+  const { rows, isDone, error } = useAll("/v1/incidents?limit=1000", "incidents", MOST, ["incident"]);
+  const incidents = [...new Map(rows.map((row) => [row.id, row])).values()];
+  return { data: isDone && (rows.length || !error) ? { incidents } : null, error };
 }
 
 function IncidentCard({ incident }) {
@@ -30,13 +33,11 @@ export function IncidentCards({ incidents, most, empty }) {
 
 export function Incidents() {
   const { status } = useHealth();
-  const recent = useIncidents();
-  // More than a thousand are rare. They are read once.
-  const rest = useAll(recent.data?.next ? "/v1/incidents?limit=1000&cursor=" + recent.data.next : null, "incidents", MOST);
+  const incidents = useIncidents();
   return html`<${Page} title="Incidents" lead="Many findings, or many messages that are no offence, mean something together. An incident begins, grows, wanes, and is over.">
     <${Section} title="All incidents">
-      <${Answer} of=${recent} what="incidents">${(data) => html`<${LongTable}
-        label="Incidents" rows=${foremost(data.incidents.concat(rest.rows))} keyOf=${(row) => row.id}
+      <${Answer} of=${incidents} what="incidents">${(data) => html`<${LongTable}
+        label="Incidents" rows=${foremost(data.incidents)} keyOf=${(row) => row.id}
         empty=${status?.recording ? "This recording has no incidents." : "No incidents so far."}
         columns=${[
           ["What", (row) => html`<a href=${"/incidents/" + row.id}>${kindName(row.kind)}</a>`],

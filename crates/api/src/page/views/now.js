@@ -20,7 +20,7 @@ function headline(status, incidents) {
   return status.recording || (isOpen(worst) && worst.severity !== "info") ? worst : null;
 }
 
-function Mine({ groups, incident }) {
+function Mine({ groups, incident, isSure }) {
   if (groups.error?.status === 403) return html`<p>Watched keys are not shown on this address.</p>`;
   if (!groups.data) return html`<p>Loading.</p>`;
   const all = groups.data.groups;
@@ -38,18 +38,19 @@ function Mine({ groups, incident }) {
       <p><a href="/watch">Watched keys and kill switches</a></p>`;
   }
   if (uneasy.length) return html`<p class="answer wait">No offence of yours, but look at ${uneasy.map((group) => group.name).join(", ")}</p><p><a href="/watch">Watched keys</a></p>`;
+  if (!isSure || groups.error) return html`<p class="answer wait">Not known now</p><p>The last answer named no offence of your ${plural(keys, "key")}.</p>`;
   return html`<p class="answer good">No. All quiet in ${plural(all.length, "group")}, ${plural(keys, "key")}.</p><p><a href="/watch">Watched keys</a></p>`;
 }
 
-function Verdict({ status, incidents, groups }) {
+function Verdict({ status, error, incidents, groups }) {
   const incident = headline(status, incidents);
   const others = incidents.filter((one) => one !== incident && (status.recording || isOpen(one)) && one.severity !== "info").length;
-  const isSure = status.recording || status.ready;
+  const isSure = !error && (status.recording || status.ready);
   if (!incident) {
     const quiet = status.recording ? "This recording has no incidents" : isSure ? "All quiet: no incident is open" : "Nothing is known now";
     return html`<section class=${"verdict " + (status.recording || !isSure ? "none" : "good")} aria-label="In short">
       <div><h2>What happened?</h2><p class="answer">${quiet}.</p><p>${plural(status.findings, "finding")} ${status.recording ? "in it" : "since the beginning"}.</p></div>
-      <div><h2>Is it mine?</h2>${html`<${Mine} groups=${groups} />`}</div>
+      <div><h2>Is it mine?</h2><${Mine} groups=${groups} isSure=${isSure} /></div>
       <div><h2>What now?</h2><p>${isSure ? "Nothing." : "See the red box above."}</p></div>
     </section>`;
   }
@@ -61,7 +62,7 @@ function Verdict({ status, incidents, groups }) {
       <p>${what}</p>
       <p class="soft">Since <${Time} of=${incident.opened_at} /> UTC${status.recording ? "" : `, ${ago(incident.opened_at)}`}; slots ${grouped(incident.first_slot)} to ${grouped(incident.last_slot)}.${others > 0 && html` <a href="/incidents">${plural(others, "more incident")}</a>.`}</p>
     </div>
-    <div><h2>Is it mine?</h2><${Mine} groups=${groups} incident=${incident} /></div>
+    <div><h2>Is it mine?</h2><${Mine} groups=${groups} incident=${incident} isSure=${isSure} /></div>
     <div><h2>What now?</h2><ul>${now.map((one) => html`<li key=${one}>${one}</li>`)}</ul></div>
   </section>`;
 }
@@ -163,7 +164,7 @@ function Filters({ params }) {
 const FILTERS = ["kind", "severity", "label", "validator", "group", "since_slot", "until_slot"];
 
 export function Now({ query }) {
-  const { status } = useHealth();
+  const { status, error } = useHealth();
   const incidents = useIncidents();
   const groups = useJson("/v1/watch/groups", ["poll"]);
   const participation = useJson("/v1/participation?slots=64", ["poll"]);
@@ -174,7 +175,7 @@ export function Now({ query }) {
     if (filter) document.getElementById("s-findings")?.scrollIntoView();
   }, []);
   return html`<${Page} title=${status?.recording ? "What was recorded" : "What happens now"}>
-    ${status && html`<${Answer} of=${incidents} what="incidents">${(data) => html`<${Verdict} status=${status} incidents=${data.incidents} groups=${groups} />`}<//>`}
+    ${status && html`<${Answer} of=${incidents} what="incidents">${(data) => html`<${Verdict} status=${status} error=${error || incidents.error} incidents=${data.incidents} groups=${groups} />`}<//>`}
     ${status && html`<${Notices} status=${status} />`}
     <div class="split">
       <div>

@@ -6,7 +6,7 @@ import { replace } from "../lib/search.js";
 import { grouped, plural } from "../lib/text.js";
 import { kindName } from "../lib/words.js";
 
-const STATES = { included: ["good", "included"], unpublished: ["bad", "unpublished"], expired: ["none", "expired"] };
+const STATES = { included: ["good", "included"], unpublished: ["bad", "unpublished"], expired: ["none", "expired"], slashed_by_another: ["none", "slashed by another proof"] };
 const CHOICES = [["", "All"], ["true", "Included in a block"], ["false", "Unpublished or expired"]];
 const SHOWN = 3;
 

@@ -1,6 +1,6 @@
 // One slot: which blocks came and when, and who voted for what.
 import { html } from "../vendor/preact-htm.js";
-import { useJson } from "../lib/data.js";
+import { useWhileRecent } from "../lib/data.js";
 import { FindingsList } from "../lib/findings.js";
 import { Answer, EpochLink, Facts, Hash, Page, Pill, Section, Table, Tally, Time, ValidatorLink } from "../lib/parts.js";
 import { grouped, millis, percent, plural } from "../lib/text.js";
@@ -8,7 +8,7 @@ import { sourceName } from "../lib/words.js";
 import { SlotArrivals } from "./finding.js";
 
 export function Slot({ id }) {
-  const slot = useJson("/v1/slots/" + encodeURIComponent(id), ["poll"]);
+  const slot = useWhileRecent("/v1/slots/" + encodeURIComponent(id));
   const isNumber = /^\d{1,19}$/.test(id);
   const beside = (by) => String(BigInt(id) + by);
   return html`<${Page} title=${"Slot " + (isNumber ? grouped(id) : id)} crumb=${isNumber && html`${id !== "0" && html`<a href=${"/slots/" + beside(-1n)}>← slot ${grouped(beside(-1n))}</a>`} <a href=${"/slots/" + beside(1n)}>slot ${grouped(beside(1n))} →</a>`}>

@@ -10,7 +10,7 @@ import { sourceName } from "../lib/words.js";
 const PER_PAGE = 64;
 
 export function Validator({ id }) {
-  const validator = useJson(`/v1/validators/${id}?limit=${PER_PAGE}`, ["poll"]);
+  const validator = useJson(`/v1/validators/${encodeURIComponent(id)}?limit=${PER_PAGE}`, ["poll"]);
   const index = validator.data?.index ?? id;
   const isMissing = validator.error?.isMissingRoute && /^\d+$/.test(id);
   return html`<${Page} title=${/^\d+$/.test(index) ? "Validator " + index : "Validator"}>
@@ -36,15 +36,16 @@ function useHistory(validator) {
 function Body({ validator }) {
   const history = useHistory(validator);
   const { registry, watched } = validator;
+  const groups = useJson("/v1/watch/groups");
   const offences = validator.findings.filter((finding) => finding.evidence);
   const tone = offences.some((finding) => finding.severity === "critical") ? "critical" : offences.length ? "warning" : "none";
   const epochs = history.votes.map((vote) => Number(vote.target.epoch));
   const hasDoubts = history.votes.some((vote) => vote.contradicts);
   return html`
     <section class=${"verdict " + tone} aria-label="In short">
-      <div><h2>What happened?</h2><p class="answer">${offences.length ? `It contradicted itself: ${plural(offences.length, "proven offence")}${validator.has_more_findings ? " or more" : ""}.` : "No contradiction is known."}</p>
+      <div><h2>What happened?</h2><p class="answer">${offences.length ? `It contradicted itself: ${plural(offences.length, "proven offence")}${validator.has_more_findings ? " or more" : ""}.` : validator.has_more_findings ? "No contradiction among its newest findings." : "No contradiction is known."}</p>
         ${registry?.slashed && html`<p class="critical">The chain has slashed it.</p>`}</div>
-      <div><h2>Is it mine?</h2><p class=${"answer " + (validator.groups.length && offences.length ? "bad" : "")}>${validator.groups.length ? `Yes: ${validator.groups.join(", ")}` : "Not of a group that is watched here."}</p>
+      <div><h2>Is it mine?</h2><p class=${"answer " + (validator.groups.length && offences.length ? "bad" : "")}>${validator.groups.length ? `Yes: ${validator.groups.join(", ")}` : groups.error?.status === 403 ? "Watched keys are not shown on this address." : "Not of a group that is watched here."}</p>
         ${validator.labels.length > 0 && html`<p>${validator.labels.map((label) => html`<${LabelLink} key=${label} label=${label} /> `)}</p>`}</div>
       <div><h2>What now?</h2><p>${offences.length ? "If it is yours: stop every machine that holds this key or its sister keys, then look at the findings below." : "Nothing."}</p></div>
     </section>
@@ -65,7 +66,7 @@ function Body({ validator }) {
           ["Client", validator.client ?? "not known"],
           registry && ["State on chain", html`<span class=${registry.slashed ? "critical" : ""}>${words(registry.state)}</span>`],
           registry && ["Effective balance", eth(registry.effective_balance)],
-          registry && ["Active since epoch", html`<${EpochLink} epoch=${registry.activation_epoch} />`],
+          registry && registry.activation_epoch !== null && ["Active since epoch", html`<${EpochLink} epoch=${registry.activation_epoch} />`],
           registry?.exit_epoch && ["Leaves in epoch", html`<${EpochLink} epoch=${registry.exit_epoch} />`],
           registry?.withdrawable_epoch && ["Withdrawable in epoch", html`<${EpochLink} epoch=${registry.withdrawable_epoch} />`],
           ["First heard, target epoch", validator.first_epoch === null ? "never" : html`<${EpochLink} epoch=${validator.first_epoch} />`],
@@ -74,7 +75,7 @@ function Body({ validator }) {
           watched && ["Missed in a row", grouped(watched.missed_in_a_row), watched.missed_in_a_row ? "warning" : ""],
           watched && ["Duty", watched.duty],
         ]} /><//>
-        <${Section} title="Proposals"><${Table} label="Proposals" rows=${validator.proposals} keyOf=${(row) => row.root} empty="No block of it is kept." columns=${[
+        <${Section} title="Proposals"><${Table} label="Proposals" rows=${validator.proposals} keyOf=${(row) => row.root} empty="No block of it among those of the last 1024 slots." columns=${[
           ["Slot", (row) => html`<${SlotLink} slot=${row.slot} />`],
           ["Root", (row) => html`<${Hash} of=${row.root} />`],
           ["Heard", (row) => (row.heard ? `${millis(row.heard.after_slot_start_ms)} after the start` : "–")],
