@@ -1,10 +1,10 @@
-//! The evidence pack of an incident.
+//! The evidence pack of an incident, and the check of its proofs with another library.
 
 mod common;
 
 use common::slashwatch;
 use serde_json::Value;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use test_support::capture;
@@ -83,41 +83,43 @@ fn unzip(bytes: &[u8], into: &Path) {
     assert_eq!(at, end);
 }
 
+fn verify(proof: &Path, network: &Path, keys: Option<&Path>) -> (Option<i32>, String) {
+    let mut command = slashwatch();
+    command.arg("verify-proof").arg(proof).arg("--network").arg(network);
+    if let Some(keys) = keys {
+        command.arg("--keys").arg(keys);
+    }
+    let output = run(&mut command);
+    (output.status.code(), format!("{}{}", String::from_utf8_lossy(&output.stdout), stderr(&output)))
+}
+
 #[test]
-fn every_member_of_a_wave_is_in_its_pack_with_a_proof() {
+fn every_member_of_a_wave_is_in_its_pack_with_a_proof_that_holds() {
     let pack = Unpacked::of("electra_7_wave");
+    let data = pack.dir.path().join("data");
     let incident: Value = serde_json::from_str(&pack.read("incident.json")).expect("JSON");
     let members: Vec<String> =
         pack.read("members.csv").lines().skip(1).map(|line| line.split(',').next().unwrap_or_default().to_owned()).collect();
     assert!(members.len() as u64 >= incident["validators"].as_str().expect("a number").parse().expect("a number"), "{members:?}");
     assert!(pack.read("members.csv").contains("beacon_block_root"), "it says what differs");
     let mut accused = BTreeSet::new();
-    let keys: BTreeMap<String, String> = serde_json::from_str(&pack.read("keys.json")).expect("JSON");
     for proof in pack.proofs() {
-        let name = proof.file_name().expect("a name");
-        let recorded = |extension: &str| {
-            std::fs::read(pack.dir.path().join("proofs").join(Path::new(name).with_extension(extension))).expect("recorded")
-        };
-        assert_eq!(std::fs::read(&proof).expect("readable"), recorded("json"), "as it was recorded");
-        assert_eq!(std::fs::read(proof.with_extension("ssz")).expect("readable"), recorded("ssz"));
-        let json: Value = serde_json::from_slice(&recorded("json")).expect("JSON");
-        let signers = |side: &str| -> BTreeSet<String> {
-            let list = json[side]["attesting_indices"].as_array().into_iter().flatten();
-            list.map(|index| index.as_str().expect("an index").to_owned()).collect()
-        };
-        let (one, two) = (signers("attestation_1"), signers("attestation_2"));
-        assert!(one.union(&two).all(|signer| keys.contains_key(signer)), "the keys of all signers are there");
-        accused.extend(one.intersection(&two).cloned());
-        accused.extend(json["signed_header_1"]["message"]["proposer_index"].as_str().map(str::to_owned));
+        // With the keys of the pack, and with those of the data directory.
+        let keys = pack.folder.join("keys.json");
+        for keys in [Some(&*keys), None] {
+            let (code, told) = verify(&proof, &data, keys);
+            assert_eq!(code, Some(0), "{told}");
+            assert!(told.starts_with("genuine: "), "{told}");
+        }
+        let (code, of_ssz) = verify(&proof.with_extension("ssz"), &data, Some(&keys));
+        assert_eq!(code, Some(0), "{of_ssz}");
+        let named = of_ssz.split(" of ").nth(1).and_then(|rest| rest.split(';').next()).expect("who is accused");
+        accused.extend(named.split(", ").map(str::to_owned));
     }
     assert!(members.iter().all(|member| accused.contains(member)), "{members:?} {accused:?}");
     let interchange: Value = serde_json::from_str(&pack.read("interchange.json")).expect("JSON");
     assert_eq!(interchange["data"].as_array().expect("a list").len(), members.len());
-    for line in pack.read("members.csv").lines().skip(1) {
-        let fields: Vec<&str> = line.split(',').collect();
-        assert_eq!(keys.get(fields[0]).map(String::as_str), Some(fields[1]), "{line}");
-    }
-    assert!(pack.read("README.md").contains("FastAggregateVerify"), "{}", pack.read("README.md"));
+    assert!(pack.read("README.md").contains("slashwatch verify-proof proofs/0x"), "{}", pack.read("README.md"));
     assert!(pack.read("timeline.md").contains("| +0.0 s |"), "{}", pack.read("timeline.md"));
     assert!(pack.read("post-mortem.md").contains("## Suspected cause"));
     assert_eq!(pack.read("findings.jsonl").lines().count(), {
@@ -126,4 +128,64 @@ fn every_member_of_a_wave_is_in_its_pack_with_a_proof() {
         let range = slot(&incident["first_slot"])..=slot(&incident["last_slot"]);
         all.iter().filter(|finding| !finding["evidence"].is_null() && range.contains(&slot(&finding["slot"]))).count()
     });
+}
+
+#[test]
+fn a_proof_that_was_changed_is_not_genuine() {
+    let pack = Unpacked::of("electra_7_wave");
+    let data = pack.dir.path().join("data");
+    let keys = pack.folder.join("keys.json");
+    let is_votes = |path: &PathBuf| std::fs::read_to_string(path).expect("readable").contains("attestation_1");
+    let proof = pack.proofs().into_iter().find(is_votes).expect("a double vote");
+    let original: Value = serde_json::from_str(&std::fs::read_to_string(&proof).expect("readable")).expect("JSON");
+    let changed = pack.dir.path().join("changed.json");
+    let check = |value: &Value, word: &str| {
+        std::fs::write(&changed, value.to_string()).expect("writable");
+        let (code, told) = verify(&changed, &data, Some(&keys));
+        assert_eq!(code, Some(1), "{told}");
+        assert!(told.contains(word), "{word}: {told}");
+    };
+    let mut value = original.clone();
+    value["attestation_2"]["data"]["beacon_block_root"] = format!("0x{}", "11".repeat(32)).into();
+    check(&value, "the signature of attestation_2 does not hold");
+    let mut value = original.clone();
+    value["attestation_2"] = value["attestation_1"].clone();
+    check(&value, "do not contradict");
+    let mut value = original.clone();
+    value["attestation_1"]["signature"] = format!("0x{}", "00".repeat(96)).into();
+    check(&value, "no point");
+    // A signer more than signed.
+    let mut value = original.clone();
+    let indices = value["attestation_1"]["attesting_indices"].as_array_mut().expect("a list");
+    let first = indices[0].clone();
+    indices.insert(0, first);
+    check(&value, "not unique");
+    // On another network the same signatures prove nothing.
+    let (code, told) = verify(&proof, Path::new("mainnet"), Some(&keys));
+    assert_eq!(code, Some(1), "{told}");
+    // What is no proof is unreadable input, and an unknown network wrong usage.
+    std::fs::write(&changed, "{}").expect("writable");
+    assert_eq!(verify(&changed, &data, Some(&keys)).0, Some(65));
+    assert_eq!(verify(&proof, Path::new("nowhere"), Some(&keys)).0, Some(64));
+    let (code, told) = verify(&proof, Path::new("mainnet"), None);
+    assert!(code == Some(1) && told.contains("NOT genuine"), "keys.json of the pack is found: {told}");
+}
+
+/// Proofs of every fork and kind, from the captures whose truth another program made.
+#[test]
+fn the_other_library_agrees_about_every_proof_of_every_fork() {
+    for name in ["phase0_2", "deneb_3", "electra_6", "fulu_4", "gloas_12"] {
+        let dir = tempfile::tempdir().expect("a fresh directory");
+        let (data, proofs) = (dir.path().join("data"), dir.path().join("proofs"));
+        let output =
+            run(slashwatch().arg("replay").arg(capture(name)).arg("--data-dir").arg(&data).arg("--evidence-dir").arg(&proofs));
+        assert!(output.status.success(), "{}", stderr(&output));
+        let mut n = 0;
+        for entry in std::fs::read_dir(&proofs).expect("a folder") {
+            let (code, told) = verify(&entry.expect("readable").path(), &data, None);
+            assert_eq!(code, Some(0), "{name}: {told}");
+            n += 1;
+        }
+        assert!(n >= 2, "{name}");
+    }
 }

@@ -130,6 +130,20 @@ pub enum Command {
         #[arg(long, value_name = "FILE.html or .md")]
         out: PathBuf,
     },
+    /// Checks a proof of a slashing by itself, with another library for signatures than the
+    /// watcher's. Exit code 0 if it is genuine, 1 if not.
+    VerifyProof {
+        /// An AttesterSlashing or a ProposerSlashing, as JSON or SSZ.
+        file: PathBuf,
+        /// Name of a public network, or a folder with config.yaml and genesis.ssz, or a data
+        /// directory.
+        #[arg(long, value_name = "NAME or FOLDER")]
+        network: String,
+        /// Public keys of the signers, such as keys.json of an evidence pack. Without it they are
+        /// taken from the folder, or from keys.json beside the proof.
+        #[arg(long, value_name = "FILE")]
+        keys: Option<PathBuf>,
+    },
     /// Writes what is known in formats that other programs read.
     Export {
         #[command(subcommand)]

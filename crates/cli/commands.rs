@@ -77,6 +77,7 @@ pub fn run(args: Args) -> anyhow::Result<u8> {
         }
         Command::Report { data_dir, incident: Some(incident), out, .. } => report::pack(&data_dir, incident, &out),
         Command::Report { data_dir, from, to, incident: None, out } => report::report(&data_dir, from, to, &out),
+        Command::VerifyProof { file, network, keys } => verify_proof(&file, &network, keys.as_deref()),
         Command::Lab(args) => lab::lab(args),
         Command::Simulate { scenario, out, truth } => simulate::simulate(&scenario, &out, truth.as_deref()),
         Command::Inspect { data_dir, what } => inspect::inspect(&data_dir, &what),
@@ -124,6 +125,20 @@ pub fn run(args: Args) -> anyhow::Result<u8> {
             let config = Config::load(&config)?;
             output::line(offline::actions::rearm_switch(&config, &group)?)?;
             Ok(0)
+        }
+    }
+}
+
+/// Prints what a proof shows. The exit code is 1 if it is not genuine.
+fn verify_proof(file: &Path, network: &str, keys: Option<&Path>) -> anyhow::Result<u8> {
+    match offline::verify_proof::verify_proof(file, network, keys)? {
+        Ok(proof) => {
+            output::line(&proof)?;
+            Ok(0)
+        }
+        Err(reason) => {
+            output::line(format_args!("NOT genuine: {reason}"))?;
+            Ok(FAILED)
         }
     }
 }

@@ -15,5 +15,6 @@ pub mod report;
 pub mod serve;
 pub mod status;
 mod switch_members;
+pub mod verify_proof;
 
 pub use switch_members::unprotected_members;

@@ -35,22 +35,33 @@ impl Contents<'_> {
             out,
             "{} validators signed messages that contradict each other. {} proofs here accuse {} of them.\n\n\
              ## Is it real?\n\n\
-             Each proof has two signed messages. Whoever has the public keys of the signers can check it without trusting whoever sent this \
-             file. `keys.json` has them by index. They come from the watcher: compare those of your own keys with your own records, and those \
-             of others with a node (`/eth/v1/beacon/states/head/validators/INDEX`). For each of the two messages, any library for BLS12-381 \
-             signatures (ciphersuite `BLS_SIG_BLS12381G2_XMD:SHA-256_SSWU_RO_POP_`) must accept `signature` by all `attesting_indices` \
-             (or the proposer) over the signing root of `data` (or `message`), with the domain of attesters (or proposers) at the target's \
-             epoch (or the slot's), on the network with the genesis validators root `{}`. That is `FastAggregateVerify` of the \
-             specification. The two must differ and have the same target, or one must surround the other; headers must have the same slot \
-             and proposer. The accused are those whose index is in both lists.\n\n\
+             Each proof has two signed messages. Whoever has the public keys of the signers can check it, without trusting whoever sent this \
+             file. Unpack the archive, and check each proof:\n\n\
+             ```\n",
+            self.members.len(),
+            self.proofs.len(),
+            self.n_accused(),
+        );
+        let name = network_argument(network);
+        for proof in self.proofs.iter().take(5) {
+            let _ = writeln!(out, "slashwatch verify-proof proofs/{} --network {name}", proof.file_name("json"));
+        }
+        if self.proofs.len() > 5 {
+            let _ = writeln!(
+                out,
+                "for proof in proofs/*.json; do slashwatch verify-proof $proof --network {name} || echo NOT GENUINE; done"
+            );
+        }
+        let _ = write!(
+            out,
+            "```\n\n\
+             It exits with 0 if the proof is genuine and with 1 if not. The signatures are checked with another library than the one with \
+             which the watcher found them. `keys.json` has the public keys of the signers, by index. They come from the watcher: compare \
+             those of your own keys with your own records, or give a state or a data directory with `--network` instead.\n\n\
              A beacon node checks a proof too, when it is submitted. **Submitting it slashes the accused validators.**\n\n\
              ```\n{}```\n\n\
              ## Whose keys\n\n\
              `members.csv` lists all {} validators: key, labels, offences, what differs, and whether a block has slashed them already.\n\n",
-            self.members.len(),
-            self.proofs.len(),
-            self.n_accused(),
-            self.network.genesis_validators_root,
             self.submit_commands(),
             self.members.len(),
         );
@@ -256,6 +267,14 @@ fn date(at: Time) -> String {
     match (text.get(..10), text.get(11..23)) {
         (Some(date), Some(time)) => format!("{date} {time}"),
         _ => text,
+    }
+}
+
+/// The argument for `--network`: a built-in name, or a placeholder.
+fn network_argument(name: &str) -> String {
+    match consensus::Network::builtin(name) {
+        Some(_) => name.to_owned(),
+        None => "FOLDER".to_owned(),
     }
 }
 
