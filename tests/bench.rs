@@ -96,8 +96,8 @@ fn pipeline_finds_what_was_planted() {
     assert!(scores.iter().any(|score| score.as_f64().expect("a number") < -100.0), "forgers' scores sink: {scores:?}");
 }
 
-/// Light peers dial the watcher and send what a network would have them send. Everything that begins
-/// somewhere arrives, and all stay connected.
+/// Light peers dial the watcher and send what a network would have them send. Everything that
+/// begins somewhere arrives, and all stay connected.
 #[test]
 fn a_crowd_around_the_watcher_loses_nothing() {
     const PEERS: u64 = 20;

@@ -122,8 +122,8 @@ pub enum Command {
         /// Last time, in the same form; without it the report ends with the last record.
         #[arg(long, value_name = "T")]
         to: Option<offline::report::TimeLimit>,
-        /// Writes the evidence pack of this incident instead, as a zip file: proofs and how to check
-        /// them, whose keys, who is next, timeline, draft.
+        /// Writes the evidence pack of this incident instead, as a zip file: proofs and how to
+        /// check them, whose keys, who is next, timeline, draft.
         #[arg(long, value_name = "ID", conflicts_with_all = ["from", "to"])]
         incident: Option<Root>,
         /// File to write; its name ends in .html or .md, or in .zip for an incident.

@@ -56,10 +56,10 @@ impl Context {
         self.switches.as_ref().map_or_else(Vec::new, |notes| notes(finding, now))
     }
 
-    /// The finding's address in the API.
+    /// The finding's view of the page.
     pub(crate) fn link(&self, finding: &Finding) -> Option<String> {
         let base = self.public_url.as_deref()?.trim_end_matches('/');
-        Some(format!("{base}/v1/findings/{}", finding.id))
+        Some(format!("{base}/findings/{}", finding.id))
     }
 
     /// Describes a finding in one paragraph of plain text.
@@ -137,6 +137,6 @@ mod tests {
              The validator is slashed already, so that nobody can punish it again. The kill switch of group acme does not fire: because."
         );
         let link = context.link(&finding).unwrap();
-        assert_eq!(link, format!("https://watch.example.org/v1/findings/{}", finding.id));
+        assert_eq!(link, format!("https://watch.example.org/findings/{}", finding.id));
     }
 }

@@ -330,7 +330,7 @@ async fn a_delivery_names_its_network_and_tells_people_what_it_is_about() {
     let dispatcher = Dispatcher::start(store, routes.clone(), Time::now);
     let heard = receiver.heard.recv().await.unwrap().body;
     assert_eq!(heard["network"], serde_json::json!({ "name": "hoodi", "genesis_validators_root": NETWORK.to_string() }));
-    assert_eq!(heard["link"], format!("https://watch.example.org/v1/findings/{id}"));
+    assert_eq!(heard["link"], format!("https://watch.example.org/findings/{id}"));
     assert_eq!(
         heard["kill_switches"],
         serde_json::json!([{ "group": "acme", "fires": false, "reason": "nobody can punish it any more" }])

@@ -1,9 +1,10 @@
 //! The read-only HTTP interface: REST, an event stream, metrics and a web page.
 //!
 //! This crate knows the [`Store`](evidence::Store) of the findings and a Prometheus registry.
-//! Through [`StatusSource`], [`WatchSource`] and [`ObservedSource`] it shows what other parts of the
-//! process report about themselves and about the network. It knows no queues and no detectors. No request changes anything, so no token
-//! is needed. The API listens on the configured address, which is a loopback address by default.
+//! Through [`StatusSource`], [`WatchSource`] and [`ObservedSource`] it shows what other parts of
+//! the process report about themselves and about the network. It knows no queues and no detectors.
+//! No request changes anything, so no token is needed. The API listens on the configured address,
+//! which is a loopback address by default.
 //!
 //! In the JSON, numbers that are u64 in Ethereum's specification are decimal strings, and bytes are
 //! 0x-hex. Counts of incidents and `further_pairs` are decimal strings too, durations and attempts

@@ -84,8 +84,8 @@ struct Contents<'a> {
     is_minimal: bool,
 }
 
-/// The pack of an incident, as a zip file. `None` if there is no such incident, or if readers may not
-/// see it. It reads from the disk and takes up to some seconds.
+/// The pack of an incident, as a zip file. `None` if there is no such incident, or if readers may
+/// not see it. It reads from the disk and takes up to some seconds.
 pub(crate) fn build(
     store: &Store,
     source: &dyn ObservedSource,
@@ -178,8 +178,8 @@ fn members_of(findings: &[Finding]) -> BTreeMap<ValidatorIndex, Member> {
     members
 }
 
-/// Chooses proofs, the earliest first, so that every member is accused by at least one, as far as the
-/// limits allow. Says of each member what differs.
+/// Chooses proofs, the earliest first, so that every member is accused by at least one, as far as
+/// the limits allow. Says of each member what differs.
 fn choose(
     store: &Store,
     findings: &[Finding],

@@ -1,8 +1,8 @@
 //! The web page: files that are compiled in. It loads no scripts, fonts or styles from other
 //! servers, and a content security policy enforces that.
 //!
-//! Every view has an address of its own that can be sent to somebody else. The server answers all of
-//! them with the same document; the script in it asks `/v1/...` and draws the view. More is in
+//! Every view has an address of its own that can be sent to somebody else. The server answers all
+//! of them with the same document; the script in it asks `/v1/...` and draws the view. More is in
 //! `docs/dev/page.md`.
 
 use axum::Router;

@@ -69,8 +69,8 @@ pub fn serve<F: Future<Output = ()>>(
     })
 }
 
-/// The evidence pack of an incident of a data directory, as a zip file. It also works while a watcher
-/// uses the directory.
+/// The evidence pack of an incident of a data directory, as a zip file. It also works while a
+/// watcher uses the directory.
 ///
 /// # Errors
 /// There is no data directory, or no such incident.

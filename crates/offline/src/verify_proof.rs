@@ -1,14 +1,14 @@
-//! `slashwatch verify-proof`: checks a proof of a slashing by itself, without a watcher and without a
-//! node.
+//! `slashwatch verify-proof`: checks a proof of a slashing by itself, without a watcher and without
+//! a node.
 //!
 //! It shares the specification's predicates and domains with the watcher, and nothing else: the
 //! signatures are checked with arkworks, not with blst. So a defect of the library with which the
 //! watcher and most clients check signatures does not go unnoticed.
 //!
 //! A proof names its signers by index only, so their public keys are needed: from a state
-//! (`genesis.ssz` of a network's folder), from a data directory, or from a file `keys.json` like the
-//! one in an evidence pack. The last one is only as good as where it comes from, so the answer says
-//! which was used.
+//! (`genesis.ssz` of a network's folder), from a data directory, or from a file `keys.json` like
+//! the one in an evidence pack. The last one is only as good as where it comes from, so the answer
+//! says which was used.
 
 use ark_bls12_381::{Bls12_381, G1Affine, G1Projective, G2Affine, G2Projective, g2};
 use ark_ec::hashing::HashToCurve as _;
@@ -189,7 +189,8 @@ impl Proof {
         }
     }
 
-    /// `process_attester_slashing` and `process_proposer_slashing`, without what depends on a state.
+    /// `process_attester_slashing` and `process_proposer_slashing`, without what depends on a
+    /// state.
     fn check(&self, network: &Network, keys: &Keys) -> Result<GenuineProof, String> {
         let (kind, accused, differs, versions) = match self {
             Self::Attester(AttesterSlashing { attestation_1: one, attestation_2: two }) => {
@@ -352,6 +353,9 @@ impl Keys {
                 .ok_or_else(|| format!("the public key of validator {signer} is not valid"))?;
             sum += key;
         }
-        Ok(sum.into_affine())
+        let sum = sum.into_affine();
+        // `KeyValidate` of the sum. Two keys of one owner may add up to zero, and then the empty
+        // signature holds for every message.
+        if sum.is_zero() { Err("the public keys of the signers add up to zero".into()) } else { Ok(sum) }
     }
 }

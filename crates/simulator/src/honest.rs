@@ -48,8 +48,8 @@ impl HonestNodes {
         self.0.forged.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Reads all events of a node until it is stopped, and rejects what is forged. A message without
-    /// a verdict is not forwarded.
+    /// Reads all events of a node until it is stopped, and rejects what is forged. A message
+    /// without a verdict is not forwarded.
     pub(crate) async fn run(self, mut handle: GossipHandle, stop: CancellationToken) {
         loop {
             let event = tokio::select! {

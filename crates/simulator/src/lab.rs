@@ -19,9 +19,9 @@
 //! on, so that the waves are those of the nodes alone.
 //!
 //! Conflicts can also be double proposals. All nodes are subscribed to blocks and have many more
-//! peers there. Some time after the second block, its publisher votes for it. Nodes that do not have
-//! the block do not pass that vote on. A listener that hears the vote can ask its sender for the
-//! block (the chase). The laboratory does not play that request.
+//! peers there. Some time after the second block, its publisher votes for it. Nodes that do not
+//! have the block do not pass that vote on. A listener that hears the vote can ask its sender for
+//! the block (the chase). The laboratory does not play that request.
 //!
 //! Delays, clients, connections and publishers follow from the seed. The order in which sockets are
 //! served does not, nor does the choice that gossipsub makes among its peers, so two runs differ by
@@ -450,16 +450,16 @@ mod tests {
         }
         let [at_once, late] = [0, 1].map(|nth| report.taken[nth].1);
         assert!(at_once > 0.2 && late < 0.05, "the second vote is taken while both spread: {at_once} {late}");
-        // What comes first from a node that is not subscribed is its own, so the figure is never too
-        // high.
+        // What comes first from a node that is not subscribed is its own, so the figure is never
+        // too high.
         for row in &report.first_hand {
             assert_eq!(row.wrong, 0, "{row:?}");
             assert!(row.figure <= row.truth && row.figure >= row.truth / 2.0, "{row:?}");
         }
     }
 
-    /// A late second block reaches few, also of those who are connected to its publisher, because it
-    /// has many peers. The vote for it has fewer peers to go to.
+    /// A late second block reaches few, also of those who are connected to its publisher, because
+    /// it has many peers. The vote for it has fewer peers to go to.
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn the_chase_finds_late_second_blocks() {
         let (connections, meshes, skews_ms) = (vec![30], vec![ListenerMesh::Small], vec![700]);

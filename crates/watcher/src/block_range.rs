@@ -176,7 +176,8 @@ impl BlockRange {
         };
         let (joins, end) = (progress.connected.contains(&first.parent), HeadView { root: last.root, slot: last.slot });
         let roots: Vec<Root> = blocks.iter().map(|block| block.root).collect();
-        // Before the gap is closed, the engine may be unable to prove them, so it does not get them.
+        // Before the gap is closed, the engine may be unable to prove them, so it does not get
+        // them.
         if !joins && progress.n_gaps < MAX_GAPS {
             progress.n_gaps += 1;
             // Either this peer has left blocks out or those have that said there are none.

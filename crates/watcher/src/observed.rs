@@ -1,10 +1,10 @@
 //! What was heard of the network, as the API shows it: the last epochs from memory, everything else
 //! from the vote index.
 //!
-//! The engine's thread makes the view of the last epochs twice a second ([`RecentBuilder`]). Readers
-//! take it from a channel, so they never hold up the engine. What is stored is read by the engine's
-//! thread itself, between two batches, because it owns the index. How often that may happen is
-//! limited ([`LiveObserved`]): further readers are told to come back.
+//! The engine's thread makes the view of the last epochs twice a second ([`RecentBuilder`]).
+//! Readers take it from a channel, so they never hold up the engine. What is stored is read by the
+//! engine's thread itself, between two batches, because it owns the index. How often that may
+//! happen is limited ([`LiveObserved`]): further readers are told to come back.
 
 use crate::engine_thread::{Input, Question};
 use crate::inputs::WeakInputs;
@@ -32,8 +32,8 @@ use verify::{Arrival, Time};
 
 /// How often the view of the last epochs is made.
 const EVERY: Duration = Duration::from_millis(500);
-/// Slots behind the current one whose views are made anew each time. Those of earlier slots are made
-/// anew once per slot.
+/// Slots behind the current one whose views are made anew each time. Those of earlier slots are
+/// made anew once per slot.
 const CHANGING_SLOTS: u64 = 2;
 /// Epochs whose blocks are shown as branches.
 const BRANCH_EPOCHS: u64 = 2;
@@ -420,8 +420,8 @@ impl ObservedSource for LiveObserved {
         Ok(keys)
     }
 
-    /// Opens the index beside the engine, as `slashwatch export` does. What was committed last may be
-    /// missing.
+    /// Opens the index beside the engine, as `slashwatch export` does. What was committed last may
+    /// be missing.
     fn histories(
         &self,
         keys: &BTreeMap<ValidatorIndex, PubkeyBytes>,

@@ -117,8 +117,8 @@ impl Watcher {
         self.page.snapshot.clone()
     }
 
-    /// Tells the watcher that the network has ended, as a simulated one does. The clock stands still,
-    /// so that the silence is no alarm, and the page shows what was recorded.
+    /// Tells the watcher that the network has ended, as a simulated one does. The clock stands
+    /// still, so that the silence is no alarm, and the page shows what was recorded.
     pub fn network_ended(&self) {
         self.page.ended.cancel();
     }

@@ -1,8 +1,9 @@
 //! Reads lists from CSV and TOML files, and the lists of validator ranges of test networks.
 //!
 //! A CSV file has a header and then one row for each entry. A column `key` is required; what others
-//! call it is taken too, see [`KEY_COLUMNS`]. The column `group` is required in lists of watched keys. The column `duty` is optional. Every other
-//! column is a label with the column's name. A row where it is empty does not have that label.
+//! call it is taken too, see [`KEY_COLUMNS`]. The column `group` is required in lists of watched
+//! keys. The column `duty` is optional. Every other column is a label with the column's name. A row
+//! where it is empty does not have that label.
 //!
 //! ```text
 //! group,key,operator,client,duty

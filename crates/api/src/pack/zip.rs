@@ -1,7 +1,7 @@
 //! Writes zip files: deflated entries with names in UTF-8, no encryption, no extensions.
 //!
-//! Source: PKWARE's APPNOTE.TXT 6.3.10, sections 4.3.7 (local header), 4.3.12 (central directory) and
-//! 4.3.16 (its end). Limits: 65 535 files and 4 GiB.
+//! Source: PKWARE's APPNOTE.TXT 6.3.10, sections 4.3.7 (local header), 4.3.12 (central directory)
+//! and 4.3.16 (its end). Limits: 65 535 files and 4 GiB.
 
 use flate2::write::DeflateEncoder;
 use flate2::{Compression, Crc};
@@ -12,7 +12,8 @@ const VERSION: u16 = 20;
 /// The names are UTF-8.
 const FLAGS: u16 = 1 << 11;
 const DEFLATED: u16 = 8;
-/// The first of January 1980, the earliest date of the format. The same contents give the same bytes.
+/// The first of January 1980, the earliest date of the format. The same contents give the same
+/// bytes.
 const DATE: u16 = 0x21;
 
 /// A zip file that is being written.

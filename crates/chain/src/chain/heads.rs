@@ -49,9 +49,9 @@ impl Chain {
         self.tree.head_at(slot).map_or(HeadView { root: Root::ZERO, slot: Slot::new(0) }, |(slot, root)| HeadView { root, slot })
     }
 
-    /// Returns the attached blocks of all branches since a slot, at most `limit`. If there are more,
-    /// the latest of those that were built in turn or have votes come first. Anyone with a key can
-    /// sign others.
+    /// Returns the attached blocks of all branches since a slot, at most `limit`. If there are
+    /// more, the latest of those that were built in turn or have votes come first. Anyone with a
+    /// key can sign others.
     pub fn blocks_since(&self, since: Slot, limit: usize) -> Vec<BranchBlock> {
         self.tree.blocks_since(since, limit)
     }

@@ -19,9 +19,9 @@
 //!
 //! Bounds: at most [`MAX_TALLIES`] different votes of a slot are kept apart. One more replaces the
 //! smallest, whose voters are then only counted, so that votes with many voters stay. Of each, at
-//! most [`MAX_LABEL_SETS`] sets of labels are kept apart. At most [`MAX_BLOCKS`] blocks of a slot are
-//! kept. Each set of voters takes a bit per validator of the
-//! registry. Nothing grows with a number that a message claims.
+//! most [`MAX_LABEL_SETS`] sets of labels are kept apart. At most [`MAX_BLOCKS`] blocks of a slot
+//! are kept. Each set of voters takes a bit per validator of the registry. Nothing grows with a
+//! number that a message claims.
 
 mod arrivals;
 mod duties;

@@ -1,6 +1,6 @@
-//! Reading for display, a piece at a time: the newest votes of a validator, and the votes and blocks
-//! of a slot. Each call has a bound on what it reads, so that the owner of the index can answer
-//! between two batches.
+//! Reading for display, a piece at a time: the newest votes of a validator, and the votes and
+//! blocks of a slot. Each call has a bound on what it reads, so that the owner of the index can
+//! answer between two batches.
 
 use crate::newest_votes::NO_EPOCH;
 use crate::storage::{Cf, SetKey, is_storable};

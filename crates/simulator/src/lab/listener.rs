@@ -64,7 +64,8 @@ impl Listener {
                 ListenerMesh::Small => SMALL_MESH,
                 ListenerMesh::All => connections.max(SMALL_MESH),
             },
-            // The nodes subscribe once. A peer that has just connected counts as subscribed for so long.
+            // The nodes subscribe once. A peer that has just connected counts as subscribed for so
+            // long.
             announced_for: ANNOUNCED_FOR,
             ..GossipConfig::default()
         };

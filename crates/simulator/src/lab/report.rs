@@ -26,8 +26,8 @@ pub struct LabCell {
     /// The interval that contains the true share in 95 of 100 cases.
     pub low: f64,
     pub high: f64,
-    /// The same with the chase, if conflicts are blocks: the second block counts as heard too if the
-    /// vote for it was heard, because its sender has the block.
+    /// The same with the chase, if conflicts are blocks: the second block counts as heard too if
+    /// the vote for it was heard, because its sender has the block.
     pub with_chase: Option<[f64; 3]>,
     /// The share that the model expects of one post, if conflicts are votes.
     pub model: f64,
@@ -38,8 +38,8 @@ pub struct LabCell {
 pub struct LabFirstHand {
     pub connections: usize,
     pub mesh: ListenerMesh,
-    /// Of the publishers that are not subscribed, the part of which two of the first eight votes came
-    /// first from a peer that is not subscribed.
+    /// Of the publishers that are not subscribed, the part of which two of the first eight votes
+    /// came first from a peer that is not subscribed.
     pub figure: f64,
     /// Of the same publishers, the part that the listener is connected to.
     pub truth: f64,
