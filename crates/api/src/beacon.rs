@@ -158,7 +158,7 @@ fn kinds(parameters: &[(String, String)]) -> Result<Vec<EvidenceKind>, ProblemDe
 
 /// Whether somebody can still be punished, as far as this watcher knows.
 fn is_due(finding: &Finding) -> bool {
-    matches!(finding.punishable, Some(Punishable::Yes | Punishable::Unknown))
+    finding.punishable.is_some_and(Punishable::is_possible)
 }
 
 /// The position of one client in the findings.

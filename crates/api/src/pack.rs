@@ -22,9 +22,9 @@ use crate::privacy::{OwnKeys, Privacy};
 use crate::watch::NoKeys;
 use consensus::interchange::Interchange;
 use consensus::{
-    AttestationData, AttesterSlashing, BeaconBlockHeader, Network, ProposerSlashing, PubkeyBytes, Root, ValidatorIndex,
+    AttestationData, AttesterSlashing, BeaconBlockHeader, Network, ProposerSlashing, PubkeyBytes, Root, Slot, ValidatorIndex,
 };
-use evidence::{Evidence, EvidenceKind, Finding, Incident, Query, Store, StoreError, Time};
+use evidence::{Evidence, EvidenceKind, Finding, Incident, Kind, Punishable, Query, Store, StoreError, Time};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
@@ -57,13 +57,15 @@ struct Member {
     pubkey: PubkeyBytes,
     labels: Vec<String>,
     /// Offences by kind.
-    kinds: BTreeMap<String, u64>,
+    kinds: BTreeMap<Kind, u64>,
     first: Time,
     last: Time,
     /// What differs between the two messages, as far as its proofs are in the pack.
     differs: BTreeSet<&'static str>,
-    included: Option<String>,
-    punishable: String,
+    /// The slot of the block that has a proof against it.
+    included: Option<Slot>,
+    /// Of its last offence.
+    punishable: Option<Punishable>,
     proofs: BTreeSet<Root>,
 }
 
@@ -160,20 +162,17 @@ fn members_of(findings: &[Finding]) -> BTreeMap<ValidatorIndex, Member> {
             last: seen,
             differs: BTreeSet::new(),
             included: None,
-            punishable: String::new(),
+            punishable: None,
             proofs: BTreeSet::new(),
         });
-        *member.kinds.entry(finding.kind.to_string()).or_default() += 1;
+        *member.kinds.entry(finding.kind.clone()).or_default() += 1;
         member.first = member.first.min(seen);
         member.last = member.last.max(seen);
         member.proofs.insert(reference.id);
         if let Some(included) = &finding.included {
-            member.included = Some(included.slot.to_string());
+            member.included = Some(included.slot);
         }
-        if let Some(punishable) = finding.punishable {
-            member.punishable =
-                serde_json::to_value(punishable).ok().and_then(|value| Some(value.as_str()?.to_owned())).unwrap_or_default();
-        }
+        member.punishable = finding.punishable.or(member.punishable);
     }
     members
 }
@@ -332,6 +331,8 @@ impl Contents<'_> {
             String::from("validator,pubkey,labels,offences,differs,first_seen,last_seen,punishable,included_in_slot,proofs\n");
         for (index, member) in &self.members {
             let kinds: Vec<String> = member.kinds.iter().map(|(kind, n)| format!("{kind}:{n}")).collect();
+            // The words of the API.
+            let punishable = member.punishable.and_then(|punishable| serde_json::to_value(punishable).ok());
             let proofs: Vec<String> = member.proofs.iter().map(Root::to_string).collect();
             let differs: Vec<&str> = member.differs.iter().copied().collect();
             let fields = [
@@ -342,8 +343,8 @@ impl Contents<'_> {
                 differs.join(" "),
                 member.first.to_string(),
                 member.last.to_string(),
-                member.punishable.clone(),
-                member.included.clone().unwrap_or_default(),
+                punishable.as_ref().and_then(Value::as_str).unwrap_or_default().to_owned(),
+                member.included.as_ref().map(Slot::to_string).unwrap_or_default(),
                 proofs.join(" "),
             ];
             let _ = writeln!(out, "{}", fields.map(|field| text::csv_field(&field)).join(","));

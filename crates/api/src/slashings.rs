@@ -238,7 +238,7 @@ impl Rows {
         Ok(match finding.punishable {
             _ if is_slashed => SlashingState::SlashedByAnother,
             Some(Punishable::AlreadySlashed) => SlashingState::SlashedByAnother,
-            Some(Punishable::Yes | Punishable::Unknown) => SlashingState::Unpublished,
+            Some(punishable) if punishable.is_possible() => SlashingState::Unpublished,
             Some(_) | None => SlashingState::Expired,
         })
     }

@@ -219,14 +219,15 @@ impl Contents<'_> {
         out +=
             "\n## Validators\n\n| validator | labels | offences | first seen (UTC) | slashed in slot |\n|---|---|---|---|---|\n";
         for (index, member) in self.members.iter().take(MAX_ROWS) {
-            let kinds: Vec<String> = member.kinds.iter().map(|(kind, n)| format!("{} x{n}", kind.replace('_', " "))).collect();
+            let kinds: Vec<String> =
+                member.kinds.iter().map(|(kind, n)| format!("{} x{n}", kind.as_str().replace('_', " "))).collect();
             let _ = writeln!(
                 out,
                 "| {index} | {} | {} | {} | {} |",
                 escaped(&member.labels.join(", ")),
                 kinds.join(", "),
                 date(member.first),
-                member.included.as_deref().unwrap_or(""),
+                member.included.as_ref().map(consensus::Slot::to_string).unwrap_or_default(),
             );
         }
         if self.members.len() > MAX_ROWS {
