@@ -78,7 +78,7 @@ pub use coverage::{ClientShare, Coverage, GroupHeard, LabelShare, Peering, Peeri
 pub use hosts::{host_of, is_host};
 pub use observed::{
     ClientVotes, Heard, LabelVotes, LabelledValidator, NothingObserved, ObservedBlock, ObservedProposal, ObservedSlot,
-    ObservedSource, ObservedValidator, ObservedVote, ObservedVotes, Origin, PeersAtHead, ReadError, Recent, RegistryView,
+    ObservedSource, ObservedValidator, ObservedVote, ObservedVotes, PeersAtHead, ReadError, Recent, RegistryView, SlotSource,
     Traffic, TreeBlock, ValidatorKey, ValidatorQuery, VoteTally,
 };
 pub use pack::{PackError, differing_fields, differing_header_fields, incident_pack};

@@ -152,7 +152,7 @@ pub struct Traffic {
 /// Where something about a slot was read.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
-pub enum Origin {
+pub enum SlotSource {
     #[default]
     Memory,
     Index,
@@ -174,7 +174,7 @@ pub struct ObservedSlot {
     pub by_client: Vec<ClientVotes>,
     /// Seats of the slot's committees.
     pub seats: Option<u64>,
-    pub origin: Origin,
+    pub origin: SlotSource,
 }
 
 /// A proven block, or a proven header.

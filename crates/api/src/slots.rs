@@ -2,7 +2,7 @@
 
 use crate::findings::{Segment, number, read, understood};
 use crate::observed::{
-    ClientVotes, HeardView, ObservedBlock, ObservedSlot, ObservedVotes, Origin, Recent, VoteTally, read_observed,
+    ClientVotes, HeardView, ObservedBlock, ObservedSlot, ObservedVotes, Recent, SlotSource, VoteTally, read_observed,
 };
 use crate::privacy::Privacy;
 use crate::problem::ProblemDetails;
@@ -62,7 +62,7 @@ pub(crate) struct SlotView {
     findings: FindingCounts,
     /// `memory` for the last epochs, `index` for earlier ones and for recordings. The index knows
     /// no clients, labels and stake.
-    source: Origin,
+    source: SlotSource,
 }
 
 /// When messages of a slot are due, in milliseconds after its start.
@@ -157,7 +157,7 @@ pub(crate) struct EpochView {
     justified: Option<Checkpoint>,
     #[schema(value_type = Option<CheckpointSchema>)]
     finalized: Option<Checkpoint>,
-    source: Origin,
+    source: SlotSource,
 }
 
 /// The participation in the last slots.

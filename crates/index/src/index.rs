@@ -8,7 +8,7 @@
 //! | [`stage`], [`conflict_check`], [`past_votes`], [`proposals`] | from a proven message to conflicts |
 //! | [`open`], [`tail`], [`shape`], [`state`] | opening |
 //! | [`commit`], [`prune`] | writing and deleting |
-//! | [`inspect`], [`browse`], [`many_validators`], [`view`] | reading, also while another process owns the index |
+//! | [`inspect`], [`browse`], [`many_validators`], [`view`] | reading, also beside the owner |
 
 mod browse;
 mod commit;

@@ -48,8 +48,8 @@ use consensus::{
     AttestationData, Checkpoint, CommitteeIndex, MessageKind, Network, PresetName, Root, SignatureBytes, Slot, Spec,
     ValidatorIndex,
 };
-use full_node::{FullNode, NodePlan, Publish, Tally, Where};
-use listener::{Copies, Listener};
+use full_node::{FullNode, NodePlan, NodeRecord, Publish, Where};
+use listener::{Copies, Post};
 pub use long_run::{HonestView, LongNetwork, LongPlan};
 pub use report::{LabCell, LabFirstHand, LabReport};
 use serde::{Deserialize, Serialize};
@@ -255,7 +255,7 @@ impl LabPlan {
         let topic = |kind| Topic { digest: network.fork_digest_at(epoch), kind }.to_string();
         let stop = CancellationToken::new();
         let _guard = stop.clone().drop_guard();
-        let tally = Arc::new(Tally {
+        let record = Arc::new(NodeRecord {
             seconds: trials.iter().enumerate().map(|(nth, trial)| (trial.payloads[1].clone(), nth)).collect(),
             took_second: trials.iter().map(|_| AtomicUsize::new(0)).collect(),
             not_published: trials.iter().map(|_| AtomicBool::new(false)).collect(),
@@ -270,14 +270,14 @@ impl LabPlan {
                 is_subscribed: number < subscribed(self.nodes),
                 blocks: self.blocks.then(|| topic(MessageKind::Block)),
                 random,
-                tally: tally.clone(),
+                record: record.clone(),
             };
             nodes.push(FullNode::start(node, stop.clone()).await?);
         }
         connect(&random, &nodes, if self.blocks { DIALLED_FOR_BLOCKS } else { 0 }).await;
         let (mut listeners, mut peers_of) = (Vec::new(), Vec::new());
         for post in 0..self.posts {
-            let mut listener = Listener::start(post, connections, mesh, &network, &random, stop.clone()).await?;
+            let mut listener = Post::start(post, connections, mesh, &network, &random, stop.clone()).await?;
             let mut order: Vec<usize> = (0..nodes.len()).collect();
             order.sort_by_cached_key(|node| random.hash("listens to", &[post as u64, *node as u64]));
             order.truncate(connections);
@@ -298,13 +298,13 @@ impl LabPlan {
         for listener in listeners {
             heard.push(listener.copies.await.map_err(|_| SimError::BrokenOff)?);
         }
-        let not_published = tally.not_published.iter().enumerate().filter(|(_, lost)| lost.load(Ordering::Relaxed));
+        let not_published = record.not_published.iter().enumerate().filter(|(_, lost)| lost.load(Ordering::Relaxed));
         Ok(Played {
             trials,
             connections,
             mesh,
             late: Duration::from_millis(self.late_ms),
-            took_second: tally.took_second.iter().map(|took| took.load(Ordering::Relaxed)).collect(),
+            took_second: record.took_second.iter().map(|took| took.load(Ordering::Relaxed)).collect(),
             not_published: not_published.map(|(nth, _)| nth).collect(),
             heard,
             peers_of,

@@ -11,7 +11,7 @@ use crate::inputs::WeakInputs;
 use crate::signing_history::{self, Form};
 use api::{
     ClientVotes, Head, Heard, LabelVotes, LabelledValidator, ObservedBlock, ObservedProposal, ObservedSlot, ObservedSource,
-    ObservedValidator, ObservedVote, ObservedVotes, Origin, PeersAtHead, ReadError, Recent, RegistryView, Traffic, TreeBlock,
+    ObservedValidator, ObservedVote, ObservedVotes, PeersAtHead, ReadError, Recent, RegistryView, SlotSource, Traffic, TreeBlock,
     ValidatorKey, ValidatorQuery, VoteTally,
 };
 use chain::Record;
@@ -114,7 +114,7 @@ fn slot_of(slot: Slot, facts: &SlotFacts, all: &Facts, network: &Network) -> Obs
         voters_in_blocks: Some(facts.voters_in_blocks),
         by_client: by_client(&facts.by_client),
         seats: (facts.expected > 0).then_some(facts.expected),
-        origin: Origin::Memory,
+        origin: SlotSource::Memory,
     }
 }
 
@@ -223,7 +223,7 @@ pub fn stored_slots(index: &Index, first: Slot, last: Slot) -> Result<Vec<Observ
             voters_in_blocks: None,
             by_client: Vec::new(),
             seats: stored.seats,
-            origin: Origin::Index,
+            origin: SlotSource::Index,
         });
     }
     Ok(slots)

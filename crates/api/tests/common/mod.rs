@@ -250,7 +250,7 @@ impl api::WatchSource for TestKeys {
 pub struct TestObserved;
 
 impl TestObserved {
-    fn slot(slot: u64, origin: api::Origin) -> api::ObservedSlot {
+    fn slot(slot: u64, origin: api::SlotSource) -> api::ObservedSlot {
         let network = api::ObservedSource::network(&Self);
         let block = |byte: u8, offset_ms: u64| api::ObservedBlock {
             root: Root::repeat_byte(byte),
@@ -303,7 +303,7 @@ impl api::ObservedSource for TestObserved {
             proposer: Some(ValidatorIndex::new(7)),
             in_turn: Some(true),
         };
-        let slots = (900..=1000).map(|slot| (Slot::new(slot), Arc::new(Self::slot(slot, api::Origin::Memory))));
+        let slots = (900..=1000).map(|slot| (Slot::new(slot), Arc::new(Self::slot(slot, api::SlotSource::Memory))));
         Arc::new(api::Recent {
             now: Slot::new(1000),
             head: Head { slot: Slot::new(1000), root: Root::repeat_byte(2) },
@@ -333,7 +333,7 @@ impl api::ObservedSource for TestObserved {
         match first.as_u64() {
             0..=31 => Ok(Vec::new()),
             64..=95 => Err(api::ReadError::Busy),
-            _ => Ok((first.as_u64()..=last.as_u64()).map(|slot| Self::slot(slot, api::Origin::Index)).collect()),
+            _ => Ok((first.as_u64()..=last.as_u64()).map(|slot| Self::slot(slot, api::SlotSource::Index)).collect()),
         }
     }
 

@@ -342,8 +342,8 @@ impl Facts {
     }
 
     /// The number of these voters, their stake, their clients and their labels.
-    fn sum_up(&self, voters: &[(ValidatorIndex, Time)], chain: &Chain) -> slot::Voters {
-        let mut sums = slot::Voters { n: voters.len() as u64, ..slot::Voters::default() };
+    fn sum_up(&self, voters: &[(ValidatorIndex, Time)], chain: &Chain) -> slot::VoterSums {
+        let mut sums = slot::VoterSums { n: voters.len() as u64, ..slot::VoterSums::default() };
         let (knows_clients, has_labels) = (self.clients.n_known() > 0, !self.labels.is_empty());
         for (validator, _) in voters {
             let balance = chain.registry().record(*validator).map_or(0, |record| record.effective_balance.as_u64());

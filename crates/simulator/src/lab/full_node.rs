@@ -69,7 +69,7 @@ pub(super) struct Publish {
 }
 
 /// What nodes do with the votes of each trial. It serves the report only.
-pub(super) struct Tally {
+pub(super) struct NodeRecord {
     /// The payloads of second votes, and the trial of each.
     pub(super) seconds: HashMap<Vec<u8>, usize>,
     /// For each trial, how many nodes took the second vote: they had not seen the first one.
@@ -98,7 +98,7 @@ pub(super) struct NodePlan {
     pub(super) blocks: Option<String>,
     /// What the delays of the connections that it dials follow from.
     pub(super) random: SeededRandom,
-    pub(super) tally: Arc<Tally>,
+    pub(super) record: Arc<NodeRecord>,
 }
 
 /// The address of a node.
@@ -186,7 +186,7 @@ async fn run(
 ) {
     let subnet = IdentTopic::new(plan.subnet.clone());
     let blocks = IdentTopic::new(plan.blocks.clone().unwrap_or_default());
-    let mut seen = Seen::default();
+    let mut seen = TakenMessages::default();
     let mut dialled: HashMap<ConnectionId, Multiaddr> = HashMap::new();
     loop {
         tokio::select! {
@@ -205,15 +205,15 @@ async fn run(
                     && seen.insert(topic, &message.data);
                 let acceptance = if is_taken { MessageAcceptance::Accept } else { MessageAcceptance::Ignore };
                 swarm.behaviour_mut().report_message_validation_result(&message_id, &propagation_source, acceptance);
-                if is_taken && let Some(trial) = plan.tally.seconds.get(&message.data) {
-                    plan.tally.took_second[*trial].fetch_add(1, Ordering::Relaxed);
+                if is_taken && let Some(trial) = plan.record.seconds.get(&message.data) {
+                    plan.record.took_second[*trial].fetch_add(1, Ordering::Relaxed);
                 }
             }
             Some(Publish { trial, topic, payload }) = publications.recv() => {
                 seen.insert(topic, &payload);
                 let topic = if topic == Where::Blocks { &blocks } else { &subnet };
                 if swarm.behaviour_mut().publish(topic.clone(), payload).is_err() {
-                    plan.tally.not_published[trial].store(true, Ordering::Relaxed);
+                    plan.record.not_published[trial].store(true, Ordering::Relaxed);
                 }
             }
             Some(address) = dials.recv() => {
@@ -239,14 +239,14 @@ fn dial(swarm: &mut Swarm<gossipsub::Behaviour>, address: Multiaddr) -> Option<(
 
 /// What a node has taken or published.
 #[derive(Default)]
-struct Seen {
+struct TakenMessages {
     /// Of whom a vote for which target, or a block, was seen.
     signed: HashSet<(Where, u64, u64)>,
     /// The roots of the blocks.
     blocks: HashSet<[u8; 32]>,
 }
 
-impl Seen {
+impl TakenMessages {
     /// Returns whether it is the first message of its signer for its target.
     fn insert(&mut self, topic: Where, payload: &[u8]) -> bool {
         let Some((signer, target)) = voter_and_target(payload) else { return false };
@@ -277,7 +277,7 @@ mod tests {
 
     #[test]
     fn only_the_first_of_a_signer_is_taken_and_a_vote_needs_its_block() {
-        let mut seen = Seen::default();
+        let mut seen = TakenMessages::default();
         assert!(seen.insert(Where::Subnet, &payload(1, 8)) && !seen.insert(Where::Subnet, &payload(1, 9)));
         assert!(seen.insert(Where::Blocks, &payload(1, 8)), "a block is no vote");
         assert!(!seen.insert(Where::Blocks, &payload(1, 9)), "a second block is ignored");

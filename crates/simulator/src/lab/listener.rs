@@ -35,7 +35,7 @@ pub(super) struct FirstCopy {
 pub(super) type Copies = HashMap<Vec<u8>, FirstCopy>;
 
 /// A listener that runs.
-pub(super) struct Listener {
+pub(super) struct Post {
     pub(super) address: Multiaddr,
     /// What it has heard, when it has stopped.
     pub(super) copies: JoinHandle<Copies>,
@@ -43,7 +43,7 @@ pub(super) struct Listener {
     _status: watch::Sender<StatusView>,
 }
 
-impl Listener {
+impl Post {
     /// Starts a listener and waits until it has its address.
     pub(super) async fn start(
         post: usize,

@@ -20,7 +20,7 @@ const TRIALS: u64 = 600;
 
 /// What the model expects of one skew.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) struct Expected {
+pub(super) struct ModelShares {
     /// Part of the subscribed nodes that take the second vote.
     pub(super) taken: f64,
     /// Part of the conflicts that are heard with each number of connections.
@@ -28,7 +28,7 @@ pub(super) struct Expected {
 }
 
 /// Plays the model with that many nodes, of which the listener is connected to some.
-pub(super) fn expected(nodes: usize, skew: Duration, connections: &[usize], seed: u64) -> Expected {
+pub(super) fn shares(nodes: usize, skew: Duration, connections: &[usize], seed: u64) -> ModelShares {
     let random = SeededRandom::new(seed);
     let subnet = subscribed(nodes);
     let (mut taken, mut heard) = (0.0, vec![0.0; connections.len()]);
@@ -45,7 +45,7 @@ pub(super) fn expected(nodes: usize, skew: Duration, connections: &[usize], seed
         }
     }
     let part = |sum: f64| sum / TRIALS as f64;
-    Expected { taken: part(taken), heard: heard.into_iter().map(part).collect() }
+    ModelShares { taken: part(taken), heard: heard.into_iter().map(part).collect() }
 }
 
 /// For each node those to whom it sends, with the time of the hop. Nodes that are not on the subnet
@@ -89,7 +89,7 @@ mod tests {
 
     #[test]
     fn a_border_is_heard_while_both_waves_run_and_not_afterwards() {
-        let [at_once, at_100, late] = [0, 100, 5000].map(|ms| expected(100, Duration::from_millis(ms), &[8, 100], 1));
+        let [at_once, at_100, late] = [0, 100, 5000].map(|ms| shares(100, Duration::from_millis(ms), &[8, 100], 1));
         assert!((0.4..0.6).contains(&at_once.taken) && at_once.heard[0] > 0.9, "{at_once:?}");
         assert!(at_100.taken < at_once.taken && at_100.heard[0] < at_100.heard[1], "{at_100:?}");
         // Only the publisher itself has it, and who is connected to all hears it from there.

@@ -71,7 +71,7 @@ impl LabReport {
     pub(super) fn new(plan: LabPlan, played: &[Played]) -> Self {
         let (mut taken, mut cells, mut rows) = (Vec::new(), Vec::new(), Vec::new());
         for skew_ms in &plan.skews_ms {
-            let model = model::expected(plan.nodes, Duration::from_millis(*skew_ms), &plan.connections, plan.seed);
+            let model = model::shares(plan.nodes, Duration::from_millis(*skew_ms), &plan.connections, plan.seed);
             let (mut n_taken, mut n_could) = (0, 0);
             for network in played {
                 let of_skew = network.conflicts(*skew_ms);

@@ -29,8 +29,8 @@ const LEFT = 46;
 const BOTTOM = 22;
 const TOP = 10;
 
-// One bar for each row: { x, name, value (null: not known), note, tone }. `note` is shown for the bar
-// under the pointer; the table beside a chart has the numbers for everybody else.
+// One bar for each row: { x, name, value (null: not known), note, tone }. `note` is shown for the
+// bar under the pointer; the table beside a chart has the numbers for everybody else.
 export function BarChart({ label, rows, max, height = 180, axis = grouped, unit, every, marks = [] }) {
   const [ref, width] = useWidth();
   const [at, setAt] = useState(null);

@@ -28,7 +28,7 @@ export function FindingsTable({ findings, label = "Findings", empty = "No findin
   return html`<${Table} label=${label} columns=${COLUMNS} rows=${findings} keyOf=${(finding) => finding.id} empty=${empty} />`;
 }
 
-// `filter` is the query of /v1/findings without order, limit and cursor, such as "&kind=double_vote".
+// `filter` is the query of /v1/findings without order, limit and cursor: "&kind=double_vote".
 export function FindingsList({ filter, empty }) {
   const { status } = useHealth();
   const [cursors, setCursors] = useState([]);

@@ -1,4 +1,4 @@
-// The network as this watcher hears it: clients, subnets, arrival, our clock, and how much is heard.
+// The network as it is heard here: clients, subnets, arrival, our clock, and how much is heard.
 import { html } from "../vendor/preact-htm.js";
 import { BarChart } from "../lib/charts.js";
 import { useHealth, useJson } from "../lib/data.js";

@@ -9,7 +9,7 @@ use verify::{SourceKind, Vote};
 pub const MAX_TALLIES: usize = 64;
 /// Number of blocks of a slot that are kept.
 pub const MAX_BLOCKS: usize = 16;
-/// Number of different sets of labels that are kept apart in one tally. Voters with further sets
+/// Number of different sets of labels that are kept apart in one tally. VoterSums with further sets
 /// are counted without their labels.
 pub const MAX_LABEL_SETS: usize = 64;
 
@@ -39,14 +39,14 @@ pub struct Tally {
     /// Effective balances of the voters.
     pub stake: Gwei,
     pub by_client: ByClient,
-    /// Voters by the number of their set of labels ([`crate::watch::Labels::set`]), for those that
+    /// VoterSums by the number of their set of labels ([`crate::watch::Labels::set`]), for those that
     /// have one.
     pub by_label_set: BTreeMap<u32, u64>,
 }
 
-/// Voters that are added to a tally, in sums.
+/// VoterSums that are added to a tally, in sums.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Voters {
+pub(super) struct VoterSums {
     pub n: u64,
     pub stake: Gwei,
     pub by_client: ByClient,
@@ -59,7 +59,7 @@ pub struct SlotFacts {
     /// In the order of arrival.
     pub blocks: Vec<BlockFact>,
     pub tallies: Vec<Tally>,
-    /// Voters whose tally was replaced because there were too many.
+    /// VoterSums whose tally was replaced because there were too many.
     pub untallied: u64,
     /// Validators whose vote for this slot was received, each counted once.
     pub voters: u64,
@@ -68,7 +68,7 @@ pub struct SlotFacts {
     pub by_client: ByClient,
     /// Number of seats in the slot's committees; 0 while it is not known.
     pub expected: u64,
-    /// Voters that were not checked against a committee of this slot.
+    /// VoterSums that were not checked against a committee of this slot.
     pub unseated: u64,
 }
 
@@ -78,7 +78,7 @@ impl SlotFacts {
         (self.expected > 0).then(|| (self.voters * 100 / self.expected).min(100))
     }
 
-    pub(super) fn tally(&mut self, vote: &Vote, fresh: &Voters) {
+    pub(super) fn tally(&mut self, vote: &Vote, fresh: &VoterSums) {
         if fresh.n == 0 {
             return;
         }
