@@ -21,9 +21,11 @@ pub enum Command {
     /// Runs the watcher until SIGINT or SIGTERM: it receives, judges, records, alerts and serves.
     ///
     /// `--network hoodi --checkpoint URL` needs no configuration file.
+    #[command(after_help = RUN_EXAMPLES)]
     Run(RunArgs),
     /// Runs the watcher against a simulated network with an incident: 75 keys that sign twice, as
     /// in February 2021, or the incident of any scenario.
+    #[command(after_help = DEMO_EXAMPLES)]
     Demo(DemoArgs),
     /// Serves the API and the page of a recorded data directory, read only, until SIGINT or
     /// SIGTERM.
@@ -37,6 +39,7 @@ pub enum Command {
     },
     /// Shows the state of a running watcher: head, peers, how much of the network and which of the
     /// own keys it hears first-hand, open incidents.
+    #[command(after_help = STATUS_EXAMPLES)]
     Status {
         /// Address of the watcher's API.
         #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:5080")]
@@ -46,6 +49,7 @@ pub enum Command {
         json: bool,
     },
     /// Sends capture or ERA files through the whole pipeline, as fast as possible.
+    #[command(after_help = REPLAY_EXAMPLES)]
     Replay(ReplayArgs),
     /// Plays a scenario file into a capture, with simulated validators and real signatures.
     Simulate {
@@ -104,6 +108,7 @@ pub enum Command {
         json: bool,
     },
     /// Shows what is in a data directory, read only.
+    #[command(after_help = INSPECT_EXAMPLES)]
     Inspect {
         #[arg(long, value_name = "DIR")]
         data_dir: PathBuf,
@@ -112,6 +117,7 @@ pub enum Command {
         what: Vec<String>,
     },
     /// Writes a draft of a post-mortem: timeline, members, charts, evidence, penalties.
+    #[command(after_help = REPORT_EXAMPLES)]
     Report {
         #[arg(long, value_name = "DIR")]
         data_dir: PathBuf,
@@ -145,12 +151,14 @@ pub enum Command {
         keys: Option<PathBuf>,
     },
     /// Writes what is known in formats that other programs read.
+    #[command(after_help = EXPORT_EXAMPLES)]
     Export {
         #[command(subcommand)]
         what: Export,
     },
     /// Compares a validator client's record of what its keys signed (EIP-3076) with what was seen.
     /// Exit code 1 if the record lacks something.
+    #[command(after_help = AUDIT_EXAMPLES)]
     Audit {
         #[arg(long, value_name = "DIR")]
         data_dir: PathBuf,
@@ -165,6 +173,7 @@ pub enum Command {
         fail_on_finding: bool,
     },
     /// Checks configuration files, and prints the default configuration.
+    #[command(after_help = CONFIG_EXAMPLES)]
     Config {
         #[command(subcommand)]
         action: ConfigAction,
@@ -178,15 +187,117 @@ pub enum Command {
     /// first vote only, as clients do.
     Lab(LabArgs),
     /// Tests that alerts arrive.
+    #[command(after_help = ALERT_EXAMPLES)]
     Alert {
         #[command(subcommand)]
         action: AlertAction,
     },
     /// Tests kill switches, and makes them ready again.
+    #[command(after_help = KILLSWITCH_EXAMPLES)]
     Killswitch {
         #[command(subcommand)]
         action: KillswitchAction,
     },
+    /// Asks five questions and writes a commented configuration with the answers.
+    ///
+    /// What is given as an option is offered as the answer. Without a terminal nothing is asked.
+    #[command(after_help = INIT_EXAMPLES)]
+    Init(InitArgs),
+    /// Prints the completions of a shell.
+    #[command(after_help = COMPLETIONS_EXAMPLES)]
+    Completions { shell: clap_complete::Shell },
+    /// Prints the man page, or writes those of all commands into a folder.
+    Man {
+        /// Folder for slashwatch.1 and a page for each command.
+        #[arg(long, value_name = "DIR")]
+        out: Option<PathBuf>,
+    },
+}
+
+const RUN_EXAMPLES: &str = "Examples:
+  slashwatch run --network hoodi --checkpoint https://a.example --checkpoint https://b.example
+  slashwatch run --config slashwatch.toml";
+
+const DEMO_EXAMPLES: &str = "Examples:
+  slashwatch demo --stay
+  slashwatch demo --scenario scenarios/medalla.toml --slot-ms 1000";
+
+const REPLAY_EXAMPLES: &str = "Examples:
+  slashwatch replay today.e2s --findings found.jsonl --evidence-dir proofs
+  slashwatch replay mainnet-01506-4781865b.era --network mainnet --data-dir history";
+
+const STATUS_EXAMPLES: &str = "Examples:
+  slashwatch status
+  slashwatch status --url http://10.0.0.5:5080 --json";
+
+const INSPECT_EXAMPLES: &str = "Examples:
+  slashwatch inspect --data-dir slashwatch-data
+  slashwatch inspect --data-dir slashwatch-data validator 12345";
+
+const REPORT_EXAMPLES: &str = "Examples:
+  slashwatch report --data-dir slashwatch-data --from 2026-11-28T00:00:00Z --out post-mortem.html";
+
+const EXPORT_EXAMPLES: &str = "Examples:
+  slashwatch export interchange --data-dir slashwatch-data --validators 100-199,0x8f2c --minimal";
+
+const AUDIT_EXAMPLES: &str = "Examples:
+  slashwatch audit --data-dir slashwatch-data --interchange exported-by-the-client.json";
+
+const CONFIG_EXAMPLES: &str = "Examples:
+  slashwatch config check slashwatch.toml
+  slashwatch config show-defaults";
+
+const ALERT_EXAMPLES: &str = "Examples:
+  slashwatch alert test ops --config slashwatch.toml";
+
+const KILLSWITCH_EXAMPLES: &str = "Examples:
+  slashwatch killswitch test ours --config slashwatch.toml
+  slashwatch killswitch rearm ours --config slashwatch.toml";
+
+const INIT_EXAMPLES: &str = "Examples:
+  slashwatch init
+  slashwatch init --network hoodi --node http://127.0.0.1:5052 --keys 100-199 --out slashwatch.toml";
+
+const COMPLETIONS_EXAMPLES: &str = "Examples:
+  slashwatch completions bash
+  slashwatch completions zsh";
+
+#[derive(clap::Args)]
+pub struct InitArgs {
+    /// File to write; it must not exist.
+    #[arg(long, value_name = "FILE", default_value = DEFAULT_CONFIG)]
+    pub out: PathBuf,
+    /// A built-in network, or the folder of any other one.
+    #[arg(long, value_name = "NAME or FOLDER", default_value = "mainnet")]
+    pub network: String,
+    /// REST addresses of your own beacon nodes.
+    #[arg(long, value_name = "URL")]
+    pub node: Vec<String>,
+    /// Where the first state comes from without a node: endpoints for checkpoint sync, or a state
+    /// file.
+    #[arg(long, value_name = "URL or FILE")]
+    pub checkpoint: Vec<String>,
+    /// Your keys: indices, ranges (100-199), public keys, and .csv or .toml files as in
+    /// `watch.files`, separated by commas.
+    #[arg(long, value_name = "LIST", value_delimiter = ',')]
+    pub keys: Vec<String>,
+    /// Name of the group of these keys.
+    #[arg(long, value_name = "NAME", default_value = "ours")]
+    pub group: String,
+    /// Webhook that receives the alerts. The file with the secret that signs them is made beside
+    /// the configuration.
+    #[arg(long, value_name = "URL")]
+    pub alert: Option<String>,
+    /// What stops your validators on the first offence of one of the keys: a program (absolute
+    /// path) and its arguments, each with this option, or an address.
+    #[arg(long, value_name = "PROGRAM, ARGUMENT or URL")]
+    pub kill_switch: Vec<String>,
+    /// Folder of the index, the findings and the outbox.
+    #[arg(long, value_name = "DIR", default_value = "slashwatch-data")]
+    pub data_dir: PathBuf,
+    /// Address of the page and the API.
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:5080")]
+    pub listen: std::net::SocketAddr,
 }
 
 #[derive(clap::Args)]
@@ -528,4 +639,27 @@ fn percent(text: &str) -> Result<f64, String> {
 fn at_least<const LEAST: usize>(text: &str) -> Result<usize, String> {
     let value: usize = text.parse().map_err(|_| "write a whole number".to_owned())?;
     if value >= LEAST { Ok(value) } else { Err(format!("it must be at least {LEAST}")) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory as _;
+
+    #[test]
+    fn the_examples_of_the_help_are_valid() {
+        let command = Args::command();
+        let mut n_examples = 0;
+        for subcommand in command.get_subcommands() {
+            let help = subcommand.get_after_help().map(ToString::to_string).unwrap_or_default();
+            for example in help.lines().filter(|line| line.starts_with("  ")) {
+                assert_eq!(example.split_whitespace().nth(1), Some(subcommand.get_name()), "{example}");
+                if let Err(error) = Args::try_parse_from(example.split_whitespace()) {
+                    panic!("{example}: {error}");
+                }
+                n_examples += 1;
+            }
+        }
+        assert!(n_examples >= 20, "only {n_examples} examples");
+    }
 }

@@ -3,8 +3,10 @@
 mod bench;
 mod demo;
 mod history;
+mod init;
 mod inspect;
 mod lab;
+mod manual;
 mod progress;
 mod report;
 mod simulate;
@@ -126,6 +128,9 @@ pub fn run(args: Args) -> anyhow::Result<u8> {
             output::line(offline::actions::rearm_switch(&config, &group)?)?;
             Ok(0)
         }
+        Command::Init(args) => init::init(args),
+        Command::Completions { shell } => manual::completions(shell),
+        Command::Man { out } => manual::man(out.as_deref()),
     }
 }
 
