@@ -22,6 +22,8 @@ export SLASHWATCH_CACHE
 export SLASHWATCH_DEVNET=${SLASHWATCH_DEVNET:-$SLASHWATCH_CACHE-devnet}
 # The browser's driver (npm packages) for scripts/page-test.sh.
 export SLASHWATCH_PAGE_TEST=${SLASHWATCH_PAGE_TEST:-$SLASHWATCH_CACHE-page}
+# Prometheus and Alertmanager for scripts/monitoring-test.sh, unpacked and not installed.
+export SLASHWATCH_MONITORING=${SLASHWATCH_MONITORING:-$SLASHWATCH_CACHE-monitoring}
 # The full test data and the real client live beside the clone. Without them tests use the committed set: tests/data/README.md.
 export SLASHWATCH_SHARED=${SLASHWATCH_SHARED:-$SLASHWATCH_ROOT/../shared}
 

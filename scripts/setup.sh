@@ -4,18 +4,20 @@
 #   scripts/setup.sh             what ./demo and ./test need: g++ and libclang (RocksDB's bindings), the crates, librocksdb.a
 #   scripts/setup.sh --devnet    also what scripts/devnet-test.sh needs: python3, curl, node, npm and the real client
 #   scripts/setup.sh --page      also what scripts/page-test.sh needs: node, npm, Chromium and two npm packages
+#   scripts/setup.sh --monitoring   also what scripts/monitoring-test.sh needs: python3, and Prometheus and Alertmanager, unpacked
 set -euo pipefail
 # shellcheck source=scripts/env.sh
 . "$(dirname "$0")/env.sh"
 cd "$SLASHWATCH_ROOT"
 say() { echo "setup: $*" >&2; }
 
-devnet=no page=no
+devnet=no page=no monitoring=no
 case ${1:-} in
   '') ;;
   --devnet) devnet=yes ;;
   --page) page=yes ;;
-  *) sed -n '2,7p' "$0" >&2; exit 64 ;;
+  --monitoring) monitoring=yes ;;
+  *) sed -n '2,8p' "$0" >&2; exit 64 ;;
 esac
 
 command -v cargo > /dev/null || { say "no Rust here: install it from https://rustup.rs, then run this again"; exit 1; }
@@ -44,6 +46,9 @@ if [ $page = yes ]; then
   command -v node > /dev/null || wanted+=(nodejs)
   command -v npm > /dev/null || wanted+=(npm)
   command -v chromium > /dev/null || command -v chromium-browser > /dev/null || wanted+=(chromium)
+fi
+if [ $monitoring = yes ]; then
+  command -v python3 > /dev/null || wanted+=(python3)
 fi
 if [ ${#wanted[@]} -gt 0 ]; then
   as_root=()
@@ -131,4 +136,26 @@ if [ $page = yes ] && ! cmp -s tests/page/package-lock.json "$SLASHWATCH_PAGE_TE
   rm -f "$log"
   # Only now, so that an installation that was cut off is made again.
   mv "$SLASHWATCH_PAGE_TEST/npm-shrinkwrap.json" "$SLASHWATCH_PAGE_TEST/package-lock.json"
+fi
+
+# -- Prometheus and Alertmanager ---------------------------------------------------------------------------------------
+# Installing the packages would start two services, so they are only unpacked.
+if [ $monitoring = yes ] && ! { [ -x "$SLASHWATCH_MONITORING/usr/bin/prometheus" ] && [ -x "$SLASHWATCH_MONITORING/usr/bin/prometheus-alertmanager" ]; }; then
+  command -v apt-get > /dev/null && command -v dpkg-deb > /dev/null || { say "no apt here to take Prometheus and Alertmanager from"; exit 1; }
+  say "unpacking Prometheus and Alertmanager into $SLASHWATCH_MONITORING"
+  rm -rf "$SLASHWATCH_MONITORING"
+  mkdir -p "$SLASHWATCH_MONITORING/packages"
+  log=$(mktemp)
+  download() { (cd "$SLASHWATCH_MONITORING/packages" && apt-get download prometheus prometheus-alertmanager) >> "$log" 2>&1; }
+  as_root=()
+  [ "$(id -u)" = 0 ] || as_root=(sudo -n)
+  if ! download && ! { "${as_root[@]}" apt-get update >> "$log" 2>&1 && download; }; then
+    tail -n 5 "$log" >&2
+    rm -f "$log"
+    say "apt-get could not download them"
+    exit 1
+  fi
+  rm -f "$log"
+  for package in "$SLASHWATCH_MONITORING"/packages/*.deb; do dpkg-deb -x "$package" "$SLASHWATCH_MONITORING"; done
+  rm -r "$SLASHWATCH_MONITORING/packages"
 fi
