@@ -4,6 +4,7 @@
 #   scripts/setup.sh             what ./demo and ./test need: g++ and libclang (RocksDB's bindings), the crates, librocksdb.a
 #   scripts/setup.sh --devnet    also what scripts/devnet-test.sh needs: python3, curl, node, npm and the real client
 #   scripts/setup.sh --page      also what scripts/page-test.sh needs: node, npm, Chromium and two npm packages
+#   scripts/setup.sh --package   also what scripts/deb-test.sh needs: dpkg-dev and lintian
 #   scripts/setup.sh --monitoring   also what scripts/monitoring-test.sh needs: python3, and Prometheus and Alertmanager, unpacked
 set -euo pipefail
 # shellcheck source=scripts/env.sh
@@ -11,13 +12,14 @@ set -euo pipefail
 cd "$SLASHWATCH_ROOT"
 say() { echo "setup: $*" >&2; }
 
-devnet=no page=no monitoring=no
+devnet=no page=no monitoring=no package=no
 case ${1:-} in
   '') ;;
   --devnet) devnet=yes ;;
   --page) page=yes ;;
   --monitoring) monitoring=yes ;;
-  *) sed -n '2,8p' "$0" >&2; exit 64 ;;
+  --package) package=yes ;;
+  *) sed -n '2,9p' "$0" >&2; exit 64 ;;
 esac
 
 command -v cargo > /dev/null || { say "no Rust here: install it from https://rustup.rs, then run this again"; exit 1; }
@@ -46,6 +48,11 @@ if [ $page = yes ]; then
   command -v node > /dev/null || wanted+=(nodejs)
   command -v npm > /dev/null || wanted+=(npm)
   command -v chromium > /dev/null || command -v chromium-browser > /dev/null || wanted+=(chromium)
+fi
+if [ $package = yes ]; then
+  command -v dpkg-shlibdeps > /dev/null || wanted+=(dpkg-dev)
+  command -v lintian > /dev/null || wanted+=(lintian)
+  command -v python3 > /dev/null || wanted+=(python3)
 fi
 if [ $monitoring = yes ]; then
   command -v python3 > /dev/null || wanted+=(python3)
