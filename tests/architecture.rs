@@ -182,25 +182,6 @@ fn the_walk_of_a_message_is_true() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
-/// Checks that the links in the pages have existing targets.
-#[test]
-fn links_in_the_pages_lead_somewhere() {
-    let folders = ["docs", "docs/dev"].map(|folder| fs::read_dir(Path::new(ROOT).join(folder)).unwrap());
-    let docs = folders.into_iter().flatten().map(|entry| entry.unwrap().path());
-    let pages = ["README.md", "ARCHITECTURE.md", "CHANGELOG.md", "CONTRIBUTING.md"].map(|name| Path::new(ROOT).join(name));
-    let mut wrong = Vec::new();
-    for page in pages.into_iter().chain(docs).filter(|path| path.extension().is_some_and(|ext| ext == "md")) {
-        let text = fs::read_to_string(&page).unwrap();
-        for link in text.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
-            let target = link.split('#').next().unwrap_or_default();
-            if !target.is_empty() && !target.contains("://") && !page.with_file_name(target).exists() {
-                wrong.push(format!("{}: {link}", page.display()));
-            }
-        }
-    }
-    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
-}
-
 fn workspace() -> Metadata {
     MetadataCommand::new()
         .manifest_path(Path::new(ROOT).join("Cargo.toml"))
