@@ -430,8 +430,10 @@ mod tests {
     fn what_a_change_takes_away_is_named() {
         let stop = "kill_switch = { command = [\"/bin/true\"] }";
         let stage = Stage::new(&format!(
-            "[[watch.groups]]\nname = \"acme\"\nkeys = [\"1\"]\n{stop}\n[[alerts.routes]]\nname = \"ops\"\nurl = \"http://127.0.0.1:9/\"\n"
+            "[[watch.groups]]\nname = \"acme\"\nkeys = [\"1\"]\n{stop}\n\
+             [[alerts.routes]]\nname = \"ops\"\nurl = \"http://127.0.0.1:9/\"\nsecret_file = \"ops.secret\"\n"
         ));
+        stage.file("ops.secret", "hunter2");
         let before = stage.read();
         stage.configure("[[watch.groups]]\nname = \"acme\"\nkeys = [\"1\"]\n");
         let after = stage.read();
