@@ -213,7 +213,8 @@ fn log_to_stderr(config: &LogConfig) -> anyhow::Result<()> {
     let level = format!("libp2p_gossipsub=error,discv5=error,{level}");
     let filter = EnvFilter::try_new(&level)
         .map_err(|error| UsageError(format!("log.level {level:?}: {error}; write it as in \"info\"")))?;
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    // A line that cannot be written is lost. To say so on the same stderr would be a panic.
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).log_internal_errors(false);
     let colours = std::io::stderr().is_terminal();
     match config.format {
         LogFormat::Text => builder.with_ansi(colours).init(),

@@ -128,19 +128,29 @@ impl KillSwitches {
         })
     }
 
-    /// Uses the switches of a configuration. A switch that cannot be made ready is a problem of the
-    /// configuration.
+    /// Starts with the switches of a configuration. Without any, what is found from now on fires
+    /// none that are configured before a later start.
     pub fn arm(&mut self, active: &ActiveConfig) -> Result<(), ActionError> {
+        self.use_switches(active)?;
+        if self.switches.is_empty() && self.state.seen.take().is_some() {
+            self.write()?;
+        }
+        Ok(())
+    }
+
+    /// Uses the switches of a configuration. A switch that cannot be made ready is a problem of the
+    /// configuration. If a change takes all of them away, what is found meanwhile is examined when
+    /// one is back, because it may have been a mistake.
+    fn use_switches(&mut self, active: &ActiveConfig) -> Result<(), ActionError> {
         let network = &self.context.network;
         let name = crate::alerts::name_of(network);
         self.switches = Arc::new(configured_switches(active, &name)?);
         self.in_use.send_replace(self.switches.clone());
-        match (self.switches.is_empty(), self.state.seen) {
-            (true, Some(_)) => self.state.seen = None,
-            (false, None) => self.state.seen = Some(self.store.last_seq()),
-            (true, None) | (false, Some(_)) => return Ok(()),
+        if !self.switches.is_empty() && self.state.seen.is_none() {
+            self.state.seen = Some(self.store.last_seq());
+            self.write()?;
         }
-        Ok(self.write()?)
+        Ok(())
     }
 
     /// Runs until cancelled. Then it still examines what was found up to that moment, and waits for
@@ -178,7 +188,7 @@ impl KillSwitches {
                 _ = requests.tick() => self.answer_rearm_requests(),
                 Ok(()) = changed.changed() => {
                     let active = changed.borrow_and_update().clone();
-                    if let Err(error) = self.arm(&active) {
+                    if let Err(error) = self.use_switches(&active) {
                         tracing::error!(%error, "changed kill switches cannot be used; the old ones stay in use; correct the configuration");
                     }
                 }
@@ -196,7 +206,7 @@ impl KillSwitches {
         if self.is_unsaved {
             self.write()?;
         }
-        while let Some(seen) = self.state.seen {
+        while let Some(seen) = self.state.seen.filter(|_| !self.switches.is_empty()) {
             let page = self.follower.after(seen)?;
             let Some((last, _)) = page.last() else { return Ok(()) };
             let mut to_order = Vec::new();

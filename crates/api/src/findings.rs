@@ -129,10 +129,13 @@ pub(crate) async fn list(
     State(shared): State<Arc<Shared>>,
     query: Result<Query<ListQuery>, QueryRejection>,
 ) -> Result<Response, ProblemDetails> {
-    let (wanted, limit) = understood(query)?.understood(&shared)?;
+    let (mut wanted, limit) = understood(query)?.understood(&shared)?;
     if shared.privacy.own_keys == OwnKeys::Hidden {
+        // The stored severity may be that of a watched key, so it selects nothing here.
+        let severity = wanted.severity.take();
         let page = read(&shared, move |store| store.find(&wanted, limit)).await?;
-        let findings = page.findings.into_iter().filter_map(|(_, finding)| shared.privacy.finding(finding)).collect();
+        let findings = page.findings.into_iter().filter_map(|(_, finding)| shared.privacy.finding(finding));
+        let findings = findings.filter(|finding| severity.is_none_or(|severity| finding.severity == severity)).collect();
         let view = FindingsView { schema: 1, findings, next: page.next.map(|seq| seq.to_string()) };
         return Ok(Json(view).into_response());
     }

@@ -385,12 +385,12 @@ impl Privacy {
         tally
     }
 
-    /// Labels without those that readers may not see.
-    pub fn labels(&self, mut labels: Vec<String>) -> Vec<String> {
-        if self.own_keys == OwnKeys::Hidden {
-            labels.retain(|label| !self.watch.is_private(label));
+    /// The labels of a validator as readers may see them.
+    pub fn labels(&self, validator: ValidatorIndex, labels: Vec<String>) -> Vec<String> {
+        match self.own_keys {
+            OwnKeys::Shown => labels,
+            OwnKeys::Hidden => self.watch.listed_labels(validator),
         }
-        labels
     }
 
     /// Groups, if readers may see them.

@@ -279,7 +279,7 @@ fn next(
     labels.extend(counts.into_iter().map(|(label, n)| (n, label.clone())));
     labels.sort_by(|a, b| b.cmp(a));
     let mut chosen: Vec<String> = Vec::new();
-    for (_, label) in labels {
+    for (_, label) in labels.into_iter().filter(|(_, label)| privacy.label(label.clone()).is_ok()) {
         if chosen.len() < MAX_LABELS && !chosen.contains(&label) {
             chosen.push(label);
         }
@@ -288,7 +288,7 @@ fn next(
     for label in &chosen {
         let all = source.labelled(label, None, MAX_NEXT + members.len());
         for mut row in all.into_iter().filter(|row| !members.contains_key(&row.index)).take(MAX_NEXT) {
-            row.labels = privacy.labels(row.labels);
+            row.labels = privacy.labels(row.index, row.labels);
             row.groups = privacy.groups(row.groups);
             rows.insert(row.index, row);
         }

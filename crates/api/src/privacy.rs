@@ -2,7 +2,7 @@
 //! may be shown.
 //!
 //! Findings and incidents are about all validators and are shown to everybody, but without the
-//! labels that come only from the operator's groups. Kinds that exist only for watched keys
+//! labels and the severity that come from the operator's groups. Kinds that exist only for watched keys
 //! ([`Audience::WatchedKeys`]) are left out.
 
 use crate::WatchSource;
@@ -88,7 +88,11 @@ impl Privacy {
             return Some(finding);
         }
         if let Some(subject) = &mut finding.validator {
-            subject.labels.retain(|label| !self.watch.is_private(label));
+            subject.labels = self.watch.listed_labels(subject.index);
+        }
+        // An offence of a watched key is always critical; that of others only if it can be punished.
+        if let Some(punishable) = finding.punishable {
+            finding.set_punishable(punishable);
         }
         finding.details.iter_mut().for_each(|details| self.without_labels(details));
         is_public(&finding.kind).then_some(finding)

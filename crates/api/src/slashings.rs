@@ -5,7 +5,6 @@
 //! no explorer of the chain can show it.
 
 use crate::findings::{number, page_limit, read, understood};
-use crate::privacy::Privacy;
 use crate::problem::ProblemDetails;
 use crate::server::Shared;
 use axum::Json;
@@ -163,7 +162,7 @@ async fn page(
             let chunk = store.find(&query, CHUNK)?;
             for (seq, finding) in chunk.findings {
                 let Some(finding) = privacy.finding(finding) else { continue };
-                if !rows.add(&finding, store, &network, &privacy)? {
+                if !rows.add(&finding, store, &network)? {
                     return Ok((rows.slashings, Some(query.after)));
                 }
                 query.after = seq;
@@ -191,7 +190,7 @@ struct Rows {
 impl Rows {
     /// Adds an offence to the row of its proof. Returns false if that needs a further row and the
     /// page is full. Anomalies have no proof and are passed over.
-    fn add(&mut self, finding: &Finding, store: &Store, network: &Network, privacy: &Privacy) -> Result<bool, StoreError> {
+    fn add(&mut self, finding: &Finding, store: &Store, network: &Network) -> Result<bool, StoreError> {
         let (Some(reference), Some(subject)) = (&finding.evidence, &finding.validator) else { return Ok(true) };
         if self.included.is_some_and(|wanted| wanted != finding.included.is_some()) {
             return Ok(true);
@@ -216,7 +215,7 @@ impl Rows {
             if is_new {
                 row.validators.push(subject.index);
             }
-            row.labels.extend(privacy.labels(subject.labels.clone()));
+            row.labels.extend(subject.labels.clone());
         }
         Ok(true)
     }

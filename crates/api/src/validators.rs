@@ -202,7 +202,7 @@ pub(crate) async fn list(
     rows.truncate(limit);
     let next = rows.last().filter(|_| has_more).map(|row| row.index.to_string());
     for row in &mut rows {
-        row.labels = shared.privacy.labels(std::mem::take(&mut row.labels));
+        row.labels = shared.privacy.labels(row.index, std::mem::take(&mut row.labels));
         row.groups = shared.privacy.groups(std::mem::take(&mut row.groups));
         // Keys are kept only of validators that share a label with a watched one.
         row.pubkey = row.pubkey.filter(|_| shared.privacy.own_keys == OwnKeys::Shown);
@@ -232,7 +232,7 @@ fn view(
         pubkey: validator.pubkey,
         registry: validator.registry,
         client: validator.client,
-        labels: shared.privacy.labels(validator.labels),
+        labels: shared.privacy.labels(validator.index, validator.labels),
         groups: shared.privacy.groups(validator.groups),
         watched,
         first_epoch: validator.first_epoch,

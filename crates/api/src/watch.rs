@@ -35,9 +35,11 @@ pub trait WatchSource: Send + Sync + 'static {
     /// the key yet.
     fn has_label(&self, label: &str) -> bool;
 
-    /// Whether a label, such as `operator=acme`, shows who owns a key, and no public list contains
-    /// it.
+    /// Whether what has a label, such as `operator=acme`, may tell which keys are watched.
     fn is_private(&self, label: &str) -> bool;
+
+    /// The labels that a validator would have if nobody watched it.
+    fn listed_labels(&self, validator: ValidatorIndex) -> Vec<String>;
 }
 
 /// A source that does not know whose keys are watched, such as a recording. Every label may be one
@@ -59,6 +61,10 @@ impl WatchSource for NoKeys {
 
     fn is_private(&self, _: &str) -> bool {
         true
+    }
+
+    fn listed_labels(&self, _: ValidatorIndex) -> Vec<String> {
+        Vec::new()
     }
 }
 

@@ -147,6 +147,44 @@ async fn who_has_a_private_label_cannot_be_found_out_by_asking_for_it() {
     assert_eq!(api.json("/v1/findings?label=pool%3Dblue").await["findings"].as_array().unwrap().len(), 1);
 }
 
+/// An offence of a watched key is critical even if it cannot be punished any more. That of others is
+/// not, so the severity would tell whose it is.
+#[tokio::test]
+async fn the_severity_does_not_tell_that_a_key_is_watched() {
+    let severities = async |own_keys, query: &str| -> Vec<String> {
+        let api = Api::start_with(api::HEADER_TIMEOUT, own_keys).await;
+        let offences = [(7, Severity::Critical), (8, Severity::Info)].map(|(validator, severity)| {
+            let (mut finding, evidence) = double_vote(validator, 100);
+            finding.set_punishable(evidence::Punishable::AlreadySlashed);
+            finding.severity = severity;
+            (finding, evidence)
+        });
+        api.store.record(offences.to_vec(), &[]).unwrap();
+        let shown = api.json(&format!("/v1/findings?{query}")).await;
+        shown["findings"].as_array().unwrap().iter().map(|found| found["severity"].as_str().unwrap().to_owned()).collect()
+    };
+    assert_eq!(severities(OwnKeys::Shown, "").await, ["critical", "info"]);
+    assert_eq!(severities(OwnKeys::Shown, "severity=critical").await, ["critical"]);
+    assert_eq!(severities(OwnKeys::Hidden, "").await, ["info", "info"]);
+    assert_eq!(severities(OwnKeys::Hidden, "severity=critical").await, Vec::<String>::new());
+    assert_eq!(severities(OwnKeys::Hidden, "severity=info").await, ["info", "info"]);
+}
+
+/// A label that a group gives is not shown, whoever else has it: a finding has the labels that it
+/// would have if nobody watched its key.
+#[tokio::test]
+async fn a_finding_has_the_labels_that_lists_of_others_give_its_key() {
+    let api = Api::start_with(api::HEADER_TIMEOUT, OwnKeys::Hidden).await;
+    for validator in [7, 8] {
+        let (mut finding, evidence) = double_vote(validator, 100);
+        finding.validator.as_mut().unwrap().labels = vec!["group=acme".into(), "operator=acme".into(), "pool=blue".into()];
+        api.store.record(vec![(finding, evidence)], &[]).unwrap();
+    }
+    let shown = api.json("/v1/findings").await;
+    let labels: Vec<_> = shown["findings"].as_array().unwrap().iter().map(|found| &found["validator"]["labels"]).collect();
+    assert_eq!(labels, [&json!(["pool=blue"]), &json!([])]);
+}
+
 /// The coverage is in sums for everybody. Addresses and the labels of own groups are not.
 #[tokio::test]
 async fn the_coverage_is_shown_in_sums_and_without_what_is_private() {

@@ -278,8 +278,16 @@ impl Chain {
         self.justified
     }
 
-    /// Records the checkpoints that a node reports. Older checkpoints are ignored.
+    /// Records the checkpoints that a node reports. Older checkpoints are ignored, and those of
+    /// epochs that have not begun: one such answer would be believed for ever.
     pub fn note_finality(&mut self, justified: Checkpoint, finalized: Checkpoint) {
+        let epoch = self.now().epoch(self.preset());
+        if justified.epoch <= epoch && finalized.epoch <= epoch {
+            self.advance_finality(justified, finalized);
+        }
+    }
+
+    fn advance_finality(&mut self, justified: Checkpoint, finalized: Checkpoint) {
         if finalized.epoch >= self.finalized.epoch {
             self.finalized = finalized;
         }
@@ -456,7 +464,7 @@ impl Chain {
                 known.push(mix);
             }
         }
-        self.note_finality(view.current_justified_checkpoint(), view.finalized_checkpoint());
+        self.advance_finality(view.current_justified_checkpoint(), view.finalized_checkpoint());
         self.reference.state_seen(view.slot());
         self.note_duties(view, latest);
         self.attach_all(waiting);

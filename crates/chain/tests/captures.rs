@@ -6,7 +6,7 @@ mod common;
 
 use chain::{Chain, Contexts, Extension};
 use common::{chain_of, facts, small_capture};
-use consensus::{Attestation, AttestationData, SignedAggregate, ValidatorIndex};
+use consensus::{Attestation, AttestationData, Checkpoint, Epoch, Root, SignedAggregate, ValidatorIndex};
 use test_support::capture::Capture;
 
 /// Adds all blocks, then looks up the committee position of each single vote. Returns the number of
@@ -163,4 +163,17 @@ fn proposers(capture: &Capture) -> (usize, usize) {
         expected[(header.slot.as_u64() % network.preset().slots_per_epoch) as usize] == header.proposer_index
     };
     (blocks.iter().filter(|block| is_expected(block)).count(), blocks.len())
+}
+
+/// One wrong answer of a node would otherwise be believed for ever.
+#[test]
+fn finality_of_epochs_that_have_not_begun_is_not_believed() {
+    let mut chain = with_blocks(&small_capture());
+    let checkpoint = |epoch: u64| Checkpoint { epoch: Epoch::new(epoch), root: Root::repeat_byte(9) };
+    let before = (chain.justified(), chain.finalized());
+    chain.note_finality(checkpoint(u64::MAX), checkpoint(u64::MAX));
+    chain.note_finality(checkpoint(u64::MAX), before.1);
+    assert_eq!((chain.justified(), chain.finalized()), before);
+    chain.note_finality(checkpoint(1), checkpoint(1));
+    assert_eq!((chain.justified(), chain.finalized()), (checkpoint(1), checkpoint(1)));
 }

@@ -166,7 +166,7 @@ impl Keys {
         }
         let default_blobs = if preset.name == PresetName::Gnosis { 2 } else { 9 };
         let mut spec = Spec {
-            config_name: self.text("CONFIG_NAME").unwrap_or_else(|| preset.name.as_str()).to_owned(),
+            config_name: plain_name(self.text("CONFIG_NAME").unwrap_or_else(|| preset.name.as_str())),
             blob_schedule: self.blob_schedule()?,
             blob_default: BlobParameters {
                 epoch: self.number(epoch_key(ForkName::Electra))?.map_or(Epoch::FAR_FUTURE, Epoch::new),
@@ -371,6 +371,16 @@ impl<'de> Deserialize<'de> for Value {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         deserializer.deserialize_any(AnyValue)
     }
+}
+
+/// Longest name of a network, in bytes.
+const MAX_NAME_LEN: usize = 64;
+
+/// A network's name without what is special to terminals, feeds or the environment of programs: it
+/// may come from somebody else's node or folder.
+fn plain_name(text: &str) -> String {
+    let plain = |c: char| if c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-') { c } else { '_' };
+    text.chars().take(MAX_NAME_LEN).map(plain).collect()
 }
 
 struct AnyValue;

@@ -23,6 +23,7 @@ use std::fs::{File, OpenOptions};
 use std::future::Future;
 use std::io::BufWriter;
 use std::path::{Path, PathBuf};
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 use verify::{RawMessage, Verdict};
@@ -98,7 +99,8 @@ async fn record(
     let (identity, _lock) = identity(&config);
     let sources = listen::start_sources(&config, identity, listen::Served::nothing(), nodes.as_deref(), &network, &metrics)?;
     if let Some(nodes) = &nodes {
-        for block in bootstrap::blocks_since(nodes, &network, start.chain.head().slot, clock::now()).await {
+        let mut blocks = pin!(bootstrap::blocks_since(nodes, &network, start.chain.head().slot, clock::now()).await);
+        while let Some(block) = blocks.next().await {
             file.block(&block)?;
         }
     }

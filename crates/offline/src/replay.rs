@@ -397,6 +397,7 @@ impl Replay {
             late_validators: LateValidators::default(),
             batch: Vec::new(),
             batch_messages: self.options.batch_messages,
+            batch_bytes: 0,
         };
         session.note_state();
         self.session = Some(session);

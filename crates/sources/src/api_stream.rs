@@ -34,6 +34,7 @@ use eventsource_stream::Eventsource;
 use futures::future::{BoxFuture, LocalBoxFuture, join_all};
 use futures::stream::FuturesUnordered;
 use futures::{Stream, StreamExt};
+use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -52,9 +53,11 @@ pub const QUIET_FOR: Duration = Duration::from_secs(600);
 /// Capacity, in events, of the channel between a node's streams and their reader. When it is full,
 /// the streams wait.
 const EVENTS_UNREAD: usize = 64;
-/// Greatest number of blocks that are fetched from one node at the same time. At this number,
-/// further events wait.
+/// Greatest number of blocks that are fetched from one node at the same time.
 const MAX_FETCHES: usize = 4;
+/// Greatest number of announced blocks that wait to be fetched. Events never wait for them: a node
+/// that serves no blocks may still announce votes. Of more blocks the oldest is given up.
+const MAX_WAITING: usize = 64;
 /// Number of roots that are remembered, so that `block_gossip` and `block` fetch a block only once.
 const REMEMBERED_ROOTS: usize = 1024;
 /// Pause before the second attempt to fetch a block that was announced before the node could serve
@@ -297,15 +300,23 @@ struct EventReader {
 impl EventReader {
     async fn read(mut self, mut events: mpsc::Receiver<eventsource_stream::Event>) {
         let mut fetches: FuturesUnordered<LocalBoxFuture<'static, Fetched>> = FuturesUnordered::new();
+        let mut waiting: VecDeque<Root> = VecDeque::new();
         loop {
             tokio::select! {
-                event = events.recv(), if fetches.len() < MAX_FETCHES => match event {
-                    Some(event) => if let Some(root) = self.on_event(event) {
-                        fetches.push(Box::pin(fetch(self.node.clone(), self.converter.clone(), root)));
-                    },
+                event = events.recv() => match event {
+                    Some(event) => waiting.extend(self.on_event(event)),
                     None => return,
                 },
                 Some(fetched) = fetches.next() => self.on_fetched(fetched),
+            }
+            while fetches.len() < MAX_FETCHES
+                && let Some(root) = waiting.pop_front()
+            {
+                fetches.push(Box::pin(fetch(self.node.clone(), self.converter.clone(), root)));
+            }
+            if waiting.len() > MAX_WAITING {
+                waiting.pop_front();
+                self.on_fetched(Fetched::NotAsked);
             }
         }
     }
@@ -348,6 +359,8 @@ enum Fetched {
     Block(consensus::ForkName, Vec<u8>),
     NotThere,
     Failed,
+    /// It waited too long for others.
+    NotAsked,
 }
 
 impl Fetched {
@@ -356,6 +369,7 @@ impl Fetched {
             Self::Block(..) => "fetched",
             Self::NotThere => "not_there",
             Self::Failed => "failed",
+            Self::NotAsked => "not_asked",
         }
     }
 }

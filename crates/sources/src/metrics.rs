@@ -130,7 +130,7 @@ impl SourceMetrics {
         each(&self.peer_events, &PeerEventKind::LABELS);
         each(&self.block_requests, &BLOCK_RESULTS);
         each(&self.published, &["published", "refused"]);
-        each(&self.fetched_blocks, &["fetched", "not_there", "failed"]);
+        each(&self.fetched_blocks, &["fetched", "not_there", "failed", "not_asked"]);
         each(&self.found_records, &Learned::LABELS);
         each(&self.found_records, &Self::REFUSED_RECORDS);
         each(&self.refused_connections, &Self::REFUSED_CONNECTIONS);

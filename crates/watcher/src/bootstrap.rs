@@ -18,6 +18,8 @@ use base::Backoff;
 use chain::node::{BlockId, NodeConfig, NodeError, NodeSet, StateId};
 use chain::{Chain, Progress, PubkeyCache};
 use consensus::{Network, Root, Slot, Spec};
+use futures::stream::{self, Stream, StreamExt as _};
+use std::future::ready;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -232,30 +234,33 @@ pub fn load(
     Ok(chain)
 }
 
-/// Fetches the blocks after `from` from the nodes, oldest first. It stops early when no node
-/// answers.
-pub async fn blocks_since(nodes: &NodeSet, network: &Network, from: Slot, now: Time) -> Vec<RawMessage> {
-    let head = match nodes.syncing().await {
-        Ok(syncing) => syncing.head_slot,
+/// Fetches the blocks after `from` from the nodes, oldest first, each when it is asked for. It stops
+/// early when no node answers.
+pub async fn blocks_since<'a>(
+    nodes: &'a NodeSet,
+    network: &'a Network,
+    from: Slot,
+    now: Time,
+) -> impl Stream<Item = RawMessage> + use<'a> {
+    let until = match nodes.syncing().await {
+        // A node may say anything. There are no blocks after the clock's slot.
+        Ok(syncing) => syncing.head_slot.min(network.slot_at(now.0)).as_u64().saturating_add(1),
         Err(error) => {
             tracing::warn!(%error, "cannot fetch the blocks since the state; a block is requested again when another one builds on it");
-            return Vec::new();
+            0
         }
     };
-    let first = from.as_u64().saturating_add(1).max(head.as_u64().saturating_sub(MAX_BLOCKS));
-    let mut blocks = Vec::new();
-    for slot in first..=head.as_u64() {
-        match block_message(nodes, network, BlockId::Slot(Slot::new(slot)), now).await {
-            Ok(Some(message)) => blocks.push(message),
-            Ok(None) => {}
-            Err(error) => {
+    let first = from.as_u64().saturating_add(1).max(until.saturating_sub(MAX_BLOCKS));
+    tracing::info!(from = first, slots = until.saturating_sub(first), "fetching the blocks since the state");
+    stream::iter(first..until)
+        .then(move |slot| async move { (slot, block_message(nodes, network, BlockId::Slot(Slot::new(slot)), now).await) })
+        .take_while(|(slot, answer)| {
+            if let Err(error) = answer {
                 tracing::warn!(%error, slot, "cannot fetch a block; it is requested again when another one builds on it");
-                break;
             }
-        }
-    }
-    tracing::info!(blocks = blocks.len(), from = %from, to = %head, "blocks since the state fetched");
-    blocks
+            ready(answer.is_ok())
+        })
+        .filter_map(|(_, answer)| ready(answer.ok().flatten()))
 }
 
 /// Fetches one block. Returns `None` if no node has it.

@@ -151,8 +151,9 @@ pub fn n_connected(gossip: &GossipControl) -> u64 {
     gossip.peers().iter().filter(|peer| peer.connected).count() as u64
 }
 
-/// Forwards a source to the engine's queue until cancelled. Then it ends the source.
-pub async fn pump(mut source: Box<dyn Source>, queue: Inputs, cancel: CancellationToken) {
+/// Forwards a source to the engine's queue until cancelled. Then it ends the source. `broken`
+/// receives the name of a source that ends by itself.
+pub async fn pump(mut source: Box<dyn Source>, queue: Inputs, broken: mpsc::Sender<&'static str>, cancel: CancellationToken) {
     // At a stop, the events that were received until then are still forwarded.
     let mut left: Option<usize> = None;
     while left != Some(0) {
@@ -166,7 +167,7 @@ pub async fn pump(mut source: Box<dyn Source>, queue: Inputs, cancel: Cancellati
         left = left.map(|n| n - 1);
         let Some(event) = event else {
             if !cancel.is_cancelled() {
-                tracing::error!(source = source.name(), "a source ended by itself; nothing more comes from it until a restart");
+                let _ = broken.try_send(source.name());
             }
             break;
         };

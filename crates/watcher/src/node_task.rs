@@ -13,8 +13,10 @@ use base::BoundedMap;
 use chain::node::{BlockId, NodeSet, StateId};
 use consensus::{Epoch, Network, Root, Slot};
 use engine::metrics::Metrics;
+use futures::StreamExt as _;
 use sources::gossip::{BlockClient, PeerId};
 use std::collections::HashMap;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::watch;
@@ -129,7 +131,8 @@ impl NodeTask {
 
     async fn catch_up(&self) {
         let Some(nodes) = &self.nodes else { return };
-        for block in bootstrap::blocks_since(nodes, &self.network, self.from, clock::now()).await {
+        let mut blocks = pin!(bootstrap::blocks_since(nodes, &self.network, self.from, clock::now()).await);
+        while let Some(block) = blocks.next().await {
             let _ = self.queue.send(Input::Message(block)).await;
         }
     }

@@ -30,7 +30,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
-use tokio::sync::{oneshot, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
 /// How long each task may take to end.
@@ -74,6 +74,8 @@ pub struct Watcher {
     api_address: Option<SocketAddr>,
     page: Arc<StatusPage>,
     failed: oneshot::Receiver<EngineError>,
+    /// Receives the name of a task that panicked, or of a source that ended by itself.
+    broke: mpsc::Receiver<&'static str>,
     tasks: Vec<NamedTask>,
     switches: StoppedLast,
     alerts: StoppedLast,
@@ -129,14 +131,14 @@ impl Watcher {
         self.queue.upgrade().map(MessageFeed)
     }
 
-    /// Resolves when the engine cannot continue: the disk is full, the database is damaged, or the
+    /// Resolves when the watcher cannot continue: the disk is full, the database is damaged, or the
     /// program has a defect.
     pub async fn failed(&mut self) -> WatcherError {
-        match (&mut self.failed).await {
-            Ok(error) => error.into(),
-            Err(_) => {
-                WatcherError::Internal("the engine thread ended unexpectedly; please report what the log says above".into())
-            }
+        let ended =
+            |what: &str| WatcherError::Internal(format!("{what} ended unexpectedly; please report what the log says above"));
+        tokio::select! {
+            failed = &mut self.failed => failed.map_or_else(|_| ended("the engine thread"), Into::into),
+            Some(name) = self.broke.recv() => ended(name),
         }
     }
 

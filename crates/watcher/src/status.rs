@@ -24,6 +24,8 @@ use tokio_util::sync::CancellationToken;
 
 /// How long others may take to find and dial this node before that is worth a notice.
 const REACHED_WITHIN: Duration = Duration::from_secs(30 * 60);
+/// Below this share of the votes, in percent, hardly anything is heard.
+const LITTLE_PERCENT: u64 = 10;
 /// Largest number of peers in `/v1/status`. Further peers are only counted.
 const MAX_PEERS_SHOWN: usize = 256;
 
@@ -44,6 +46,9 @@ pub struct EngineSnapshot {
     pub missing_blocks: usize,
     pub index: Stats,
     pub reception: Reception,
+    /// Share of the votes of the last epoch's slots that were heard, in percent. `None` until there
+    /// were so many slots.
+    pub heard_percent: Option<u64>,
     /// Since when the disk refuses writes. `None` while it accepts them.
     pub writes_refused_since: Option<Time>,
     /// Whether the network follows another draft of its fork than this program.
@@ -66,6 +71,7 @@ impl EngineSnapshot {
             missing_blocks: chain.missing_blocks().len(),
             index: engine.index().stats(),
             reception,
+            heard_percent: heard_percent(engine),
             writes_refused_since: None,
             other_draft: engine.sees_other_draft(),
             gaps: gaps.clone(),
@@ -147,6 +153,7 @@ impl StatusPage {
             notices.extend(gossip.peers().iter().filter(|peer| peer.configured && !peer.connected).map(missing_peer));
         }
         notices.extend(self.gossip.as_ref().and_then(|gossip| unreached(&gossip.state(), self.started, clock::now())));
+        notices.extend(hears_little(snapshot));
         notices.extend(needed_state(snapshot));
         if snapshot.missing_blocks > 0 {
             notices.push(format!(
@@ -228,6 +235,7 @@ impl StatusSource for StatusPage {
         if !listening {
             advice.push(self.advice());
         }
+        advice.extend(hears_little(&snapshot));
         if !context_loaded {
             advice.push(
                 "registry and committees come from a beacon node or a state: check that the nodes of `nodes.urls` answer"
@@ -250,6 +258,27 @@ impl StatusSource for StatusPage {
             advice,
         }
     }
+}
+
+/// Share of the votes for the last slots of one epoch's length. The slot that is being voted for and
+/// the one before are not counted.
+fn heard_percent(engine: &Engine) -> Option<u64> {
+    let (facts, n_slots) = (engine.facts(), engine.chain().network().preset().slots_per_epoch);
+    let until = facts.now().as_u64().checked_sub(2)?;
+    let known: Vec<_> = facts.last_slots(Slot::new(until), n_slots).filter(|(_, slot)| slot.expected > 0).collect();
+    let (voters, expected) =
+        known.iter().fold((0, 0), |(voters, expected), (_, slot)| (voters + slot.voters, expected + slot.expected));
+    (known.len() as u64 >= n_slots).then(|| (voters * 100).checked_div(expected)).flatten()
+}
+
+/// Returns the notice that hardly anything is heard. A single vote in each slot, which anybody with
+/// a key can send, is no sign of health.
+fn hears_little(snapshot: &EngineSnapshot) -> Option<String> {
+    let percent = snapshot.heard_percent.filter(|percent| *percent < LITTLE_PERCENT)?;
+    Some(format!(
+        "of the votes of the last epoch's slots {percent} % were heard: either the network hardly votes, or this watcher hears hardly \
+anything of it; compare with another node, and check the peers, `gossip.listen` and the ports"
+    ))
 }
 
 /// Returns the notice about a state that is needed, because blocks do not tell enough.

@@ -72,6 +72,10 @@ impl WatchSource for WatchedKeysSource {
     fn is_private(&self, label: &str) -> bool {
         self.active.borrow().is_private(label)
     }
+
+    fn listed_labels(&self, validator: ValidatorIndex) -> Vec<String> {
+        self.watch_state.labels().listed_strings(validator)
+    }
 }
 
 fn key(keys: &[KeyStatus], validator: ValidatorIndex) -> Option<&KeyStatus> {

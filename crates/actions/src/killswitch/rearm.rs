@@ -9,6 +9,7 @@
 //! findings, so this gives them no additional power.
 
 use crate::error::ActionError;
+use std::fs::FileType;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime};
@@ -43,6 +44,8 @@ pub(super) fn requests(dir: &Path) -> Vec<RearmRequest> {
     let Ok(entries) = std::fs::read_dir(dir) else { return Vec::new() };
     let named = entries.filter_map(Result::ok).filter_map(|entry| {
         let group = entry.file_name().to_str()?.strip_prefix(PREFIX)?.to_owned();
+        // What is no file cannot be removed as an answer, and would be a new request each time.
+        entry.file_type().ok().filter(FileType::is_file)?;
         Some((RearmRequest { group, path: entry.path() }, entry.metadata().and_then(|file| file.modified())))
     });
     let mut requests = Vec::new();

@@ -8,7 +8,8 @@
 //!
 //! 1. A block can still punish it ([`Punishable::Yes`]), or nobody knows whether one can
 //!    ([`Punishable::Unknown`]).
-//! 2. The slot of its later message is at most `max_age_epochs` before now. A slot in the future
+//! 2. The slot or the target epoch of its later message is at most `max_age_epochs` before now: no
+//!    rule of slashing looks at the slot of a vote, and a thief may write any. One in the future
 //!    counts as new. A machine whose clock is ahead signs for such slots, and nobody can have been
 //!    punished for them long ago.
 //! 3. The accused is a key that the operator named (see [`super::members`]). With
@@ -152,7 +153,8 @@ impl ConfiguredSwitch {
                 return Some(NotFiredReason::NotPunishable(other));
             }
         }
-        let slots = network.slot_at(now.as_unix_ns()).as_u64().saturating_sub(finding.slot.as_u64());
+        let newest = finding.slot.max(finding.epoch.start_slot(network.preset()));
+        let slots = network.slot_at(now.as_unix_ns()).as_u64().saturating_sub(newest.as_u64());
         let epochs = slots.div_ceil(network.preset().slots_per_epoch);
         (epochs > self.max_age_epochs).then_some(NotFiredReason::TooOld { epochs, most: self.max_age_epochs })
     }

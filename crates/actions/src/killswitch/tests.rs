@@ -145,6 +145,9 @@ fn an_offence_fires_by_the_slot_of_its_later_message_and_not_by_when_it_was_hear
         on(&of(slots_ago(225 * 32 + 1))),
         Some(SwitchDecision::NotFiredReason(NotFiredReason::TooOld { epochs: 226, most: 225 }))
     );
+    // Two votes of a thief, for the current target and an early slot.
+    let epoch = slots_ago(0).epoch(network().preset());
+    assert_eq!(on(&Finding { epoch, ..of(slots_ago(100_000)) }), Some(SwitchDecision::Fires));
     // A machine whose clock is ahead signs such a message.
     assert_eq!(on(&of(slots_ago(0).saturating_add(100_000))), Some(SwitchDecision::Fires));
     let in_force = in_force(|switch| switch.max_age_epochs = 2);
@@ -198,6 +201,25 @@ async fn what_is_held_back_is_shown_with_its_reason() {
     assert!(notes(&real, NOW)[0].fires);
     let others = Finding { id: Root::repeat_byte(8), ..finding(DOUBLE_VOTE, 70, &["group=blue"], SOON) };
     assert!(notes(&others, NOW).is_empty(), "none of its business");
+}
+
+/// A configuration that is read while it is half written has no switch. What is found meanwhile
+/// still fires the switch when it is back.
+#[tokio::test]
+async fn what_was_found_while_a_changed_configuration_had_no_switch_fires_it_afterwards() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(dir.path(), Root::ZERO).unwrap();
+    let mut switches = KillSwitches::new(store.clone(), context(dir.path())).unwrap();
+    switches.arm(&in_force(|_| ())).unwrap();
+    let half = ActiveConfig::new(WatchConfig::default(), WatchList::default());
+    switches.use_switches(&half).unwrap();
+    store.record_anomalies(vec![finding(DOUBLE_VOTE, 5, &OWN, SOON)], &[]).unwrap();
+    let mut orders = JoinSet::new();
+    switches.examine(&mut orders).unwrap();
+    assert!(orders.is_empty());
+    switches.use_switches(&in_force(|_| ())).unwrap();
+    switches.examine(&mut orders).unwrap();
+    assert_eq!(orders.len(), 1);
 }
 
 /// The store refuses the write. The proven finding is passed on directly, and it fires the switch.

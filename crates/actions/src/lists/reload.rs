@@ -19,6 +19,9 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+/// Longest time between the two looks at a changed file that show that it is written.
+const SETTLE: Duration = Duration::from_secs(2);
+
 /// The configuration and the lists that are in use now.
 #[derive(Clone, Debug)]
 pub struct ActiveConfig {
@@ -28,37 +31,52 @@ pub struct ActiveConfig {
     /// Alert routes. The same value, with its connections, is kept as long as nothing about the
     /// routes changes.
     pub routes: Routes,
-    /// Labels that groups have and that no list of other people's keys has.
-    private: Arc<HashSet<String>>,
+    /// Labels of lists of other people's keys, without those whose name a group uses too.
+    public: Arc<HashSet<String>>,
     /// Stamps of the files, taken before the files were read. A change that happens during the
     /// reading is therefore noticed later.
     seen: Stamps,
 }
 
 impl ActiveConfig {
-    /// Makes the value without alert routes, and finds the private labels.
+    /// Makes the value without alert routes, and finds the public labels.
     pub fn new(config: WatchConfig, list: WatchList) -> Self {
         // A million entries share a few sets of labels, so each set is visited only once.
         let sets = |of_groups: bool| -> HashSet<&[Label]> {
             list.entries().iter().filter(|entry| entry.group.is_some() == of_groups).map(|entry| &*entry.labels).collect()
         };
-        let public: HashSet<&Label> = sets(false).into_iter().flatten().collect();
-        let own = sets(true).into_iter().flatten().filter(|label| !public.contains(label));
-        let private = Arc::new(own.map(ToString::to_string).collect());
+        // A group's label replaces one of that name from a list. So what is counted or selected by
+        // such a name depends on who is watched.
+        let own_names: HashSet<&str> = sets(true).into_iter().flatten().map(|label| label.key.as_str()).collect();
+        let listed = sets(false).into_iter().flatten().filter(|label| !own_names.contains(label.key.as_str()));
+        let public = Arc::new(listed.map(ToString::to_string).collect());
         Self {
             config,
             list: Arc::new(list),
             alerts: AlertsConfig::default(),
             routes: Routes::default(),
-            private,
+            public,
             seen: Stamps::default(),
         }
     }
 
-    /// Returns whether a label shows who owns a key, while no public list shows that. Labels with a
-    /// group's name are always private.
+    /// Returns whether what has this label may tell who is watched. Everything that no list of other
+    /// people's keys says now is private, so labels of former groups stay private too.
     pub fn is_private(&self, label: &str) -> bool {
-        label.strip_prefix(Label::GROUP).is_some_and(|rest| rest.starts_with('=')) || self.private.contains(label)
+        !self.public.contains(label)
+    }
+
+    /// Names the kill switches and alert routes of `before` that are not here.
+    fn lacks(&self, before: &Self) -> Vec<String> {
+        let switches = |active: &Self| -> Vec<String> {
+            let groups = active.config.groups.iter().filter(|group| group.kill_switch.is_some());
+            groups.map(|group| format!("kill switch of group {:?}", group.name)).collect()
+        };
+        let routes = |active: &Self| -> Vec<String> {
+            active.alerts.routes.iter().map(|route| format!("alert route {:?}", route.name)).collect()
+        };
+        let here = [switches(self), routes(self)].concat();
+        [switches(before), routes(before)].concat().into_iter().filter(|name| !here.contains(name)).collect()
     }
 
     /// Returns the parts that the engine needs. The engine keeps the thresholds from the start.
@@ -124,22 +142,37 @@ pub async fn follow(
     // The problem of the last check. The cause may be corrected in a file that the configuration in
     // use does not name. So the files are read at each check until the problem is gone.
     let mut wrong: Option<String> = None;
+    // The stamps of the last look, if they were new. A file that is still being written is not
+    // read: half of a configuration is one too, perhaps without the kill switches.
+    let mut unsettled: Option<Stamps> = None;
     loop {
+        let length = if unsettled.is_some() { now.config.reload.min(SETTLE) } else { now.config.reload };
         let asked = tokio::select! {
             () = cancel.cancelled() => return,
             () = hung_up(&mut hangups) => true,
-            () = pause(now.config.reload) => false,
+            () = pause(length) => false,
         };
         let seen = stamps_of(source.clone(), now.clone()).await;
         if !asked && wrong.is_none() && seen == now.seen {
+            unsettled = None;
             continue;
         }
+        if !asked && seen != now.seen && unsettled.as_ref() != Some(&seen) {
+            unsettled = Some(seen);
+            continue;
+        }
+        unsettled = None;
         let (from, old, read_config) = (source.clone(), now.clone(), read_config.clone());
         let read = tokio::task::spawn_blocking(move || reread(from.as_deref(), &read_config, &old)).await;
         match read {
             Ok(Ok(next)) => {
                 let (groups, entries) = (next.list.groups().count(), next.list.entries().len());
                 tracing::info!(groups, entries, "lists of watched keys are read again");
+                for gone in next.lacks(&now) {
+                    tracing::warn!(
+                        "the changed configuration has no {gone} any more; if that is a mistake, put it back: offences that were found meanwhile are still acted on"
+                    );
+                }
                 wrong = None;
                 now = next.clone();
                 reports.refused.send_replace(None);
@@ -359,6 +392,55 @@ mod tests {
         stage.follow_until(read, |now| n_entries(now) == 2).await;
     }
 
+    /// A prefix of a configuration is one too. This file grows at each look, until it is whole.
+    #[tokio::test]
+    async fn a_file_that_is_still_being_written_is_not_read() {
+        let stage = Stage::new("files = [\"keys.csv\"]\n");
+        stage.file("keys.csv", "group,key\nacme,1\n");
+        let read = stage.read();
+        let (changed, mut seen) = watch::channel(Arc::new(read.clone()));
+        let cancel = CancellationToken::new();
+        let parsed = Arc::new(std::sync::atomic::AtomicUsize::new(0));
+        let counted = parsed.clone();
+        let counting: ReadConfig = Arc::new(move |path| {
+            counted.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            read_config(path)
+        });
+        let reports = ReloadReports { changed, refused: watch::channel(None).0, now: || Time::default() };
+        let task = tokio::spawn(follow(Some(stage.source.clone()), counting, read, None, reports, cancel.clone()));
+        let started = std::time::Instant::now();
+        let mut keys = "group,key\n".to_owned();
+        // Written faster than it is looked at, so that no two looks find the same file.
+        for key in 0.. {
+            keys.push_str(&format!("acme,{key}\n"));
+            stage.file("keys.csv", &keys);
+            if started.elapsed() > Duration::from_millis(200) {
+                break;
+            }
+            tokio::task::yield_now().await;
+        }
+        let n = keys.lines().count() - 1;
+        assert_eq!(parsed.load(std::sync::atomic::Ordering::Relaxed), 0, "half of a file was read");
+        tokio::time::timeout(PATIENCE, seen.wait_for(|now| n_entries(now) == n)).await.expect("seen in time").unwrap();
+        cancel.cancel();
+        task.await.unwrap();
+    }
+
+    #[test]
+    fn what_a_change_takes_away_is_named() {
+        let stop = "kill_switch = { command = [\"/bin/true\"] }";
+        let stage = Stage::new(&format!(
+            "[[watch.groups]]\nname = \"acme\"\nkeys = [\"1\"]\n{stop}\n\
+             [[alerts.routes]]\nname = \"ops\"\nurl = \"http://127.0.0.1:9/\"\nsecret_file = \"ops.secret\"\n"
+        ));
+        stage.file("ops.secret", "hunter2");
+        let before = stage.read();
+        stage.configure("[[watch.groups]]\nname = \"acme\"\nkeys = [\"1\"]\n");
+        let after = stage.read();
+        assert_eq!(after.lacks(&before), ["kill switch of group \"acme\"", "alert route \"ops\""]);
+        assert_eq!(before.lacks(&after), Vec::<String>::new());
+    }
+
     #[tokio::test]
     async fn what_was_wrong_is_tried_again_once_it_is_mended_elsewhere() {
         let stage = Stage::new("");
@@ -451,18 +533,22 @@ mod tests {
     }
 
     #[test]
-    fn labels_that_only_groups_give_are_private() {
+    fn labels_are_public_if_lists_of_others_give_them_and_groups_do_not_use_their_name() {
         let stage = Stage::new("files = [\"keys.csv\"]\nentities = [\"entities.csv\"]\n");
         stage.file("keys.csv", "group,key,operator,cluster\nacme,1,acme,eu-1\n");
-        stage.file("entities.csv", "key,operator\n2,acme\n3,blue\n");
+        stage.file("entities.csv", "key,operator,pool\n2,acme,one\n3,blue,two\n");
         let read = stage.read();
         for (label, is_private) in [
             ("group=acme", true),
             ("group=gone", true),
             ("cluster=eu-1", true),
-            ("operator=acme", false),
-            ("operator=blue", false),
-            ("groupie=x", false),
+            // Of key 50 alone by the list, but a reader who compares would see the group's keys.
+            ("operator=acme", true),
+            ("operator=blue", true),
+            ("pool=one", false),
+            ("pool=two", false),
+            // Perhaps of a group that is not there any more.
+            ("pool=gone", true),
         ] {
             assert_eq!(read.is_private(label), is_private, "{label}");
         }

@@ -241,7 +241,12 @@ impl api::WatchSource for TestKeys {
     }
 
     fn is_private(&self, label: &str) -> bool {
-        label.starts_with("group=")
+        label != "pool=blue"
+    }
+
+    /// Key 7 is also in a list of other people's keys.
+    fn listed_labels(&self, validator: ValidatorIndex) -> Vec<String> {
+        if validator == ValidatorIndex::new(7) { vec!["pool=blue".into()] } else { Vec::new() }
     }
 }
 

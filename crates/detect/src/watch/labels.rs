@@ -68,6 +68,9 @@ pub struct Labels {
 pub struct LabelSet {
     /// Ascending; includes `group=NAME` for each group.
     pub labels: Vec<Label>,
+    /// What lists of other people's keys say, whatever a group says: the labels that it would have
+    /// if nobody watched it. Ascending.
+    pub listed: Vec<Label>,
     /// Ascending; empty for validators that are not watched.
     pub groups: Vec<GroupId>,
     pub duty: Duty,
@@ -125,6 +128,11 @@ impl Labels {
     /// Labels in the form that findings have: `key=value`.
     pub fn strings(&self, validator: ValidatorIndex) -> Vec<String> {
         self.of(validator).iter().map(ToString::to_string).collect()
+    }
+
+    /// Labels that lists of other people's keys give a validator, as `key=value`.
+    pub fn listed_strings(&self, validator: ValidatorIndex) -> Vec<String> {
+        self.get(validator).map_or_else(Vec::new, |set| set.listed.iter().map(ToString::to_string).collect())
     }
 
     /// The registry's public key of a group member, or of a validator that shares a label with one,
@@ -354,6 +362,7 @@ fn combined(list: &WatchList, entries: &[u32], ids: &HashMap<Arc<str>, GroupId>)
             None => others.extend(entry.labels.iter().cloned()),
         }
     }
+    set.listed = others.iter().cloned().collect();
     others.retain(|label| own.iter().all(|own| own.key != label.key));
     own.extend(others);
     set.labels = own.into_iter().collect();

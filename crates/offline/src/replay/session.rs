@@ -25,7 +25,13 @@ pub(super) struct Session {
     pub(super) batch: Vec<RawMessage>,
     /// Maximum number of messages that are verified together.
     pub(super) batch_messages: usize,
+    /// Length of the messages in `batch`.
+    pub(super) batch_bytes: usize,
 }
+
+/// Length of messages at which a batch is processed. A capture may have thousands of blocks of one
+/// slot that are as long as blocks may be.
+const BATCH_BYTES: usize = 64 << 20;
 
 /// Why a state cannot be used.
 pub(super) enum Unusable {
@@ -100,8 +106,9 @@ impl Session {
     /// slot does not depend on the size of batches.
     pub(super) fn put(&mut self, message: RawMessage, summary: &mut ReplaySummary) -> Result<(), WatcherError> {
         self.go_on_to(message.received_at, summary)?;
+        self.batch_bytes += message.bytes.len();
         self.batch.push(message);
-        if self.batch.len() >= self.batch_messages {
+        if self.batch.len() >= self.batch_messages || self.batch_bytes >= BATCH_BYTES {
             self.flush(summary)?;
         }
         Ok(())
@@ -119,6 +126,7 @@ impl Session {
 
     pub(super) fn flush(&mut self, summary: &mut ReplaySummary) -> Result<(), WatcherError> {
         let batch = std::mem::take(&mut self.batch);
+        self.batch_bytes = 0;
         if !batch.is_empty() {
             let processed = self.engine.process(batch, self.clock.now())?;
             note_processed(summary, &processed);

@@ -232,3 +232,28 @@ async fn nonsense_events_are_counted_and_do_no_harm() {
     assert_eq!(metrics.refused.with_label_values(&["bad_event"]).get(), 1);
     assert_eq!(metrics.refused.with_label_values(&["event_not_read"]).get(), 2);
 }
+
+/// Votes do not wait for blocks that the node announces and does not serve. Beyond a bound such
+/// blocks are given up, and counted.
+#[tokio::test]
+async fn blocks_that_are_never_served_hold_up_no_votes() {
+    let (listener, nodes) = listen().await;
+    let metrics = SourceMetrics::unregistered();
+    let mut handle = start(&nodes, config(), network(), metrics.clone()).unwrap();
+    let (_, mut stream) = accept(&listener, FIRST).await;
+    let mut text = HEADERS.to_owned();
+    for nth in 0..MAX_FETCHES + MAX_WAITING + 10 {
+        text.push_str(&format!("event: block\ndata: {{\"slot\":\"9\",\"block\":\"0x{nth:064x}\"}}\n\n"));
+    }
+    text.push_str(&single(7));
+    // The blocks are asked for, and never answered.
+    tokio::spawn(async move {
+        let mut hanging = Vec::new();
+        while let Ok(connection) = listener.accept().await {
+            hanging.push(connection);
+        }
+    });
+    stream.write_all(text.as_bytes()).await.unwrap();
+    assert_eq!(attester_of(&next_message(&mut handle).await), 7);
+    assert_eq!(metrics.fetched_blocks.with_label_values(&["not_asked"]).get(), 10);
+}

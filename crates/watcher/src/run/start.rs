@@ -30,10 +30,12 @@ use engine::priority_queues::QueueLimits;
 use engine::silence::SilenceTracker;
 use engine::{Engine, EngineError, EngineParts, WantedBlock};
 use evidence::{Finding, Store};
+use futures::FutureExt as _;
 use sources::block_store::{BlockStore, StoreLimits};
 use sources::gossip::{BlockClient, GossipControl, Identity, StatusView};
 use sources::metrics::SourceMetrics;
 use std::future::Future;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::signal::unix::Signal;
@@ -95,7 +97,8 @@ impl Watcher {
         let RunningEngine { thread, failed, verdicts, requests, named_blocks, snapshot, recent, unrecorded } =
             engine.run(inputs, queue_limits(&config), blocks.clone(), status)?;
 
-        let mut starting = Starting { config: &config, network, store, metrics, queue, cancel, tasks: Vec::new() };
+        let (broken, broke) = mpsc::channel(1);
+        let mut starting = Starting { config: &config, network, store, metrics, queue, cancel, tasks: Vec::new(), broken };
         let ended = starting.cancel.child_token();
         starting.clock(control.clone(), coverage.clone(), ended.clone());
         starting.sources(sources, verdicts);
@@ -153,6 +156,7 @@ impl Watcher {
             api_address,
             page,
             failed,
+            broke,
             tasks,
             switches: reactions.switches,
             alerts: reactions.alerts,
@@ -268,6 +272,8 @@ struct Starting<'a> {
     queue: Inputs,
     cancel: CancellationToken,
     tasks: Vec<NamedTask>,
+    /// Receives the name of a task that broke.
+    broken: mpsc::Sender<&'static str>,
 }
 
 /// What reacts to findings, and what it shows.
@@ -282,7 +288,15 @@ struct Reactions {
 }
 
 impl Starting<'_> {
+    /// Starts a task. If it panics, the watcher fails: one that goes on without a part of itself
+    /// looks healthy and may be deaf.
     fn spawn(&mut self, name: &'static str, task: impl Future<Output = ()> + Send + 'static) {
+        let broken = self.broken.clone();
+        let task = async move {
+            if AssertUnwindSafe(task).catch_unwind().await.is_err() {
+                let _ = broken.try_send(name);
+            }
+        };
         self.tasks.push((name, tokio::spawn(task)));
     }
 
@@ -294,7 +308,7 @@ impl Starting<'_> {
 
     fn sources(&mut self, sources: RunningSources, verdicts: mpsc::Receiver<(Ticket, Verdict)>) {
         for source in sources.all {
-            self.spawn(source.name(), listen::pump(source, self.queue.clone(), self.cancel.clone()));
+            self.spawn(source.name(), listen::pump(source, self.queue.clone(), self.broken.clone(), self.cancel.clone()));
         }
         if let Some(gossip) = sources.gossip {
             self.spawn("verdicts", listen::report(gossip, verdicts));
