@@ -545,7 +545,7 @@ pub fn block_of_state(spec: &Spec, state_ssz: &[u8]) -> Result<StateBlock, Chain
     })
 }
 
-fn parse<'a>(spec: &Spec, state_ssz: &'a [u8]) -> Result<StateView<'a>, ChainError> {
+pub(crate) fn parse<'a>(spec: &Spec, state_ssz: &'a [u8]) -> Result<StateView<'a>, ChainError> {
     let read = fork_of_state(spec, state_ssz).and_then(|fork| StateView::parse(fork, &spec.preset, state_ssz));
     read.map_err(|error| match fork_version_in(state_ssz) {
         // A state of another network has other forks at other slots, so it does not decode as a
