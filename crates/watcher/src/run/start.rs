@@ -95,7 +95,17 @@ impl Watcher {
         let RunningEngine { thread, failed, verdicts, requests, named_blocks, snapshot, recent, unrecorded } =
             engine.run(inputs, queue_limits(&config), blocks.clone(), status)?;
 
-        let mut starting = Starting { config: &config, network, store, metrics, queue, cancel, tasks: Vec::new() };
+        let rescheduled = CancellationToken::new();
+        let mut starting = Starting {
+            config: &config,
+            network,
+            store,
+            metrics,
+            queue,
+            cancel,
+            rescheduled: rescheduled.clone(),
+            tasks: Vec::new(),
+        };
         let ended = starting.cancel.child_token();
         starting.clock(control.clone(), coverage.clone(), ended.clone());
         starting.sources(sources, verdicts);
@@ -159,6 +169,7 @@ impl Watcher {
             engine_thread: thread,
             cancel,
             queue: queue.downgrade(),
+            rescheduled,
             _dir: dir,
         })
     }
@@ -267,6 +278,7 @@ struct Starting<'a> {
     metrics: Metrics,
     queue: Inputs,
     cancel: CancellationToken,
+    rescheduled: CancellationToken,
     tasks: Vec<NamedTask>,
 }
 
@@ -339,6 +351,7 @@ impl Starting<'_> {
             refresh_epochs: self.config.nodes.refresh_epochs,
             away,
             from: first_slot,
+            rescheduled: self.rescheduled.clone(),
         };
         self.spawn("nodes", task.run(requests, self.cancel.clone()));
         if let Some(nodes) = nodes.filter(|_| self.config.submission.enabled) {
