@@ -174,7 +174,7 @@ pub fn backfill<F: Future<Output = ()>>(
                 let known = PastBlocks::of(&network.spec, &start.state_ssz)?;
                 let slots = slots_of_state(range, &network, &known)?;
                 let node = listen::start_asking(config, Identity::File(dir.node_key_path()), &network)?;
-                (BlockSource::Peers(PeerBlocks::new(node, known)), slots)
+                (BlockSource::Peers(Box::new(PeerBlocks::new(node, known))), slots)
             }
         };
         let engine =
@@ -233,7 +233,7 @@ fn slots_of_state(range: BackfillRange, network: &Network, known: &PastBlocks) -
 
 enum BlockSource {
     Nodes(Arc<NodeSet>),
-    Peers(PeerBlocks),
+    Peers(Box<PeerBlocks>),
 }
 
 /// A block, and who sent it if that was a peer.
