@@ -175,7 +175,11 @@ fn wrong_usage_and_config_are_64() {
     let told = stderr(&output);
     assert!(told.contains("nodes.urls[0]") && told.contains("gossip.queue_messages"), "{told}");
     // What `run` is told on its command line, a check can be told too.
-    std::fs::write(&file, "[gossip]\nlisten = []\n[gossip.discovery]\nexternal = [\"9.9.9.9\"]\n").expect("writable");
+    std::fs::write(
+        &file,
+        "[gossip]\nlisten = []\npeers = [\"/ip4/127.0.0.1/tcp/9\"]\n[gossip.discovery]\nexternal = [\"9.9.9.9\"]\n",
+    )
+    .expect("writable");
     assert_eq!(run(slashwatch().args(["config", "check"]).arg(&file)).status.code(), Some(USAGE));
     let options = ["--network", "hoodi", "--checkpoint", "http://127.0.0.1:9"];
     let output = run(slashwatch().args(["config", "check"]).arg(&file).args(options));
