@@ -159,6 +159,9 @@ fn wrong_usage_and_config_are_64() {
         &["bench", "pipeline", "--validators", "5"],
         &["bench", "pipeline", "--slots", "0"],
         &["bench", "pipeline", "--connections", "5"],
+        &["crawl", "--network", "/nonexistent"],
+        &["backfill", "file.era", "--from-peers"],
+        &["killswitch", "rearm", "acme", "--data-dir", "x", "--config", "y"],
     ];
     for args in cases {
         let output = run(slashwatch().args(args));
@@ -171,10 +174,28 @@ fn wrong_usage_and_config_are_64() {
     assert_eq!(output.status.code(), Some(USAGE));
     let told = stderr(&output);
     assert!(told.contains("nodes.urls[0]") && told.contains("gossip.queue_messages"), "{told}");
+    // What `run` is told on its command line, a check can be told too.
+    std::fs::write(
+        &file,
+        "[gossip]\nlisten = []\npeers = [\"/ip4/127.0.0.1/tcp/9\"]\n[gossip.discovery]\nexternal = [\"9.9.9.9\"]\n",
+    )
+    .expect("writable");
+    assert_eq!(run(slashwatch().args(["config", "check"]).arg(&file)).status.code(), Some(USAGE));
+    let options = ["--network", "hoodi", "--checkpoint", "http://127.0.0.1:9"];
+    let output = run(slashwatch().args(["config", "check"]).arg(&file).args(options));
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    assert!(stderr(&output).contains("warning: gossip.discovery.external: names an address"), "{}", stderr(&output));
 }
 
 #[test]
 fn missing_files_are_told_with_their_name() {
+    for args in
+        [&["simulate", "/nonexistent/night.toml", "--out", "x.e2s"][..], &["demo", "--scenario", "/nonexistent/night.toml"]]
+    {
+        let output = run(slashwatch().args(args));
+        assert_eq!(output.status.code(), Some(UNREADABLE), "{args:?}");
+        assert!(stderr(&output).contains("/nonexistent/night.toml"), "{}", stderr(&output));
+    }
     let output = run(slashwatch().args(["replay", "/nonexistent/capture.e2s"]));
     assert_eq!(output.status.code(), Some(UNREADABLE));
     assert!(stderr(&output).contains("/nonexistent/capture.e2s"), "{}", stderr(&output));

@@ -45,14 +45,7 @@ struct Endpoint {
 impl Endpoint {
     fn of(network: &Recorded, epoch: u64, root: Root) -> Self {
         let endpoint = Self::default();
-        let spec: serde_json::Map<String, Value> = network
-            .spec
-            .to_yaml()
-            .lines()
-            .filter_map(|line| line.split_once(": "))
-            .map(|(key, value)| (key.to_owned(), value.trim_matches(['\'', '"']).into()))
-            .collect();
-        endpoint.set("/eth/v1/config/spec", &json!({ "data": spec }));
+        endpoint.set_spec(&network.spec, &[]);
         let genesis = json!({
             "genesis_time": u64::from_le_bytes(network.state[..8].try_into().expect("8 bytes")).to_string(),
             "genesis_validators_root": Root::from_slice(&network.state[8..40]),
@@ -64,6 +57,15 @@ impl Endpoint {
         endpoint.set("/eth/v1/beacon/states/head/finality_checkpoints", &json!({ "data": finality }));
         endpoint.put("/eth/v2/debug/beacon/states/finalized", network.state.clone());
         endpoint
+    }
+
+    fn set_spec(&self, spec: &Spec, more: &[(&str, String)]) {
+        let rows = spec.to_yaml();
+        let rows = rows.lines().filter_map(|line| line.split_once(": "));
+        let mut data: serde_json::Map<String, Value> =
+            rows.map(|(key, value)| (key.to_owned(), value.trim_matches(['\'', '"']).into())).collect();
+        data.extend(more.iter().map(|(key, value)| ((*key).to_owned(), value.clone().into())));
+        self.set("/eth/v1/config/spec", &json!({ "data": data }));
     }
 
     fn set(&self, path: &str, answer: &Value) {
@@ -290,4 +292,37 @@ fn wrong_words_on_the_command_line_say_what_to_write() {
     case(&["--network", "hoodi", "--checkpoint", "a.ssz", "--checkpoint", "b.ssz"], &["\"b.ssz\" is a second state file"]);
     case(&["--network", "hoodi", "--checkpoint", "ftp://x"], &["\"ftp://x\" is not an http or https address"]);
     assert!(!Path::new(dir.path()).join("slashwatch-data").exists(), "nothing is made before it is right");
+}
+
+/// A node gets a new version in which a fork is scheduled, while the watcher runs.
+#[test]
+fn a_fork_that_the_node_schedules_later_is_followed_and_one_of_the_past_is_not() {
+    let mut network = recorded();
+    network.yaml = format!("{}\nSLOT_DURATION_MS: 250\n", network.yaml);
+    network.spec = Spec::from_yaml(&network.yaml).expect("valid");
+    assert_eq!(network.spec.slot_duration.as_millis(), 250);
+    let genesis_time = u64::from_le_bytes(network.state[..8].try_into().expect("8 bytes"));
+    let now = (base::Time::now().0 / 1_000_000_000 - genesis_time) * 4 / network.spec.preset.slots_per_epoch;
+    let node = Endpoint::of(&network, 8, network.root);
+    let folder = Folder::new(&network);
+    let text = std::fs::read_to_string(&folder.config).expect("readable");
+    std::fs::write(&folder.config, format!("{text}[nodes]\nurls = [\"{}\"]\n", url(node.serve()))).expect("writable");
+    let running = Running::of(folder.command(&[]));
+    running.wait_for("watching");
+    let schedule = |epoch: u64| {
+        let fork = [("GLOAS_FORK_VERSION", "0x70000001".to_owned()), ("GLOAS_FORK_EPOCH", epoch.to_string())];
+        node.set_spec(&network.spec, &fork);
+    };
+    schedule(now - 100);
+    let line = running.wait_for("it is not followed while the watcher runs");
+    assert!(line.contains(&format!("gloas at epoch {}", now - 100)), "{line}");
+    schedule(now + 1_000_000);
+    let line = running.wait_for("it starts again and follows it");
+    assert!(line.contains(&format!("gloas at epoch {}", now + 1_000_000)), "{line}");
+    running.wait_for("watching");
+    let followed = std::fs::read_to_string(folder.data().join("config.yaml")).expect("readable");
+    assert!(followed.contains(&format!("GLOAS_FORK_EPOCH: {}", now + 1_000_000)), "{followed}");
+    let (status, _) = get_any(folder.api, "/healthz").expect("an answer");
+    assert_eq!(status, 200);
+    assert_eq!(running.terminate(), Some(0));
 }

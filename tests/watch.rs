@@ -167,7 +167,9 @@ fn it_fires_once_over_restarts_until_it_is_made_ready_again_and_its_wiring_can_b
     let groups = test_support::http::get(stage.api, "/v1/watch/groups").expect("the API answers");
     assert_eq!(groups["groups"][0]["kill_switch"]["state"], "ready", "{groups}");
     assert_eq!(running.terminate(), Some(0));
-    let rearmed = run(slashwatch().args(["killswitch", "rearm", "acme", "--config"]).arg(&stage.config));
+    // The directory alone is enough.
+    let data = stage.dir.path().join("data");
+    let rearmed = run(slashwatch().args(["killswitch", "rearm", "acme", "--data-dir"]).arg(data));
     assert!(rearmed.status.success(), "{}", stderr(&rearmed));
     let running = Running::start(slashwatch(), &stage.config);
     running.wait_for("watching");

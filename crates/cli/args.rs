@@ -70,10 +70,13 @@ pub enum Command {
         #[arg(long, value_name = "FILE")]
         out: PathBuf,
     },
-    /// Fills a data directory with past blocks from a beacon node, judged like live traffic. It can
-    /// be stopped and goes on where it was; no watcher may be using the directory. ERA files are
-    /// read by `replay`.
+    /// Fills a data directory with past blocks from a beacon node, peers or ERA files, judged like
+    /// live traffic. It can be stopped and goes on where it was; no watcher may be using the
+    /// directory.
     Backfill {
+        /// ERA or capture files to read, instead of asking anybody, as `replay` does.
+        #[arg(value_name = "FILE", conflicts_with_all = ["node", "from_peers", "from", "to"])]
+        files: Vec<PathBuf>,
         #[command(flatten)]
         run: RunArgs,
         /// Data directory, if it is not that of the configuration.
@@ -83,10 +86,13 @@ pub enum Command {
         /// enough.
         #[arg(long, value_name = "URL")]
         node: Vec<String>,
+        /// Asks peers for the blocks, as far back as the state names them: 256 epochs on mainnet.
+        #[arg(long)]
+        from_peers: bool,
         /// First epoch; by default the last 256 epochs are filled.
         #[arg(long, value_name = "EPOCH")]
         from: Option<u64>,
-        /// Last epoch; by default the finalized one.
+        /// Last epoch; by default the finalized one, or that of the state.
         #[arg(long, value_name = "EPOCH")]
         to: Option<u64>,
     },
@@ -403,7 +409,15 @@ pub enum Export {
 #[derive(Subcommand)]
 pub enum ConfigAction {
     /// Reports all problems of a file at once, each with its path in the file.
-    Check { file: PathBuf },
+    Check {
+        file: PathBuf,
+        /// Checks the file together with this option of `run`.
+        #[arg(long, value_name = "NAME or FOLDER")]
+        network: Option<String>,
+        /// The same.
+        #[arg(long, value_name = "URL or FILE")]
+        checkpoint: Vec<String>,
+    },
     /// Prints every option with its default and the reason for it.
     ShowDefaults,
 }
@@ -429,6 +443,9 @@ pub enum KillswitchAction {
     /// Makes a switch that fired ready again, whether a watcher runs or not.
     Rearm {
         group: String,
+        /// Data directory of the watcher. Without it, it is that of the configuration.
+        #[arg(long, value_name = "DIR", conflicts_with = "config")]
+        data_dir: Option<PathBuf>,
         #[arg(long, value_name = "FILE", default_value = DEFAULT_CONFIG)]
         config: PathBuf,
     },

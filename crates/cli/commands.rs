@@ -17,7 +17,7 @@ use crate::output;
 use anyhow::Context as _;
 use consensus::Epoch;
 use indicatif::{ProgressBar, ProgressStyle};
-use offline::backfill::BackfillRange;
+use offline::backfill::{BackfillRange, BlocksFrom};
 use offline::history::Form;
 use offline::replay::{Replay, ReplayOptions, ReplayStep, ReplaySummary};
 use std::io::{IsTerminal as _, Write as _};
@@ -40,11 +40,29 @@ pub fn run(args: Args) -> anyhow::Result<u8> {
             eprintln!("{}: {summary}", out.display());
             Ok(0)
         }
-        Command::Backfill { run, data_dir, node, from, to } => {
-            let mut config = load(run, node)?;
+        Command::Backfill { files, run, data_dir, node, from_peers, from, to } => {
+            let network = run.network.clone();
+            // Files bring a state with them, so nothing else has to be configured.
+            let mut config = match files.is_empty() || run.config.is_some() {
+                true => load(run, node)?,
+                false => Config::default(),
+            };
             config.data_dir = data_dir.unwrap_or(config.data_dir);
+            if !files.is_empty() {
+                let options = ReplayOptions {
+                    files,
+                    data_dir: config.data_dir,
+                    network,
+                    history_epochs: config.index.history_epochs,
+                    detect: config.detect,
+                    watch: config.watch,
+                    ..ReplayOptions::default()
+                };
+                replay_files(options, |_| Ok(()))?;
+                return Ok(0);
+            }
             let range = BackfillRange { from: from.map(Epoch::new), to: to.map(Epoch::new) };
-            backfill(&config, range)
+            backfill(&config, range, if from_peers { BlocksFrom::Peers } else { BlocksFrom::Nodes })
         }
         Command::Crawl { network, seconds, json } => {
             log_to_stderr(&LogConfig { level: "warn".into(), format: LogFormat::Text })?;
@@ -95,8 +113,9 @@ pub fn run(args: Args) -> anyhow::Result<u8> {
             output::text(Config::defaults_toml())?;
             Ok(0)
         }
-        Command::Config { action: ConfigAction::Check { file } } => {
-            let config = Config::load(&file)?;
+        Command::Config { action: ConfigAction::Check { file, network, checkpoint } } => {
+            let options = CommandLine { network, checkpoints: checkpoint, nodes: Vec::new() };
+            let config = Config::load_with(Some(&file), &options)?;
             for warning in config.warnings() {
                 eprintln!("warning: {}: {}", warning.path, warning.text);
             }
@@ -123,9 +142,12 @@ pub fn run(args: Args) -> anyhow::Result<u8> {
             output::line(offline::actions::test_switch(&config, &group)?)?;
             Ok(0)
         }
-        Command::Killswitch { action: KillswitchAction::Rearm { group, config } } => {
-            let config = Config::load(&config)?;
-            output::line(offline::actions::rearm_switch(&config, &group)?)?;
+        Command::Killswitch { action: KillswitchAction::Rearm { group, data_dir, config } } => {
+            let answer = match data_dir {
+                Some(data_dir) => offline::actions::rearm_switch_in(&data_dir, &group)?,
+                None => offline::actions::rearm_switch(&Config::load(&config)?, &group)?,
+            };
+            output::line(answer)?;
             Ok(0)
         }
         Command::Init(args) => init::init(args),
@@ -158,29 +180,38 @@ fn load(options: RunArgs, nodes: Vec<String>) -> anyhow::Result<Config> {
     Ok(config)
 }
 
-fn backfill(config: &Config, range: BackfillRange) -> anyhow::Result<u8> {
+fn backfill(config: &Config, range: BackfillRange, from: BlocksFrom) -> anyhow::Result<u8> {
     let bar = progress::bar("filling", "slots");
-    let summary = offline::backfill::backfill(config, range, stop_signal, &mut |progress| {
+    let summary = offline::backfill::backfill(config, range, from, stop_signal, &mut |progress| {
         bar.set_length(progress.total);
         bar.set_position(progress.done);
     })?;
     bar.finish_and_clear();
     eprintln!(
-        "{} of {} slots done ({} before), {} blocks now",
+        "{} of {} done ({} before), {} now",
         summary.done + summary.done_before,
-        summary.slots,
+        counted(summary.slots, "slot", "slots"),
         summary.done_before,
-        summary.blocks
+        counted(summary.blocks, "block", "blocks")
     );
     for (outcome, count) in &summary.judged.outcomes {
         eprintln!("  {count:>8}  {outcome}");
     }
-    eprintln!("{} findings in the directory ({} new)", summary.judged.findings, summary.judged.new_findings);
+    eprintln!(
+        "{} in the directory ({} new)",
+        counted(summary.judged.findings, "finding", "findings"),
+        summary.judged.new_findings
+    );
     if summary.without_blocks > 0 {
-        eprintln!(
-            "the nodes have no blocks of {} slots: ask one that was synced from genesis or keeps old blocks (--node URL), with the same command",
-            summary.without_blocks
-        );
+        let slots = counted(summary.without_blocks, "slot", "slots");
+        match from {
+            BlocksFrom::Nodes => eprintln!(
+                "the nodes have no blocks of {slots}: ask one that was synced from genesis or keeps old blocks (--node URL), with the same command"
+            ),
+            BlocksFrom::Peers => eprintln!(
+                "no peer has sent the blocks of {slots}: the same command asks again; a node that keeps old blocks may have them (--node URL)"
+            ),
+        }
         return Ok(FAILED);
     }
     if summary.done + summary.done_before < summary.slots {
@@ -255,6 +286,14 @@ fn replay(args: ReplayArgs) -> anyhow::Result<u8> {
     if let Some(batch) = std::env::var("SLASHWATCH_BATCH_MESSAGES").ok().and_then(|text| text.parse().ok()) {
         options.batch_messages = batch;
     }
+    let summary =
+        replay_files(options, |replay| write_out(replay, findings.as_deref(), incidents.as_deref(), evidence_dir.as_deref()))?;
+    let fails = (fail_on_finding && summary.findings > 0) || (fail_on_unjudged && summary.unjudged().is_some());
+    Ok(if fails { FAILED } else { 0 })
+}
+
+/// Replays files, and tells on stderr what came of it.
+fn replay_files(options: ReplayOptions, write: impl FnOnce(&Replay) -> anyhow::Result<()>) -> anyhow::Result<ReplaySummary> {
     let bar = progress_bar();
     let started = Instant::now();
     let mut replay = Replay::open(options)?;
@@ -278,13 +317,12 @@ fn replay(args: ReplayArgs) -> anyhow::Result<u8> {
     });
     bar.finish_and_clear();
     // Everything that was read before the problem is processed, kept and written like the rest.
-    let written = write_out(&replay, findings.as_deref(), incidents.as_deref(), evidence_dir.as_deref());
+    let written = write(&replay);
     let summary = replay.summary();
     print_summary(&summary, started.elapsed().as_secs_f64());
     written?;
     outcome?;
-    let fails = (fail_on_finding && summary.findings > 0) || (fail_on_unjudged && summary.unjudged().is_some());
-    Ok(if fails { FAILED } else { 0 })
+    Ok(summary)
 }
 
 fn write_out(replay: &Replay, findings: Option<&Path>, incidents: Option<&Path>, evidence: Option<&Path>) -> anyhow::Result<()> {
@@ -316,6 +354,11 @@ fn writer_to(path: &Path) -> anyhow::Result<Box<dyn std::io::Write>> {
     Ok(Box::new(std::io::BufWriter::new(file)))
 }
 
+/// A number with its unit.
+fn counted(n: u64, one: &str, many: &str) -> String {
+    format!("{n} {}", if n == 1 { one } else { many })
+}
+
 fn progress_bar() -> ProgressBar {
     let style = ProgressStyle::with_template("{bar:40} {percent}% {msg} eta {eta}").expect("a constant template");
     // The bar hides itself if stderr is not a terminal.
@@ -323,16 +366,17 @@ fn progress_bar() -> ProgressBar {
 }
 
 fn print_summary(summary: &ReplaySummary, seconds: f64) {
-    eprintln!("{} entries, {} messages in {seconds:.2} s", summary.entries, summary.messages);
+    let (entries, messages) = (counted(summary.entries, "entry", "entries"), counted(summary.messages, "message", "messages"));
+    eprintln!("{entries}, {messages} in {seconds:.2} s");
     for (what, count) in &summary.outcomes {
         eprintln!("  {count:>8}  {what}");
     }
-    eprintln!("{} findings ({} new)", summary.findings, summary.new_findings);
+    eprintln!("{} ({} new)", counted(summary.findings, "finding", "findings"), summary.new_findings);
     for (kind, count) in &summary.by_kind {
         eprintln!("  {count:>8}  {kind}");
     }
     let n_incidents: u64 = summary.incidents.values().flat_map(|states| states.values()).sum();
-    eprintln!("{n_incidents} incidents");
+    eprintln!("{}", counted(n_incidents, "incident", "incidents"));
     for (kind, states) in &summary.incidents {
         let states: Vec<String> = states.iter().map(|(state, count)| format!("{count} {state}")).collect();
         eprintln!("  {:>8}  {kind} ({})", summary.incidents[kind].values().sum::<u64>(), states.join(", "));

@@ -22,8 +22,23 @@ impl std::fmt::Display for UsageError {
 
 impl std::error::Error for UsageError {}
 
+/// An input that cannot be read, and that no library reads.
+#[derive(Debug)]
+pub struct UnreadableError(pub String);
+
+impl std::fmt::Display for UnreadableError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for UnreadableError {}
+
 /// Returns the exit code of an error.
 pub fn code_of(error: &anyhow::Error) -> u8 {
+    if error.is::<UnreadableError>() {
+        return UNREADABLE;
+    }
     if error.is::<UsageError>() || error.is::<watcher::config::ConfigError>() {
         return USAGE;
     }

@@ -353,7 +353,8 @@ impl Chain {
 
     /// Records what a proven block tells about the registry: slashings, exits, deposits, requests
     /// of the execution layer, and the justified checkpoint. Call it before votes ask for the
-    /// committees after the block.
+    /// committees after the block. A slashing counts once [`Self::note_slashable`] names its
+    /// validator.
     pub fn note_registry_moves(&mut self, block: &SignedBlock, fork: ForkName) {
         let slot = block.signed_header.message.slot;
         if block.registry_change == RegistryChange::Possible {
@@ -361,6 +362,17 @@ impl Chain {
         }
         self.follower.moves.note(block.root, BlockMoves::of(block, fork));
         self.follow_head();
+    }
+
+    /// Records validators that are proven to have signed contradicting messages, so that blocks can
+    /// slash them. Without that the owner of one key could choose the proposers of its own branch:
+    /// from Gloas on the slashed are not drawn (EIP-8045), and a block may name anybody.
+    pub fn note_slashable(&mut self, validators: &[ValidatorIndex]) {
+        if self.follower.note_slashable(validators) {
+            self.duties.forget_computed();
+            self.check_turns_again();
+            self.changed();
+        }
     }
 
     pub(crate) fn follow_head(&mut self) {
@@ -541,7 +553,7 @@ pub fn block_of_state(spec: &Spec, state_ssz: &[u8]) -> Result<StateBlock, Chain
     })
 }
 
-fn parse<'a>(spec: &Spec, state_ssz: &'a [u8]) -> Result<StateView<'a>, ChainError> {
+pub(crate) fn parse<'a>(spec: &Spec, state_ssz: &'a [u8]) -> Result<StateView<'a>, ChainError> {
     let read = fork_of_state(spec, state_ssz).and_then(|fork| StateView::parse(fork, &spec.preset, state_ssz));
     read.map_err(|error| match fork_version_in(state_ssz) {
         // A state of another network has other forks at other slots, so it does not decode as a

@@ -18,6 +18,7 @@
 
 use crate::follow::FollowedRegistry;
 use crate::registry::{Record, Registry};
+use crate::tree::Decision;
 use base::BoundedMap;
 use consensus::{Epoch, ForkName, Gwei, Root, Slot, Spec, ValidatorIndex, compute_proposer};
 use std::collections::VecDeque;
@@ -31,18 +32,20 @@ const MAX_EPOCHS: usize = 4;
 
 #[derive(Debug)]
 pub(crate) struct ProposerCache {
-    /// Keyed by slot and the mix of the decision block. `None` means that no validator can propose.
+    /// Keyed by slot and decision block. `None` means that no validator can propose.
     proposers: BoundedMap<(Slot, Root), Option<ValidatorIndex>>,
+    /// Those that a state names.
+    named: BoundedMap<(Slot, Root), ValidatorIndex>,
     candidates: VecDeque<Candidates>,
 }
 
-/// The epoch and the mix of a decision block, with the validators that can be drawn and the
-/// registry that blocks told.
+/// An epoch and its decision block, with the validators that can be drawn and the registry that
+/// blocks told.
 type Candidates = ((Epoch, Root), Arc<Vec<u32>>, Option<Arc<FollowedRegistry>>);
 
 impl Default for ProposerCache {
     fn default() -> Self {
-        Self { proposers: BoundedMap::new(MAX_SLOTS), candidates: VecDeque::new() }
+        Self { proposers: BoundedMap::new(MAX_SLOTS), named: BoundedMap::new(MAX_SLOTS), candidates: VecDeque::new() }
     }
 }
 
@@ -52,37 +55,47 @@ impl ProposerCache {
         *self = Self::default();
     }
 
-    /// Records a proposer that a state names.
-    pub(crate) fn note(&mut self, slot: Slot, mix: Root, proposer: ValidatorIndex) {
-        self.proposers.insert((slot, mix), Some(proposer));
+    /// Discards what was computed. After news about slashings it can be wrong.
+    pub(crate) fn forget_computed(&mut self) {
+        self.proposers.clear();
+        self.candidates.clear();
     }
 
-    /// Returns the proposer of a slot. `mix` is the mix of the branch's decision block, and
-    /// `followed` returns the registry after it.
+    /// Records a proposer that a state names.
+    pub(crate) fn note(&mut self, slot: Slot, decision: Root, proposer: ValidatorIndex) {
+        self.named.insert((slot, decision), proposer);
+    }
+
+    /// Returns the proposer of a slot on the branches with this decision block. `followed` returns
+    /// the registry after it. Two blocks with the same mix can leave different registries.
     pub(crate) fn proposer(
         &mut self,
         registry: &Registry,
         spec: &Spec,
         slot: Slot,
-        mix: Root,
+        decision: Decision,
         followed: impl FnOnce() -> Option<Arc<FollowedRegistry>>,
     ) -> Option<ValidatorIndex> {
-        if let Some(known) = self.proposers.get(&(slot, mix)) {
+        let Decision { root, mix } = decision;
+        if let Some(named) = self.named.get(&(slot, root)) {
+            return Some(*named);
+        }
+        if let Some(known) = self.proposers.get(&(slot, root)) {
             return *known;
         }
         let epoch = slot.epoch(&spec.preset);
-        let known = self.candidates.iter().find(|(of, ..)| *of == (epoch, mix)).cloned();
+        let known = self.candidates.iter().find(|(of, ..)| *of == (epoch, root)).cloned();
         let (_, list, followed) = known.unwrap_or_else(|| {
             let followed = followed();
             let list = candidates(registry, followed.as_deref(), spec.fork_name_at(epoch), epoch);
             if self.candidates.len() >= MAX_EPOCHS {
                 self.candidates.pop_front();
             }
-            self.candidates.push_back(((epoch, mix), list.clone(), followed.clone()));
-            ((epoch, mix), list, followed)
+            self.candidates.push_back(((epoch, root), list.clone(), followed.clone()));
+            ((epoch, root), list, followed)
         });
         let proposer = draw(registry, followed.as_deref(), spec, &list, mix, slot);
-        self.proposers.insert((slot, mix), proposer);
+        self.proposers.insert((slot, root), proposer);
         proposer
     }
 }

@@ -3,7 +3,8 @@
 //!
 //! | what | how |
 //! |---|---|
-//! | slashings, voluntary exits | as in the specification |
+//! | slashings | as in the specification, once the operation is proven: whoever owns a key can put a false one into a block |
+//! | voluntary exits | as in the specification |
 //! | withdrawal and consolidation requests | as in the specification, by the known credentials |
 //! | deposits, activations | by the queues of the state, the requests in blocks, and [`BranchFinality`] |
 //! | ejections | only of validators whose effective balance in the state is already too low |
@@ -33,7 +34,7 @@ use consensus::{
     ConsolidationRequest, DepositData, DomainType, Epoch, ForkName, Gwei, PubkeyBytes, Root, SignatureBytes, Slot, Spec,
     ValidatorIndex, WithdrawalRequest, compute_domain, sha256, signing_root,
 };
-use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
 /// `MIN_ACTIVATION_BALANCE` in Gwei; before Electra `MAX_EFFECTIVE_BALANCE`.
@@ -194,15 +195,17 @@ impl FollowedRegistry {
         }
     }
 
-    /// Goes on with blocks, in the order of their slots.
-    pub(crate) fn apply(&mut self, blocks: &[Arc<BlockMoves>], context: FollowContext<'_>) {
+    /// Goes on with blocks, in the order of their slots. Of slashings only those of validators in
+    /// `slashable` count: the signatures in a block's operations are not those of its proposer.
+    pub(crate) fn apply(&mut self, blocks: &[Arc<BlockMoves>], slashable: &HashSet<ValidatorIndex>, context: FollowContext<'_>) {
+        let counts = |one: &&Move| !matches!(one, Move::Slashing(validator) if !slashable.contains(validator));
         // What a block names as justified is needed at the end of the epoch before it.
         for (at, justified) in blocks.iter().flat_map(|block| &block.justified) {
             self.finality.name(*at, *justified);
         }
         for block in blocks {
             self.advance(block.slot.epoch(&context.spec.preset), context);
-            for one in &block.moves {
+            for one in block.moves.iter().filter(counts) {
                 self.apply_move(one, block.slot, context);
             }
         }
@@ -761,6 +764,15 @@ impl FollowedRegistry {
             effective_balance: Gwei::new(whole.min(most)),
         };
         Arc::make_mut(&mut self.changed).insert(index, record);
+    }
+}
+
+#[cfg(test)]
+impl FollowedRegistry {
+    /// Makes whoever exits from now on wait until this epoch.
+    pub(crate) fn lengthen_exit_queue(&mut self, until: Epoch) {
+        self.exits.last = until;
+        self.exit_stake = StakeQueue { last: until, left: 0 };
     }
 }
 

@@ -10,8 +10,8 @@ use crate::follow::{Differences, Doubt, FollowContext, FollowedRegistry};
 use crate::moves::{BlockMoves, Moves};
 use crate::tree::Tree;
 use consensus::state::StateView;
-use consensus::{Epoch, MAX_SEED_LOOKAHEAD, Root, Slot};
-use std::collections::VecDeque;
+use consensus::{Epoch, MAX_SEED_LOOKAHEAD, Root, Slot, ValidatorIndex};
+use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
 use tracing::{info, warn};
 
@@ -30,6 +30,9 @@ pub(crate) struct RegistryFollower {
     head: Option<(Root, Arc<FollowedRegistry>)>,
     /// Blocks before this slot have been discarded.
     floor: Slot,
+    /// Validators that are proven to have signed contradicting messages. All of them are in a
+    /// state.
+    slashable: HashSet<ValidatorIndex>,
     /// Number of states with which the followed registry was compared.
     pub(crate) n_compared: u64,
     /// Number of those states that differed from it.
@@ -52,6 +55,19 @@ impl RegistryFollower {
         self.base = Some(FollowStart { block, slot: view.latest_block_header().slot, registry });
         self.recent.clear();
         self.head = None;
+    }
+
+    /// Notes validators that are proven to be slashable. Returns whether a kept block slashes one
+    /// of them of which that was not known. Then what was computed from blocks is discarded.
+    pub(crate) fn note_slashable(&mut self, validators: &[ValidatorIndex]) -> bool {
+        let new: HashSet<ValidatorIndex> =
+            validators.iter().filter(|validator| self.slashable.insert(**validator)).copied().collect();
+        let is_slashed = !new.is_empty() && self.moves.slashes_any(&new);
+        if is_slashed {
+            self.recent.clear();
+            self.head = None;
+        }
+        is_slashed
     }
 
     /// Returns the registry after the block `tip`, and keeps it.
@@ -113,7 +129,7 @@ impl RegistryFollower {
         if !knows_all {
             registry.note_doubt(Doubt::Blocks);
         }
-        registry.apply(&blocks, context);
+        registry.apply(&blocks, &self.slashable, context);
         Some(Arc::new(registry))
     }
 

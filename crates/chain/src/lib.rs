@@ -48,3 +48,4 @@ pub use pubkeys::{Progress, PubkeyCache, Stage};
 pub use punishable::SignedWith;
 pub use registry::{Record, Registry};
 pub use shufflings::MAX_ODD_OF_PEER;
+pub use snapshot::PastBlocks;

@@ -15,6 +15,7 @@ const MAX_MOVES: usize = 262_144;
 /// One operation of a block, in the form in which it changes the registry.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Move {
+    /// Its signatures are not checked yet.
     Slashing(ValidatorIndex),
     Exit(ValidatorIndex),
     /// A deposit of the old kind.
@@ -103,6 +104,12 @@ impl Moves {
 
     pub(crate) fn of(&self, block: &Root) -> Option<&Arc<BlockMoves>> {
         self.by_block.get(block)
+    }
+
+    /// Whether a block slashes one of these validators.
+    pub(crate) fn slashes_any(&self, validators: &HashSet<ValidatorIndex>) -> bool {
+        let mut moves = self.by_block.values().flat_map(|block| &block.moves);
+        moves.any(|one| matches!(one, Move::Slashing(validator) if validators.contains(validator)))
     }
 
     /// Discards blocks before `floor`.

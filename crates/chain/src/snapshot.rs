@@ -5,16 +5,52 @@
 //! `slot`. A root therefore appears first at the slot of its own block. `randao_mixes[epoch %
 //! EPOCHS_PER_HISTORICAL_VECTOR]` is the mix after the last block of that epoch.
 
-use crate::chain::KEPT_EPOCHS;
+use crate::chain::{KEPT_EPOCHS, parse};
+use crate::error::ChainError;
 use crate::tree::Ancestor;
 use consensus::state::StateView;
-use consensus::{Epoch, Preset, Root, Slot};
+use consensus::{Epoch, Preset, Root, Slot, Spec};
+use std::collections::BTreeMap;
 
 /// Number of past epochs whose mixes are read from a state.
 pub(crate) const PAST_EPOCHS: u64 = KEPT_EPOCHS + 4;
 /// Number of the oldest entries of the mix vector that are not read, because the next epochs
 /// overwrite them.
 const MIX_MARGIN: u64 = 2;
+
+/// The blocks before a state, as far back as the state names them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PastBlocks {
+    /// A slot from this one on that is not in `by_slot` has no block.
+    pub first: Slot,
+    /// The last slot that the state tells about.
+    pub last: Slot,
+    pub by_slot: BTreeMap<Slot, Root>,
+}
+
+impl PastBlocks {
+    /// Reads the roots in a state. They go back SLOTS_PER_HISTORICAL_ROOT slots, which are 27 hours
+    /// on mainnet. Hashes the whole state if its latest block is of its own slot.
+    ///
+    /// # Errors
+    ///
+    /// The bytes are no state of this network.
+    pub fn of(spec: &Spec, state_ssz: &[u8]) -> Result<Self, ChainError> {
+        let view = parse(spec, state_ssz)?;
+        let reach = view.slot().saturating_sub(spec.preset.slots_per_historical_root);
+        let history = block_history(&view, view.slot(), reach);
+        let exact = history.iter().filter(|ancestor| ancestor.exact_slot);
+        let mut by_slot: BTreeMap<Slot, Root> = exact.map(|ancestor| (ancestor.slot, ancestor.root)).collect();
+        let latest = view.latest_block_header().slot;
+        if latest == view.slot() {
+            by_slot.insert(latest, view.latest_block_root());
+        }
+        // Whether the first root is of a block in its slot is not known.
+        let first = if reach == Slot::new(0) { reach } else { reach.saturating_add(1) };
+        let last = if latest == view.slot() { latest } else { view.slot().saturating_sub(1) };
+        Ok(Self { first, last, by_slot })
+    }
+}
 
 #[derive(Debug)]
 pub(crate) struct StateHistory {

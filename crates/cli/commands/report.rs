@@ -20,7 +20,9 @@ pub fn report(data_dir: &Path, from: Option<TimeLimit>, to: Option<TimeLimit>, o
     }
     let report = Report::gather(data_dir, from, to)?;
     std::fs::write(out, report.write(format)).with_context(|| super::could_not_write(out))?;
-    eprintln!("{}: {} incidents, {} validators", out.display(), report.n_incidents(), report.n_members());
+    let incidents = super::counted(report.n_incidents() as u64, "incident", "incidents");
+    let validators = super::counted(report.n_members() as u64, "validator", "validators");
+    eprintln!("{}: {incidents}, {validators}", out.display());
     Ok(0)
 }
 

@@ -1,5 +1,6 @@
 //! `slashwatch simulate`: plays a scenario file into a capture, and writes what really happened.
 
+use crate::exit::UnreadableError;
 use anyhow::Context as _;
 use simulator::{Scenario, write_capture};
 use std::path::Path;
@@ -25,7 +26,7 @@ pub fn simulate(scenario: &Path, out: &Path, truth_out: Option<&Path>) -> anyhow
 
 /// Reads a scenario file.
 pub fn read_scenario(path: &Path) -> anyhow::Result<Scenario> {
-    let text = std::fs::read_to_string(path)
-        .with_context(|| format!("cannot read {}; the folder scenarios/ has some", path.display()))?;
+    let unreadable = |error| UnreadableError(format!("cannot read {}: {error}; the folder scenarios/ has some", path.display()));
+    let text = std::fs::read_to_string(path).map_err(unreadable)?;
     Scenario::from_toml(&text).with_context(|| format!("{}", path.display()))
 }

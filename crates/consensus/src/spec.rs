@@ -181,6 +181,31 @@ impl Spec {
         before != (self.forks.len(), self.later_forks.len(), self.blob_schedule.len())
     }
 
+    /// Lists what [`Self::follow_schedule_of`] would change: names of forks or blob steps, each with
+    /// the first epoch in which that makes a difference.
+    pub fn changes_by(&self, node: &Self) -> Vec<(String, Epoch)> {
+        let mut followed = self.clone();
+        followed.follow_schedule_of(node);
+        let (before, after) = (self.named_epochs(), followed.named_epochs());
+        let is_other = |others: &[(String, Epoch)], row: &(String, Epoch)| !others.contains(row);
+        let mut changes: Vec<(String, Epoch)> = after.iter().filter(|row| is_other(&before, row)).cloned().collect();
+        changes.extend(before.iter().filter(|row| is_other(&after, row)).cloned());
+        changes.sort_by_key(|(_, epoch)| *epoch);
+        changes
+    }
+
+    /// The forks and blob steps of the schedule, with their first epochs. The name of a later fork
+    /// has its version, because a draft fork can be replaced by one of the same name.
+    fn named_epochs(&self) -> Vec<(String, Epoch)> {
+        let known = self.forks.iter().map(|fork| (fork.name.as_str().to_owned(), fork.epoch));
+        let later = self
+            .later_forks
+            .iter()
+            .map(|fork| (format!("{} (version 0x{:08x})", fork.name, u32::from_be_bytes(fork.version)), fork.epoch));
+        let steps = self.blob_schedule.iter().map(|step| (format!("up to {} blobs", step.max_blobs_per_block), step.epoch));
+        known.chain(later).chain(steps).collect()
+    }
+
     /// Whether a fork can only come after all known ones: its version is higher than that of the
     /// last one, and it does not begin before it.
     pub(crate) fn is_after_known(&self, fork: &LaterFork) -> bool {

@@ -5,6 +5,7 @@ use actions::killswitch::{self, KillSwitchState, rearm};
 use actions::lists::reload;
 use alert::{Context, NetworkName};
 use evidence::Store;
+use std::path::Path;
 use watcher::WatcherError;
 use watcher::bootstrap::{self, Endpoints};
 use watcher::config::Config;
@@ -30,18 +31,26 @@ pub fn test_switch(config: &Config, group: &str) -> Result<String, WatcherError>
     })?)
 }
 
-/// Makes a group's kill switch ready to fire again. This also works while a watcher holds the data
-/// directory.
+/// Makes a group's kill switch ready to fire again, in the data directory of a configuration.
 pub fn rearm_switch(config: &Config, group: &str) -> Result<String, WatcherError> {
     let known = config.watch.groups.iter().any(|known| known.name == group && known.kill_switch.is_some());
     if !known {
         return Err(WatcherError::Usage(format!("group {group:?} has no kill switch; check its name under `watch.groups`")));
     }
+    rearm_switch_in(&config.data_dir, group)
+}
+
+/// The same in any data directory. This also works while a watcher holds it.
+pub fn rearm_switch_in(data_dir: &Path, group: &str) -> Result<String, WatcherError> {
     let reported = |had: bool| match had {
         true => format!("kill switch of {group} is ready again; the next offence in the group fires it"),
         false => format!("kill switch of {group} had not fired and is ready"),
     };
-    let dir = match DataDir::open(&config.data_dir) {
+    // Without this a mistyped path would make a new directory.
+    if !data_dir.is_dir() {
+        return Err(DataDirError::NotOne(data_dir.into()).into());
+    }
+    let dir = match DataDir::open(data_dir) {
         Ok(dir) => dir,
         Err(DataDirError::InUse(path)) => {
             // Readers share this lock. If it can be taken, other readers hold the directory and no

@@ -1,30 +1,45 @@
 //! Fills a data directory with the past: the blocks of a range of epochs, from the operator's
-//! beacon nodes, oldest first. Each block is judged like live traffic, and so are the aggregates
-//! and slashing operations in it. Messages that no block includes cannot be had any more.
+//! beacon nodes or from peers, oldest first. Each block is judged like live traffic, and so are the
+//! aggregates and slashing operations in it. Messages that no block includes cannot be had any
+//! more.
 //!
-//! Committees of past epochs come from the node's finalized state, which has the RANDAO mixes of
+//! Committees of past epochs come from the state, which has the RANDAO mixes of
 //! `EPOCHS_PER_HISTORICAL_VECTOR` epochs. What is done is kept in the data directory, so that a
-//! backfill that was stopped goes on where it was.
+//! backfill that was stopped goes on where it was. Only slots of which every block was proven are
+//! done.
 //!
-//! ERA files have the same content; `slashwatch replay` reads them.
+//! ERA files have the same content; [`crate::replay`] reads them.
+
+mod from_peers;
 
 use crate::replay::{ReplaySummary, note_processed, open_engine};
+use chain::PastBlocks;
 use chain::node::{BlockId, NodeSet};
-use consensus::{Epoch, Network, Slot};
+use consensus::{Epoch, MessageKind, Network, Slot};
 use engine::Engine;
+use from_peers::PeerBlocks;
 use futures::{StreamExt as _, TryStreamExt as _};
 use serde::{Deserialize, Serialize};
+use sources::gossip::{Identity, PeerBlock, PeerId};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 use verify::{Outcome, RawMessage, Time};
 use watcher::bootstrap::{self, Endpoints};
 use watcher::config::Config;
 use watcher::datadir::{DataDir, DataDirError};
-use watcher::{WatcherError, run};
+use watcher::{WatcherError, listen, run};
 
 /// Slots that are fetched, judged and noted as done together.
 const TOGETHER: u64 = 64;
 /// Blocks that are requested of a node at the same time.
 const REQUESTS: usize = 8;
+/// How often slots are asked for of whose blocks some were not proven. A peer that sent one is not
+/// asked again.
+const ATTEMPTS: usize = 4;
+/// A backfill from peers ends after this many pieces in a row that no peer has sent.
+const MAX_FAILED: u32 = 3;
+/// Time between two lines in the log.
+const LOG_EVERY: Duration = Duration::from_secs(10);
 /// The file in the data directory with the slots that are done.
 const DONE: &str = "backfill.json";
 
@@ -39,6 +54,15 @@ pub struct BackfillRange {
 
 impl BackfillRange {
     pub const DEFAULT_EPOCHS: u64 = 256;
+}
+
+/// Whom a backfill asks for blocks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BlocksFrom {
+    /// The beacon nodes of the configuration.
+    Nodes,
+    /// The peers that discovery or the configuration names.
+    Peers,
 }
 
 /// Progress of a backfill.
@@ -58,8 +82,8 @@ pub struct BackfillSummary {
     pub done_before: u64,
     pub done: u64,
     pub blocks: u64,
-    /// Slots of pieces without any block. They are not done: a node that was started from a
-    /// checkpoint lacks the blocks before it.
+    /// Slots of pieces without any block, or with one that was not proven. They are not done: a
+    /// node that was started from a checkpoint lacks the blocks before it.
     pub without_blocks: u64,
     pub judged: ReplaySummary,
 }
@@ -120,16 +144,16 @@ impl DoneSlots {
 pub fn backfill<F: Future<Output = ()>>(
     config: &Config,
     range: BackfillRange,
+    from: BlocksFrom,
     stop: fn() -> F,
     progress: &mut dyn FnMut(BackfillProgress),
 ) -> Result<BackfillSummary, WatcherError> {
     let endpoints = Endpoints::new(config)?;
-    let Some(nodes) = endpoints.nodes.clone() else {
+    if from == BlocksFrom::Nodes && endpoints.nodes.is_none() {
         return Err(WatcherError::Usage(
-            "a backfill asks a beacon node for blocks: give `nodes.urls` or --node URL. ERA files are read by `slashwatch replay`"
-                .into(),
+            "a backfill asks a beacon node for blocks, or peers: give `nodes.urls`, --node URL or --from-peers; or name ERA files".into(),
         ));
-    };
+    }
     let dir = DataDir::open(&config.data_dir)?;
     run::runtime()?.block_on(async {
         let mut stopped = std::pin::pin!(stop());
@@ -139,15 +163,25 @@ pub fn backfill<F: Future<Output = ()>>(
             start = bootstrap::start_when_a_node_answers(config, Some(&dir), &endpoints) => start?,
         };
         let network = start.chain.network().clone();
-        // The state may be an older one, from a file.
-        let finalized = nodes.finality().await?.finalized.epoch.start_slot(network.preset());
-        let last = start.chain.head().slot.max(finalized);
-        let (from, to) = slots(range, &network, last)?;
+        let (source, (from, to)) = match (from, endpoints.nodes.clone()) {
+            (BlocksFrom::Nodes, Some(nodes)) => {
+                // The state may be an older one, from a file.
+                let finalized = nodes.finality().await?.finalized.epoch.start_slot(network.preset());
+                let slots = slots(range, &network, start.chain.head().slot.max(finalized))?;
+                (BlockSource::Nodes(nodes), slots)
+            }
+            (BlocksFrom::Nodes | BlocksFrom::Peers, _) => {
+                let known = PastBlocks::of(&network.spec, &start.state_ssz)?;
+                let slots = slots_of_state(range, &network, &known)?;
+                let node = listen::start_asking(config, Identity::File(dir.node_key_path()), &network)?;
+                (BlockSource::Peers(Box::new(PeerBlocks::new(node, known))), slots)
+            }
+        };
         let engine =
             open_engine(&dir, start.chain, start.keys, config.index.history_epochs, config.detect.clone(), &config.watch)?;
         let mut work = Backfill {
             dir: &dir,
-            nodes,
+            source,
             network,
             engine,
             done: DoneSlots::read(&dir)?,
@@ -160,7 +194,7 @@ pub fn backfill<F: Future<Output = ()>>(
             () = &mut stopped => {}
             filled = work.fill(from, to, progress) => filled?,
         }
-        work.finish()
+        work.finish().await
     })
 }
 
@@ -179,9 +213,35 @@ fn slots(range: BackfillRange, network: &Network, last: Slot) -> Result<(u64, u6
     Ok((from, to))
 }
 
+/// Does the same for peers. They are asked for what the state names.
+fn slots_of_state(range: BackfillRange, network: &Network, known: &PastBlocks) -> Result<(u64, u64), WatcherError> {
+    let (from, to) = slots(range, network, known.last)?;
+    let first = known.first.as_u64();
+    if range.from.is_none() && first < to {
+        return Ok((from.max(first), to));
+    }
+    if from < first {
+        // The first epoch of which every block is named.
+        let epoch = known.first.saturating_add(network.preset().slots_per_epoch - 1).epoch(network.preset());
+        return Err(WatcherError::Usage(format!(
+            "peers can be asked for the blocks that the state names, which begin with epoch {epoch}: give --from {epoch} or \
+             later, an older state (--checkpoint FILE), a node that keeps old blocks (--node URL), or ERA files"
+        )));
+    }
+    Ok((from, to))
+}
+
+enum BlockSource {
+    Nodes(Arc<NodeSet>),
+    Peers(Box<PeerBlocks>),
+}
+
+/// A block, and who sent it if that was a peer.
+type Fetched = (RawMessage, Option<PeerId>);
+
 struct Backfill<'a> {
     dir: &'a DataDir,
-    nodes: Arc<NodeSet>,
+    source: BlockSource,
     network: Arc<Network>,
     engine: Engine,
     done: DoneSlots,
@@ -195,59 +255,101 @@ impl Backfill<'_> {
         let missing = self.done.missing(from, to);
         let total = missing.iter().map(|(from, to)| to - from).sum();
         self.summary.done_before = self.summary.slots - total;
+        let (started, mut logged, mut n_failed) = (Instant::now(), Instant::now(), 0);
         for (from, to) in missing {
-            let blocks = self.blocks(from, to).await?;
-            if blocks.is_empty() {
-                tracing::warn!(from, to, "the nodes have no block of these slots");
-                self.summary.without_blocks += to - from;
-                continue;
+            if self.piece(from, to).await? {
+                // A piece is noted as done only after its votes are on disk.
+                self.done.add(from, to);
+                self.done.write(self.dir)?;
+                (self.summary.done, n_failed) = (self.summary.done + to - from, 0);
+            } else {
+                (self.summary.without_blocks, n_failed) = (self.summary.without_blocks + to - from, n_failed + 1);
             }
-            self.summary.blocks += blocks.len() as u64;
-            self.summary.judged.messages += blocks.len() as u64;
-            let (n_blocks, mut n_proven) = (blocks.len(), 0);
-            // A slot at a time, because the votes in a block need the committees that the blocks
-            // before it decide.
-            for block in blocks {
-                let at = block.received_at;
-                self.reached = at;
-                let processed = self.engine.process(vec![block], at)?;
-                n_proven +=
-                    processed.reports.iter().filter(|row| matches!(row.3, Outcome::Proven { .. } | Outcome::Duplicate)).count();
-                note_processed(&mut self.summary.judged, &processed);
+            let done = self.summary.done;
+            progress(BackfillProgress { done, total, blocks: self.summary.blocks });
+            if logged.elapsed() >= LOG_EVERY {
+                logged = Instant::now();
+                let slots_per_second = done as f64 / started.elapsed().as_secs_f64();
+                tracing::info!(slot = to, done, total, slots_per_second, "past blocks are fetched and judged");
             }
-            if n_proven < n_blocks {
-                tracing::warn!(
-                    from,
-                    to,
-                    n_blocks,
-                    n_proven,
-                    "not every block of these slots was proven; they are asked for again"
-                );
-                self.summary.without_blocks += to - from;
-                continue;
+            if n_failed >= MAX_FAILED && matches!(self.source, BlockSource::Peers(_)) {
+                break;
             }
-            // A piece is noted as done only after its votes are on disk.
-            self.done.add(from, to);
-            self.done.write(self.dir)?;
-            self.summary.done += to - from;
-            progress(BackfillProgress { done: self.summary.done, total, blocks: self.summary.blocks });
         }
         Ok(())
     }
 
-    /// Fetches the blocks of some slots, in order. A slot without a block has none at the node. A
-    /// block counts as arrived when its slot began, as in an ERA file.
-    async fn blocks(&self, from: u64, to: u64) -> Result<Vec<RawMessage>, WatcherError> {
-        let fetch = |slot| {
-            let (slot, at) = (Slot::new(slot), Time(self.network.slot_start_ns(Slot::new(slot))));
-            bootstrap::block_message(&self.nodes, &self.network, BlockId::Slot(slot), at)
-        };
-        let fetched = futures::stream::iter((from..to).map(fetch)).buffered(REQUESTS);
-        let blocks: Vec<Option<RawMessage>> = fetched.try_collect().await?;
-        Ok(blocks.into_iter().flatten().collect())
+    /// Fetches and judges the blocks of some slots. Returns whether all of them were proven.
+    async fn piece(&mut self, from: u64, to: u64) -> Result<bool, WatcherError> {
+        for _ in 0..ATTEMPTS {
+            let Some(blocks) = self.blocks(from, to).await? else {
+                tracing::warn!(from, to, "nobody has sent the blocks of these slots");
+                return Ok(false);
+            };
+            let n_blocks = blocks.len();
+            let unproven = self.judge(blocks)?;
+            if unproven.is_empty() {
+                self.summary.blocks += n_blocks as u64;
+                return Ok(true);
+            }
+            tracing::warn!(from, to, n_blocks, n_unproven = unproven.len(), "not every block of these slots was proven");
+            match &mut self.source {
+                BlockSource::Nodes(_) => return Ok(false),
+                BlockSource::Peers(peers) => unproven.into_iter().flatten().for_each(|peer| peers.blame(peer)),
+            }
+        }
+        Ok(false)
     }
 
-    fn finish(mut self) -> Result<BackfillSummary, WatcherError> {
+    /// Judges blocks, a slot at a time, because the votes in a block need the committees that the
+    /// blocks before it decide. Returns who sent those that were not proven.
+    fn judge(&mut self, blocks: Vec<Fetched>) -> Result<Vec<Option<PeerId>>, WatcherError> {
+        let mut unproven = Vec::new();
+        for (block, peer) in blocks {
+            let at = block.received_at;
+            self.reached = at;
+            let processed = self.engine.process(vec![block], at)?;
+            self.summary.judged.messages += 1;
+            let is_proven = |outcome: &Outcome| matches!(outcome, Outcome::Proven { .. } | Outcome::Duplicate);
+            let mut reports = processed.reports.iter();
+            if !reports.any(|(_, _, kind, outcome)| *kind == MessageKind::Block && is_proven(outcome)) {
+                unproven.push(peer);
+            }
+            note_processed(&mut self.summary.judged, &processed);
+        }
+        Ok(unproven)
+    }
+
+    /// Fetches the blocks of some slots, in order, or returns `None` if there are none. A slot
+    /// without a block has none at the node, or in the state. A block counts as arrived when its
+    /// slot began, as in an ERA file.
+    async fn blocks(&self, from: u64, to: u64) -> Result<Option<Vec<Fetched>>, WatcherError> {
+        let began = |slot: Slot| Time(self.network.slot_start_ns(slot));
+        match &self.source {
+            BlockSource::Nodes(nodes) => {
+                let fetch = |slot| {
+                    let slot = Slot::new(slot);
+                    bootstrap::block_message(nodes, &self.network, BlockId::Slot(slot), began(slot))
+                };
+                let fetched = futures::stream::iter((from..to).map(fetch)).buffered(REQUESTS);
+                let blocks: Vec<Option<RawMessage>> = fetched.try_collect().await?;
+                let blocks: Vec<Fetched> = blocks.into_iter().flatten().map(|block| (block, None)).collect();
+                Ok((!blocks.is_empty()).then_some(blocks))
+            }
+            BlockSource::Peers(peers) => {
+                let blocks = peers.blocks(Slot::new(from), Slot::new(to)).await;
+                let dated = |blocks: Vec<PeerBlock>| {
+                    blocks.into_iter().map(|block| (block.message.arrived_at(began(block.slot)), Some(block.peer))).collect()
+                };
+                Ok(blocks.map(dated))
+            }
+        }
+    }
+
+    async fn finish(mut self) -> Result<BackfillSummary, WatcherError> {
+        if let BlockSource::Peers(peers) = self.source {
+            peers.shutdown().await;
+        }
         let processed = self.engine.finish(self.reached)?;
         note_processed(&mut self.summary.judged, &processed);
         self.summary.judged.findings = self.engine.store().count();

@@ -512,10 +512,7 @@ fn spec_by_name(network: &str) -> Result<Spec, WatcherError> {
     if file.is_file() {
         return bootstrap::read_spec(&file);
     }
-    Err(WatcherError::Usage(format!(
-        "--network {network:?} is neither a built-in network ({}) nor a folder with config.yaml",
-        consensus::Network::builtin_names().collect::<Vec<_>>().join(", ")
-    )))
+    Err(network_folder::unknown_network(network))
 }
 
 pub(crate) fn note_processed(summary: &mut ReplaySummary, processed: &Processed) {

@@ -153,8 +153,9 @@ impl Report {
         };
         report.count(findings.into());
         let slots = report.members.iter().map(|member| report.network.slot_at(member.seen.as_unix_ns()));
-        let slots: BTreeSet<Slot> =
-            slots.chain(report.incidents.iter().flat_map(|one| [one.first_slot, one.last_slot])).collect();
+        let anomalies = report.anomalies.iter().map(|finding| finding.slot);
+        let incidents = report.incidents.iter().flat_map(|one| [one.first_slot, one.last_slot]);
+        let slots: BTreeSet<Slot> = slots.chain(anomalies).chain(incidents).collect();
         report.from = first.or_else(|| slots.first().copied()).unwrap_or_default();
         report.to = last.or_else(|| slots.last().copied()).unwrap_or_default().max(report.from);
         Ok(report)
@@ -167,6 +168,11 @@ impl Report {
             ReportFormat::Html => html::page(self, &contents),
             ReportFormat::Markdown => markdown::page(self, &contents),
         }
+    }
+
+    /// Whether there is neither an incident nor a finding.
+    fn is_empty(&self) -> bool {
+        self.incidents.is_empty() && self.members.is_empty() && self.anomalies.is_empty()
     }
 
     pub fn n_incidents(&self) -> usize {
@@ -330,27 +336,34 @@ mod tests {
 
     const N: u64 = MAX_ROWS as u64 + 50;
 
-    /// A data directory of mainnet with an anomaly and an incident in each of `N` slots.
-    fn data_dir() -> tempfile::TempDir {
+    fn empty_data_dir() -> (tempfile::TempDir, Store, Network) {
         let dir = tempfile::tempdir().unwrap();
         let genesis_validators_root = Root::repeat_byte(7);
         let network = Network { spec: consensus::Spec::builtin("mainnet").unwrap(), genesis_time: 0, genesis_validators_root };
         let of_dir = datadir::DataDir::open(dir.path()).unwrap();
         of_dir.bind(&network).unwrap();
         let store = Store::open(&of_dir.evidence_path(), genesis_validators_root).unwrap();
-        let anomaly = |slot: u64| {
-            let at = Time::from_unix_ns(network.slot_start_ns(Slot::new(slot)));
-            Finding::anomaly(Anomaly {
-                id: anomaly_id(genesis_validators_root, &Kind::DeepReorg, &slot.to_le_bytes()),
-                severity: Severity::Warning,
-                slot: Slot::new(slot),
-                first_seen: at,
-                recorded_at: at,
-                details: Map::new(),
-                ..Anomaly::sample(Kind::DeepReorg)
-            })
-        };
-        store.record_anomalies((1..=N).map(anomaly).collect(), &[]).unwrap();
+        (dir, store, network)
+    }
+
+    fn anomaly(network: &Network, slot: u64) -> Finding {
+        let at = Time::from_unix_ns(network.slot_start_ns(Slot::new(slot)));
+        Finding::anomaly(Anomaly {
+            id: anomaly_id(network.genesis_validators_root, &Kind::DeepReorg, &slot.to_le_bytes()),
+            severity: Severity::Warning,
+            slot: Slot::new(slot),
+            first_seen: at,
+            recorded_at: at,
+            details: Map::new(),
+            ..Anomaly::sample(Kind::DeepReorg)
+        })
+    }
+
+    /// A data directory of mainnet with an anomaly and an incident in each of `N` slots.
+    fn data_dir() -> tempfile::TempDir {
+        let (dir, store, network) = empty_data_dir();
+        let genesis_validators_root = network.genesis_validators_root;
+        store.record_anomalies((1..=N).map(|slot| anomaly(&network, slot)).collect(), &[]).unwrap();
         let incident = |slot: u64| Incident {
             id: anomaly_id(genesis_validators_root, &Kind::LateBlocks, &slot.to_le_bytes()),
             first_slot: Slot::new(slot),
@@ -373,6 +386,16 @@ mod tests {
             assert!(text.contains(&format!("deep reorg in slot {N}")) && text.contains(&format!("deep reorg in slot {}", N - 9)));
             assert!(!text.contains(&format!("deep reorg in slot {}", N - 10)), "not the newest ten");
         }
+    }
+
+    #[test]
+    fn a_report_about_nothing_names_no_slots_and_one_about_an_anomaly_names_its_slot() {
+        let (dir, store, network) = empty_data_dir();
+        let text = |dir: &Path| Report::gather(dir, None, None).unwrap().write(ReportFormat::Markdown);
+        let empty = text(dir.path());
+        assert!(empty.contains("Nothing is recorded.") && !empty.contains("slots 0"), "{empty}");
+        store.record_anomalies(vec![anomaly(&network, 77)], &[]).unwrap();
+        assert!(text(dir.path()).contains("slots 77 to 77."), "{}", text(dir.path()));
     }
 
     #[test]

@@ -393,6 +393,9 @@ impl Task {
         info!(record = %self.protocol.local_enr().to_base64(), "discovery runs; others can use this record as a boot node");
         let mut tick = tokio::time::interval(TICK);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        // Without a listening address nothing else would write the ports that the configuration
+        // names.
+        self.write_ports();
         let mut query: Option<tokio::task::JoinHandle<Vec<Enr>>> = None;
         let mut next_query = tokio::time::Instant::now();
         loop {

@@ -36,6 +36,9 @@ pub fn crawl(
 fn network_of(config: &Config) -> Result<Network, WatcherError> {
     let usage = |text: &str| WatcherError::Usage(text.to_owned());
     if let Some(folder) = &config.network.folder {
+        if !network_folder::config_file(folder).is_file() {
+            return Err(network_folder::unknown_network(&folder.to_string_lossy()));
+        }
         let spec = bootstrap::read_spec(&network_folder::config_file(folder))?;
         let (genesis_time, genesis_validators_root) = genesis(&network_folder::genesis_state(folder))?;
         return Ok(Network { spec, genesis_time, genesis_validators_root });

@@ -25,6 +25,9 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use verify::{Ticket, Verdict};
 
+/// Peers of a node that only asks for blocks.
+const MAX_ASKED_PEERS: usize = 32;
+
 /// The sources that run.
 pub struct RunningSources {
     pub all: Vec<Box<dyn Source>>,
@@ -68,6 +71,28 @@ pub fn start_sources(
     Ok(RunningSources { all, gossip: control })
 }
 
+/// Starts a node that only asks peers for blocks. It subscribes to nothing and listens on no
+/// address.
+pub fn start_asking(config: &Config, identity: Identity, network: &Arc<Network>) -> Result<GossipHandle, WatcherError> {
+    let gossip = gossip_config(config, identity)?;
+    if !config.gossip.enabled || (gossip.peers.is_empty() && gossip.discovery.is_none()) {
+        return Err(WatcherError::Usage(
+            "no peer is known to ask for blocks: name the network (--network NAME or FOLDER), or give `gossip.peers` or \
+             `gossip.discovery.boot_nodes`, and do not switch gossip off"
+                .into(),
+        ));
+    }
+    let gossip = GossipConfig {
+        listen: Vec::new(),
+        subscribe: false,
+        max_peers: gossip.max_peers.min(MAX_ASKED_PEERS),
+        // Nobody reads the events.
+        queue_messages: 1,
+        ..gossip
+    };
+    Ok(GossipService::start(gossip, network.clone(), Served::nothing().status, SourceMetrics::unregistered())?)
+}
+
 /// Starts gossip as configured. Returns `None` if it is disabled.
 fn start_gossip(
     config: &Config,
@@ -76,17 +101,22 @@ fn start_gossip(
     network: &Arc<Network>,
     metrics: SourceMetrics,
 ) -> Result<Option<GossipHandle>, WatcherError> {
-    let section = &config.gossip;
-    if !section.enabled {
+    if !config.gossip.enabled {
         return Ok(None);
     }
+    let gossip = GossipConfig { blocks: served.blocks, ..gossip_config(config, identity)? };
+    Ok(Some(GossipService::start(gossip, network.clone(), served.status, metrics)?))
+}
+
+fn gossip_config(config: &Config, identity: Identity) -> Result<GossipConfig, WatcherError> {
+    let section = &config.gossip;
     let usage = |error: String| WatcherError::Usage(format!("gossip: {error}"));
     file_handles::raise_for(section.max_peers);
     let discovery = discovery(config)?;
     let is_private = discovery.as_ref().is_none_or(|discovery| discovery.allow_private);
     let listen = section.listen.iter().map(|text| listen_address(text).map_err(|error| usage(error.to_string())));
     let peers = section.peers.iter().map(|text| text.parse::<PeerAddress>().map_err(|error| usage(error.to_string())));
-    let gossip = GossipConfig {
+    Ok(GossipConfig {
         listen: listen.collect::<Result<_, _>>()?,
         peers: peers.collect::<Result<_, _>>()?,
         max_peers: section.max_peers,
@@ -95,12 +125,10 @@ fn start_gossip(
         discovery,
         data_column_subnets: section.data_column_subnets,
         identity: section.identity_file.clone().map_or(identity, Identity::File),
-        blocks: served.blocks,
         queue_messages: section.queue_messages,
         queue_bytes: QueueBytes { total: mib(section.queue_mib), per_peer: mib(section.queue_mib_per_peer) },
         ..GossipConfig::default()
-    };
-    Ok(Some(GossipService::start(gossip, network.clone(), served.status, metrics)?))
+    })
 }
 
 /// Returns how peers are found, or `None` if discovery is switched off or nobody is known to ask.

@@ -19,6 +19,14 @@ const MAX_LIST_BYTES: u64 = 1 << 20;
 /// Largest length of an ENR as text. The record has at most 300 bytes, in base64.
 const MAX_ENR: usize = 4 + 400;
 
+/// The error for a value of --network that names no network.
+pub fn unknown_network(network: &str) -> WatcherError {
+    WatcherError::Usage(format!(
+        "--network {network:?} is neither a built-in network ({}) nor a folder with config.yaml",
+        consensus::Network::builtin_names().collect::<Vec<_>>().join(", ")
+    ))
+}
+
 pub fn config_file(folder: &Path) -> PathBuf {
     folder.join("config.yaml")
 }

@@ -72,6 +72,8 @@ pub struct NodeTask {
     pub away: watch::Sender<Option<String>>,
     /// At the start, the blocks after this slot are fetched first.
     pub from: Slot,
+    /// Cancelled when a node has scheduled something that this run does not follow.
+    pub rescheduled: CancellationToken,
 }
 
 impl NodeTask {
@@ -94,6 +96,7 @@ impl NodeTask {
         };
         let mut asked = RequestedBlocks::default();
         let mut state_of = self.epoch();
+        let mut schedule = ScheduleCheck { epoch: state_of, reported: Vec::new() };
         let mut poll = tokio::time::interval(every);
         poll.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         // Peers are asked again for blocks, however rarely the nodes are polled.
@@ -109,6 +112,7 @@ impl NodeTask {
                 _ = poll.tick() => {
                     if let Some(nodes) = &self.nodes {
                         self.poll(nodes).await;
+                        self.check_schedule(nodes, &mut schedule).await;
                     }
                 }
                 changed = requests.blocks.changed() => if changed.is_err() { return },
@@ -158,6 +162,39 @@ impl NodeTask {
         // the node answers.
         if let Ok(Some(root)) = nodes.head_root().await {
             let _ = self.queue.send(Input::NodeHead(root)).await;
+        }
+    }
+
+    /// Asks the nodes once in an epoch whether they have scheduled a fork or a blob step that this
+    /// run does not follow. A node gets a schedule with its next version, weeks before the fork.
+    async fn check_schedule(&self, nodes: &NodeSet, schedule: &mut ScheduleCheck) {
+        let now = self.epoch();
+        if self.role != NodeRole::Own || now <= schedule.epoch {
+            return;
+        }
+        // The poll reports a node that is away.
+        let Ok(of_node) = nodes.config_spec().await else { return };
+        schedule.epoch = now;
+        let changes = self.network.spec.changes_by(&of_node);
+        if changes.is_empty() || changes == schedule.reported {
+            return;
+        }
+        let words: Vec<String> = changes.iter().map(|(name, epoch)| format!("{name} at epoch {epoch}")).collect();
+        let changes_to_come = changes.iter().all(|(_, epoch)| *epoch > now.saturating_add(1));
+        schedule.reported = changes;
+        let words = words.join(", ");
+        if changes_to_come {
+            tracing::warn!(
+                changes = words,
+                "a beacon node has scheduled what this watcher does not follow yet; it starts again and follows it"
+            );
+            self.rescheduled.cancel();
+        } else {
+            tracing::error!(
+                changes = words,
+                "a beacon node has another fork schedule since an epoch that has begun; it is not followed while the watcher runs: check which \
+                 of the two is right, then restart the watcher"
+            );
         }
     }
 
@@ -263,6 +300,13 @@ impl NodeTask {
             tracing::warn!(reason, "no beacon node answers; the watcher continues with the known validators and blocks");
         }
     }
+}
+
+/// When the nodes were last asked for their schedule.
+struct ScheduleCheck {
+    epoch: Epoch,
+    /// The changes that the log has told.
+    reported: Vec<(String, Epoch)>,
 }
 
 /// The requested blocks.

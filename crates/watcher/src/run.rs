@@ -29,31 +29,59 @@ use std::future::Future;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
+/// Time between two starts because of a changed schedule. Two nodes may disagree.
+const RESTART_PAUSE: Duration = Duration::from_secs(3600);
 /// How long each task may take to end.
 const STOP_GRACE: Duration = Duration::from_secs(10);
 
-/// Runs until `stop` resolves or until an error occurs that the watcher cannot survive.
-pub fn run<F: Future<Output = ()>>(config: Config, stop: fn() -> F) -> Result<(), WatcherError> {
+/// Runs until `stop` resolves or until an error occurs that the watcher cannot survive. If a beacon
+/// node schedules a fork, the watcher starts again with it: a fork changes names of topics, domains
+/// and committees all over the program. The price is a gap of some seconds, weeks before the fork.
+pub fn run<F: Future<Output = ()>>(mut config: Config, stop: fn() -> F) -> Result<(), WatcherError> {
     runtime()?.block_on(async {
-        // One future serves both phases. With two of them, a signal that comes between the phases
-        // would be lost.
+        // One future serves all phases. With several of them, a signal that comes between the
+        // phases would be lost.
         let mut stopped = std::pin::pin!(stop());
-        let mut watcher = tokio::select! {
-            biased;
-            // Stops while the start still waits for a node, which may take long.
-            () = &mut stopped => return Ok(()),
-            started = Watcher::start(config) => started?,
-        };
-        let failure = tokio::select! {
-            () = &mut stopped => None,
-            error = watcher.failed() => Some(error),
-        };
-        let stopped = watcher.stop().await;
-        failure.map_or(stopped, Err)
+        let mut restart_after = Instant::now();
+        loop {
+            let mut watcher = tokio::select! {
+                biased;
+                // Stops while the start still waits for a node, which may take long.
+                () = &mut stopped => return Ok(()),
+                started = Watcher::start(config.clone()) => started?,
+            };
+            let rescheduled = watcher.rescheduled.clone();
+            let rescheduled = async {
+                rescheduled.cancelled().await;
+                tokio::time::sleep_until(restart_after.into()).await;
+            };
+            let ended = tokio::select! {
+                () = &mut stopped => Some(Ok(())),
+                error = watcher.failed() => Some(Err(error)),
+                () = rescheduled => None,
+            };
+            let end = watcher.stop().await;
+            match ended {
+                Some(Ok(())) => return end,
+                Some(Err(error)) => return Err(error),
+                None => end?,
+            }
+            restart_after = Instant::now() + RESTART_PAUSE;
+            config = read_again(config);
+        }
+    })
+}
+
+/// Reads the configuration's file again. Lists and routes may have changed while the watcher ran.
+fn read_again(config: Config) -> Config {
+    let Some(path) = &config.source else { return config };
+    Config::load_with(Some(path), &config.command_line).unwrap_or_else(|error| {
+        tracing::warn!(%error, "the configuration's file cannot be used any more; the watcher starts again with what it had");
+        config
     })
 }
 
@@ -82,6 +110,8 @@ pub struct Watcher {
     engine_thread: EngineThread,
     cancel: CancellationToken,
     queue: WeakInputs,
+    /// Cancelled when a beacon node has scheduled what this run does not follow.
+    rescheduled: CancellationToken,
     // This field is the last one, so that the directory is released when everything else is
     // dropped.
     _dir: Arc<DataDir>,

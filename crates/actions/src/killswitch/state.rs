@@ -75,7 +75,7 @@ impl OrderResult {
     pub fn public_text(&self) -> &'static str {
         match self.done {
             true => "done",
-            false => "FAILED: stop the validator clients by hand; the log and `slashwatch inspect` say why it failed",
+            false => "FAILED: stop the validator clients by hand; the log and slashwatch inspect say why it failed",
         }
     }
 }
@@ -86,7 +86,7 @@ impl Fired {
         let how = match &self.result {
             None => "it has not ended yet".to_owned(),
             Some(outcome @ OrderResult { done: true, .. }) => {
-                format!("{}; `slashwatch killswitch rearm {group}` makes it ready again", outcome.public_text())
+                format!("{}; slashwatch killswitch rearm {group} makes it ready again", outcome.public_text())
             }
             Some(outcome) => outcome.public_text().to_owned(),
         };

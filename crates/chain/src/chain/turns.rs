@@ -21,7 +21,7 @@ impl Chain {
         let context = FollowContext { registry: &self.registry, spec: &self.network.spec };
         let (follower, tree) = (&mut self.follower, &self.tree);
         let followed = || follower.before(decision.root, epoch, tree, context);
-        self.duties.proposer(&self.registry, &self.network.spec, slot, decision.mix, followed)
+        self.duties.proposer(&self.registry, &self.network.spec, slot, decision, followed)
     }
 
     /// Returns the key with which a block on a known parent may be checked although no state has
@@ -69,9 +69,15 @@ impl Chain {
         for (slot, proposer) in view.proposer_lookahead() {
             let before = contexts::decision_slot(slot.epoch(preset), preset);
             if let Some(decision) = latest_block.and_then(|root| self.tree.decision(root, before)) {
-                self.duties.note(slot, decision.mix, proposer);
+                self.duties.note(slot, decision.root, proposer);
             }
         }
+        self.check_turns_again();
+    }
+
+    /// Determines again whether the last blocks were built in turn, except those that were.
+    pub(super) fn check_turns_again(&mut self) {
+        let preset = self.preset();
         let since = self.now().epoch(preset).saturating_sub(CHECKED_EPOCHS).start_slot(preset);
         self.tree.forget_turns(since);
     }

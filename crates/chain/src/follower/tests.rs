@@ -2,9 +2,10 @@
 //! registry, and the registry at the beginning of each epoch.
 
 use super::*;
+use crate::moves::Move;
 use crate::registry::Record;
-use crate::{BlockFacts, Chain, PubkeyCache};
-use consensus::{Epoch, ForkName, Gwei, SignedBlock, Spec, ValidatorIndex};
+use crate::{BlockFacts, Chain, PubkeyCache, SignedWith};
+use consensus::{Epoch, ForkName, Gwei, ProposerSlashing, Punishable, SignedBlock, Spec, ValidatorIndex};
 use serde_json::Value;
 
 const GWEI_PER_ETH: u64 = 1_000_000_000;
@@ -88,6 +89,10 @@ fn extend(chain: &mut Chain, fork: ForkName, block: &SignedBlock) {
         randao_reveal: block.randao_reveal,
     });
     chain.note_registry_moves(block, fork);
+    // In these stories every operation is genuine.
+    let moves = BlockMoves::of(block, fork).moves;
+    let slashed = moves.iter().filter_map(|one| if let Move::Slashing(validator) = one { Some(*validator) } else { None });
+    chain.note_slashable(&slashed.collect::<Vec<_>>());
 }
 
 fn stories() -> Vec<Story> {
@@ -266,4 +271,85 @@ fn what_old_blocks_told_is_kept_when_they_are_discarded() {
         });
         assert_eq!(pruned, kept, "{}", story.name);
     }
+}
+
+/// A long queue of exits moves the withdrawable epoch of the slashed farther than the slashing does
+/// (EPOCHS_PER_SLASHINGS_VECTOR, 36 days on mainnet). So that epoch does not tell when they were
+/// slashed.
+#[test]
+fn who_was_slashed_by_a_block_is_already_slashed_however_long_the_exit_queue_is() {
+    for name in ["deneb", "fulu", "gloas"] {
+        let story = stories().into_iter().find(|story| story.name == name).unwrap();
+        let preset = &story.spec.preset;
+        let queue_ends = Epoch::new(2 * preset.epochs_per_slashings_vector);
+        let mut chain = story.chain();
+        Arc::make_mut(&mut chain.follower.base.as_mut().unwrap().registry).lengthen_exit_queue(queue_ends);
+        // In this time nobody who was slashed has left in the story either.
+        let last = Epoch::new(9);
+        let early = |block: &&(ForkName, SignedBlock)| block.1.signed_header.message.slot.epoch(preset) <= last;
+        story.blocks.iter().take_while(early).for_each(|(fork, block)| extend(&mut chain, *fork, block));
+        let (head, now) = (chain.backed_head(), chain.now().epoch(preset));
+        assert!(now >= Epoch::new(8), "{name}: {now}");
+        let followed = chain.follower.known(&head.root).unwrap();
+        let slashed = (0..followed.len() as u32).filter_map(|index| Some((index, followed.slashed_in(index)?)));
+        let settled: Vec<(u32, Epoch)> = slashed.filter(|(_, at)| at.saturating_add(3) <= now).collect();
+        assert!(!settled.is_empty(), "{name}");
+        for (index, at) in settled {
+            let record = followed.record(&chain.registry, index).unwrap();
+            let by_slashing = at.saturating_add(preset.epochs_per_slashings_vector);
+            assert!(record.slashed && record.withdrawable_epoch > by_slashing, "{name}: {record:?}");
+            let signed = [SignedWith::scheduled(chain.network(), at); 2];
+            let punishable = chain.punishable(ValidatorIndex::new(u64::from(index)), signed);
+            assert_eq!(punishable, Punishable::AlreadySlashed, "{name}: validator {index}, slashed in epoch {at}");
+        }
+    }
+}
+
+/// The owner of a key puts slashings of others into a block, with made-up signatures. From Gloas on
+/// the slashed are not drawn, so they would choose the proposers of their own branch.
+#[test]
+fn a_slashing_that_is_not_proven_moves_no_proposer() {
+    let story = stories().into_iter().find(|story| story.name == "gloas").unwrap();
+    let preset = story.spec.preset.clone();
+    let n = 20;
+    let mut chain = story.chain_with(n);
+    let (fork, next) = &story.blocks[n];
+    let first = next.signed_header.message.slot.epoch(&preset).saturating_add(2).start_slot(&preset);
+    let proposers = |chain: &mut Chain, root: Root| -> Vec<ValidatorIndex> {
+        let slots = (0..preset.slots_per_epoch).map(|nth| first.saturating_add(nth));
+        slots.map(|slot| chain.proposer_on(&root, slot).unwrap()).collect()
+    };
+    // Both blocks have the same reveal, so only what is in them differs.
+    let [honest, dishonest] = [Root::repeat_byte(1), Root::repeat_byte(2)];
+    let add = |chain: &mut Chain, root: Root, named: &[ValidatorIndex]| {
+        let mut block = next.clone();
+        block.root = root;
+        block.attester_slashings.clear();
+        block.proposer_slashings = named
+            .iter()
+            .map(|validator| {
+                let mut header = block.signed_header;
+                header.message.proposer_index = *validator;
+                ProposerSlashing { signed_header_1: header, signed_header_2: header }
+            })
+            .collect();
+        let header = &block.signed_header.message;
+        chain.extend(&BlockFacts {
+            root,
+            slot: header.slot,
+            parent_root: header.parent_root,
+            proposer_index: header.proposer_index,
+            randao_reveal: block.randao_reveal,
+        });
+        chain.note_registry_moves(&block, *fork);
+    };
+    add(&mut chain, honest, &[]);
+    let drawn = proposers(&mut chain, honest);
+    add(&mut chain, dishonest, &drawn);
+    assert_eq!(proposers(&mut chain, dishonest), drawn);
+
+    // Once they are proven, they count, on this branch only.
+    chain.note_slashable(&drawn);
+    assert!(proposers(&mut chain, dishonest).iter().all(|validator| !drawn.contains(validator)));
+    assert_eq!(proposers(&mut chain, honest), drawn);
 }

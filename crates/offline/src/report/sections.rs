@@ -2,6 +2,7 @@
 //! [`markdown`](super::markdown) write the same [`ReportContents`].
 
 use super::{MAX_BARS, MAX_ROWS, Member, Report, eth, of_32_eth, plural, punishable_text, short};
+use consensus::Slot;
 use detect::detectors::slashing_wave::SlashingWaveDetails;
 use detect::monitor::Details as _;
 use evidence::{Incident, Kind};
@@ -50,13 +51,16 @@ pub(super) enum Cell {
 }
 
 pub(super) fn contents(report: &Report) -> ReportContents<'_> {
-    let when = format!(
-        "{} UTC to {} UTC, slots {} to {}.",
-        short(report.at(report.from)),
-        short(report.at(report.to)),
-        report.from,
-        report.to
-    );
+    let when = match report.is_empty() && report.to == Slot::new(0) {
+        true => "Nothing is recorded.".to_owned(),
+        false => format!(
+            "{} UTC to {} UTC, slots {} to {}.",
+            short(report.at(report.from)),
+            short(report.at(report.to)),
+            report.from,
+            report.to
+        ),
+    };
     let mut blocks = Vec::new();
     if report.findings_left_out > 0 {
         blocks.push(ReportBlock::Warning(format!(

@@ -8,6 +8,7 @@ use enr::{CombinedKey, NodeId};
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -31,10 +32,16 @@ pub(crate) struct Walk {
     /// Closed at the end of the walk. A record comes again when it is newer, or when its node
     /// answers.
     pub records: mpsc::Receiver<WalkedRecord>,
+    is_cut: Arc<AtomicBool>,
     _stop: DropGuard,
 }
 
 impl Walk {
+    /// Whether there were more nodes than it may hand on.
+    pub(crate) fn is_cut(&self) -> bool {
+        self.is_cut.load(Ordering::Relaxed)
+    }
+
     /// Begins in a task on the current tokio runtime. It ends after `max_nodes` nodes at the
     /// latest.
     pub(crate) async fn start(
@@ -66,7 +73,9 @@ impl Walk {
         let (records_in, records) = mpsc::channel(WALKED_QUEUE);
         let stop = CancellationToken::new();
         let boot_nodes = config.boot_nodes.iter().map(|node| node.0.clone()).collect();
-        let task = Task { protocol: Arc::new(protocol), records: records_in, known: HashMap::new(), max_nodes };
+        let is_cut = Arc::new(AtomicBool::new(false));
+        let task =
+            Task { protocol: Arc::new(protocol), records: records_in, known: HashMap::new(), max_nodes, is_cut: is_cut.clone() };
         let until = stop.clone();
         tokio::spawn(async move {
             tokio::select! {
@@ -74,7 +83,7 @@ impl Walk {
                 () = until.cancelled() => {}
             }
         });
-        Ok(Self { records, _stop: stop.drop_guard() })
+        Ok(Self { records, is_cut, _stop: stop.drop_guard() })
     }
 }
 
@@ -84,6 +93,7 @@ struct Task {
     /// The highest sequence number of each node, and whether it has answered.
     known: HashMap<NodeId, (u64, bool)>,
     max_nodes: usize,
+    is_cut: Arc<AtomicBool>,
 }
 
 impl Task {
@@ -93,7 +103,7 @@ impl Task {
         }
         let mut queries = JoinSet::new();
         let (mut n_quiet, mut n_before) = (0, self.known.len());
-        while n_quiet < QUIET_QUERIES && self.known.len() < self.max_nodes {
+        while n_quiet < QUIET_QUERIES && !self.is_cut.load(Ordering::Relaxed) {
             while queries.len() < QUERIES {
                 queries.spawn(tokio::time::timeout(2 * QUERY_TIMEOUT, self.protocol.find_node(NodeId::random())));
             }
@@ -126,7 +136,7 @@ impl Task {
     async fn hand_on(&mut self, record: Enr, answered_from: Option<IpAddr>) {
         let (known_seq, has_answered) = match self.known.get(&record.node_id()) {
             Some((seq, has_answered)) => (Some(*seq), *has_answered),
-            None if self.known.len() >= self.max_nodes => return,
+            None if self.known.len() >= self.max_nodes => return self.is_cut.store(true, Ordering::Relaxed),
             None => (None, false),
         };
         let is_newer = known_seq.is_none_or(|seq| seq < record.seq());

@@ -52,7 +52,8 @@ pub struct CrawlLimits {
     pub dials_per_second: u32,
     /// Connections at a time, those that are being made included.
     pub connections: usize,
-    /// Nodes of one address prefix (/24, /48) that are visited, one at a time.
+    /// Nodes of one address prefix (/24, /48) that are visited, one at a time. Of nodes that have
+    /// not answered by UDP it is half of this.
     pub per_prefix: usize,
     /// How long a node may take to answer once it is connected.
     pub visit: Duration,
@@ -152,7 +153,7 @@ pub async fn crawl(
             () = &mut end => break,
             () = &mut stop => break,
         }
-        is_complete = !walks && !crawler.has_work();
+        is_complete = !walks && !crawler.has_work() && !walk.is_cut();
     }
     drop(walk);
     crawler.farewell().await;
@@ -197,8 +198,7 @@ struct Crawler {
     no_beacon_nodes: HashSet<NodeId>,
     due: VecDeque<PeerId>,
     visits: HashMap<PeerId, Visit>,
-    /// Nodes of each prefix that are or were to be visited.
-    by_prefix: HashMap<Prefix, usize>,
+    places: PrefixPlaces,
     n_to_visit: usize,
 }
 
@@ -215,7 +215,7 @@ impl Crawler {
             no_beacon_nodes: HashSet::new(),
             due: VecDeque::new(),
             visits: HashMap::new(),
-            by_prefix: HashMap::new(),
+            places: PrefixPlaces { limit: config.limits.per_prefix, taken: HashMap::new() },
             n_to_visit: 0,
         }
     }
@@ -239,10 +239,12 @@ impl Crawler {
         self.no_beacon_nodes.remove(&record.node_id());
         let mut has_answered = answered_from.is_some();
         if let Some(known) = self.nodes.get_mut(&peer) {
+            let is_first_answer = has_answered && !known.has_answered;
             known.has_answered |= has_answered;
             has_answered = known.has_answered;
-            // A newer record may name an address where the one before named none.
-            if known.target.is_some() || known.reached == Some(Reached::PrefixFull) {
+            // A newer record may name an address where the one before named none. For a node that
+            // answers there may be a place.
+            if known.target.is_some() || (known.reached == Some(Reached::PrefixFull) && !is_first_answer) {
                 return;
             }
         }
@@ -251,7 +253,7 @@ impl Crawler {
         let found = FoundNode::read(record, &[fork_id.fork_digest], self.allow_private, *answered_from);
         let (target, reached) = match found {
             _ if !is_ours => (None, Some(Reached::OtherNetworkByRecord)),
-            Ok(found) if self.has_room(&found) => (Some(found), None),
+            Ok(found) if self.has_room(&found, has_answered) => (Some(found), None),
             Ok(_) => (None, Some(Reached::PrefixFull)),
             Err(UnusableRecord::PrivateAddress) => (None, Some(Reached::PrivateAddress)),
             Err(UnusableRecord::NoAddress | UnusableRecord::NoBeaconNode | UnusableRecord::OtherNetwork) => {
@@ -259,7 +261,7 @@ impl Crawler {
             }
         };
         if let Some(found) = &target {
-            *self.by_prefix.entry(Prefix::of(found.ip)).or_default() += 1;
+            self.places.take(Prefix::of(found.ip), has_answered);
             self.due.push_back(peer);
             self.n_to_visit += 1;
         }
@@ -268,8 +270,8 @@ impl Crawler {
         self.nodes.insert(peer, node);
     }
 
-    fn has_room(&self, found: &FoundNode) -> bool {
-        self.allow_private || self.by_prefix.get(&Prefix::of(found.ip)).is_none_or(|n| *n < self.limits.per_prefix)
+    fn has_room(&self, found: &FoundNode, has_answered: bool) -> bool {
+        self.allow_private || self.places.has_room(Prefix::of(found.ip), has_answered)
     }
 
     /// Dials one node, and ends visits that take too long.
@@ -548,6 +550,30 @@ impl Crawler {
     }
 }
 
+/// How many nodes of each prefix are or were to be visited.
+///
+/// Anybody can invent records with addresses of others, but nobody can answer from there. So those
+/// who have answered have places that no record alone can take.
+struct PrefixPlaces {
+    limit: usize,
+    /// The nodes that have not answered, and those that have.
+    taken: HashMap<Prefix, [usize; 2]>,
+}
+
+impl PrefixPlaces {
+    fn has_room(&self, prefix: Prefix, has_answered: bool) -> bool {
+        let [silent, answering] = self.taken.get(&prefix).copied().unwrap_or_default();
+        match has_answered {
+            true => answering < self.limit - self.limit / 2,
+            false => silent < self.limit / 2,
+        }
+    }
+
+    fn take(&mut self, prefix: Prefix, has_answered: bool) {
+        self.taken.entry(prefix).or_default()[usize::from(has_answered)] += 1;
+    }
+}
+
 /// The transport of an address.
 fn transport(address: &Multiaddr) -> Option<Transport> {
     let mut parts = address.iter();
@@ -566,4 +592,26 @@ fn transport(address: &Multiaddr) -> Option<Transport> {
 fn clean(agent: &str) -> String {
     let printable = |c: char| if c.is_ascii_graphic() || c == ' ' { c } else { '?' };
     agent.chars().take(MAX_AGENT_LEN).map(printable).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn invented_records_take_no_place_of_nodes_that_answer() {
+        let (victim, other) = (Prefix::of([9, 9, 9, 1].into()), Prefix::of([9, 9, 8, 1].into()));
+        let mut places = PrefixPlaces { limit: 32, taken: HashMap::new() };
+        let fill = |places: &mut PrefixPlaces, has_answered: bool| {
+            let mut n = 0;
+            while places.has_room(victim, has_answered) {
+                places.take(victim, has_answered);
+                n += 1;
+            }
+            n
+        };
+        assert_eq!(fill(&mut places, false), 16);
+        assert_eq!(fill(&mut places, true), 16, "32 in all");
+        assert!(places.has_room(other, false) && places.has_room(other, true));
+    }
 }

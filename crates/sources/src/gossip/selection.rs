@@ -14,6 +14,10 @@ use std::time::Duration;
 
 /// Peers on a subnet that are enough: further ones of it are not rare.
 pub(super) const ENOUGH_PEERS: usize = 4;
+/// A peer on more attestation subnets than this shows too little of what it publishes.
+const MOST_SUBNETS: u32 = 32;
+/// The trial of a peer of which nothing can be seen is this many times as long.
+const UNSEEN_TRIALS: u32 = 4;
 /// Attestation subnets of the network.
 const N_SUBNETS: usize = 64;
 
@@ -34,11 +38,23 @@ pub struct PeerCandidate {
     /// The network of its public address: a /24, or a /48 of IPv6.
     pub prefix: Option<IpAddr>,
     /// How many times it has had the time in which a peer shows whether it publishes votes of its
-    /// own. 0 also for peers of which that cannot be seen.
+    /// own ([`n_trials`]). 0 if nobody measures that.
     pub n_trials: u32,
     /// Effective balances of the validators whose votes come from this peer and no other, in Gwei.
     /// 0 if that is not known.
     pub first_hand: Gwei,
+}
+
+/// How many trials a peer has had that has been connected for so long.
+///
+/// A peer publishes on subnets of which it is not a subscriber, so of one that is on most of them
+/// nothing can be seen. Nor is anything known of a peer with a `stake` of 0, whose votes are also
+/// those of others. Such peers get more time, and then give others a turn as well. Otherwise
+/// whoever subscribes to everything would keep its place for ever.
+pub(super) fn n_trials(connected_for: Duration, trial: Duration, subnets: u64, stake: Option<Gwei>) -> u32 {
+    let is_seen = subnets.count_ones() <= MOST_SUBNETS && stake != Some(Gwei::new(0));
+    let trial = if is_seen { trial } else { trial * UNSEEN_TRIALS };
+    (connected_for.as_secs_f64() / trial.as_secs_f64()) as u32
 }
 
 /// Chooses who goes when the places are taken.
@@ -252,6 +268,28 @@ mod tests {
         let oldest_first: Vec<PeerId> = peers(&all[..10]).into_iter().rev().collect();
         assert_eq!(gone[..10], oldest_first);
         assert_eq!(gone[10], all[39].peer, "then the youngest");
+    }
+
+    /// Peers that are on every subnet, and peers whose votes are also those of others, have been
+    /// here for as long as anybody can see.
+    #[test]
+    fn of_whom_nothing_can_be_seen_gives_way_too_after_a_longer_time() {
+        let trial = Duration::from_secs(3_000);
+        let hidden = |nth: u64| {
+            let age = Duration::from_secs(4 * 3_000 + nth);
+            let (subnets, stake) = if nth < 20 { (u64::MAX, None) } else { (1, Some(Gwei::new(0))) };
+            let n_trials = n_trials(age, trial, subnets, stake);
+            PeerCandidate { n_trials, attestation_subnets: subnets, ..candidate(nth.is_multiple_of(2), age.as_secs()) }
+        };
+        let mut all: Vec<PeerCandidate> = (0..30).map(hidden).collect();
+        all.extend((0..30).map(|nth| PeerCandidate { attestation_subnets: 1, ..candidate(nth % 2 == 0, nth) }));
+        let gone = KeepUseful.surplus(&all, 12);
+        assert_eq!(gone.len(), 12);
+        assert!(gone.iter().all(|peer| peers(&all[..30]).contains(peer)), "and not those on trial");
+        let n =
+            |age: u64, subnets: u64, stake: Option<u64>| n_trials(Duration::from_secs(age), trial, subnets, stake.map(Gwei::new));
+        assert_eq!([n(2_999, 1, None), n(3_000, 1, None), n(11_999, 1, None)], [0, 1, 3]);
+        assert_eq!([n(11_999, u64::MAX, None), n(11_999, 1, Some(0)), n(12_000, 1, Some(0))], [0, 0, 1]);
     }
 
     #[test]

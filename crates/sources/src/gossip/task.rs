@@ -11,7 +11,7 @@ use super::peers::{Pauses, Peer, Peers, public_prefix};
 use super::requests::CUSTODY_GROUP_COUNT;
 use super::rpc::goodbye;
 use super::scoring::{self, GRAYLIST};
-use super::selection::ENOUGH_PEERS;
+use super::selection::{ENOUGH_PEERS, n_trials};
 use super::tickets::{MAX_PENDING, Tickets};
 use super::transform;
 use super::{
@@ -48,8 +48,6 @@ const TICK: Duration = Duration::from_millis(250);
 /// Epochs in which a peer shows whether it publishes votes of its own. The stake that is heard
 /// first-hand is measured over as many (`detect::coverage`).
 const TRIAL_EPOCHS: u64 = 8;
-/// A peer on more attestation subnets than this shows too little of what it publishes.
-const MOST_SUBNETS: u32 = 32;
 /// The shortest time between two nodes that are dialled although the places are taken.
 const FASTEST_TURN: Duration = Duration::from_secs(5);
 /// Ticks between two updates of the list of peers.
@@ -731,10 +729,14 @@ impl GossipTask {
                 attestation_subnets: subnets.get(&id).copied().unwrap_or(0),
                 client: Client::of_agent(peer.agent.as_deref()),
                 prefix: public_prefix(peer).map(Prefix::address),
-                // Of a peer without stake in the list it is not known what it publishes.
-                n_trials: match first_hand.is_empty() || first_hand.contains_key(&peer.bytes) {
+                n_trials: match first_hand.is_empty() {
                     true => 0,
-                    false => self.n_trials(peer, subnets.get(&id).copied().unwrap_or(0), now),
+                    false => n_trials(
+                        now.duration_since(peer.connected_at),
+                        self.trial(),
+                        subnets.get(&id).copied().unwrap_or(0),
+                        first_hand.get(&peer.bytes).copied(),
+                    ),
                 },
                 first_hand: first_hand.get(&peer.bytes).copied().unwrap_or_default(),
             })
@@ -753,14 +755,6 @@ impl GossipTask {
     /// The time in which a peer shows whether it publishes votes of its own.
     fn trial(&self) -> Duration {
         self.network.spec.slot_duration * (self.network.preset().slots_per_epoch * TRIAL_EPOCHS) as u32
-    }
-
-    /// How many trials a peer has had. A peer publishes on subnets of which it is not a subscriber,
-    /// so of one that is on most of them nothing can be seen.
-    fn n_trials(&self, peer: &Peer, subnets: u64, now: Instant) -> u32 {
-        let is_seen = subnets.count_ones() <= MOST_SUBNETS;
-        let n = now.duration_since(peer.connected_at).as_secs_f64() / self.trial().as_secs_f64();
-        if is_seen { n as u32 } else { 0 }
     }
 
     /// The attestation subnets on which fewer than [`ENOUGH_PEERS`] are connected, as bits.

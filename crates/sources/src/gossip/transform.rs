@@ -7,6 +7,7 @@
 //!
 //! ```text
 //! 1 (decompressed) or 0 (not possible) | length of payload: u32 LE | payload | SSZ
+//! 2 (too long for its kind, and nobody is to blame) | 20: u32 LE | message id
 //! ```
 //!
 //! A payload that does not decompress never leaves gossipsub: it is dropped there, and its sender's
@@ -26,6 +27,10 @@ use std::sync::Arc;
 
 const DOMAIN_VALID: [u8; 4] = [1, 0, 0, 0];
 const DOMAIN_INVALID: [u8; 4] = [0, 0, 0, 0];
+/// The first byte of a frame.
+const INVALID: u8 = 0;
+const VALID: u8 = 1;
+const ID_ONLY: u8 = 2;
 /// Bytes of a frame before the payload.
 const FRAME_HEAD: usize = 5;
 
@@ -55,19 +60,24 @@ impl DataTransform for SnappyTransform {
 
 impl SnappyTransform {
     fn unpack(&self, topic: &str, payload: &[u8]) -> Result<Vec<u8>, (&'static str, String)> {
-        let topic = Topic::parse(topic).map_err(|error| ("topic_not_read", error.to_string()))?;
+        let name = topic;
+        let topic = Topic::parse(name).map_err(|error| ("topic_not_read", error.to_string()))?;
         // This node subscribes only to digests of the schedule, so a message under another digest
         // was not asked for.
         if !self.digests.contains(topic.digest) {
             return Err(("unknown_digest", format!("unknown digest {}", topic.digest)));
         }
         let fork = self.digests.fork_of(topic.digest);
-        let mut framed = head(true, payload);
+        let mut framed = head(VALID, payload);
         match limits::unpack_onto(payload, topic.kind.max_ssz_len(fork), &mut framed) {
             Ok(()) => Ok(framed),
             // A fork that is not known may have longer messages, so the sender is not to blame. The
-            // message is dropped without its content.
-            Err(PayloadError::TooLong { .. }) if fork.is_none() => Ok(head(false, &[])),
+            // message is dropped without its content. Its id must be the right one all the same:
+            // otherwise gossipsub would ask for it again and again, and blame who has sent it.
+            Err(PayloadError::TooLong { .. }) if fork.is_none() => {
+                let ssz = limits::unpack(payload, MAX_PAYLOAD_SIZE).map_err(|error| (error.label(), error.to_string()))?;
+                Ok(head(ID_ONLY, &hash(IdRules::Altair, name, DOMAIN_VALID, &ssz)))
+            }
             Err(error) => Err((error.label(), error.to_string())),
         }
     }
@@ -77,6 +87,8 @@ impl SnappyTransform {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Frame<'a> {
     pub valid: bool,
+    /// The payload is only the message's id.
+    id_only: bool,
     pub payload: &'a [u8],
     /// Empty if the payload does not decompress.
     pub ssz: &'a [u8],
@@ -84,7 +96,7 @@ pub(super) struct Frame<'a> {
 
 /// Builds a frame for publishing SSZ.
 pub(super) fn frame(ssz: &[u8]) -> Option<Vec<u8>> {
-    let mut framed = head(true, &limits::pack(ssz)?);
+    let mut framed = head(VALID, &limits::pack(ssz)?);
     framed.extend_from_slice(ssz);
     Some(framed)
 }
@@ -93,11 +105,11 @@ pub(super) fn frame(ssz: &[u8]) -> Option<Vec<u8>> {
 pub(super) fn frame_of_payload(payload: &[u8]) -> Vec<u8> {
     match limits::unpack(payload, MAX_PAYLOAD_SIZE) {
         Ok(ssz) => {
-            let mut framed = head(true, payload);
+            let mut framed = head(VALID, payload);
             framed.extend_from_slice(&ssz);
             framed
         }
-        Err(_) => head(false, payload),
+        Err(_) => head(INVALID, payload),
     }
 }
 
@@ -106,12 +118,12 @@ pub(super) fn open(framed: &[u8]) -> Option<Frame<'_>> {
     let (first, rest) = framed.split_first_chunk::<FRAME_HEAD>()?;
     let [valid, length @ ..] = *first;
     let (payload, ssz) = rest.split_at_checked(u32::from_le_bytes(length) as usize)?;
-    Some(Frame { valid: valid == 1, payload, ssz })
+    Some(Frame { valid: valid == VALID, id_only: valid == ID_ONLY, payload, ssz })
 }
 
-fn head(valid: bool, payload: &[u8]) -> Vec<u8> {
+fn head(first: u8, payload: &[u8]) -> Vec<u8> {
     let mut framed = Vec::with_capacity(FRAME_HEAD + payload.len() * 2);
-    framed.push(u8::from(valid));
+    framed.push(first);
     framed.extend_from_slice(&(payload.len() as u32).to_le_bytes());
     framed.extend_from_slice(payload);
     framed
@@ -124,6 +136,7 @@ pub(super) fn message_id_fn(digests: Arc<ForkDigests>) -> impl Fn(&Message) -> M
         let fork = split(topic).and_then(|(digest, _)| digests.fork_of(digest));
         let rules = if fork == Some(ForkName::Phase0) { IdRules::Phase0 } else { IdRules::Altair };
         let id = match open(&message.data) {
+            Some(frame) if frame.id_only => return MessageId::from(frame.payload.to_vec()),
             Some(frame) if frame.valid => hash(rules, topic, DOMAIN_VALID, frame.ssz),
             Some(frame) => hash(rules, topic, DOMAIN_INVALID, frame.payload),
             None => hash(rules, topic, DOMAIN_INVALID, &message.data),

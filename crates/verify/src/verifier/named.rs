@@ -238,9 +238,11 @@ impl Verifier {
             };
             collector.record(item, outcome);
         }
+        let mut slashable = Vec::new();
         for (job, sides) in slashings {
-            self.record_slashing(chain, job, sides, &proofs, collector);
+            slashable.extend(self.record_slashing(chain, job, sides, &proofs, collector));
         }
+        chain.note_slashable(&slashable);
     }
 
     /// The key under which a forged operation is remembered. It is valid until the end of the
@@ -342,6 +344,8 @@ impl Verifier {
         Some(SignatureClaim::aggregate(&network, side.data, data_root, members, side.signature, shuffling, heard.clone()))
     }
 
+    /// Records the outcome of an operation, and returns the validators that it proves to be
+    /// slashable.
     fn record_slashing(
         &mut self,
         chain: &Chain,
@@ -349,7 +353,7 @@ impl Verifier {
         sides: SlashingCheck,
         proofs: &BatchResult,
         collector: &mut OutcomeCollector,
-    ) {
+    ) -> Vec<ValidatorIndex> {
         let results = match sides {
             SlashingCheck::Pending(sides) => Some(sides.map(|side| {
                 self.remember(side, proofs);
@@ -360,7 +364,7 @@ impl Verifier {
         let lacks_key = matches!(results, Some([ClaimResult::NoKey, _] | [_, ClaimResult::NoKey]));
         if lacks_key && job.included_in.is_some() && job.names_unknown_validator(chain) {
             self.wait_for_registry(job, collector);
-            return;
+            return Vec::new();
         }
         let outcome = match (sides, results) {
             (SlashingCheck::NotIndexed, _) => Outcome::Malformed(NOT_INDEXED.into()),
@@ -394,10 +398,12 @@ impl Verifier {
             | Outcome::BadSignature
             | Outcome::Refused(_) => false,
         };
+        let slashable = if matches!(outcome, Outcome::Proven { .. }) { subjects(&body) } else { Vec::new() };
         if given {
             collector.verified.slashings.push(SlashingOp { body, fork, heard, included_in });
         }
         collector.record(item, outcome);
+        slashable
     }
 
     /// The outcome of an operation whose sides have these results. A proven one is remembered.

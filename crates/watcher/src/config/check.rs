@@ -231,6 +231,11 @@ impl Config {
                         peers, or name the network (`network.name`, `network.folder`) so that it finds them";
             warnings.push(Problem { path: "gossip.peers".into(), text: text.into() });
         }
+        if self.gossip.enabled && self.gossip.listen.is_empty() && !discovery.external.is_empty() {
+            let text = "names an address at which nobody can dial the watcher, because `gossip.listen` is empty: its record has no TCP or \
+                        QUIC port; give `gossip.listen` an address, or leave `external` out";
+            warnings.push(Problem { path: "gossip.discovery.external".into(), text: text.into() });
+        }
         self.api.warnings(&mut warnings);
         warnings
     }

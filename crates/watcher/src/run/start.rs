@@ -98,7 +98,18 @@ impl Watcher {
             engine.run(inputs, queue_limits(&config), blocks.clone(), status)?;
 
         let (broken, broke) = mpsc::channel(1);
-        let mut starting = Starting { config: &config, network, store, metrics, queue, cancel, tasks: Vec::new(), broken };
+        let rescheduled = CancellationToken::new();
+        let mut starting = Starting {
+            config: &config,
+            network,
+            store,
+            metrics,
+            queue,
+            cancel,
+            rescheduled: rescheduled.clone(),
+            tasks: Vec::new(),
+            broken,
+        };
         let ended = starting.cancel.child_token();
         starting.clock(control.clone(), coverage.clone(), ended.clone());
         starting.sources(sources, verdicts);
@@ -163,6 +174,7 @@ impl Watcher {
             engine_thread: thread,
             cancel,
             queue: queue.downgrade(),
+            rescheduled,
             _dir: dir,
         })
     }
@@ -271,6 +283,7 @@ struct Starting<'a> {
     metrics: Metrics,
     queue: Inputs,
     cancel: CancellationToken,
+    rescheduled: CancellationToken,
     tasks: Vec<NamedTask>,
     /// Receives the name of a task that broke.
     broken: mpsc::Sender<&'static str>,
@@ -353,6 +366,7 @@ impl Starting<'_> {
             refresh_epochs: self.config.nodes.refresh_epochs,
             away,
             from: first_slot,
+            rescheduled: self.rescheduled.clone(),
         };
         self.spawn("nodes", task.run(requests, self.cancel.clone()));
         if let Some(nodes) = nodes.filter(|_| self.config.submission.enabled) {
