@@ -13,7 +13,7 @@ use std::path::Path;
 use std::process::{Child, Stdio};
 use std::time::Duration;
 use test_support::capture;
-use test_support::http::{get, get_any, wait_until};
+use test_support::http::{get, get_any, get_with, wait_until};
 use test_support::program::{Running, run, runtime, stderr};
 
 /// A process that serves a recording. It ends with the test.
@@ -118,6 +118,56 @@ fn check_recording(name: &str) {
     assert!(!rows(&api.get("/v1/participation"), "slots").is_empty());
     assert!(rows(&api.get("/v1/forks"), "forks").iter().any(|fork| fork["state"] == "current"), "{name}");
     assert!(rows(&api.get("/v1/validators?label=a%3Db"), "validators").is_empty());
+}
+
+/// `slashwatch token`, and what a process that serves the directory makes of it.
+#[test]
+fn a_token_works_from_its_making_until_it_is_revoked() {
+    let dir = tempfile::tempdir().expect("a fresh directory");
+    let data = dir.path().join("data");
+    let output = run(slashwatch().arg("replay").arg(capture("phase0_2")).arg("--data-dir").arg(&data));
+    assert!(output.status.success(), "{}", stderr(&output));
+    let api = Serving::start(&data);
+    let token = |args: &[&str]| {
+        let output = run(slashwatch().arg("token").args(args).arg("--data-dir").arg(&data));
+        (output.status.code(), String::from_utf8(output.stdout.clone()).expect("text"), stderr(&output))
+    };
+    let asked = |token: &str, path: &str| {
+        let header = format!("Authorization: Bearer {}\r\n", token.trim());
+        get_with(api.address, path, &header).expect("an answer")
+    };
+    let until = |token: &str, wanted: u16| {
+        let end = std::time::Instant::now() + Duration::from_secs(30);
+        while asked(token, "/v1/token").0 != wanted {
+            assert!(std::time::Instant::now() < end, "the API does not take notice");
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    };
+    let (code, ops, about) = token(&["new", "--scope", "watch", "--name", "ops", "--expires", "90d"]);
+    assert!(code == Some(0) && about.contains("token ops, scope watch, until 20"), "{about}");
+    assert_eq!(ops.lines().count(), 1, "a script reads the token alone: {ops}");
+    until(&ops, 200);
+    assert!(asked(&ops, "/v1/token").1.contains("\"scope\":\"watch\""));
+    let (_, short, _) = token(&["new", "--scope", "read", "--expires", "1ms"]);
+    until(&short, 401);
+    let (status, body) = asked(&short, "/v1/findings");
+    assert!(status == 401 && body.contains("expired"), "{body}");
+    assert_eq!(asked("nonsense", "/v1/findings").0, 401);
+    let (_, list, _) = token(&["list"]);
+    assert!(list.contains("ops") && list.contains("read-1") && list.contains("expired since"), "{list}");
+    assert!(!list.contains(ops.trim()), "{list}");
+    for (args, words) in [
+        (vec!["new", "--scope", "watch", "--name", "ops"], "already"),
+        (vec!["new", "--scope", "root"], "there are read, watch and admin"),
+        (vec!["new", "--scope", "read", "--expires", "soon"], "--expires"),
+        (vec!["revoke", "nobody"], "token list"),
+    ] {
+        let (code, _, error) = token(&args);
+        assert!(code == Some(64) && error.contains(words), "{args:?}: {code:?} {error}");
+    }
+    assert_eq!(token(&["revoke", "ops"]).0, Some(0));
+    until(&ops, 401);
+    assert_eq!(get_any(api.address, "/v1/findings").expect("an answer").0, 200, "nobody needs one here");
 }
 
 #[test]

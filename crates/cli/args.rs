@@ -184,6 +184,12 @@ pub enum Command {
         #[command(subcommand)]
         action: ConfigAction,
     },
+    /// Makes, lists and revokes tokens for the API: who may read where reading needs one, and who
+    /// sees watched keys.
+    Token {
+        #[command(subcommand)]
+        action: TokenAction,
+    },
     /// Measures what this machine can do.
     Bench {
         #[command(subcommand)]
@@ -304,6 +310,47 @@ pub struct InitArgs {
     /// Address of the page and the API.
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:5080")]
     pub listen: std::net::SocketAddr,
+}
+
+/// Where the tokens of an API are.
+#[derive(clap::Args)]
+pub struct TokenDir {
+    /// Data directory of the watcher, or one that is served; by default that of the configuration.
+    #[arg(long, value_name = "DIR")]
+    pub data_dir: Option<PathBuf>,
+    #[arg(long, value_name = "FILE", default_value = DEFAULT_CONFIG)]
+    pub config: PathBuf,
+}
+
+#[derive(Subcommand)]
+pub enum TokenAction {
+    /// Makes a token and prints it, this once: only its hash is kept. A running watcher accepts it
+    /// within a second.
+    New {
+        /// What it allows: `read`; `watch` for watched keys and groups too; `admin` for the
+        /// addresses of nodes and peers too.
+        #[arg(long)]
+        scope: offline::tokens::Scope,
+        /// Its name in `token list`; by default its scope and a number.
+        #[arg(long)]
+        name: Option<String>,
+        /// How long it is valid, such as 90d or 12h; by default until it is revoked.
+        #[arg(long, value_name = "TIME", value_parser = humantime_serde::re::humantime::parse_duration)]
+        expires: Option<std::time::Duration>,
+        #[command(flatten)]
+        dir: TokenDir,
+    },
+    /// Shows names, scopes and how long they are valid.
+    List {
+        #[command(flatten)]
+        dir: TokenDir,
+    },
+    /// Makes a token invalid. A running watcher refuses it within a second.
+    Revoke {
+        name: String,
+        #[command(flatten)]
+        dir: TokenDir,
+    },
 }
 
 #[derive(clap::Args)]

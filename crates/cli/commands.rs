@@ -11,7 +11,9 @@ mod progress;
 mod report;
 mod simulate;
 
-use crate::args::{AlertAction, Args, Bench, Command, ConfigAction, Export, KillswitchAction, ReplayArgs, RunArgs};
+use crate::args::{
+    AlertAction, Args, Bench, Command, ConfigAction, Export, KillswitchAction, ReplayArgs, RunArgs, TokenAction, TokenDir,
+};
 use crate::exit::{FAILED, UsageError};
 use crate::output;
 use anyhow::Context as _;
@@ -21,7 +23,7 @@ use offline::backfill::{BackfillRange, BlocksFrom};
 use offline::history::Form;
 use offline::replay::{Replay, ReplayOptions, ReplayStep, ReplaySummary};
 use std::io::{IsTerminal as _, Write as _};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 use tracing_subscriber::EnvFilter;
 use watcher::config::{CommandLine, Config, LogConfig, LogFormat};
@@ -123,6 +125,7 @@ pub fn run(args: Args) -> anyhow::Result<u8> {
             offline::unprotected_members(&config, None).iter().for_each(|line| eprintln!("{line}"));
             Ok(0)
         }
+        Command::Token { action } => token(action),
         Command::Bench { what: Bench::Index(options) } => bench::index(options),
         Command::Bench { what: Bench::Verify(options) } => bench::verify(&options),
         Command::Bench { what: Bench::Pipeline(options) } => bench::pipeline(&options),
@@ -154,6 +157,27 @@ pub fn run(args: Args) -> anyhow::Result<u8> {
         Command::Completions { shell } => manual::completions(shell),
         Command::Man { out } => manual::man(out.as_deref()),
     }
+}
+
+/// Makes, lists or revokes tokens. Only the token itself goes to stdout when one is made.
+fn token(action: TokenAction) -> anyhow::Result<u8> {
+    match action {
+        TokenAction::New { scope, name, expires, dir } => {
+            let (token, about) = offline::tokens::create(&data_dir_of(dir)?, scope, name.as_deref(), expires)?;
+            eprintln!("{about}");
+            output::line(token)?;
+        }
+        TokenAction::List { dir } => output::text(offline::tokens::list(&data_dir_of(dir)?)?)?,
+        TokenAction::Revoke { name, dir } => eprintln!("{}", offline::tokens::revoke(&data_dir_of(dir)?, &name)?),
+    }
+    Ok(0)
+}
+
+fn data_dir_of(dir: TokenDir) -> anyhow::Result<PathBuf> {
+    Ok(match dir.data_dir {
+        Some(dir) => dir,
+        None => Config::load(&dir.config)?.data_dir,
+    })
 }
 
 /// Prints what a proof shows. The exit code is 1 if it is not genuine.

@@ -80,7 +80,7 @@ pub(crate) async fn events(
     shared.metrics.streams.inc();
     let position = shared.store.last_seq();
     let cursor = SlashingCursor {
-        bell: shared.newest.clone(),
+        bell: shared.recordings.clone(),
         position,
         kinds,
         page: VecDeque::new(),

@@ -9,6 +9,7 @@
 //! answered within a millisecond. So only a client that opens tens of thousands of connections per
 //! second can displace it.
 
+use crate::rate_limit::PeerAddress;
 use crate::write_timeout::WriteTimeout;
 use axum::Router;
 use hyper::server::conn::http1;
@@ -16,12 +17,16 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use prometheus::IntCounter;
 use std::collections::VecDeque;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::task::{AbortHandle, JoinSet};
+use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
+use tower_http::add_extension::AddExtension;
 
 /// How long the head of a request may take to arrive, from the start of the connection or from the
 /// previous answer. It also closes a kept-alive connection that sends no further request.
@@ -54,14 +59,23 @@ pub(crate) struct Apps {
     pub(crate) probes: Router,
 }
 
-/// Serves until `stop` is cancelled. Then it waits for running answers, within a grace period.
+/// What is counted about connections.
+pub(crate) struct Counters {
+    pub(crate) refused: IntCounter,
+    pub(crate) tls_failed: IntCounter,
+}
+
+/// Serves until `stop` is cancelled. Then it waits for running answers, within a grace period. With
+/// an acceptor, all connections are TLS.
 pub(crate) async fn serve(
     listener: TcpListener,
+    acceptor: Option<TlsAcceptor>,
     apps: Apps,
     limits: ConnectionLimits,
-    refused: IntCounter,
+    counters: Counters,
     stop: CancellationToken,
 ) {
+    let Counters { refused, tls_failed } = counters;
     let places = Arc::new(Semaphore::new(limits.connections.min(Semaphore::MAX_PERMITS)));
     let mut open = JoinSet::new();
     let mut probes: VecDeque<AbortHandle> = VecDeque::with_capacity(PROBE_CONNECTIONS);
@@ -72,7 +86,9 @@ pub(crate) async fn serve(
             accepted = listener.accept() => accepted,
         };
         let stream = match accepted {
-            Ok((stream, _)) => stream,
+            Ok((stream, peer)) => {
+                AcceptedStream { stream, peer: peer.ip(), acceptor: acceptor.clone(), tls_failed: tls_failed.clone() }
+            }
             Err(error) => {
                 tracing::debug!(%error, "a connection was not accepted");
                 tokio::time::sleep(NO_SOCKET_PAUSE).await;
@@ -106,10 +122,47 @@ pub(crate) async fn serve(
     let _ = tokio::time::timeout(STOP_GRACE, async { while open.join_next().await.is_some() {} }).await;
 }
 
-async fn answer(stream: TcpStream, app: Router, header_timeout: Duration, keep_alive: bool, stop: CancellationToken) {
+/// A connection that is not set up yet.
+struct AcceptedStream {
+    stream: TcpStream,
+    peer: IpAddr,
+    /// `None` without TLS.
+    acceptor: Option<TlsAcceptor>,
+    tls_failed: IntCounter,
+}
+
+/// Sets a connection up, and answers its requests until it ends.
+async fn answer(accepted: AcceptedStream, app: Router, header_timeout: Duration, keep_alive: bool, stop: CancellationToken) {
+    let AcceptedStream { stream, peer, acceptor, tls_failed } = accepted;
     // Answers are small and are sent in one piece. If the option cannot be set, they are only a
     // little later.
     let _ = stream.set_nodelay(true);
+    let Some(acceptor) = acceptor else {
+        return answer_on(stream, peer, app, header_timeout, keep_alive, stop).await;
+    };
+    let handshake = tokio::select! {
+        handshake = tokio::time::timeout(header_timeout, acceptor.accept(stream)) => handshake,
+        () = stop.cancelled() => return,
+    };
+    match handshake {
+        Ok(Ok(stream)) => answer_on(stream, peer, app, header_timeout, keep_alive, stop).await,
+        Ok(Err(error)) => {
+            tls_failed.inc();
+            tracing::debug!(%error, "a TLS connection was not set up");
+        }
+        Err(_) => tls_failed.inc(),
+    }
+}
+
+async fn answer_on(
+    stream: impl AsyncRead + AsyncWrite + Unpin,
+    peer: IpAddr,
+    app: Router,
+    header_timeout: Duration,
+    keep_alive: bool,
+    stop: CancellationToken,
+) {
+    let app = AddExtension::new(app, PeerAddress(peer));
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(header_timeout)

@@ -3,7 +3,8 @@
 //! A stream is only a position in the store. It reads what comes after its position, page by page.
 //! When it has caught up, it waits for the notification that follows each recording. So no finding
 //! can be missed between old and live ones. There is no queue per client that could overflow, and a
-//! slow client costs one page of findings.
+//! slow client costs one page of findings. Streams that have caught up read the same, so one of
+//! them reads it for all ([`StreamReads`]).
 //!
 //! The id of an event is the number of the finding in the order of recording. A client that
 //! reconnects sends the last number that it saw, in `Last-Event-ID` as browsers do, or as
@@ -25,16 +26,18 @@ use axum::extract::{Query, State};
 use axum::http::HeaderMap;
 use axum::response::Sse;
 use axum::response::sse::{Event, KeepAlive};
-use evidence::{Finding, Incident};
+use evidence::{Finding, StoreError};
 use futures::Stream;
 use serde::Deserialize;
-use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::sync::{OwnedSemaphorePermit, watch};
 use utoipa::IntoParams;
 
+/// How long the rows that one stream has read are good for the others. Findings change a little after
+/// they were recorded, when a block includes their slashing.
+const READ_IS_FRESH: Duration = Duration::from_millis(250);
 /// Findings that a stream holds in memory at once.
 const PAGE: usize = 64;
 /// Incidents that are sent again to a client that reconnects.
@@ -94,11 +97,11 @@ pub(crate) async fn stream(
     })?;
     shared.metrics.streams.inc();
     let reader = EventCursor {
-        bell: shared.newest.clone(),
+        bell: shared.recordings.clone(),
         position,
         revision,
-        page: VecDeque::new(),
-        incidents: VecDeque::new(),
+        findings: Rows::default(),
+        incidents: Rows::default(),
         greeted: false,
         shared,
         _place: place,
@@ -118,8 +121,8 @@ struct EventCursor {
     position: u64,
     /// Revision of the last incident that was read.
     revision: u64,
-    page: VecDeque<(u64, Finding)>,
-    incidents: VecDeque<(u64, Incident)>,
+    findings: Rows,
+    incidents: Rows,
     greeted: bool,
     _place: OwnedSemaphorePermit,
 }
@@ -138,30 +141,27 @@ impl EventCursor {
             return Some(Event::default().retry(RECONNECT).comment("connected"));
         }
         loop {
-            if let Some((seq, finding)) = self.page.pop_front() {
-                let Some(finding) = self.shared.privacy.finding(finding) else { continue };
-                let data = serde_json::to_string(&finding).expect("a finding has string keys only");
+            if let Some((seq, data)) = self.findings.next() {
+                let Some(data) = data else { continue };
                 self.shared.metrics.stream_events.inc();
                 return Some(Event::default().event("finding").id(seq.to_string()).data(data));
             }
-            if let Some((_, incident)) = self.incidents.pop_front() {
-                let Some(incident) = self.shared.privacy.incident(incident) else { continue };
-                let data = serde_json::to_string(&incident).expect("an incident has string keys only");
+            if let Some((_, data)) = self.incidents.next() {
+                let Some(data) = data else { continue };
                 self.shared.metrics.stream_events.inc();
                 return Some(Event::default().event("incident").data(data));
             }
             // This must come before reading, so that anything recorded later notifies again.
-            self.bell.mark_unchanged();
-            let position = self.position;
-            self.page = read(&self.shared, move |store| store.findings_after(position, PAGE)).await.ok()?.into();
-            if let Some((seq, _)) = self.page.back() {
-                self.position = *seq;
+            let recordings = *self.bell.borrow_and_update();
+            let reads = &self.shared.stream_reads;
+            self.findings = reads.findings.after(&self.shared, self.position, recordings, findings_after).await.ok()?;
+            if let Some(seq) = self.findings.last() {
+                self.position = seq;
                 continue;
             }
-            let revision = self.revision;
-            self.incidents = read(&self.shared, move |store| store.incidents_after(revision, PAGE)).await.ok()?.into();
-            if let Some((revision, _)) = self.incidents.back() {
-                self.revision = *revision;
+            self.incidents = reads.incidents.after(&self.shared, self.revision, recordings, incidents_after).await.ok()?;
+            if let Some(revision) = self.incidents.last() {
+                self.revision = revision;
                 continue;
             }
             let stop = self.shared.stop.clone();
@@ -170,6 +170,83 @@ impl EventCursor {
                 rung = self.bell.changed() => rung.ok()?,
             }
         }
+    }
+}
+
+/// Findings or incidents by number, as they are sent. `None` for those that readers may not see.
+type Row = (u64, Option<String>);
+
+fn findings_after(shared: &Shared, seq: u64) -> Result<Vec<Row>, StoreError> {
+    let text = |finding| serde_json::to_string(&finding).expect("a finding has string keys only");
+    let rows = shared.store.findings_after(seq, PAGE)?.into_iter();
+    Ok(rows.map(|(seq, finding)| (seq, shared.privacy.finding(finding).map(text))).collect())
+}
+
+fn incidents_after(shared: &Shared, revision: u64) -> Result<Vec<Row>, StoreError> {
+    let text = |incident| serde_json::to_string(&incident).expect("an incident has string keys only");
+    let rows = shared.store.incidents_after(revision, PAGE)?.into_iter();
+    Ok(rows.map(|(revision, incident)| (revision, shared.privacy.incident(incident).map(text))).collect())
+}
+
+/// Rows that were read, and how many of them a stream has sent.
+#[derive(Default)]
+struct Rows {
+    rows: Arc<[Row]>,
+    sent: usize,
+}
+
+impl Rows {
+    fn next(&mut self) -> Option<(u64, Option<&str>)> {
+        let (number, data) = self.rows.get(self.sent)?;
+        self.sent += 1;
+        Some((*number, data.as_deref()))
+    }
+
+    fn last(&self) -> Option<u64> {
+        self.rows.last().map(|(number, _)| *number)
+    }
+}
+
+/// What streams read last. With thousands of streams, each recording makes all of them read the
+/// same rows at the same moment.
+#[derive(Default)]
+pub(crate) struct StreamReads {
+    findings: LastRead,
+    incidents: LastRead,
+}
+
+#[derive(Default)]
+struct LastRead(tokio::sync::Mutex<Option<ReadRows>>);
+
+struct ReadRows {
+    after: u64,
+    /// Number of recordings when the rows were read.
+    recordings: u64,
+    at: Instant,
+    rows: Arc<[Row]>,
+}
+
+impl LastRead {
+    /// The rows after a number, from the last read if it is fresh and read the same.
+    async fn after(
+        &self,
+        shared: &Arc<Shared>,
+        after: u64,
+        recordings: u64,
+        from_store: fn(&Shared, u64) -> Result<Vec<Row>, StoreError>,
+    ) -> Result<Rows, ProblemDetails> {
+        // Whoever reads holds the lock, so that the others wait for these rows and read none.
+        let mut last = self.0.lock().await;
+        if let Some(last) = &*last
+            && (last.after, last.recordings) == (after, recordings)
+            && last.at.elapsed() < READ_IS_FRESH
+        {
+            return Ok(Rows { rows: last.rows.clone(), sent: 0 });
+        }
+        let reader = shared.clone();
+        let rows: Arc<[Row]> = read(shared, move |_| from_store(&reader, after)).await?.into();
+        *last = Some(ReadRows { after, recordings, at: Instant::now(), rows: rows.clone() });
+        Ok(Rows { rows, sent: 0 })
     }
 }
 

@@ -13,6 +13,7 @@ use axum::http::{Uri, header, uri::Authority};
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 /// The accepted names.
+#[derive(Clone)]
 pub(crate) enum Hosts {
     All,
     /// `localhost`, loopback addresses, and these names, in lower case.

@@ -3,8 +3,9 @@
 //! This crate knows the [`Store`](evidence::Store) of the findings and a Prometheus registry.
 //! Through [`StatusSource`], [`WatchSource`] and [`ObservedSource`] it shows what other parts of
 //! the process report about themselves and about the network. It knows no queues and no detectors.
-//! No request changes anything, so no token is needed. The API listens on the configured address,
-//! which is a loopback address by default.
+//! No request changes anything, so reading needs no token unless that is configured. A token shows
+//! more, see [`Scope`]. The API listens on the configured address, which is a loopback address by
+//! default.
 //!
 //! In the JSON, numbers that are u64 in Ethereum's specification are decimal strings, and bytes are
 //! 0x-hex. Counts of incidents and `further_pairs` are decimal strings too, durations and attempts
@@ -14,11 +15,12 @@
 //! - [`problem`]: errors, RFC 9457
 //! - `findings`, `incidents`, `submissions`, `events`, `watch`, `coverage`, `process`, `slots`,
 //!   `heads`, `validators`, `network`, `slashings`, `beacon`: the handlers
+//! - `access`, `tokens`, `rate_limit`, `hosts`, `cors`, `tls`: who is answered
 //! - `observed`: what was heard of the network
 //! - `pack`: the evidence of an incident in one file
 //! - `status`: what the process reports about itself
 //! - [`metrics`]: the API's own metrics
-//! - `page`: the web page, a few files that are compiled in
+//! - `page`, `docs`: the web page and the reader of the description, files that are compiled in
 //!
 //! ```no_run
 //! # async fn example(
@@ -38,6 +40,11 @@
 //!     max_connections: 2048,
 //!     header_timeout: api::HEADER_TIMEOUT,
 //!     hosts: Vec::new(),
+//!     tokens: None,
+//!     read_needs_token: false,
+//!     requests_per_second: None,
+//!     proxies: Vec::new(),
+//!     cors_origins: Vec::new(),
 //! };
 //! api::serve(listener, parts, tokio_util::sync::CancellationToken::new()).await
 //! # }
@@ -45,11 +52,14 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+mod access;
 mod addresses;
 mod beacon;
 mod caching;
 mod connections;
+mod cors;
 mod coverage;
+mod docs;
 mod events;
 mod findings;
 mod heads;
@@ -64,16 +74,20 @@ mod page;
 mod privacy;
 pub mod problem;
 mod process;
+mod rate_limit;
 mod server;
 mod slashings;
 mod slots;
 mod status;
 mod submissions;
+mod tls;
+mod tokens;
 mod validators;
 mod watch;
 mod write_timeout;
 
 pub use connections::{HEADER_TIMEOUT, PROBE_CONNECTIONS};
+pub use cors::is_origin;
 pub use coverage::{ClientShare, Coverage, GroupHeard, LabelShare, Peering, PeeringFlag, Punished, share};
 pub use hosts::{host_of, is_host};
 pub use observed::{
@@ -85,4 +99,6 @@ pub use pack::{PackError, differing_fields, differing_header_fields, incident_pa
 pub use privacy::{OwnKeys, shows_addresses};
 pub use server::{ApiError, ApiParts, Listener, answer_while, bind, openapi_json, serve};
 pub use status::{Connections, Gap, GoodbyeView, Head, NodeState, PeerView, Readiness, Status, StatusSource};
+pub use tls::{TlsError, TlsFiles};
+pub use tokens::{Scope, TokenError, TokenFile, TokenRecord};
 pub use watch::{HeldBackView, KeyFilter, KillSwitchView, NoKeys, WatchGroup, WatchPage, WatchSource, WatchedKey};

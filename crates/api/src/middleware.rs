@@ -1,6 +1,6 @@
 //! The layer that every request and every answer passes: limits, headers, and a counter.
 
-use crate::metrics::{CLASSES, NO_ROUTE};
+use crate::metrics::{CLASSES, Metrics, NO_ROUTE};
 use crate::problem::ProblemDetails;
 use crate::server::Shared;
 use axum::extract::{MatchedPath, Request, State};
@@ -20,28 +20,32 @@ const HEADERS: [(HeaderName, &str); 4] = [
     (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
     (header::REFERRER_POLICY, "no-referrer"),
     (header::X_FRAME_OPTIONS, "DENY"),
-    (
-        header::CONTENT_SECURITY_POLICY,
-        "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self'; base-uri 'none'; \
-         form-action 'none'; frame-ancestors 'none'",
-    ),
+    (header::CONTENT_SECURITY_POLICY, CONTENT_SECURITY_POLICY),
 ];
+
+pub(crate) const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; \
+     img-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
 pub(crate) async fn guard(State(shared): State<Arc<Shared>>, request: Request, next: Next) -> Response {
     // A client may send many requests at once. Between two of them others have their turn.
     tokio::task::yield_now().await;
     // The pattern and not the path is the label, because a label must have few values.
-    let route = request.extensions().get::<MatchedPath>().map_or_else(|| NO_ROUTE.to_owned(), |path| path.as_str().to_owned());
-    let mut response = match refused(&request, &shared) {
+    let route = request.extensions().get::<MatchedPath>().cloned();
+    let response = match refused(&request, &shared) {
         Some(problem) => problem.into_response(),
         None => next.run(request).await,
     };
+    with_headers(response, route.as_ref().map(MatchedPath::as_str), &shared.metrics)
+}
+
+/// Completes an answer and counts it by its route.
+pub(crate) fn with_headers(mut response: Response, route: Option<&str>, metrics: &Metrics) -> Response {
     for (name, value) in HEADERS {
-        response.headers_mut().insert(name, HeaderValue::from_static(value));
+        response.headers_mut().entry(name).or_insert(HeaderValue::from_static(value));
     }
     response.headers_mut().entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
     let class = CLASSES[usize::from(response.status().as_u16() / 100).clamp(2, 5) - 2];
-    shared.metrics.requests.with_label_values(&[route.as_str(), class]).inc();
+    metrics.requests.with_label_values(&[route.unwrap_or(NO_ROUTE), class]).inc();
     response
 }
 

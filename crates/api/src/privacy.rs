@@ -9,6 +9,7 @@ use crate::WatchSource;
 use crate::addresses::without_addresses;
 use crate::problem::ProblemDetails;
 use crate::status::{NodeState, Readiness, Status};
+use crate::tokens::Scope;
 use evidence::{Audience, Finding, Incident, Kind, Submission};
 use serde_json::{Map, Value};
 use std::net::IpAddr;
@@ -37,6 +38,19 @@ pub(crate) struct Privacy {
 }
 
 impl Privacy {
+    /// What the holder of a token sees: with `read` what everybody sees, with `watch` the watched
+    /// keys too, with `admin` also the addresses.
+    pub fn for_scope(&self, scope: Scope) -> Self {
+        let mut view = self.clone();
+        if scope >= Scope::Watch {
+            view.own_keys = OwnKeys::Shown;
+        }
+        if scope >= Scope::Admin {
+            view.shows_addresses = true;
+        }
+        view
+    }
+
     /// The source of watched keys. An error if readers may not see them.
     pub fn watch(&self) -> Result<Arc<dyn WatchSource>, ProblemDetails> {
         match self.own_keys {

@@ -1,5 +1,6 @@
 //! Errors as RFC 9457 `application/problem+json`. Each says what happened and what to do.
 
+use crate::access::{NotShown, TokenOutcome};
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
@@ -17,12 +18,14 @@ pub struct ProblemDetails {
     detail: String,
     #[serde(skip)]
     retry_after_s: Option<u32>,
+    #[serde(skip)]
+    not_shown: Option<NotShown>,
 }
 
 impl ProblemDetails {
     fn new(word: &'static str, title: &'static str, status: StatusCode, detail: impl Into<String>) -> Self {
         let kind = format!("urn:slashwatch:problem:{word}");
-        Self { kind, title, status: status.as_u16(), detail: detail.into(), retry_after_s: None }
+        Self { kind, title, status: status.as_u16(), detail: detail.into(), retry_after_s: None, not_shown: None }
     }
 
     pub(crate) fn bad_request(detail: impl Into<String>) -> Self {
@@ -34,9 +37,27 @@ impl ProblemDetails {
     }
 
     pub(crate) fn not_shown() -> Self {
-        let detail = "watched keys are private and not shown on this address; ask on the watcher's own machine, or set `api.show_watched` in \
-                      its configuration";
-        Self::new("not-shown", "Not shown on this address", StatusCode::FORBIDDEN, detail)
+        let detail = "watched keys are private and not shown on this address; send a token of scope watch, ask on the watcher's own machine, or \
+                      set `api.show_watched` in its configuration";
+        let problem = Self::new("not-shown", "Not shown on this address", StatusCode::FORBIDDEN, detail);
+        Self { not_shown: Some(NotShown), ..problem }
+    }
+
+    pub(crate) fn unauthorized(outcome: TokenOutcome) -> Self {
+        let detail = match outcome {
+            TokenOutcome::Expired => "the token has expired; `slashwatch token new` makes another one",
+            TokenOutcome::Wrong => "the token is wrong or was revoked; `slashwatch token list` shows the valid ones",
+            TokenOutcome::Missing | TokenOutcome::Accepted | TokenOutcome::ScopeTooSmall => {
+                "this needs a token, as `Authorization: Bearer TOKEN` or as the password of any user; `slashwatch token new` makes one"
+            }
+        };
+        Self::new("unauthorized", "A valid token is needed", StatusCode::UNAUTHORIZED, detail)
+    }
+
+    pub(crate) fn too_many_requests(retry_after_s: u32) -> Self {
+        let detail = "this address or token sends too many requests; wait for Retry-After, in seconds, and ask for larger pages";
+        let problem = Self::new("too-many-requests", "Too many requests", StatusCode::TOO_MANY_REQUESTS, detail);
+        Self { retry_after_s: Some(retry_after_s), ..problem }
     }
 
     pub(crate) fn method_not_allowed() -> Self {
@@ -98,6 +119,9 @@ impl IntoResponse for ProblemDetails {
         let status = StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         let body = serde_json::to_vec(&self).expect("a problem has string keys only");
         let mut response = (status, [(header::CONTENT_TYPE, "application/problem+json")], body).into_response();
+        if let Some(not_shown) = self.not_shown {
+            response.extensions_mut().insert(not_shown);
+        }
         if let Some(seconds) = self.retry_after_s {
             response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
         }

@@ -1,20 +1,28 @@
 //! Binds the address, sets up the routes, and serves until told to stop.
 
+use crate::access::{self, Access};
+use crate::caching::{self, KeptAnswers};
 use crate::connections::Apps;
+use crate::events::StreamReads;
 use crate::hosts::Hosts;
 use crate::metrics::Metrics;
 use crate::privacy::{OwnKeys, Privacy, shows_addresses};
 use crate::problem::ProblemDetails;
+use crate::rate_limit::RateLimits;
+use crate::tls::{Tls, TlsError, TlsFiles};
+use crate::tokens::{Scope, TokenFile, Tokens};
 use crate::{
-    ObservedSource, StatusSource, WatchSource, beacon, caching, connections, coverage, events, findings, heads, incidents,
+    ObservedSource, StatusSource, WatchSource, beacon, connections, cors, coverage, docs, events, findings, heads, incidents,
     middleware, network, page, process, slashings, slots, submissions, validators, watch as watched,
 };
 use axum::Router;
+use axum::body::Bytes;
 use axum::http::header;
 use axum::routing::get;
 use evidence::{Store, Subscription};
 use prometheus::{IntCounter, Registry};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
+use std::num::NonZeroU32;
 use std::os::fd::AsFd as _;
 use std::sync::Arc;
 use std::time::Duration;
@@ -38,6 +46,8 @@ pub enum ApiError {
     Bind { address: SocketAddr, source: std::io::Error },
     #[error("the API has ended by itself; restart, and report the lines of the log before this one")]
     Ended,
+    #[error(transparent)]
+    Tls(#[from] TlsError),
     #[error("the registry already has the counters of an API ({0}); give each API its own registry")]
     Metrics(prometheus::Error),
 }
@@ -63,6 +73,16 @@ pub struct ApiParts {
     pub header_timeout: Duration,
     /// Host names that an API on a loopback address accepts, besides this machine's own names.
     pub hosts: Vec<String>,
+    /// Who may see more than everybody. `None` if tokens are not accepted.
+    pub tokens: Option<TokenFile>,
+    /// Whether all but `/healthz`, `/readyz` and `/metrics` needs a token.
+    pub read_needs_token: bool,
+    /// Requests per second that each address may send; `None` if they are not limited.
+    pub requests_per_second: Option<NonZeroU32>,
+    /// Reverse proxies that name their clients in `X-Forwarded-For`, besides this machine.
+    pub proxies: Vec<IpAddr>,
+    /// Origins whose pages may read the API through a browser.
+    pub cors_origins: Vec<String>,
 }
 
 /// A bound address that is not served yet.
@@ -70,6 +90,7 @@ pub struct ApiParts {
 pub struct Listener {
     listener: TcpListener,
     address: SocketAddr,
+    tls: Option<Tls>,
 }
 
 impl Listener {
@@ -77,13 +98,26 @@ impl Listener {
     pub fn address(&self) -> SocketAddr {
         self.address
     }
+
+    /// `http` or `https`.
+    pub fn scheme(&self) -> &'static str {
+        if self.tls.is_some() { "https" } else { "http" }
+    }
+
+    /// Speaks TLS on this address, and nothing else.
+    ///
+    /// # Errors
+    /// Certificate or key cannot be used; the error names the file.
+    pub fn with_tls(self, files: &TlsFiles) -> Result<Self, TlsError> {
+        Ok(Self { tls: Some(Tls::load(files)?), ..self })
+    }
 }
 
 /// Binds the address, so that a port in use is reported before anything slow begins.
 pub async fn bind(address: SocketAddr) -> Result<Listener, ApiError> {
     let bound = TcpListener::bind(address).await.and_then(|listener| Ok((listener.local_addr()?, listener)));
     match bound {
-        Ok((address, listener)) => Ok(Listener { listener, address }),
+        Ok((address, listener)) => Ok(Listener { listener, address, tls: None }),
         Err(error) if error.kind() == std::io::ErrorKind::AddrInUse => Err(ApiError::PortInUse { address }),
         Err(source) => Err(ApiError::Bind { address, source }),
     }
@@ -97,13 +131,25 @@ pub async fn serve(listener: Listener, parts: ApiParts, stop: CancellationToken)
     let limits = connections::ConnectionLimits { connections: parts.max_connections, header_timeout: parts.header_timeout };
     let (apps, metrics) = apps(parts, listener.address, stop.clone())?;
     let failed = move |source| ApiError::Bind { address: listener.address, source };
+    let tls = listener.tls;
     let listener = listener.listener.into_std().map_err(failed)?;
     let (done, ended) = oneshot::channel();
     let body = move || {
         let served = runtime::Builder::new_current_thread().enable_all().build().and_then(|runtime| {
             runtime.block_on(async {
                 let listener = TcpListener::from_std(listener)?;
-                connections::serve(listener, apps, limits, metrics.connections_refused, stop).await;
+                let counters = connections::Counters { refused: metrics.connections_refused, tls_failed: metrics.tls_failed };
+                let acceptor = tls.as_ref().map(|tls| tls.acceptor.clone());
+                let renewed = async {
+                    match &tls {
+                        Some(tls) => tls.follow().await,
+                        None => std::future::pending().await,
+                    }
+                };
+                tokio::select! {
+                    () = connections::serve(listener, acceptor, apps, limits, counters, stop) => {}
+                    () = renewed => {}
+                }
                 Ok(())
             })
         });
@@ -127,9 +173,12 @@ pub async fn answer_while<T>(listener: &Listener, why: &'static str, work: impl 
         .fallback(move || async move { ([(header::CONNECTION, "close")], ProblemDetails::not_ready(why)) });
     let apps = connections::Apps { all: app.clone(), probes: app };
     let limits = connections::ConnectionLimits { connections: CALLERS, header_timeout: connections::HEADER_TIMEOUT };
-    let refused = IntCounter::new("refused_while_starting", "not shown").map_err(ApiError::Metrics)?;
+    let counter = |name| IntCounter::new(name, "not shown").map_err(ApiError::Metrics);
+    let counters =
+        connections::Counters { refused: counter("refused_while_starting")?, tls_failed: counter("failed_while_starting")? };
+    let acceptor = listener.tls.as_ref().map(|tls| tls.acceptor.clone());
     let stop = CancellationToken::new();
-    let serving = tokio::spawn(connections::serve(twin, apps, limits, refused, stop.clone()));
+    let serving = tokio::spawn(connections::serve(twin, acceptor, apps, limits, counters, stop.clone()));
     let done = work.await;
     stop.cancel();
     // If this task fails, `work` is still done, so the error is ignored.
@@ -139,11 +188,13 @@ pub async fn answer_while<T>(listener: &Listener, why: &'static str, work: impl 
 
 /// Returns the OpenAPI document that `/openapi.json` serves.
 pub fn openapi_json() -> String {
-    let (_, openapi) = documented_routes().split_for_parts();
+    let (_, mut openapi) = documented_routes().split_for_parts();
+    docs::complete(&mut openapi);
     openapi.to_pretty_json().expect("the document has string keys only")
 }
 
-/// The state that all handlers share.
+/// The state that all handlers share. There is one for each [`Scope`], and they differ in `privacy`.
+#[derive(Clone)]
 pub(crate) struct Shared {
     pub(crate) store: Store,
     pub(crate) status: Arc<dyn StatusSource>,
@@ -156,13 +207,16 @@ pub(crate) struct Shared {
     pub(crate) free_streams: Arc<Semaphore>,
     /// One evidence pack is made at a time, because it reads much from the disk.
     pub(crate) packing: Arc<Semaphore>,
-    /// Number of the newest finding. A change wakes the event streams.
-    pub(crate) newest: watch::Receiver<u64>,
+    /// How often findings and incidents were recorded since the start. A change wakes the event
+    /// streams.
+    pub(crate) recordings: watch::Receiver<u64>,
+    pub(crate) stream_reads: Arc<StreamReads>,
     pub(crate) stop: CancellationToken,
     /// Held by the request that reads a pool of slashings.
-    pub(crate) pools: tokio::sync::Mutex<()>,
-    pub(crate) openapi: String,
-    _subscription: Subscription,
+    pub(crate) pools: Arc<tokio::sync::Mutex<()>>,
+    pub(crate) openapi: Bytes,
+    pub(crate) kept: Arc<KeptAnswers>,
+    _subscription: Arc<Subscription>,
 }
 
 #[derive(OpenApi)]
@@ -180,6 +234,7 @@ fn documented_routes() -> OpenApiRouter<Arc<Shared>> {
         .routes(routes!(process::metrics))
         .routes(routes!(process::status))
         .routes(routes!(process::openapi))
+        .routes(routes!(access::token))
         .routes(routes!(coverage::coverage))
         .routes(routes!(findings::list))
         .routes(routes!(findings::one))
@@ -212,12 +267,13 @@ fn documented_routes() -> OpenApiRouter<Arc<Shared>> {
 
 fn apps(parts: ApiParts, address: SocketAddr, stop: CancellationToken) -> Result<(Apps, Metrics), ApiError> {
     let ApiParts { store, status, watch: watched_keys, observed, own_keys, registry, max_streams, hosts, .. } = parts;
+    let tokens = parts.tokens.map(Tokens::new);
+    if parts.read_needs_token && tokens.as_ref().is_none_or(|tokens| !tokens.are_in_use()) {
+        tracing::warn!("reading needs a token and there is none yet; `slashwatch token new --scope read` makes one");
+    }
     let metrics = Metrics::new(&registry).map_err(ApiError::Metrics)?;
-    let (tell, newest) = watch::channel(store.last_seq());
-    // The callbacks come from the recording thread, one at a time, so the number only grows.
-    let subscription = store.subscribe(move |seq| {
-        tell.send_replace(seq);
-    });
+    let (recorded, recordings) = watch::channel(0);
+    let subscription = store.subscribe(move |_| recorded.send_modify(|recordings| *recordings += 1));
     let shared = Arc::new(Shared {
         store,
         status,
@@ -229,22 +285,43 @@ fn apps(parts: ApiParts, address: SocketAddr, stop: CancellationToken) -> Result
         max_streams,
         free_streams: Arc::new(Semaphore::new(max_streams.min(Semaphore::MAX_PERMITS))),
         packing: Arc::new(Semaphore::new(1)),
-        newest,
+        recordings,
+        stream_reads: Arc::default(),
         stop,
-        pools: tokio::sync::Mutex::default(),
-        openapi: openapi_json(),
-        _subscription: subscription,
+        pools: Arc::default(),
+        openapi: openapi_json().into(),
+        kept: Arc::default(),
+        _subscription: Arc::new(subscription),
     });
     let (documented, openapi) = documented_routes().split_for_parts();
     metrics.start_at_zero(openapi.paths.paths.keys().map(String::as_str));
-    let router = documented
+    let routes = documented
         .merge(page::routes())
+        .merge(docs::routes())
         .fallback(|| async { ProblemDetails::not_found("this address does not exist; /openapi.json lists all addresses") })
-        .method_not_allowed_fallback(|| async { ProblemDetails::method_not_allowed() })
-        .layer(axum::middleware::from_fn(caching::tag))
-        .layer(CompressionLayer::new())
-        .layer(axum::middleware::from_fn_with_state(shared.clone(), middleware::guard))
-        .with_state(shared.clone());
+        .method_not_allowed_fallback(|| async { ProblemDetails::method_not_allowed() });
+    let view = |scope| {
+        let shared = Arc::new(Shared {
+            privacy: shared.privacy.for_scope(scope),
+            kept: Arc::default(),
+            stream_reads: Arc::default(),
+            ..(*shared).clone()
+        });
+        let tag = axum::middleware::from_fn_with_state(shared.clone(), caching::tag);
+        let guard = axum::middleware::from_fn_with_state(shared.clone(), middleware::guard);
+        routes.clone().layer(tag).layer(CompressionLayer::new()).layer(guard).with_state(shared)
+    };
+    let access = Arc::new(Access {
+        views: Scope::ALL.map(view),
+        tokens,
+        read_needs_token: parts.read_needs_token,
+        limits: parts.requests_per_second.map(|limit| RateLimits::new(limit, parts.proxies)),
+        metrics: metrics.clone(),
+    });
+    let mut router = Router::new().fallback(access::answer).with_state(access);
+    if let Some(cors) = cors::layer(&parts.cors_origins) {
+        router = router.layer(cors);
+    }
     let probes = Router::new()
         .route("/healthz", get(process::healthz))
         .route("/readyz", get(process::readyz))

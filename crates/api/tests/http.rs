@@ -52,6 +52,28 @@ async fn pages_and_filters() {
 }
 
 #[tokio::test]
+async fn ten_thousand_findings_are_paged_from_end_to_end() {
+    const N_FINDINGS: u64 = 10_000;
+    let api = Api::start().await;
+    api.store.record((0..N_FINDINGS).map(|nth| double_vote(nth % 3000, nth)).collect(), &[]).unwrap();
+    for (order, limit) in [("asc", 1000), ("desc", 1000), ("asc", 100)] {
+        let first = format!("/v1/findings?order={order}&limit={limit}");
+        let (mut address, mut slots) = (first.clone(), Vec::new());
+        loop {
+            let page = api.json(&address).await;
+            slots.extend(page["findings"].as_array().unwrap().iter().map(|finding| finding["slot"].as_str().unwrap().to_owned()));
+            let Some(next) = page["next"].as_str() else { break };
+            address = format!("{first}&cursor={next}");
+        }
+        let mut wanted: Vec<String> = (0..N_FINDINGS).map(|slot| slot.to_string()).collect();
+        if order == "desc" {
+            wanted.reverse();
+        }
+        assert!(slots == wanted, "{order} {limit}: {} findings", slots.len());
+    }
+}
+
+#[tokio::test]
 async fn evidence_comes_as_json_and_as_ssz_with_its_fork() {
     let api = Api::start().await;
     let (finding, evidence) = double_vote(7, 100);
@@ -238,6 +260,76 @@ async fn the_page_needs_nothing_from_elsewhere() {
     assert!(seen.contains("/page/views/finding.js") && seen.contains("/page/page.css"), "{seen:?}");
 }
 
+/// `/docs`. That it works in a browser under this policy is for `scripts/page-test.sh`.
+#[tokio::test]
+async fn the_reader_of_the_description_runs_no_inline_scripts_and_asks_this_server_only() {
+    let api = Api::start().await;
+    let page = api.get("/docs").await;
+    let policy = page.headers()["content-security-policy"].to_str().unwrap().to_owned();
+    assert!(
+        policy.contains("script-src 'self';") && policy.contains("connect-src 'self';") && !policy.contains("http"),
+        "{policy}"
+    );
+    let html = page.text().await.unwrap();
+    assert!(!html.contains("<script>") && !html.contains("http"), "{html}");
+    for file in named_files("/docs", &html).into_iter().chain(["/page/icon.svg".into()]) {
+        for encoding in ["identity", "gzip"] {
+            let answer = api.client.get(api.url(&file)).header("accept-encoding", encoding).send().await.unwrap();
+            assert_eq!(answer.status(), StatusCode::OK, "{file}");
+            let is_compressed = answer.headers().get("content-encoding").is_some();
+            assert!(encoding == "gzip" || !is_compressed, "{file}");
+        }
+    }
+    let script = api.get("/page/docs.js").await.text().await.unwrap();
+    assert!(script.contains("url: \"/openapi.json\"") && script.contains("validatorUrl: null"), "{script}");
+    let bundle = async |encoding: &str| {
+        let plain = reqwest::Client::builder().no_gzip().build().unwrap();
+        let asked = plain.get(api.url("/page/vendor/swagger-ui-bundle.js")).header("accept-encoding", encoding);
+        asked.send().await.unwrap().bytes().await.unwrap()
+    };
+    let (whole, compressed) = (bundle("identity").await, bundle("gzip").await);
+    let mut unpacked = Vec::new();
+    std::io::Read::read_to_end(&mut flate2::read::GzDecoder::new(&compressed[..]), &mut unpacked).unwrap();
+    assert!(compressed.len() < whole.len() / 2 && unpacked == whole);
+}
+
+/// Answers are kept until the store changes. Who changes it sees the change at once.
+#[tokio::test]
+async fn an_answer_that_is_kept_is_never_older_than_the_store() {
+    let api = Api::start().await;
+    for nth in 1..=50 {
+        let (finding, proof) = double_vote(nth, nth);
+        let id = finding.id;
+        assert_eq!(api.get(&format!("/v1/findings/{id}")).await.status(), StatusCode::NOT_FOUND);
+        api.store.record(vec![(finding, proof)], &[]).unwrap();
+        let shown = api.json("/v1/findings?limit=1000").await;
+        assert_eq!(shown["findings"].as_array().unwrap().len() as u64, nth);
+        assert_eq!(api.json("/v1/findings?limit=1000").await, shown, "the second answer is the kept one");
+        assert_eq!(api.json(&format!("/v1/findings/{id}")).await["included"], Value::Null);
+        // A change of what is stored counts too.
+        let included = evidence::Included { slot: consensus::Slot::new(nth + 9), block_root: NETWORK };
+        let changes = evidence::Changes { inclusions: [(id, Some(included))].into(), ..Default::default() };
+        api.store.apply(changes, &[]).unwrap();
+        assert_eq!(api.json(&format!("/v1/findings/{id}")).await["included"]["slot"], json!((nth + 9).to_string()));
+    }
+    let plain = reqwest::Client::builder().no_gzip().build().unwrap();
+    let ask = async |encoding: &str| {
+        plain.get(api.url("/v1/findings?limit=9")).header("accept-encoding", encoding).send().await.unwrap()
+    };
+    for _ in 0..2 {
+        let (whole, compressed) = (ask("identity").await, ask("gzip").await);
+        assert_eq!(
+            (whole.headers().get("content-encoding"), &compressed.headers()["content-encoding"]),
+            (None, &"gzip".parse().unwrap())
+        );
+        assert_eq!(whole.headers()["etag"], compressed.headers()["etag"]);
+        let mut unpacked = Vec::new();
+        let compressed = compressed.bytes().await.unwrap();
+        std::io::Read::read_to_end(&mut flate2::read::GzDecoder::new(&compressed[..]), &mut unpacked).unwrap();
+        assert_eq!(unpacked, whole.bytes().await.unwrap());
+    }
+}
+
 #[tokio::test]
 async fn every_view_has_an_address_and_others_do_not() {
     let api = Api::start().await;
@@ -281,6 +373,26 @@ async fn the_document_describes_every_address_and_findings_as_they_are() {
         document["paths"].as_object().unwrap().values().map(|path| path["get"]["operationId"].as_str().unwrap()).collect();
     let different: std::collections::BTreeSet<&&str> = operations.iter().collect();
     assert_eq!(different.len(), operations.len(), "{operations:?}");
+
+    // Whatever may happen to any request is described for each.
+    for (path, operations) in document["paths"].as_object().unwrap() {
+        for status in ["401", "403", "429"] {
+            let problem = &operations["get"]["responses"][status]["content"]["application/problem+json"]["schema"]["$ref"];
+            assert_eq!(problem, "#/components/schemas/Problem", "{path} {status}");
+        }
+    }
+    // Every parameter says which values it takes, if not all texts are possible.
+    let parameter = |path: &str, name: &str| {
+        let all = document["paths"][path]["get"]["parameters"].as_array().unwrap();
+        all.iter().find(|parameter| parameter["name"] == name).unwrap()["schema"].clone()
+    };
+    assert_eq!(parameter("/v1/findings", "limit")["maximum"], 1000);
+    assert_eq!(parameter("/v1/findings", "order")["enum"], json!(["asc", "desc"]));
+    assert_eq!(parameter("/v1/findings", "kind")["enum"].as_array().unwrap().len(), Kind::all().count());
+    assert_eq!(parameter("/v1/findings/{id}", "id")["pattern"], "^0x[0-9a-fA-F]{64}$");
+    assert_eq!(parameter("/v1/validators/{validator}", "limit")["maximum"], 64);
+    assert_eq!(document["components"]["securitySchemes"]["token"]["scheme"], "bearer");
+    assert_eq!(document["security"], json!([{}, {"token": []}, {"password": []}]), "a token is not always needed");
 
     let schemas = &document["components"]["schemas"];
     let mut slashable = serde_json::to_value(double_vote(7, 100).0).unwrap();

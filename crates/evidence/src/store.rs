@@ -187,6 +187,12 @@ impl Store {
         self.writer_now().last_seq
     }
 
+    /// A number that is larger after each write of any kind. Two answers that were read while it
+    /// was the same are the same.
+    pub fn version(&self) -> u64 {
+        self.shared.db.latest_sequence_number()
+    }
+
     /// Number of findings that were ever recorded, including those that have expired
     /// ([`Self::expire`]).
     pub fn count(&self) -> u64 {

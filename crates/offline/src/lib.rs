@@ -1,5 +1,5 @@
 //! Work on files and data directories: replay, captures, exports, audits, reports, benchmarks, and
-//! the commands around alerts and kill switches, and the state of a running watcher.
+//! the commands around alerts, kill switches and tokens, and the state of a running watcher.
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
@@ -15,6 +15,7 @@ pub mod report;
 pub mod serve;
 pub mod status;
 mod switch_members;
+pub mod tokens;
 pub mod verify_proof;
 
 pub use switch_members::unprotected_members;

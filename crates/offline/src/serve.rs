@@ -26,7 +26,7 @@ use watcher::WatcherError;
 use watcher::config::ApiConfig;
 use watcher::observed;
 use watcher::status::numbers;
-use watcher::{datadir, downtime, run};
+use watcher::{datadir, downtime, file_handles, run};
 
 /// Serves until `stop` resolves. `ready` gets the address when it is bound.
 ///
@@ -43,6 +43,7 @@ pub fn serve<F: Future<Output = ()>>(
     let observed = Arc::new(RecordedObservations::read(path)?);
     let recording = Arc::new(RecordedStatus::read(&inspection, observed.recent.head)?);
     let config = ApiConfig { listen, ..ApiConfig::default() };
+    file_handles::raise_for(config.max_connections);
     run::runtime()?.block_on(async {
         let listener = api::bind(listen).await?;
         ready(listener.address());
@@ -58,6 +59,11 @@ pub fn serve<F: Future<Output = ()>>(
             max_connections: config.max_connections,
             header_timeout: api::HEADER_TIMEOUT,
             hosts: Vec::new(),
+            tokens: Some(api::TokenFile::in_data_dir(path)),
+            read_needs_token: config.read_needs_token,
+            requests_per_second: config.request_limit(),
+            proxies: config.proxies.clone(),
+            cors_origins: config.cors_origins.clone(),
         };
         let cancel = CancellationToken::new();
         let mut serving = std::pin::pin!(api::serve(listener, parts, cancel.clone()));

@@ -7,6 +7,7 @@
 //! DIR/pubkeys        validated public keys (crate chain)
 //! DIR/state.ssz      the last state that was loaded; a start without any node uses it
 //! DIR/rearm.GROUP    asks the running watcher to make a kill switch ready again
+//! DIR/tokens.json    hashes of the API's tokens, and tokens.lock for who changes them (crate api)
 //! DIR/node.key       secret key of the gossip node, so that peers know it again (crate sources)
 //! DIR/blocks/        the blocks of the last epochs, for peers that ask (crate sources)
 //! DIR/index/         votes and proposals (crate index)

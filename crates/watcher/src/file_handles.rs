@@ -2,8 +2,8 @@
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-/// Open files beside connections of gossip: the databases have up to some hundred tables open, the
-/// API and alerts have connections of their own, and there are handshakes under way.
+/// Open files beside connections of gossip and of the API: the databases have up to some hundred
+/// tables open, alerts have connections of their own, and there are handshakes under way.
 const OTHER_FILES: u64 = 1_500;
 
 /// How many files may be open.
@@ -28,10 +28,10 @@ impl FileLimit {
     }
 }
 
-/// Raises the limit of open files as far as `max_peers` needs it. If the system does not allow as
+/// Raises the limit of open files as far as this many connections need it. If the system does not allow as
 /// much, the log says so: connections beyond the limit would fail, and so would the databases.
-pub fn raise_for(max_peers: usize) {
-    let needed = max_peers as u64 + OTHER_FILES;
+pub fn raise_for(connections: usize) {
+    let needed = (connections as u64).saturating_add(OTHER_FILES);
     let found = getrlimit(Resource::Nofile);
     let (raised, is_enough) = FileLimit { soft: found.current, hard: found.maximum }.raised_for(needed);
     if let Some(raised) = raised {
@@ -46,7 +46,8 @@ pub fn raise_for(max_peers: usize) {
         tracing::warn!(
             needed,
             allowed = found.maximum,
-            "gossip.max_peers needs more open files than the system allows; raise the limit (ulimit -Hn, LimitNOFILE) or have fewer peers"
+            "gossip.max_peers and api.max_connections need more open files than the system allows; raise the limit (ulimit -Hn, LimitNOFILE) or have \
+             fewer of them"
         );
     }
 }

@@ -17,7 +17,7 @@ pub mod datadir;
 pub mod downtime;
 mod engine_thread;
 mod error;
-mod file_handles;
+pub mod file_handles;
 mod inputs;
 pub mod listen;
 mod named_blocks;

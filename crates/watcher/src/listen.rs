@@ -111,7 +111,8 @@ fn start_gossip(
 fn gossip_config(config: &Config, identity: Identity) -> Result<GossipConfig, WatcherError> {
     let section = &config.gossip;
     let usage = |error: String| WatcherError::Usage(format!("gossip: {error}"));
-    file_handles::raise_for(section.max_peers);
+    let of_api = if config.api.enabled { config.api.max_connections } else { 0 };
+    file_handles::raise_for(section.max_peers.saturating_add(of_api));
     let discovery = discovery(config)?;
     let is_private = discovery.as_ref().is_none_or(|discovery| discovery.allow_private);
     let listen = section.listen.iter().map(|text| listen_address(text).map_err(|error| usage(error.to_string())));

@@ -28,8 +28,40 @@ pub struct Api {
     pub client: Client,
     pub stop: CancellationToken,
     pub serving: JoinHandle<Result<(), api::ApiError>>,
+    scheme: &'static str,
     pub address: SocketAddr,
+    /// Its tokens. There are none, and tokens are not in use, until a test makes one.
+    pub tokens: api::TokenFile,
     _dir: TempDir,
+}
+
+/// How a test's API differs from that of other tests.
+pub struct Options {
+    pub listen: SocketAddr,
+    pub header_timeout: std::time::Duration,
+    pub own_keys: api::OwnKeys,
+    pub max_streams: usize,
+    pub max_connections: usize,
+    pub read_needs_token: bool,
+    pub requests_per_second: Option<std::num::NonZeroU32>,
+    pub cors_origins: Vec<String>,
+    pub tls: Option<api::TlsFiles>,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            listen: anywhere(),
+            header_timeout: api::HEADER_TIMEOUT,
+            own_keys: api::OwnKeys::Shown,
+            max_streams: MAX_STREAMS,
+            max_connections: MAX_CONNECTIONS,
+            read_needs_token: false,
+            requests_per_second: None,
+            cors_origins: Vec::new(),
+            tls: None,
+        }
+    }
 }
 
 impl Api {
@@ -42,35 +74,48 @@ impl Api {
     }
 
     pub async fn start_at(listen: SocketAddr, header_timeout: std::time::Duration, own_keys: api::OwnKeys) -> Self {
+        Self::start_as(Options { listen, header_timeout, own_keys, ..Options::default() }).await
+    }
+
+    pub async fn start_as(options: Options) -> Self {
         let _ = rustls::crypto::ring::default_provider().install_default();
         let dir = tempfile::tempdir().unwrap();
-        let store = Store::open(dir.path(), NETWORK).unwrap();
+        let store = Store::open(&dir.path().join("evidence"), NETWORK).unwrap();
         let status = Arc::new(TestStatus { listening: AtomicBool::new(true) });
         let registry = Registry::new();
         let counter = IntCounter::new("test_counter", "of somebody else").unwrap();
         counter.inc_by(3);
         registry.register(Box::new(counter)).unwrap();
-        let listener = api::bind(listen).await.unwrap();
-        let address = SocketAddr::from(([127, 0, 0, 1], listener.address().port()));
+        let mut listener = api::bind(options.listen).await.unwrap();
+        if let Some(files) = &options.tls {
+            listener = listener.with_tls(files).unwrap();
+        }
+        let (scheme, address) = (listener.scheme(), SocketAddr::from(([127, 0, 0, 1], listener.address().port())));
         let stop = CancellationToken::new();
+        let tokens = api::TokenFile::in_data_dir(dir.path());
         let parts = ApiParts {
             store: store.clone(),
             status: status.clone(),
             registry,
-            max_streams: MAX_STREAMS,
-            max_connections: MAX_CONNECTIONS,
-            header_timeout,
+            max_streams: options.max_streams,
+            max_connections: options.max_connections,
+            header_timeout: options.header_timeout,
             watch: Arc::new(TestKeys),
             observed: Arc::new(TestObserved),
-            own_keys,
+            own_keys: options.own_keys,
             hosts: vec!["watch.example".into()],
+            tokens: Some(tokens.clone()),
+            read_needs_token: options.read_needs_token,
+            requests_per_second: options.requests_per_second,
+            proxies: Vec::new(),
+            cors_origins: options.cors_origins,
         };
         let serving = tokio::spawn(api::serve(listener, parts, stop.clone()));
-        Self { store, status, client: Client::new(), stop, serving, address, _dir: dir }
+        Self { store, status, client: Client::new(), stop, serving, scheme, address, tokens, _dir: dir }
     }
 
     pub fn url(&self, path: &str) -> String {
-        format!("http://{}{path}", self.address)
+        format!("{}://{}{path}", self.scheme, self.address)
     }
 
     pub async fn get(&self, path: &str) -> Response {

@@ -1,9 +1,11 @@
-//! The section `[api]`: where the API listens, its limits, and who sees watched keys.
+//! The section `[api]`: where the API listens, its limits, who may read and who sees watched keys.
 
 use actions::config::Problem;
 use alert::is_http;
 use serde::{Deserialize, Serialize};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
+use std::num::NonZeroU32;
+use std::path::PathBuf;
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -21,6 +23,25 @@ pub struct ApiConfig {
     pub public_url: Option<String>,
     /// Who sees watched keys, kill switches and the labels of groups.
     pub show_watched: ShowWatched,
+    /// Whether all but `/healthz`, `/readyz` and `/metrics` needs a token.
+    pub read_needs_token: bool,
+    /// Requests per second that each address may send; 0 for no limit.
+    pub requests_per_second: u32,
+    /// Reverse proxies that name their clients in `X-Forwarded-For`, besides this machine.
+    pub proxies: Vec<IpAddr>,
+    /// Origins whose pages may read the API through a visitor's browser.
+    pub cors_origins: Vec<String>,
+    /// Certificate and key. The API then speaks TLS and nothing else.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tls: Option<TlsConfig>,
+}
+
+/// The files of a certificate, in PEM.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TlsConfig {
+    pub certificate: PathBuf,
+    pub key: PathBuf,
 }
 
 /// Who sees watched keys.
@@ -42,6 +63,15 @@ impl ApiConfig {
         self.hosts.iter().cloned().chain(linked).collect()
     }
 
+    /// Returns the limit for each address, if there is one.
+    pub fn request_limit(&self) -> Option<NonZeroU32> {
+        NonZeroU32::new(self.requests_per_second)
+    }
+
+    pub fn tls_files(&self) -> Option<api::TlsFiles> {
+        self.tls.as_ref().map(|tls| api::TlsFiles { certificate: tls.certificate.clone(), key: tls.key.clone() })
+    }
+
     pub(super) fn problems(&self, problems: &mut Vec<Problem>) {
         let mut wrong = |path: String, text: String| problems.push(Problem { path, text });
         for (key, value) in [("max_streams", self.max_streams), ("max_connections", self.max_connections)] {
@@ -54,6 +84,13 @@ impl ApiConfig {
                 "{host:?} is not a host: write its name or address alone, as in \"watch.example.org\", without scheme, port or path"
             );
             wrong(format!("api.hosts[{nth}]"), text);
+        }
+        for (nth, origin) in self.cors_origins.iter().enumerate().filter(|(_, origin)| !api::is_origin(origin)) {
+            let text = format!(
+                "{origin:?} is not an origin: write scheme and host in lower case, and a port if it is not the usual one, as in \
+                 \"https://status.example.org\""
+            );
+            wrong(format!("api.cors_origins[{nth}]"), text);
         }
         if let Some(url) = self.public_url.as_deref().filter(|url| !is_http(url) || api::host_of(url).is_none()) {
             wrong("api.public_url".into(), format!("{url:?} is not an http(s) address"));
@@ -85,11 +122,16 @@ impl Default for ApiConfig {
         Self {
             enabled: true,
             listen: SocketAddr::from(([127, 0, 0, 1], 5080)),
-            max_streams: 1024,
-            max_connections: 2048,
+            max_streams: 2048,
+            max_connections: 4096,
             hosts: Vec::new(),
             public_url: None,
             show_watched: ShowWatched::Loopback,
+            read_needs_token: false,
+            requests_per_second: 100,
+            proxies: Vec::new(),
+            cors_origins: Vec::new(),
+            tls: None,
         }
     }
 }
@@ -116,6 +158,10 @@ mod tests {
         assert_eq!((wrong.len(), warned.join(" ")), (0, "api.hosts".into()));
         assert_eq!(hosts, ["a.example", "b.example"]);
         assert_eq!(reported("public_url = \"https://\"\n").0, ["api.public_url"]);
+        assert_eq!(
+            reported("cors_origins = [\"https://a.example\", \"https://a.example/\", \"*\"]\n").0,
+            ["api.cors_origins[1]", "api.cors_origins[2]"]
+        );
     }
 
     #[test]

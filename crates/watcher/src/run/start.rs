@@ -21,6 +21,7 @@ use actions::killswitch::{KillSwitchState, KillSwitches, SwitchContext};
 use actions::lists::reload::{self, ActiveConfig, RejectedConfig, ReloadReports};
 use actions::submission::Submitter;
 use alert::Context;
+use api::{ApiError, TokenFile};
 use chain::HeadView;
 use consensus::{Network, Root, Slot};
 use detect::coverage::SharedCoverage;
@@ -61,7 +62,7 @@ impl Watcher {
         let endpoints = Endpoints::new(&config)?;
         let nodes = endpoints.nodes.clone();
         // The port is bound before the slow part, so that a port in use is reported at once.
-        let listener = if config.api.enabled { Some(api::bind(config.api.listen).await?) } else { None };
+        let listener = if config.api.enabled { Some(bind(&config).await?) } else { None };
         // The handler is installed before the wait for a node, so that a hangup signal does not end
         // the process.
         let hangups = reload::hangups();
@@ -156,7 +157,7 @@ impl Watcher {
         };
         let api_address = listener.as_ref().map(api::Listener::address);
         if let Some(listener) = listener {
-            starting.api(listener, page.clone(), keys, observed);
+            starting.api(listener, TokenFile::in_data_dir(dir.path()), page.clone(), keys, observed);
         }
         reactions.lines.iter().for_each(|line| tracing::info!("{line}"));
         let Starting { network, store, queue, cancel, tasks, .. } = starting;
@@ -411,7 +412,14 @@ impl Starting<'_> {
         Ok(Reactions { switches, alerts, switch_state, active: changes, rejected, lines })
     }
 
-    fn api(&mut self, listener: api::Listener, page: Arc<StatusPage>, keys: WatchedKeysSource, observed: LiveObserved) {
+    fn api(
+        &mut self,
+        listener: api::Listener,
+        tokens: TokenFile,
+        page: Arc<StatusPage>,
+        keys: WatchedKeysSource,
+        observed: LiveObserved,
+    ) {
         let config = &self.config.api;
         let parts = api::ApiParts {
             store: self.store.clone(),
@@ -424,6 +432,11 @@ impl Starting<'_> {
             max_connections: config.max_connections,
             header_timeout: api::HEADER_TIMEOUT,
             hosts: config.admitted_hosts(),
+            tokens: Some(tokens),
+            read_needs_token: config.read_needs_token,
+            requests_per_second: config.request_limit(),
+            proxies: config.proxies.clone(),
+            cors_origins: config.cors_origins.clone(),
         };
         self.spawn("api", serve(listener, parts, self.cancel.clone()));
     }
@@ -434,6 +447,15 @@ fn open_blocks(dir: &DataDir, network: &Network) -> Result<BlockStore, WatcherEr
     let limits = StoreLimits { bytes: StoreLimits::BYTES, slots_per_epoch: network.preset().slots_per_epoch };
     let path = dir.blocks_path();
     BlockStore::open(&path, limits).map_err(|source| DataDirError::Io { path, source }.into())
+}
+
+/// Binds the API's address, with TLS if that is configured.
+async fn bind(config: &Config) -> Result<api::Listener, ApiError> {
+    let listener = api::bind(config.api.listen).await?;
+    Ok(match config.api.tls_files() {
+        Some(files) => listener.with_tls(&files)?,
+        None => listener,
+    })
 }
 
 async fn serve(listener: api::Listener, parts: api::ApiParts, cancel: CancellationToken) {
