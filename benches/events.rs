@@ -114,6 +114,11 @@ async fn serve(store: Store, stop: CancellationToken) -> SocketAddr {
         max_connections: 4096,
         header_timeout: api::HEADER_TIMEOUT,
         hosts: Vec::new(),
+        tokens: None,
+        read_needs_token: false,
+        requests_per_second: None,
+        proxies: Vec::new(),
+        cors_origins: Vec::new(),
     };
     tokio::spawn(api::serve(listener, parts, stop));
     address

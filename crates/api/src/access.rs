@@ -68,7 +68,7 @@ pub(crate) struct Access {
 pub(crate) async fn answer(State(access): State<Arc<Access>>, mut request: Request) -> Response {
     let token = match access.admit(&request) {
         Ok(token) => token,
-        Err(refused) => return with_headers(refused, None, &access.metrics),
+        Err(refused) => return with_headers(*refused, None, &access.metrics),
     };
     let scope = token.as_ref().map_or(Scope::Read, |token| token.scope);
     let has_token = token.is_some();
@@ -85,7 +85,7 @@ pub(crate) async fn answer(State(access): State<Arc<Access>>, mut request: Reque
 impl Access {
     /// Checks token and number of requests. Returns the token, if there is one. A wrong token is
     /// counted for its sender's address, so tokens cannot be tried without limit.
-    fn admit(&self, request: &Request) -> Result<Option<TokenRecord>, Response> {
+    fn admit(&self, request: &Request) -> Result<Option<TokenRecord>, Box<Response>> {
         let presented = self.tokens.as_ref().map_or(Presented::Missing, |tokens| tokens.check(request.headers(), Time::now()));
         let valid = match &presented {
             Presented::Valid(token) => Some(token.sha256),
@@ -100,15 +100,15 @@ impl Access {
             Presented::Wrong => TokenOutcome::Wrong,
             Presented::Expired => TokenOutcome::Expired,
         };
-        Err(unauthorized(outcome, &self.metrics))
+        Err(Box::new(unauthorized(outcome, &self.metrics)))
     }
 
-    fn limit(&self, request: &Request, token: Option<Root>) -> Result<(), Response> {
+    fn limit(&self, request: &Request, token: Option<Root>) -> Result<(), Box<Response>> {
         // Each connection has an address.
         let (Some(limits), Some(peer)) = (&self.limits, request.extensions().get::<PeerAddress>()) else { return Ok(()) };
         limits.check(peer.0, request.headers(), token).map_err(|seconds| {
             self.metrics.rate_limited.inc();
-            ProblemDetails::too_many_requests(seconds).into_response()
+            Box::new(ProblemDetails::too_many_requests(seconds).into_response())
         })
     }
 
