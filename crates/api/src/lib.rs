@@ -47,6 +47,7 @@
 
 mod addresses;
 mod beacon;
+mod boost;
 mod caching;
 mod connections;
 mod coverage;
@@ -64,6 +65,7 @@ mod page;
 mod privacy;
 pub mod problem;
 mod process;
+mod roots;
 mod server;
 mod slashings;
 mod slots;
@@ -77,9 +79,9 @@ pub use connections::{HEADER_TIMEOUT, PROBE_CONNECTIONS};
 pub use coverage::{ClientShare, Coverage, GroupHeard, LabelShare, Peering, PeeringFlag, Punished, share};
 pub use hosts::{host_of, is_host};
 pub use observed::{
-    ClientVotes, Heard, LabelVotes, LabelledValidator, NothingObserved, ObservedBlock, ObservedProposal, ObservedSlot,
-    ObservedSource, ObservedValidator, ObservedVote, ObservedVotes, PeersAtHead, ReadError, Recent, RegistryView, SlotSource,
-    Traffic, TreeBlock, ValidatorKey, ValidatorQuery, VoteTally,
+    CapturedProof, ClientVotes, Heard, LabelVotes, LabelledValidator, NothingObserved, ObservedBlock, ObservedProposal,
+    ObservedSlot, ObservedSource, ObservedValidator, ObservedVote, ObservedVotes, PackCapture, PeersAtHead, ReadError, Recent,
+    RegistryView, SlotSource, Traffic, TreeBlock, ValidatorKey, ValidatorQuery, VoteTally,
 };
 pub use pack::{PackError, differing_fields, differing_header_fields, incident_pack};
 pub use privacy::{OwnKeys, shows_addresses};

@@ -7,7 +7,7 @@ use crate::privacy::{OwnKeys, Privacy, shows_addresses};
 use crate::problem::ProblemDetails;
 use crate::{
     ObservedSource, StatusSource, WatchSource, beacon, caching, connections, coverage, events, findings, heads, incidents,
-    middleware, network, page, process, slashings, slots, submissions, validators, watch as watched,
+    middleware, network, page, process, roots, slashings, slots, submissions, validators, watch as watched,
 };
 use axum::Router;
 use axum::http::header;
@@ -199,6 +199,7 @@ fn documented_routes() -> OpenApiRouter<Arc<Shared>> {
         .routes(routes!(slots::epoch))
         .routes(routes!(slots::participation))
         .routes(routes!(heads::heads))
+        .routes(routes!(roots::root))
         .routes(routes!(network::forks))
         .routes(routes!(network::network))
         .routes(routes!(slashings::list))
