@@ -111,8 +111,9 @@ impl Privacy {
 
     /// Whether something is about private labels only: readers may not learn that it exists.
     fn is_about_private_labels(&self, kind: &Kind, details: &Map<String, Value>) -> bool {
-        let labels = details.get("labels").and_then(Value::as_array).into_iter().flatten();
-        *kind == Kind::PayloadStatusSplit && labels.filter_map(Value::as_str).all(|label| self.watch.is_private(label))
+        let labels = details.get("labels").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str);
+        let (private, public): (Vec<&str>, Vec<&str>) = labels.partition(|label| self.watch.is_private(label));
+        *kind == Kind::PayloadStatusSplit && !private.is_empty() && public.is_empty()
     }
 
     /// Removes the private labels of members, rows about private labels, and all sentences that

@@ -52,7 +52,7 @@ fn play(stage: &mut MonitorSetup, slot: u64, present: usize) {
 
 #[test]
 fn a_label_that_disagrees_is_a_warning_before_any_key_signs_both() {
-    let mut stage = network(0);
+    let mut stage = network(1);
     for slot in 1..10 {
         play(&mut stage, slot, 0);
     }
@@ -84,7 +84,7 @@ fn a_label_that_disagrees_is_a_warning_before_any_key_signs_both() {
 /// After the disagreement the incident closes by itself.
 #[test]
 fn it_is_over_when_the_votes_agree_again() {
-    let mut stage = network(0);
+    let mut stage = network(1);
     play(&mut stage, 9, 2);
     for slot in 10..9 + 32 + 3 * 8 {
         play(&mut stage, slot, 0);
@@ -102,7 +102,7 @@ fn committees_and_other_labels_are_no_disagreement() {
         play(&mut before, slot, 2);
     }
     assert!(before.of(&KIND).is_empty(), "Fulu");
-    let mut whole = network(0);
+    let mut whole = network(1);
     for slot in 1..20 {
         play(&mut whole, slot, 4);
     }
@@ -112,7 +112,7 @@ fn committees_and_other_labels_are_no_disagreement() {
 /// Votes for a block of their own slot have index 0 by rule.
 #[test]
 fn a_block_of_the_same_slot_has_no_payload_yet() {
-    let mut stage = network(0);
+    let mut stage = network(1);
     for slot in 9..14 {
         let parent = stage.chain.head().root;
         let at = stage.at(slot, 500);
@@ -133,7 +133,7 @@ fn a_block_of_the_same_slot_has_no_payload_yet() {
 #[test]
 fn only_pairs_that_differ_in_index_alone_have_this_cause() {
     let keys = [1, 2, 3].map(ValidatorIndex::new);
-    for (gloas, differs_in_head) in [(100, false), (0, true)] {
+    for (gloas, differs_in_head) in [(100, false), (1, true)] {
         let mut stage = network(gloas);
         let at = stage.at(9, 5_000);
         let both = match differs_in_head {

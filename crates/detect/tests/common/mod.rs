@@ -28,7 +28,7 @@ fn chain_with_gloas(capture: &[u8], gloas: Option<Epoch>) -> Chain {
     let Capture { mut spec, state, .. } = Capture::parse("simulated", capture);
     if let Some(epoch) = gloas {
         let mut fork = spec.forks.iter().find(|fork| fork.name == ForkName::Fulu).expect("a Fulu network").clone();
-        (fork.name, fork.epoch, fork.version) = (ForkName::Gloas, epoch, [9, 0, 0, 0].into());
+        (fork.name, fork.epoch, fork.version) = (ForkName::Gloas, epoch, [9, 0, 0, 0]);
         spec.forks.push(fork);
     }
     Chain::from_state(spec, &state, &mut PubkeyCache::in_memory(), &mut |_| ()).expect("a good state")
