@@ -15,8 +15,8 @@ use std::time::Duration;
 
 /// Maximum number of problems that are listed for one load. The others are only counted.
 const MAX_PROBLEMS: usize = 100;
-/// Shortest interval at which a list may be fetched.
-const MIN_INTERVAL: Duration = Duration::from_secs(60);
+/// Intervals at which a list may be fetched: from a minute to 30 days.
+const INTERVALS: std::ops::RangeInclusive<Duration> = Duration::from_secs(60)..=Duration::from_secs(30 * 86_400);
 
 /// All lists merged, as far as they could be read, and the problems that were found.
 #[derive(Debug, Default)]
@@ -54,8 +54,8 @@ fn remote_list(at: &str, list: &RemoteList, config: &WatchConfig, into: &mut Lis
     if !alert::is_http(&list.url) {
         into.wrong(format!("{at}.url"), "is not an http(s) address");
     }
-    if list.every < MIN_INTERVAL {
-        into.wrong(format!("{at}.every"), "must be one minute or more");
+    if !INTERVALS.contains(&list.every) {
+        into.wrong(format!("{at}.every"), "must be from one minute to 30 days");
     }
     let n_same =
         config.files.iter().chain(config.entities.iter().map(EntityList::path)).filter(|path| **path == list.file).count();

@@ -123,14 +123,14 @@ async fn fetch(list: &RemoteList) -> Result<Fetched, String> {
 }
 
 async fn download(url: &str) -> Result<String, String> {
-    let builder = base::client_builder(url.starts_with("https:")).timeout(TIMEOUT);
-    let client = builder.build().map_err(base::failure_reason)?;
-    let mut answer = client.get(url).send().await.map_err(base::failure_reason)?;
+    let builder = base::http::client_builder(url.starts_with("https:")).timeout(TIMEOUT);
+    let client = builder.build().map_err(base::http::failure_reason)?;
+    let mut answer = client.get(url).send().await.map_err(base::http::failure_reason)?;
     if answer.status() != reqwest::StatusCode::OK {
         return Err(format!("it answers {}; redirects are not followed", answer.status()));
     }
     let mut bytes = Vec::new();
-    while let Some(chunk) = answer.chunk().await.map_err(base::failure_reason)? {
+    while let Some(chunk) = answer.chunk().await.map_err(base::http::failure_reason)? {
         if bytes.len() + chunk.len() > MAX_BYTES {
             return Err(format!("it has more than {MAX_BYTES} bytes"));
         }
@@ -163,10 +163,13 @@ mod tests {
 
     type Answer = Arc<Mutex<(StatusCode, String)>>;
 
+    async fn give(State(answer): State<Answer>) -> (StatusCode, String) {
+        answer.lock().unwrap().clone()
+    }
+
     /// A server whose answer can be changed, and a list that is published there.
     async fn published(folder: &Path) -> (Answer, RemoteList) {
         let answer: Answer = Arc::new(Mutex::new((StatusCode::OK, "0-63: 01-geth-teku\n".to_owned())));
-        let give = async |State(answer): State<Answer>| answer.lock().unwrap().clone();
         let app = Router::new().route("/ranges.yaml", get(give)).with_state(answer.clone());
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}/ranges.yaml", listener.local_addr().unwrap());

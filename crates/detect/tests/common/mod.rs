@@ -27,7 +27,7 @@ pub fn chain_of(capture: &[u8]) -> Chain {
 fn chain_with_gloas(capture: &[u8], gloas: Option<Epoch>) -> Chain {
     let Capture { mut spec, state, .. } = Capture::parse("simulated", capture);
     if let Some(epoch) = gloas {
-        let mut fork = spec.forks.iter().find(|fork| fork.name == ForkName::Fulu).expect("a Fulu network").clone();
+        let mut fork = *spec.forks.iter().find(|fork| fork.name == ForkName::Fulu).expect("a Fulu network");
         (fork.name, fork.epoch, fork.version) = (ForkName::Gloas, epoch, [9, 0, 0, 0]);
         spec.forks.push(fork);
     }

@@ -146,11 +146,7 @@ fn story(report: &Report) -> Vec<String> {
         if let Some(details) = SlashingWaveDetails::of_stored(&wave.details) {
             text += &match &*details.suspected_cause {
                 "unknown" => " Nothing that was heard tells why.".to_owned(),
-                cause => format!(
-                    " The suspected cause is {}: {}.",
-                    cause.replace('_', " "),
-                    details.because.join("; ").replace('_', " ")
-                ),
+                cause => format!(" The suspected cause is {}: {}.", cause.replace('_', " "), reasons(&details).join("; ")),
             };
         }
         out.push(text);
@@ -172,6 +168,11 @@ fn story(report: &Report) -> Vec<String> {
     out
 }
 
+/// The reasons for a suspected cause. Labels keep their underscores, what they are has words.
+fn reasons(wave: &SlashingWaveDetails) -> Vec<String> {
+    wave.because.iter().map(|reason| reason.replace("withdrawal_credential", "withdrawal credential")).collect()
+}
+
 /// A list in words: `a, b and c`.
 fn in_words(items: &[String]) -> String {
     match items {
@@ -190,7 +191,7 @@ fn what<'a>(report: &'a Report, out: &mut Vec<ReportBlock<'a>>) {
     out.extend(earlier(left_out, "incidents"));
     for incident in incidents {
         let wave = SlashingWaveDetails::of_stored(&incident.details).filter(|_| incident.kind == Kind::SlashingWave);
-        let suspected = wave.map(|wave| (wave.suspected_cause.replace('_', " "), wave.because));
+        let suspected = wave.map(|wave| (wave.suspected_cause.replace('_', " "), reasons(&wave)));
         out.push(ReportBlock::Incident { incident, known: report.sentence(incident), suspected });
     }
 }
@@ -227,10 +228,10 @@ fn penalties(report: &Report, out: &mut Vec<ReportBlock>) {
         let each = Cell::Number(of_32_eth(penalty.per_32_eth_gwei.0));
         std::iter::once(wave).chain(sums.map(|gwei| Cell::Number(eth(gwei.0)))).chain([each]).collect()
     });
-    let heads = vec!["Wave", "Initial penalty", "Correlation penalty", "If twice as many are slashed", "Both, for 32 ETH"];
+    let heads = vec!["Wave", "Initial penalty", "Correlation", "If it doubles", "Both, for 32 ETH"];
     out.push(ReportBlock::Table { heads, rows: rows.collect() });
     out.push(ReportBlock::Text(
-        "Computed with the specification's integers for all members together, if all of them are slashed. Penalties for duties that they miss until withdrawal are not included.".into(),
+        "Computed with the specification's integers for all members together, if all of them are slashed: the penalty at once, the correlation penalty half way to the withdrawal as it is now and if twice as many are slashed, and both together for a validator with 32 ETH. Penalties for duties that they miss until withdrawal are not included.".into(),
     ));
 }
 
