@@ -418,10 +418,8 @@ mod tests {
         let electra = network.spec.forks.iter().find(|fork| fork.name == ForkName::Electra).unwrap().epoch;
         let now = electra.start_slot(network.preset());
         let judged = |fork, punishable, record: Option<RegistryView>| {
-            let slashing = consensus::AttesterSlashing::default();
-            let json = serde_json::to_value(&slashing).unwrap();
-            let evidence = Evidence::new(EvidenceKind::AttesterSlashing, fork, slashing.to_ssz(), json);
-            let finding = Finding::slashable(OffenceFacts { punishable, ..OffenceFacts::sample() }, &evidence);
+            let evidence = Evidence::new(EvidenceKind::AttesterSlashing, fork, vec![1], serde_json::json!({}));
+            let finding = Finding::slashable(OffenceFacts { punishable, fork, ..OffenceFacts::sample() }, &evidence);
             let validator = finding.validator.as_ref().unwrap().index;
             let records = record.map(|record| (validator, record)).into_iter().collect();
             Outlook { now, network: network.clone(), records }.of(&finding).unwrap()
