@@ -237,14 +237,29 @@ fn a_report_of_medalla() {
     assert!(run(slashwatch().arg("simulate").arg(scenario).arg("--out").arg(at("x.e2s"))).status.success());
     assert!(run(slashwatch().arg("replay").arg(at("x.e2s")).arg("--data-dir").arg(at("data"))).status.success());
     for (name, parts) in [
-        ("r.html", ["<svg", "Suspected: clocks", "What it costs", "were for slots that had not begun"]),
-        ("r.md", ["## When", "Suspected: clocks", "## What it costs", "percent voted, 97 before"]),
+        (
+            "r.html",
+            vec!["<svg", "Suspected: clocks", "What it costs", "were for slots that had not begun", "data:application/json,%7B"],
+        ),
+        (
+            "r.md",
+            vec!["## When", "Suspected: clocks", "## What it costs", "percent voted, 97 before", "The suspected cause is clocks"],
+        ),
     ] {
         let made = run(slashwatch().arg("report").arg("--data-dir").arg(at("data")).arg("--out").arg(at(name)));
         assert!(made.status.success(), "{}", stderr(&made));
         let text = std::fs::read_to_string(at(name)).expect("written");
         for part in parts {
             assert!(text.contains(part), "{name} lacks {part}");
+        }
+        for part in
+            ["In short", "The first contradiction was complete at ", "It did not come without a sign", "After onset", "+0 s"]
+        {
+            assert!(text.contains(part), "{name} lacks {part}");
+        }
+        // Each member's link leads to a proof that the page has.
+        for id in text.split("href=\"#proof-").skip(1).filter_map(|rest| rest.split('"').next()) {
+            assert!(text.contains(&format!("id=\"proof-{id}\"")), "{id}");
         }
     }
     let early =

@@ -18,6 +18,11 @@ struct Unpacked {
 
 impl Unpacked {
     fn of(name: &str) -> Self {
+        Self::of_wave(name).expect("a wave")
+    }
+
+    /// `None` if the capture has no wave.
+    fn of_wave(name: &str) -> Option<Self> {
         let dir = tempfile::tempdir().expect("a fresh directory");
         let at = |name: &str| dir.path().join(name);
         let mut replay = slashwatch();
@@ -25,7 +30,7 @@ impl Unpacked {
         let output = run(replay.arg("--findings").arg(at("findings.jsonl")).arg("--evidence-dir").arg(at("proofs")));
         assert!(output.status.success(), "{}", stderr(&output));
         let incidents = test_support::findings::findings(&at("incidents.jsonl"));
-        let wave = incidents.iter().find(|incident| incident["kind"] == "slashing_wave").expect("a wave");
+        let wave = incidents.iter().find(|incident| incident["kind"] == "slashing_wave")?;
         let id = wave["id"].as_str().expect("an id");
         let mut report = slashwatch();
         let output = run(report
@@ -39,7 +44,7 @@ impl Unpacked {
         assert!(output.status.success(), "{}", stderr(&output));
         unzip(&std::fs::read(at("pack.zip")).expect("written"), &at("unpacked"));
         let folder = at("unpacked").join(format!("incident-{}", &id[2..10]));
-        Self { dir, folder }
+        Some(Self { dir, folder })
     }
 
     fn read(&self, name: &str) -> String {
@@ -128,6 +133,41 @@ fn every_member_of_a_wave_is_in_its_pack_with_a_proof_that_holds() {
         let range = slot(&incident["first_slot"])..=slot(&incident["last_slot"]);
         all.iter().filter(|finding| !finding["evidence"].is_null() && range.contains(&slot(&finding["slot"]))).count()
     });
+}
+
+/// The capture in a pack is replayed by itself, and gives the findings of the pack's proofs again.
+#[test]
+fn the_capture_of_a_pack_gives_the_same_findings() {
+    for name in ["electra_7_wave", "gloas_12", "fulu_4"] {
+        let Some(pack) = Unpacked::of_wave(name) else { continue };
+        let found = pack.dir.path().join("again.jsonl");
+        let output = run(slashwatch().arg("replay").arg(pack.folder.join("capture.e2s")).arg("--findings").arg(&found));
+        assert!(output.status.success(), "{name}: {}", stderr(&output));
+        let proofs: BTreeSet<String> = pack
+            .proofs()
+            .iter()
+            .map(|path| path.file_stem().and_then(|stem| stem.to_str()).expect("a name").to_owned())
+            .collect();
+        let key = |finding: &Value| {
+            let text = |value: &Value| value.as_str().expect("a text").to_owned();
+            (text(&finding["id"]), text(&finding["kind"]), text(&finding["validator"]["index"]), text(&finding["evidence"]["id"]))
+        };
+        let is_offence = |finding: &&Value| !finding["evidence"].is_null();
+        let of_pack: Vec<Value> =
+            pack.read("findings.jsonl").lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
+        let wanted: BTreeSet<_> = of_pack
+            .iter()
+            .filter(is_offence)
+            .filter(|one| proofs.contains(one["evidence"]["id"].as_str().expect("an id")))
+            .map(key)
+            .collect();
+        let again: BTreeSet<_> = test_support::findings::findings(&found).iter().filter(is_offence).map(key).collect();
+        assert!(!wanted.is_empty() && again.is_superset(&wanted), "{name}: {:?}", wanted.difference(&again).collect::<Vec<_>>());
+        let known: BTreeSet<String> = of_pack.iter().filter(is_offence).map(|one| key(one).0).collect();
+        assert!(again.iter().all(|(id, ..)| known.contains(id)), "{name}: nothing else is found");
+        let readme = pack.read("README.md");
+        assert!(readme.contains("slashwatch replay capture.e2s") && readme.contains("no blocks, no other votes"), "{readme}");
+    }
 }
 
 #[test]

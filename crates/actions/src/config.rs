@@ -6,7 +6,9 @@ mod watch;
 
 pub use alert::{RouteConfig, SinkConfig, WebhookConfig};
 pub use alerts::AlertsConfig;
-pub use watch::{DEFAULT_MAX_AGE_EPOCHS, GroupConfig, KillSwitchConfig, MembersConfig, TriggerConfig, WatchConfig};
+pub use watch::{
+    DEFAULT_MAX_AGE_EPOCHS, EntityList, GroupConfig, KillSwitchConfig, MembersConfig, RemoteList, TriggerConfig, WatchConfig,
+};
 
 /// One problem in a configuration: where it is, what it is, and what to do about it.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -5,14 +5,18 @@
 
 mod files;
 pub mod reload;
+pub mod remote;
 
-use crate::config::{GroupConfig, Problem, WatchConfig};
+use crate::config::{EntityList, GroupConfig, Problem, RemoteList, WatchConfig};
 use crate::killswitch::KillSwitchState;
 use detect::watch::{Duty, Label, Labels, ListError, Members, Selector, WatchList};
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 /// Maximum number of problems that are listed for one load. The others are only counted.
 const MAX_PROBLEMS: usize = 100;
+/// Intervals at which a list may be fetched: from a minute to 30 days.
+const INTERVALS: std::ops::RangeInclusive<Duration> = Duration::from_secs(60)..=Duration::from_secs(30 * 86_400);
 
 /// All lists merged, as far as they could be read, and the problems that were found.
 #[derive(Debug, Default)]
@@ -27,9 +31,14 @@ pub fn load(config: &WatchConfig) -> Loaded {
     for (nth, group) in config.groups.iter().enumerate() {
         loading.group(&format!("watch.groups[{nth}]"), group, true);
     }
-    for (key, paths, watches) in [("files", &config.files, true), ("entities", &config.entities, false)] {
-        for (nth, path) in paths.iter().enumerate() {
-            files::read(&format!("watch.{key}[{nth}]"), path, watches, &mut loading);
+    for (nth, path) in config.files.iter().enumerate() {
+        files::read(&format!("watch.files[{nth}]"), path, true, &mut loading);
+    }
+    for (nth, list) in config.entities.iter().enumerate() {
+        let at = format!("watch.entities[{nth}]");
+        match list {
+            EntityList::File(path) => files::read(&at, path, false, &mut loading),
+            EntityList::Url(list) => remote_list(&at, list, config, &mut loading),
         }
     }
     for (nth, name) in config.kin_labels.iter().enumerate() {
@@ -38,6 +47,25 @@ pub fn load(config: &WatchConfig) -> Loaded {
         }
     }
     loading.finish()
+}
+
+/// Reads the copy of a list that is published at a URL. Before the first download there is none.
+fn remote_list(at: &str, list: &RemoteList, config: &WatchConfig, into: &mut ListBuilder) {
+    if !alert::is_http(&list.url) {
+        into.wrong(format!("{at}.url"), "is not an http(s) address");
+    }
+    if !INTERVALS.contains(&list.every) {
+        into.wrong(format!("{at}.every"), "must be from one minute to 30 days");
+    }
+    let n_same =
+        config.files.iter().chain(config.entities.iter().map(EntityList::path)).filter(|path| **path == list.file).count();
+    if n_same > 1 {
+        into.wrong(format!("{at}.file"), "is the file of another list too; each list needs its own");
+    } else if !files::has_known_ending(&list.file) {
+        into.wrong(format!("{at}.file"), "ends neither in .csv, .toml, .yaml, .yml nor .json, which says what the list is");
+    } else if list.file.exists() {
+        files::read(at, &list.file, false, into);
+    }
 }
 
 /// Returns one line for each group with the number of its keys, for each kill switch, and for each
@@ -211,10 +239,12 @@ mod tests {
                 "[[groups]]\nname = \"blue\"\nkeys = [\"7\"]\nlabels = { client = \"teku\" }\nduty = \"offline\"\n",
             ),
         ];
-        stage.config.entities = vec![
+        stage.config.entities = [
             stage.file("entities.csv", "key,pool\n100-199,lido\n"),
             stage.file("entities.toml", "[[entities]]\nkeys = [\"200\"]\nlabels = { pool = \"rocket\" }\n"),
-        ];
+        ]
+        .map(EntityList::File)
+        .into();
         assert_eq!(
             stage.problem_lines(),
             [
@@ -231,12 +261,14 @@ mod tests {
     fn published_lists_become_labels() {
         let mut stage = Stage::new();
         let pubkey = format!("0x{}", "ab".repeat(48));
-        stage.config.entities = vec![
+        stage.config.entities = [
             stage.file("validator-ranges.yaml", "# devnet\n0-63: 01-geth-lighthouse-teku\n\"64-127\": 'super-node-1'\nx: y\n"),
             stage.file("ranges.json", r#"{"ranges": {"128-191": "prysm-nethermind-3"}, "network": "devnet-1"}"#),
             stage.file("pool.csv", &format!("pubkey,pool,node_operator\n{pubkey},lido,acme\n")),
             stage.file("other.csv", "index,pubkey,pool\n7,,rocketpool\n"),
-        ];
+        ]
+        .map(EntityList::File)
+        .into();
         let mut lines = stage.problem_lines();
         let problem = lines.pop().unwrap();
         assert!(problem.starts_with("watch.entities[0] (validator-ranges.yaml) line 4: \"x\" names no validator"), "{problem}");
@@ -289,6 +321,48 @@ mod tests {
             assert!(problems.iter().any(|line| line.starts_with(wanted)), "{wanted} is missing in {problems:#?}");
         }
         assert!(problems.iter().any(|line| line.contains("kill_switch")), "{problems:#?}");
+    }
+
+    #[test]
+    fn a_list_at_a_url_is_checked_and_read_from_its_copy() {
+        let mut stage = Stage::new();
+        let folder = stage.dir.path().to_owned();
+        let list = |url: &str, file: &str, seconds| {
+            EntityList::Url(RemoteList { url: url.into(), file: folder.join(file), every: Duration::from_secs(seconds) })
+        };
+        stage.file("copy.yaml", "0-63: a\n");
+        stage.config.entities =
+            vec![list("https://example.org/r", "copy.yaml", 60), list("https://example.org/r", "none.json", 60)];
+        assert_eq!(stage.problem_lines(), ["- 0-63 [node=a] active"]);
+        stage.config.entities = vec![
+            list("ftp://example.org", "a.yaml", 60),
+            list("https://example.org", "b.yaml", 59),
+            list("https://example.org", "c.txt", 60),
+            list("https://example.org", "b.yaml", 60),
+        ];
+        let problems = stage.problem_lines();
+        for wanted in [
+            "[0].url: is not",
+            "[1].every: must be",
+            "[1].file: is the file of another",
+            "[2].file: ends neither",
+            "[3].file: is the",
+        ] {
+            let wanted = format!("watch.entities{wanted}");
+            assert!(problems.iter().any(|line| line.starts_with(&wanted)), "{wanted} is missing in {problems:#?}");
+        }
+        let read: WatchConfig =
+            toml::from_str("entities = [\"a.csv\", { url = \"https://example.org/r\", file = \"r.yaml\", every = \"10m\" }]")
+                .unwrap();
+        assert_eq!(read.entities[0], EntityList::File("a.csv".into()));
+        let EntityList::Url(second) = &read.entities[1] else { panic!("{:?}", read.entities) };
+        assert_eq!((&*second.url, second.every), ("https://example.org/r", Duration::from_secs(600)));
+        assert!(
+            toml::from_str::<WatchConfig>("entities = [{ url = \"x\", file = \"y\", path = 1 }]")
+                .unwrap_err()
+                .to_string()
+                .contains("path")
+        );
     }
 
     #[test]

@@ -10,6 +10,7 @@
 use crate::findings::read;
 use crate::problem::ProblemDetails;
 use crate::server::Shared;
+use crate::slashings::{Outlook, is_slashed};
 use axum::Json;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, State};
@@ -21,7 +22,7 @@ use evidence::{Evidence, EvidenceKind, Finding, Punishable, Query as FindingQuer
 use futures::Stream;
 use serde::Serialize;
 use serde_json::Value;
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
@@ -40,8 +41,6 @@ const MAX_CHUNKS: usize = 8;
 /// Limits of the pool: number of proofs, and the size of them all in SSZ.
 const MAX_POOL: usize = 256;
 const MAX_POOL_BYTES: usize = 4 << 20;
-/// Findings of a validator that are searched for one that a block included.
-const MAX_OF_VALIDATOR: usize = 64;
 
 /// A pool without a version.
 #[derive(Serialize, ToSchema)]
@@ -240,23 +239,25 @@ impl Drop for SlashingCursor {
 /// With thousands of findings it takes a second or two, so one pool is read at a time.
 async fn pool(shared: &Arc<Shared>, kind: EvidenceKind) -> Result<Vec<Value>, ProblemDetails> {
     let _turn = shared.pools.lock().await;
+    let (source, now) = (shared.observed.clone(), shared.observed.recent().now);
     read(shared, move |store| {
+        let mut outlook = Outlook { now, network: source.network(), records: BTreeMap::new() };
+        let mut slashed = BTreeMap::new();
         let (mut data, mut n_bytes) = (Vec::new(), 0);
         let mut accused: BTreeSet<ValidatorIndex> = BTreeSet::new();
         let mut query = FindingQuery { order: SortOrder::NewestFirst, ..FindingQuery::default() };
         for _ in 0..MAX_CHUNKS {
             let chunk = store.find(&query, CHUNK)?;
+            outlook.learn(chunk.findings.iter().map(|(_, finding)| finding), &*source);
             for (_, finding) in chunk.findings {
                 let Some(reference) = finding.evidence.as_ref().filter(|reference| reference.kind == kind) else { continue };
                 let Some(subject) = finding.validator.as_ref().filter(|subject| !accused.contains(&subject.index)) else {
                     continue;
                 };
-                if !is_due(&finding) || finding.included.is_some() {
+                if !outlook.is_due(&finding) || finding.included.is_some() {
                     continue;
                 }
-                let of_validator =
-                    FindingQuery { validator: Some(subject.index), order: SortOrder::NewestFirst, ..FindingQuery::default() };
-                if store.find(&of_validator, MAX_OF_VALIDATOR)?.findings.iter().any(|(_, other)| other.included.is_some()) {
+                if is_slashed(subject.index, &mut slashed, store)? {
                     continue;
                 }
                 let Some(evidence) = store.evidence(reference.id)? else { continue };

@@ -3,8 +3,9 @@
 //! This is no fork choice. A vote counts for the block that it names and for everything that this
 //! block builds on, and each validator counts once per epoch.
 
-use crate::observed::{PeersAtHead, Recent, TreeBlock, VoteTally};
+use crate::observed::{PeersAtHead, Recent, TreeBlock, VoteTally, read_observed};
 use crate::privacy::Privacy;
+use crate::problem::ProblemDetails;
 use crate::server::Shared;
 use crate::slots::ratio;
 use crate::status::{CheckpointSchema, Head};
@@ -115,9 +116,12 @@ struct UnknownHead {
 
 /// Branches, their weight, and where connected peers stand.
 #[utoipa::path(get, path = "/v1/heads", operation_id = "heads", tag = "network", responses((status = 200, description = "branches", body = HeadsView)))]
-pub(crate) async fn heads(State(shared): State<Arc<Shared>>) -> Json<HeadsView> {
+pub(crate) async fn heads(State(shared): State<Arc<Shared>>) -> Result<Json<HeadsView>, ProblemDetails> {
     let per_epoch = shared.observed.network().preset().slots_per_epoch;
-    Json(HeadsView::of(&shared.observed.recent(), per_epoch, &shared.privacy))
+    let privacy = shared.privacy.clone();
+    // With some hundred labels the sums take milliseconds.
+    let view = read_observed(&shared, move |source| Ok(HeadsView::of(&source.recent(), per_epoch, &privacy))).await?;
+    Ok(Json(view))
 }
 
 /// Votes and blocks, for walks along branches.
@@ -135,20 +139,19 @@ impl Branches<'_> {
     }
 
     fn votes_of<'b>(&self, blocks: impl Iterator<Item = &'b Root>) -> VoteTally {
-        let mut sum = VoteTally::default();
-        blocks.filter_map(|root| self.votes.get(root)).for_each(|votes| sum.add(votes));
-        sum
+        VoteTally::sum(blocks.filter_map(|root| self.votes.get(root)))
     }
 }
 
 impl HeadsView {
     fn of(recent: &Recent, slots_per_epoch: u64, privacy: &Privacy) -> Self {
         let since = recent.now.saturating_sub(EPOCHS * slots_per_epoch);
-        let mut votes: BTreeMap<Root, VoteTally> = BTreeMap::new();
+        let mut by_head: BTreeMap<Root, Vec<&VoteTally>> = BTreeMap::new();
         for row in recent.slots.range(since..).flat_map(|(_, slot)| &slot.votes) {
-            votes.entry(row.head).or_default().add(&row.tally);
+            by_head.entry(row.head).or_default().push(&row.tally);
         }
-        votes.values_mut().for_each(|tally| *tally = privacy.tally(std::mem::take(tally)));
+        let votes: BTreeMap<Root, VoteTally> =
+            by_head.into_iter().map(|(head, tallies)| (head, privacy.tally(VoteTally::sum(tallies)))).collect();
         let mut listed: Vec<&TreeBlock> = recent.blocks.iter().filter(|block| block.slot >= since).collect();
         listed.sort_by_key(|block| (std::cmp::Reverse(block.slot), block.root));
         let mut unknown: Vec<UnknownHead> = votes
@@ -288,7 +291,7 @@ mod tests {
                 votes: *votes,
                 stake_gwei: Some(Gwei::new(*votes * 32)),
                 by_client: vec![ClientVotes { client: "teku", votes: *votes }],
-                by_label: Vec::new(),
+                ..VoteTally::default()
             },
         };
         let slot = Slot::new(slot);

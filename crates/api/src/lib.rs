@@ -55,6 +55,7 @@
 mod access;
 mod addresses;
 mod beacon;
+mod boost;
 mod caching;
 mod connections;
 mod cors;
@@ -75,6 +76,7 @@ mod privacy;
 pub mod problem;
 mod process;
 mod rate_limit;
+mod roots;
 mod server;
 mod slashings;
 mod slots;
@@ -91,9 +93,9 @@ pub use cors::is_origin;
 pub use coverage::{ClientShare, Coverage, GroupHeard, LabelShare, Peering, PeeringFlag, Punished, share};
 pub use hosts::{host_of, is_host};
 pub use observed::{
-    ClientVotes, Heard, LabelVotes, LabelledValidator, NothingObserved, ObservedBlock, ObservedProposal, ObservedSlot,
-    ObservedSource, ObservedValidator, ObservedVote, ObservedVotes, PeersAtHead, ReadError, Recent, RegistryView, SlotSource,
-    Traffic, TreeBlock, ValidatorKey, ValidatorQuery, VoteTally,
+    CapturedProof, ClientVotes, Heard, LabelVotes, LabelledValidator, NothingObserved, ObservedBlock, ObservedProposal,
+    ObservedSlot, ObservedSource, ObservedValidator, ObservedVote, ObservedVotes, PackCapture, PeersAtHead, ReadError, Recent,
+    RegistryView, SlotSource, Traffic, TreeBlock, ValidatorKey, ValidatorQuery, VoteTally,
 };
 pub use pack::{PackError, differing_fields, differing_header_fields, incident_pack};
 pub use privacy::{OwnKeys, shows_addresses};

@@ -2,13 +2,13 @@
 
 use crate::coverage::CoverageSummary;
 use crate::findings::read;
-use crate::observed::{ObservedSlot, Recent, after_start_ms};
+use crate::observed::{ObservedBlock, ObservedSlot, Recent, after_start_ms};
 use crate::problem::ProblemDetails;
 use crate::server::Shared;
 use crate::slots::{millis, start};
 use axum::Json;
 use axum::extract::State;
-use consensus::{Epoch, LaterFork, Network, Root};
+use consensus::{Epoch, LaterFork, Network, Root, Slot};
 use evidence::{IncidentState, Kind, Time};
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -260,19 +260,22 @@ fn peers_by_client(recent: &Recent) -> Vec<PeersOfClient> {
 }
 
 fn clients(slots: &[&ObservedSlot], network: &Network) -> Vec<ClientView> {
-    let mut sums: BTreeMap<&'static str, (u64, Vec<f64>)> = BTreeMap::new();
+    let mut sums: BTreeMap<&'static str, (u64, u64, Vec<f64>)> = BTreeMap::new();
     for slot in slots {
         for row in &slot.by_client {
             sums.entry(row.client).or_default().0 += row.votes;
         }
         for block in &slot.blocks {
-            let client = block.client.unwrap_or("unknown");
-            sums.entry(client).or_default().1.push(after_start_ms(&block.heard, slot.slot, network));
+            let (_, n_blocks, arrivals) = sums.entry(block.client.unwrap_or("unknown")).or_default();
+            *n_blocks += 1;
+            arrivals.extend(gossip_arrival_ms(block, slot.slot, network));
         }
     }
-    let view = |(client, (votes, mut arrivals)): (&'static str, (u64, Vec<f64>))| {
-        let blocks = arrivals.len() as u64;
-        ClientView { client, votes, blocks, block_arrival_ms_median: quantile(&mut arrivals, 50) }
+    let view = |(client, (votes, blocks, mut arrivals)): (&'static str, (u64, u64, Vec<f64>))| ClientView {
+        client,
+        votes,
+        blocks,
+        block_arrival_ms_median: quantile(&mut arrivals, 50),
     };
     let mut rows: Vec<ClientView> = sums.into_iter().map(view).collect();
     rows.sort_by_key(|row| (std::cmp::Reverse(row.votes), row.client));
@@ -280,12 +283,18 @@ fn clients(slots: &[&ObservedSlot], network: &Network) -> Vec<ClientView> {
 }
 
 fn blocks(slots: &[&ObservedSlot], network: &Network) -> BlocksView {
-    let all = slots.iter().flat_map(|slot| slot.blocks.iter().map(|block| after_start_ms(&block.heard, slot.slot, network)));
-    let mut arrivals: Vec<f64> = all.collect();
+    let all = || slots.iter().flat_map(|slot| slot.blocks.iter().map(move |block| (slot.slot, block)));
+    let mut arrivals: Vec<f64> = all().filter_map(|(slot, block)| gossip_arrival_ms(block, slot, network)).collect();
     let quantiles = |arrivals: &mut Vec<f64>| {
         Some(ArrivalQuantiles { p50: quantile(arrivals, 50)?, p95: quantile(arrivals, 95)?, max: quantile(arrivals, 100)? })
     };
-    BlocksView { heard: arrivals.len() as u64, arrival_ms: quantiles(&mut arrivals) }
+    BlocksView { heard: all().count() as u64, arrival_ms: quantiles(&mut arrivals) }
+}
+
+/// When a block came by gossip, in milliseconds after the start of its slot. The time at which a
+/// block was fetched says nothing about the network.
+fn gossip_arrival_ms(block: &ObservedBlock, slot: Slot, network: &Network) -> Option<f64> {
+    (block.heard.source == "gossip").then(|| after_start_ms(&block.heard, slot, network))
 }
 
 /// The smallest value that `percent` of the values do not exceed. `None` without values.

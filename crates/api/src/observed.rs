@@ -7,7 +7,7 @@ use crate::server::Shared;
 use crate::status::Head;
 use consensus::interchange::SigningHistory;
 use consensus::{Checkpoint, Epoch, Gwei, Network, PubkeyBytes, Root, Slot, ValidatorIndex};
-use evidence::Time;
+use evidence::{Evidence, Time};
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -36,6 +36,18 @@ pub trait ObservedSource: Send + Sync + 'static {
         Ok(BTreeMap::new())
     }
 
+    /// The records of these validators in the registry as of now, as far as they are known. It may
+    /// wait for the engine.
+    fn records(&self, _: &BTreeSet<ValidatorIndex>) -> Result<BTreeMap<ValidatorIndex, RegistryView>, ReadError> {
+        Ok(BTreeMap::new())
+    }
+
+    /// A capture of the messages of these proofs, which are in the order of arrival. `None` if this
+    /// source cannot make one. It reads from the disk.
+    fn capture(&self, _: &[CapturedProof<'_>]) -> Result<Option<PackCapture>, ReadError> {
+        Ok(None)
+    }
+
     /// What the network saw these keys sign, for an EIP-3076 file. With `minimal` it is the highest
     /// slot, source and target of each. `None` if nothing is stored. It waits for the disk, up to
     /// seconds.
@@ -46,6 +58,23 @@ pub trait ObservedSource: Send + Sync + 'static {
     ) -> Result<Option<Vec<SigningHistory>>, ReadError> {
         Ok(None)
     }
+}
+
+/// A proof, with the arrival of the later of its two messages.
+#[derive(Clone, Copy, Debug)]
+pub struct CapturedProof<'a> {
+    pub evidence: &'a Evidence,
+    pub at: Time,
+}
+
+/// A capture file (`.e2s`) for an evidence pack.
+#[derive(Clone, Debug)]
+pub struct PackCapture {
+    pub bytes: Vec<u8>,
+    /// It begins with a beacon state, so it can be replayed by itself.
+    pub has_state: bool,
+    /// There is a state, but it is too large for a pack.
+    pub is_too_large: bool,
 }
 
 /// A source that has heard nothing.
@@ -100,6 +129,9 @@ pub struct Recent {
     pub head: Head,
     pub justified: Option<Checkpoint>,
     pub finalized: Option<Checkpoint>,
+    /// The first slot that began after this process listened. Of earlier slots only what came late,
+    /// and blocks that were fetched, is in `slots`.
+    pub complete_from: Slot,
     pub slots: BTreeMap<Slot, Arc<ObservedSlot>>,
     /// Blocks of the last epochs, of all branches. The number is bounded.
     pub blocks: Vec<TreeBlock>,
@@ -169,6 +201,8 @@ pub struct ObservedSlot {
     /// Voters of votes that are not listed.
     pub further_voters: u64,
     pub voters: u64,
+    /// Validators with several different votes may be in `voters` more than once.
+    pub voters_partial: bool,
     /// Voters whose vote was received in a block.
     pub voters_in_blocks: Option<u64>,
     pub by_client: Vec<ClientVotes>,
@@ -218,6 +252,9 @@ pub struct VoteTally {
     pub by_client: Vec<ClientVotes>,
     /// By label of the configuration, most votes first.
     pub by_label: Vec<LabelVotes>,
+    /// Labelled voters are missing in `by_label`: they have more than 256 different combinations of
+    /// labels, or the lists changed after they had voted.
+    pub labels_partial: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
@@ -234,26 +271,27 @@ pub struct LabelVotes {
 }
 
 impl VoteTally {
-    /// Adds other votes.
-    pub(crate) fn add(&mut self, other: &Self) {
-        self.votes += other.votes;
-        self.stake_gwei = match (self.stake_gwei, other.stake_gwei) {
-            (Some(own), Some(other)) => Some(own.saturating_add(other.as_u64())),
-            (None, stake) | (stake, None) => stake,
-        };
-        for row in &other.by_client {
-            match self.by_client.iter_mut().find(|known| known.client == row.client) {
-                Some(known) => known.votes += row.votes,
-                None => self.by_client.push(row.clone()),
+    /// All of these votes together.
+    pub(crate) fn sum<'a>(tallies: impl IntoIterator<Item = &'a Self>) -> Self {
+        let (mut sum, mut by_client, mut by_label) = (Self::default(), BTreeMap::new(), BTreeMap::new());
+        for tally in tallies {
+            sum.votes += tally.votes;
+            sum.stake_gwei = match (sum.stake_gwei, tally.stake_gwei) {
+                (Some(own), Some(more)) => Some(own.saturating_add(more.as_u64())),
+                (None, stake) | (stake, None) => stake,
+            };
+            sum.labels_partial |= tally.labels_partial;
+            for row in &tally.by_client {
+                *by_client.entry(row.client).or_default() += row.votes;
+            }
+            for row in &tally.by_label {
+                *by_label.entry(row.label.as_str()).or_default() += row.votes;
             }
         }
-        for row in &other.by_label {
-            match self.by_label.iter_mut().find(|known| known.label == row.label) {
-                Some(known) => known.votes += row.votes,
-                None => self.by_label.push(row.clone()),
-            }
-        }
-        self.sort();
+        sum.by_client = by_client.into_iter().map(|(client, votes)| ClientVotes { client, votes }).collect();
+        sum.by_label = by_label.into_iter().map(|(label, votes)| LabelVotes { label: label.to_owned(), votes }).collect();
+        sum.sort();
+        sum
     }
 
     /// Puts the rows with the most votes first.

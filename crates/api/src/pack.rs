@@ -9,6 +9,7 @@
 //! | `keys.json` | public keys of all signers of these proofs, by index |
 //! | `members.csv` | whose keys: index, key, labels, offences, what differs, state |
 //! | `next.csv` | who is next: validators with the same label or group that are not among them |
+//! | `capture.e2s` | the messages of the proofs, for `slashwatch replay` |
 //! | `interchange.json` | EIP-3076: what the network saw the members sign |
 //! | `timeline.md`, `post-mortem.md` | in UTC, and a draft |
 //!
@@ -17,7 +18,7 @@
 mod text;
 mod zip;
 
-use crate::observed::{ObservedSource, ReadError};
+use crate::observed::{CapturedProof, ObservedSource, PackCapture, ReadError};
 use crate::privacy::{OwnKeys, Privacy};
 use crate::watch::NoKeys;
 use consensus::interchange::Interchange;
@@ -84,6 +85,7 @@ struct Contents<'a> {
     next_labels: Vec<String>,
     interchange: Option<Interchange>,
     is_minimal: bool,
+    capture: Option<PackCapture>,
 }
 
 /// The pack of an incident, as a zip file. `None` if there is no such incident, or if readers may
@@ -107,6 +109,7 @@ pub(crate) fn build(
     let wanted = members.iter().map(|(index, member)| (*index, member.pubkey)).collect();
     let interchange = if members.is_empty() { None } else { source.histories(&wanted, is_minimal)? };
     let interchange = interchange.map(|data| Interchange { data, ..Interchange::new(network.genesis_validators_root) });
+    let capture = if proofs.is_empty() { None } else { source.capture(&by_arrival(&proofs, &findings))? };
     let contents = Contents {
         network: &network,
         incident: &incident,
@@ -119,6 +122,7 @@ pub(crate) fn build(
         next_labels,
         interchange,
         is_minimal,
+        capture,
     };
     Ok(Some(contents.zip()))
 }
@@ -205,6 +209,21 @@ fn choose(
         chosen.push(proof);
     }
     Ok(chosen)
+}
+
+/// The proofs with the time at which each was complete, in this order.
+fn by_arrival<'a>(proofs: &'a [Evidence], findings: &[Finding]) -> Vec<CapturedProof<'a>> {
+    let mut complete: BTreeMap<Root, Time> = BTreeMap::new();
+    for finding in findings {
+        if let Some(reference) = &finding.evidence {
+            let at = finding.second_seen.unwrap_or(finding.first_seen);
+            complete.entry(reference.id).and_modify(|first| *first = at.min(*first)).or_insert(at);
+        }
+    }
+    let with_time = |evidence: &'a Evidence| Some(CapturedProof { evidence, at: *complete.get(&evidence.id)? });
+    let mut all: Vec<CapturedProof<'a>> = proofs.iter().filter_map(with_time).collect();
+    all.sort_by_key(|proof| (proof.at, proof.evidence.id));
+    all
 }
 
 /// The fields in which the two messages of a proof differ.
@@ -313,6 +332,9 @@ impl Contents<'_> {
         file.add("keys.json", &json(&keys));
         if let Some(interchange) = &self.interchange {
             file.add("interchange.json", &json(interchange));
+        }
+        if let Some(capture) = &self.capture {
+            file.add("capture.e2s", &capture.bytes);
         }
         for proof in &self.proofs {
             file.add(&format!("proofs/{}", proof.file_name("json")), &json(&proof.json));

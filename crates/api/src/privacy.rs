@@ -108,8 +108,9 @@ impl Privacy {
         if let Some(punishable) = finding.punishable {
             finding.set_punishable(punishable);
         }
+        let is_private = finding.details.as_ref().is_some_and(|details| self.is_about_private_labels(&finding.kind, details));
         finding.details.iter_mut().for_each(|details| self.without_labels(details));
-        is_public(&finding.kind).then_some(finding)
+        (is_public(&finding.kind) && !is_private).then_some(finding)
     }
 
     /// An incident as readers may see it. `None` if they may not see it at all.
@@ -121,19 +122,33 @@ impl Privacy {
             let key = shared.what.strip_prefix("label:");
             key.is_none_or(|key| !self.watch.is_private(&format!("{key}={}", shared.value)))
         });
+        let is_private = self.is_about_private_labels(&incident.kind, &incident.details);
         self.without_labels(&mut incident.details);
-        is_public(&incident.kind).then_some(incident)
+        (is_public(&incident.kind) && !is_private).then_some(incident)
     }
 
-    /// Removes the private labels of members, and all sentences that name a label, such as the
-    /// reasons for a wave's suspected cause.
+    /// Whether something is about private labels only: readers may not learn that it exists.
+    fn is_about_private_labels(&self, kind: &Kind, details: &Map<String, Value>) -> bool {
+        let labels = details.get("labels").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str);
+        let (private, public): (Vec<&str>, Vec<&str>) = labels.partition(|label| self.watch.is_private(label));
+        *kind == Kind::PayloadStatusSplit && !private.is_empty() && public.is_empty()
+    }
+
+    /// Removes the private labels of members, rows about private labels, and all sentences that
+    /// name a label, such as the reasons for a wave's suspected cause.
     fn without_labels(&self, details: &mut Map<String, Value>) {
         for (key, value) in details {
             match value {
                 Value::Array(items) if key == "labels" => {
                     items.retain(|item| item.as_str().is_none_or(|label| !self.watch.is_private(label)));
                 }
-                Value::Array(items) => items.retain(|item| item.as_str().is_none_or(|text| !text.contains("label:"))),
+                Value::Array(items) => items.retain(|item| match item {
+                    Value::String(text) => !text.contains("label:"),
+                    Value::Object(row) => {
+                        row.get("label").and_then(Value::as_str).is_none_or(|label| !self.watch.is_private(label))
+                    }
+                    Value::Null | Value::Bool(_) | Value::Number(_) | Value::Array(_) => true,
+                }),
                 Value::Object(inner) => self.without_labels(inner),
                 Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
             }

@@ -13,7 +13,7 @@ use crate::tls::{Tls, TlsError, TlsFiles};
 use crate::tokens::{Scope, TokenFile, Tokens};
 use crate::{
     ObservedSource, StatusSource, WatchSource, beacon, connections, cors, coverage, docs, events, findings, heads, incidents,
-    middleware, network, page, process, slashings, slots, submissions, validators, watch as watched,
+    middleware, network, page, process, roots, slashings, slots, submissions, validators, watch as watched,
 };
 use axum::Router;
 use axum::body::Bytes;
@@ -254,6 +254,7 @@ fn documented_routes() -> OpenApiRouter<Arc<Shared>> {
         .routes(routes!(slots::epoch))
         .routes(routes!(slots::participation))
         .routes(routes!(heads::heads))
+        .routes(routes!(roots::root))
         .routes(routes!(network::forks))
         .routes(routes!(network::network))
         .routes(routes!(slashings::list))

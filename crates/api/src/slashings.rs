@@ -5,6 +5,7 @@
 //! no explorer of the chain can show it.
 
 use crate::findings::{number, page_limit, read, understood};
+use crate::observed::{ObservedSource, RegistryView};
 use crate::problem::ProblemDetails;
 use crate::server::Shared;
 use axum::Json;
@@ -25,8 +26,10 @@ const MAX_LISTED: usize = 64;
 /// Findings that one request reads at once, and how often it does.
 const CHUNK: usize = 500;
 const MAX_CHUNKS: usize = 8;
-/// Findings of a validator that are searched for one that a block included.
-const MAX_OF_VALIDATOR: usize = 64;
+/// Findings of a validator that are searched for one that a block included, in steps of so many.
+/// A validator can have 1 024 of each kind of offence (docs/detection.md).
+const OF_VALIDATOR_STEP: usize = 64;
+const MAX_OF_VALIDATOR: usize = 4096;
 /// Entries of the feed.
 const FEED_LEN: usize = 100;
 
@@ -100,6 +103,7 @@ struct SlashingView {
     /// Arrival of the later message.
     #[schema(value_type = String)]
     proven_at: Time,
+    /// As of now, as far as the registry is known here.
     #[schema(value_type = Option<String>)]
     punishable: Option<Punishable>,
     state: SlashingState,
@@ -155,14 +159,17 @@ async fn page(
     limit: usize,
 ) -> Result<(Vec<SlashingView>, Option<u64>), ProblemDetails> {
     let (network, now, privacy) = (shared.observed.network(), shared.observed.recent().now, shared.privacy.clone());
+    let source = shared.observed.clone();
     read(shared, move |store| {
-        let mut rows = Rows { slashings: Vec::new(), included, limit, now, slashed: BTreeMap::new() };
+        let outlook = Outlook { now, network, records: BTreeMap::new() };
+        let mut rows = Rows { slashings: Vec::new(), included, limit, outlook, slashed: BTreeMap::new() };
         let mut query = FindingQuery { after, order, ..FindingQuery::default() };
         for _ in 0..MAX_CHUNKS {
             let chunk = store.find(&query, CHUNK)?;
+            rows.outlook.learn(chunk.findings.iter().map(|(_, finding)| finding), &*source);
             for (seq, finding) in chunk.findings {
                 let Some(finding) = privacy.finding(finding) else { continue };
-                if !rows.add(&finding, store, &network)? {
+                if !rows.add(&finding, store)? {
                     return Ok((rows.slashings, Some(query.after)));
                 }
                 query.after = seq;
@@ -177,12 +184,90 @@ async fn page(
     .await
 }
 
+/// Judges anew what can still be punished. A finding has the answer of the moment in which it was
+/// recorded, and meanwhile its validator may have left, or two forks may have passed.
+pub(crate) struct Outlook {
+    pub now: Slot,
+    pub network: Arc<Network>,
+    pub records: BTreeMap<ValidatorIndex, RegistryView>,
+}
+
+impl Outlook {
+    /// Asks for the records of those who could still be punished when they were found. If the
+    /// engine has too much else to do, the answer of that moment stays.
+    pub(crate) fn learn<'a>(&mut self, findings: impl Iterator<Item = &'a Finding>, source: &dyn ObservedSource) {
+        let open = findings.filter(|finding| finding.included.is_none() && is_possible(finding));
+        let wanted: BTreeSet<ValidatorIndex> = open
+            .filter_map(|finding| finding.validator.as_ref().map(|subject| subject.index))
+            .filter(|validator| !self.records.contains_key(validator))
+            .collect();
+        if !wanted.is_empty() {
+            self.records.extend(source.records(&wanted).unwrap_or_default());
+        }
+    }
+
+    /// Whether the offence can be punished now.
+    pub(crate) fn of(&self, finding: &Finding) -> Option<Punishable> {
+        if !is_possible(finding) {
+            return finding.punishable;
+        }
+        let epoch = self.now.epoch(self.network.preset());
+        // A block knows the versions of its own fork and of the one before.
+        let position = |name: ForkName| self.network.spec.forks.iter().position(|fork| fork.name == name);
+        let current = position(self.network.spec.fork_name_at(epoch));
+        if let (Some(current), Some(of_finding)) = (current, position(finding.fork))
+            && current > of_finding + 1
+        {
+            return Some(Punishable::ForkExpired);
+        }
+        let record = finding.validator.as_ref().and_then(|subject| self.records.get(&subject.index));
+        match record {
+            Some(record) if record.slashed => Some(Punishable::AlreadySlashed),
+            Some(record) if record.withdrawable_epoch.is_some_and(|end| end <= epoch) => Some(Punishable::Withdrawable),
+            Some(_) | None => finding.punishable,
+        }
+    }
+
+    /// Whether a block can punish it now.
+    pub(crate) fn is_due(&self, finding: &Finding) -> bool {
+        self.of(finding).is_some_and(Punishable::is_possible)
+    }
+}
+
+fn is_possible(finding: &Finding) -> bool {
+    finding.punishable.is_some_and(Punishable::is_possible)
+}
+
+/// Whether a block has included any slashing of the validator. `known` remembers the answers.
+pub(crate) fn is_slashed(
+    validator: ValidatorIndex,
+    known: &mut BTreeMap<ValidatorIndex, bool>,
+    store: &Store,
+) -> Result<bool, StoreError> {
+    if let Some(known) = known.get(&validator) {
+        return Ok(*known);
+    }
+    // The first offence is mostly the one that is punished.
+    let mut query = FindingQuery { validator: Some(validator), ..FindingQuery::default() };
+    let mut found = false;
+    for _ in 0..MAX_OF_VALIDATOR / OF_VALIDATOR_STEP {
+        let page = store.find(&query, OF_VALIDATOR_STEP)?;
+        found = page.findings.iter().any(|(_, finding)| finding.included.is_some());
+        match page.next {
+            Some(next) if !found => query.after = next,
+            Some(_) | None => break,
+        }
+    }
+    known.insert(validator, found);
+    Ok(found)
+}
+
 /// The rows of a page while they are collected.
 struct Rows {
     slashings: Vec<SlashingView>,
     included: Option<bool>,
     limit: usize,
-    now: Slot,
+    outlook: Outlook,
     /// Validators that were looked up, and whether a block has any slashing of them.
     slashed: BTreeMap<ValidatorIndex, bool>,
 }
@@ -190,7 +275,7 @@ struct Rows {
 impl Rows {
     /// Adds an offence to the row of its proof. Returns false if that needs a further row and the
     /// page is full. Anomalies have no proof and are passed over.
-    fn add(&mut self, finding: &Finding, store: &Store, network: &Network) -> Result<bool, StoreError> {
+    fn add(&mut self, finding: &Finding, store: &Store) -> Result<bool, StoreError> {
         let (Some(reference), Some(subject)) = (&finding.evidence, &finding.validator) else { return Ok(true) };
         if self.included.is_some_and(|wanted| wanted != finding.included.is_some()) {
             return Ok(true);
@@ -202,7 +287,7 @@ impl Rows {
             return Ok(false);
         }
         if known.is_none() {
-            self.slashings.push(self.new_row(finding, reference.id, reference.kind, state, network));
+            self.slashings.push(self.new_row(finding, reference.id, reference.kind, state));
         }
         let row = &mut self.slashings[at];
         let is_new = row.all_validators.insert(subject.index);
@@ -224,17 +309,8 @@ impl Rows {
         if finding.included.is_some() {
             return Ok(SlashingState::Included);
         }
-        let is_slashed = match self.slashed.get(&validator) {
-            Some(known) => *known,
-            None => {
-                let query = FindingQuery { validator: Some(validator), order: SortOrder::NewestFirst, ..FindingQuery::default() };
-                let of_validator = store.find(&query, MAX_OF_VALIDATOR)?.findings;
-                let found = of_validator.iter().any(|(_, finding)| finding.included.is_some());
-                self.slashed.insert(validator, found);
-                found
-            }
-        };
-        Ok(match finding.punishable {
+        let is_slashed = is_slashed(validator, &mut self.slashed, store)?;
+        Ok(match self.outlook.of(finding) {
             _ if is_slashed => SlashingState::SlashedByAnother,
             Some(Punishable::AlreadySlashed) => SlashingState::SlashedByAnother,
             Some(punishable) if punishable.is_possible() => SlashingState::Unpublished,
@@ -242,16 +318,9 @@ impl Rows {
         })
     }
 
-    fn new_row(
-        &self,
-        finding: &Finding,
-        evidence: Root,
-        kind: EvidenceKind,
-        state: SlashingState,
-        network: &Network,
-    ) -> SlashingView {
+    fn new_row(&self, finding: &Finding, evidence: Root, kind: EvidenceKind, state: SlashingState) -> SlashingView {
         let proven_at = finding.second_seen.unwrap_or(finding.first_seen);
-        let proven_in = network.slot_at(proven_at.as_unix_ns());
+        let proven_in = self.outlook.network.slot_at(proven_at.as_unix_ns());
         SlashingView {
             evidence,
             kind,
@@ -265,11 +334,12 @@ impl Rows {
             labels: BTreeSet::new(),
             first_seen: finding.first_seen,
             proven_at,
-            punishable: finding.punishable,
+            punishable: self.outlook.of(finding),
             state,
             included: finding.included,
             delay_slots: finding.included.map(|included| included.slot.as_u64().saturating_sub(proven_in.as_u64())),
-            waiting_slots: (state == SlashingState::Unpublished).then(|| self.now.as_u64().saturating_sub(proven_in.as_u64())),
+            waiting_slots: (state == SlashingState::Unpublished)
+                .then(|| self.outlook.now.as_u64().saturating_sub(proven_in.as_u64())),
             heard_in: BTreeSet::new(),
         }
     }
@@ -323,4 +393,44 @@ fn feed(slashings: &[SlashingView], network: &Network) -> String {
 
 fn escaped(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use consensus::{Epoch, Gwei};
+    use evidence::{Evidence, OffenceFacts};
+
+    /// What was punishable when it was recorded is judged anew: by the age of its fork, and by the
+    /// registry.
+    #[test]
+    fn whether_somebody_can_be_punished_is_judged_as_of_now() {
+        let network = Arc::new(Network::builtin("mainnet").unwrap());
+        let record = |slashed, withdrawable: Option<u64>| RegistryView {
+            state: "active_ongoing",
+            slashed,
+            effective_balance: Gwei::new(32_000_000_000),
+            activation_epoch: Some(Epoch::new(0)),
+            exit_epoch: None,
+            withdrawable_epoch: withdrawable.map(Epoch::new),
+        };
+        let electra = network.spec.forks.iter().find(|fork| fork.name == ForkName::Electra).unwrap().epoch;
+        let now = electra.start_slot(network.preset());
+        let judged = |fork, punishable, record: Option<RegistryView>| {
+            let evidence = Evidence::new(EvidenceKind::AttesterSlashing, fork, vec![1], serde_json::json!({}));
+            let finding = Finding::slashable(OffenceFacts { punishable, fork, ..OffenceFacts::sample() }, &evidence);
+            let validator = finding.validator.as_ref().unwrap().index;
+            let records = record.map(|record| (validator, record)).into_iter().collect();
+            Outlook { now, network: network.clone(), records }.of(&finding).unwrap()
+        };
+        use Punishable::{AlreadySlashed, ForkExpired, Unknown, Withdrawable, Yes};
+        assert_eq!(judged(ForkName::Deneb, Yes, None), Yes, "the fork before the current one");
+        assert_eq!(judged(ForkName::Capella, Yes, None), ForkExpired);
+        assert_eq!(judged(ForkName::Fulu, Unknown, None), Unknown, "a fork that is still to come");
+        assert_eq!(judged(ForkName::Electra, Yes, Some(record(false, None))), Yes);
+        assert_eq!(judged(ForkName::Electra, Yes, Some(record(true, None))), AlreadySlashed);
+        assert_eq!(judged(ForkName::Electra, Yes, Some(record(false, Some(electra.as_u64())))), Withdrawable);
+        assert_eq!(judged(ForkName::Electra, Yes, Some(record(false, Some(electra.as_u64() + 1)))), Yes);
+        assert_eq!(judged(ForkName::Electra, Withdrawable, Some(record(false, None))), Withdrawable, "a no stays a no");
+    }
 }

@@ -1,20 +1,21 @@
 //! Slots and epochs: which blocks came, who voted for what, and how many took part.
 
+use crate::boost::{BoostQuestion, BoostView};
 use crate::findings::{Segment, number, read, understood};
 use crate::observed::{
     ClientVotes, HeardView, ObservedBlock, ObservedSlot, ObservedVotes, Recent, SlotSource, VoteTally, read_observed,
 };
-use crate::privacy::Privacy;
+use crate::privacy::{OwnKeys, Privacy};
 use crate::problem::ProblemDetails;
 use crate::server::Shared;
 use crate::status::CheckpointSchema;
 use axum::Json;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, State};
-use consensus::{Checkpoint, Epoch, ForkName, Network, Root, Slot, ValidatorIndex};
+use consensus::{Checkpoint, Epoch, ForkName, Network, Offence, Root, Slot, ValidatorIndex};
 use evidence::{Kind, Query as FindingQuery, SortOrder, Time};
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 use utoipa::{IntoParams, ToSchema};
@@ -46,13 +47,17 @@ pub(crate) struct SlotView {
     blocks: Vec<BlockView>,
     /// Whether one proposer has signed several of the blocks.
     is_double_proposal: bool,
+    /// What the double proposal does to the proposer boost of the next slot. Null before Gloas, and
+    /// if there is none.
+    boost: Option<BoostView>,
     /// Seats of the slot's committees. Null if they are not known.
     seats: Option<u64>,
     /// Validators whose vote for this slot was heard, each counted once per epoch.
     voters: u64,
     /// Those whose vote was heard in a block. Null if that was read from the index.
     voters_in_blocks: Option<u64>,
-    /// Voters per seat, 0 to 1. Null if the seats are not known.
+    /// Voters per seat, 0 to 1. Null if the seats are not known, or if validators with several
+    /// votes may be among the voters more than once.
     participation: Option<f64>,
     /// Most votes first.
     votes: Vec<VotesView>,
@@ -132,7 +137,8 @@ pub(crate) struct SlotRow {
     #[schema(value_type = Option<String>)]
     leading_head: Option<Root>,
     leading_votes: u64,
-    findings: u64,
+    /// Null if there are too many to count.
+    findings: Option<u64>,
 }
 
 /// What was heard of an epoch.
@@ -188,15 +194,67 @@ pub(crate) struct ParticipationQuery {
 pub(crate) async fn slot(State(shared): State<Arc<Shared>>, Segment(text): Segment) -> Result<Json<SlotView>, ProblemDetails> {
     let slot: Slot = text.parse().map_err(|_| ProblemDetails::bad_request(format!("{text:?} is no slot number")))?;
     let recent = shared.observed.recent();
-    let observed = match recent.slots.get(&slot) {
-        Some(observed) => observed.clone(),
-        None => read_slots(&shared, slot, slot).await?.pop().ok_or_else(|| {
-            ProblemDetails::not_found(format!("nothing is known of slot {slot}; /v1/participation lists the latest ones"))
-        })?,
+    let observed = one_slot(&shared, &recent, slot).await?.ok_or_else(|| {
+        ProblemDetails::not_found(format!("nothing is known of slot {slot}; /v1/participation lists the latest ones"))
+    })?;
+    let (findings, _) = count(&shared, slot, slot).await?;
+    let network = shared.observed.network();
+    let boost = boost_after(&shared, &recent, &observed, &findings, &network).await?;
+    Ok(Json(SlotView { boost, ..view(&observed, findings, &recent, &network, &shared.privacy) }))
+}
+
+/// What was heard of a slot. Slots that had begun before this process listened are in memory only
+/// in part, so what an earlier run has stored of them counts too.
+async fn one_slot(shared: &Shared, recent: &Recent, slot: Slot) -> Result<Option<Arc<ObservedSlot>>, ProblemDetails> {
+    let known = recent.slots.get(&slot);
+    if let Some(known) = known.filter(|_| slot >= recent.complete_from) {
+        return Ok(Some(known.clone()));
+    }
+    let stored = read_slots(shared, slot, slot).await?.pop();
+    Ok(match (known, stored) {
+        (Some(known), Some(stored)) => Some(Arc::new(merged(known, &stored))),
+        (Some(known), None) => Some(known.clone()),
+        (None, stored) => stored,
+    })
+}
+
+/// What the memory and the index have of a slot, together: the one with more voters, and of each
+/// block the earlier arrival.
+fn merged(known: &ObservedSlot, stored: &ObservedSlot) -> ObservedSlot {
+    let fuller = if known.voters >= stored.voters { known } else { stored };
+    let mut blocks = known.blocks.clone();
+    for block in &stored.blocks {
+        match blocks.iter_mut().find(|other| other.root == block.root) {
+            Some(other) if block.heard.at < other.heard.at => other.heard = block.heard,
+            Some(_) => {}
+            None => blocks.push(block.clone()),
+        }
+    }
+    blocks.sort_by_key(|block| block.heard.at);
+    ObservedSlot { blocks, seats: known.seats.max(stored.seats), ..fuller.clone() }
+}
+
+async fn boost_after(
+    shared: &Shared,
+    recent: &Recent,
+    slot: &ObservedSlot,
+    findings: &FindingCounts,
+    network: &Network,
+) -> Result<Option<BoostView>, ProblemDetails> {
+    let next_slot = slot.slot.saturating_add(1);
+    if !is_double_proposal(slot) || network.spec.fork_name_at(next_slot.epoch(network.preset())) < ForkName::Gloas {
+        return Ok(None);
+    }
+    let next = if next_slot <= recent.now { one_slot(shared, recent, next_slot).await? } else { None };
+    let votes = [Offence::DoubleVote, Offence::SurroundVote].map(Kind::Offence);
+    let question = BoostQuestion {
+        slot,
+        next: next.as_deref(),
+        now: recent.now,
+        n_equivocating: votes.iter().filter_map(|kind| findings.by_kind.get(kind)).sum(),
+        slot_of: &|root| recent.blocks.iter().find(|block| block.root == root).map(|block| block.slot),
     };
-    let query = FindingQuery { from_slot: Some(slot), to_slot: Some(slot), ..FindingQuery::default() };
-    let (findings, _) = count(&shared, query).await?;
-    Ok(Json(view(&observed, findings, &recent, &shared.observed.network(), &shared.privacy)))
+    Ok(BoostView::of(&question, network))
 }
 
 /// The slots of an epoch: blocks, participation, heads and findings of each.
@@ -218,24 +276,29 @@ pub(crate) async fn epoch(State(shared): State<Arc<Shared>>, Segment(text): Segm
     let last = first.saturating_add(per_epoch.saturating_sub(1));
     let end = last.min(recent.now);
     // An epoch of which the memory has only a part is read from the index.
-    let in_memory = recent.slots.first_key_value().is_some_and(|(oldest, _)| *oldest <= first);
+    let in_memory = first >= recent.complete_from && recent.slots.first_key_value().is_some_and(|(oldest, _)| *oldest <= first);
     let slots: Vec<Arc<ObservedSlot>> = if in_memory {
         recent.slots.range(first..=end).map(|(_, slot)| slot.clone()).collect()
     } else {
         let mut stored = read_slots(&shared, first, end).await?;
-        // The memory knows more about the slots that it has.
         for slot in &mut stored {
-            if let Some(known) = recent.slots.get(&slot.slot) {
-                *slot = known.clone();
+            match recent.slots.get(&slot.slot) {
+                // The memory knows more about the slots of which it has everything.
+                Some(known) if slot.slot >= recent.complete_from => *slot = known.clone(),
+                Some(known) => *slot = Arc::new(merged(known, slot)),
+                None => {}
             }
         }
+        let has: BTreeSet<Slot> = stored.iter().map(|slot| slot.slot).collect();
+        let further = recent.slots.range(first..=end).filter(|(slot, _)| !has.contains(slot));
+        stored.extend(further.map(|(_, slot)| slot.clone()));
         stored
     };
     let source = slots.first().map(|slot| slot.origin).ok_or_else(unknown)?;
-    let query = FindingQuery { from_slot: Some(first), to_slot: Some(last), ..FindingQuery::default() };
-    let (findings, by_slot) = count(&shared, query).await?;
-    let rows = rows(first, end, &slots, &by_slot);
-    let known: Vec<(u64, u64)> = slots.iter().filter_map(|slot| Some((slot.voters, slot.seats?))).collect();
+    let (findings, by_slot) = count(&shared, first, last).await?;
+    let rows = rows(first, end, &slots, by_slot.as_ref());
+    let exact = slots.iter().filter(|slot| !slot.voters_partial);
+    let known: Vec<(u64, u64)> = exact.filter_map(|slot| Some((slot.voters, slot.seats?))).collect();
     let (voters, seats) = known.iter().fold((0, 0), |(voters, seats), (more, of)| (voters + more, seats + of));
     Ok(Json(EpochView {
         schema: 1,
@@ -268,11 +331,11 @@ pub(crate) async fn participation(
     }
     let recent = shared.observed.recent();
     let wanted = recent.now.saturating_sub(n - 1);
-    let first = recent.slots.first_key_value().map_or(recent.now, |(oldest, _)| wanted.max(*oldest));
-    let query = FindingQuery { from_slot: Some(first), to_slot: Some(recent.now), ..FindingQuery::default() };
-    let (_, by_slot) = count(&shared, query).await?;
+    let oldest = recent.slots.first_key_value().map_or(recent.now, |(oldest, _)| (*oldest).max(recent.complete_from));
+    let first = wanted.max(oldest).min(recent.now);
+    let (_, by_slot) = count(&shared, first, recent.now).await?;
     let slots: Vec<Arc<ObservedSlot>> = recent.slots.range(first..=recent.now).map(|(_, slot)| slot.clone()).collect();
-    Ok(Json(ParticipationView { schema: 1, now_slot: recent.now, slots: rows(first, recent.now, &slots, &by_slot) }))
+    Ok(Json(ParticipationView { schema: 1, now_slot: recent.now, slots: rows(first, recent.now, &slots, by_slot.as_ref()) }))
 }
 
 /// Reads slots from the index. The list is empty if nothing is stored of them.
@@ -284,26 +347,40 @@ async fn read_slots(shared: &Shared, first: Slot, last: Slot) -> Result<Vec<Arc<
     Ok(stored.into_iter().map(Arc::new).collect())
 }
 
-/// Counts the newest findings by kind and by slot.
-async fn count(shared: &Arc<Shared>, query: FindingQuery) -> Result<(FindingCounts, BTreeMap<Slot, u64>), ProblemDetails> {
-    let query = FindingQuery { order: SortOrder::NewestFirst, ..query };
-    let page = read(shared, move |store| store.find(&query, MAX_COUNTED)).await?;
-    let (mut counts, mut by_slot) = (FindingCounts { is_partial: page.next.is_some(), ..Default::default() }, BTreeMap::new());
+/// Counts the findings of the slots `first..=last`: the newest by kind, and all by slot. The latter
+/// is `None` if they are too many, or if only reading each would tell which may be shown.
+async fn count(
+    shared: &Arc<Shared>,
+    first: Slot,
+    last: Slot,
+) -> Result<(FindingCounts, Option<BTreeMap<Slot, u64>>), ProblemDetails> {
+    let (from_slot, to_slot) = (Some(first), Some(last));
+    let query = FindingQuery { from_slot, to_slot, order: SortOrder::NewestFirst, ..FindingQuery::default() };
+    let is_all_shown = shared.privacy.own_keys == OwnKeys::Shown;
+    let (page, all) = read(shared, move |store| {
+        let page = store.find(&query, MAX_COUNTED)?;
+        let all = if page.next.is_some() && is_all_shown { store.count_by_slot(first, last)? } else { None };
+        Ok((page, all))
+    })
+    .await?;
+    let is_partial = page.next.is_some();
+    let (mut counts, mut by_slot) = (FindingCounts { is_partial, ..Default::default() }, BTreeMap::new());
     for finding in page.findings.into_iter().filter_map(|(_, finding)| shared.privacy.finding(finding)) {
         *by_slot.entry(finding.slot).or_default() += 1;
         *counts.by_kind.entry(finding.kind).or_default() += 1;
     }
-    Ok((counts, by_slot))
+    Ok((counts, if is_partial { all } else { Some(by_slot) }))
 }
 
 /// A row for each slot, also for those without any message.
-fn rows(first: Slot, last: Slot, slots: &[Arc<ObservedSlot>], findings: &BTreeMap<Slot, u64>) -> Vec<SlotRow> {
+fn rows(first: Slot, last: Slot, slots: &[Arc<ObservedSlot>], findings: Option<&BTreeMap<Slot, u64>>) -> Vec<SlotRow> {
     let by_slot: BTreeMap<Slot, &ObservedSlot> = slots.iter().map(|slot| (slot.slot, &**slot)).collect();
     let all = (first.as_u64()..=last.as_u64()).map(Slot::new);
-    all.map(|slot| row(slot, by_slot.get(&slot).copied(), findings.get(&slot).copied().unwrap_or(0))).collect()
+    let findings_of = |slot| findings.map(|findings| findings.get(&slot).copied().unwrap_or(0));
+    all.map(|slot| row(slot, by_slot.get(&slot).copied(), findings_of(slot))).collect()
 }
 
-fn row(slot: Slot, observed: Option<&ObservedSlot>, findings: u64) -> SlotRow {
+fn row(slot: Slot, observed: Option<&ObservedSlot>, findings: Option<u64>) -> SlotRow {
     let mut by_head: BTreeMap<Root, u64> = BTreeMap::new();
     for votes in observed.iter().flat_map(|slot| &slot.votes) {
         *by_head.entry(votes.head).or_default() += votes.tally.votes;
@@ -324,11 +401,6 @@ fn row(slot: Slot, observed: Option<&ObservedSlot>, findings: u64) -> SlotRow {
 
 fn view(slot: &ObservedSlot, findings: FindingCounts, recent: &Recent, network: &Network, privacy: &Privacy) -> SlotView {
     let blocks: Vec<BlockView> = slot.blocks.iter().map(|block| block_view(block, slot.slot, network)).collect();
-    let is_double_proposal = slot
-        .blocks
-        .iter()
-        .enumerate()
-        .any(|(nth, block)| slot.blocks[..nth].iter().any(|other| other.proposer == block.proposer));
     let slot_of: BTreeMap<Root, Slot> = recent
         .blocks
         .iter()
@@ -345,7 +417,8 @@ fn view(slot: &ObservedSlot, findings: FindingCounts, recent: &Recent, network: 
         is_over: recent.now > slot.slot,
         deadlines_ms: deadlines(slot.slot, network),
         blocks,
-        is_double_proposal,
+        is_double_proposal: is_double_proposal(slot),
+        boost: None,
         seats: slot.seats,
         voters: slot.voters,
         voters_in_blocks: slot.voters_in_blocks,
@@ -356,6 +429,12 @@ fn view(slot: &ObservedSlot, findings: FindingCounts, recent: &Recent, network: 
         findings,
         source: slot.origin,
     }
+}
+
+/// Whether one proposer has signed several of the blocks.
+fn is_double_proposal(slot: &ObservedSlot) -> bool {
+    let mut blocks = slot.blocks.iter().enumerate();
+    blocks.any(|(nth, block)| slot.blocks[..nth].iter().any(|other| other.proposer == block.proposer))
 }
 
 fn block_view(block: &ObservedBlock, slot: Slot, network: &Network) -> BlockView {
@@ -392,7 +471,7 @@ fn deadlines(slot: Slot, network: &Network) -> DeadlinesView {
 }
 
 fn participation_of(slot: &ObservedSlot) -> Option<f64> {
-    ratio(slot.voters, slot.seats?)
+    if slot.voters_partial { None } else { ratio(slot.voters, slot.seats?) }
 }
 
 /// A share, 0 to 1, rounded to one part in 10 000.
@@ -406,4 +485,53 @@ pub(crate) fn start(network: &Network, slot: Slot) -> Time {
 
 pub(crate) fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::observed::{Heard, VoteTally};
+
+    fn block(byte: u8, at: u64, source: &'static str) -> ObservedBlock {
+        ObservedBlock {
+            root: Root::repeat_byte(byte),
+            parent: Root::ZERO,
+            proposer: ValidatorIndex::new(u64::from(byte)),
+            client: None,
+            heard: Heard { at: Time::from_unix_ns(at), source },
+            attestations: None,
+            is_backed: None,
+        }
+    }
+
+    /// After a restart the blocks since the state are fetched, and are in memory with the time of
+    /// that. What the run before heard counts.
+    #[test]
+    fn a_slot_from_before_the_start_has_the_arrivals_of_the_run_before() {
+        let votes = |votes: u64| ObservedVotes {
+            head: Root::repeat_byte(1),
+            source: Checkpoint::default(),
+            target: Checkpoint::default(),
+            tally: VoteTally { votes, ..VoteTally::default() },
+        };
+        let known = ObservedSlot {
+            blocks: vec![block(1, 9_000, "api"), block(2, 50, "gossip")],
+            votes: vec![votes(3)],
+            voters: 3,
+            seats: Some(8),
+            ..ObservedSlot::default()
+        };
+        let stored = ObservedSlot {
+            blocks: vec![block(1, 100, "gossip"), block(3, 300, "gossip")],
+            votes: vec![votes(7)],
+            voters: 7,
+            origin: SlotSource::Index,
+            ..ObservedSlot::default()
+        };
+        let both = merged(&known, &stored);
+        let blocks: Vec<(u8, u64, &str)> =
+            both.blocks.iter().map(|block| (block.root[0], block.heard.at.as_unix_ns(), block.heard.source)).collect();
+        assert_eq!(blocks, [(2, 50, "gossip"), (1, 100, "gossip"), (3, 300, "gossip")]);
+        assert_eq!((both.voters, both.votes, both.seats, both.origin), (7, vec![votes(7)], Some(8), SlotSource::Index));
+    }
 }

@@ -79,11 +79,34 @@ async fn branches_have_their_weight_and_the_peers_on_them() {
         heads["branches"][1],
         json!({"end": Root::repeat_byte(3).to_string(), "slot": "1000",
         "from": Root::repeat_byte(1).to_string(), "from_slot": "999", "blocks": 1,
-        "votes": {"votes": 0, "stake_gwei": null, "by_client": [], "by_label": []}, "weight_share": 0.0})
+        "votes": {"votes": 0, "stake_gwei": null, "by_client": [], "by_label": [], "labels_partial": false}, "weight_share": 0.0})
     );
     assert_eq!(heads["unknown_heads"], json!([{"root": Root::repeat_byte(9).to_string(), "votes": 65}]));
     assert_eq!(heads["peers"][0]["peers"], 3);
     assert_eq!(heads["is_split"], false);
+}
+
+#[tokio::test]
+async fn a_root_says_what_it_names() {
+    let api = Api::start().await;
+    let (finding, evidence) = double_vote(7, 1000);
+    api.store.record(vec![(finding.clone(), evidence.clone())], &[]).unwrap();
+    api.store.record_anomalies(vec![anomaly(Kind::MissedDuties, Severity::Warning, 1)], &[]).unwrap();
+    let named = async |api: &Api, root: Root| {
+        let answer = api.json(&format!("/v1/roots/{root}")).await;
+        (answer["finding"].clone(), answer["evidence"].clone(), answer["block_slot"].clone())
+    };
+    let (yes, no) = (json!(true), json!(false));
+    assert_eq!(named(&api, finding.id).await, (yes.clone(), no.clone(), Value::Null));
+    assert_eq!(named(&api, evidence.id).await, (no.clone(), yes.clone(), Value::Null));
+    assert_eq!(named(&api, Root::repeat_byte(2)).await, (no.clone(), no.clone(), json!("1000")), "a block of the last epochs");
+    assert_eq!(named(&api, Root::repeat_byte(0xee)).await, (no.clone(), no.clone(), Value::Null), "nothing is no error");
+    assert_problem(api.get("/v1/roots/0x1").await, StatusCode::BAD_REQUEST, "id").await;
+    // What may not be shown is not named either.
+    let hidden = Api::start_with(api::HEADER_TIMEOUT, OwnKeys::Hidden).await;
+    let private = anomaly(Kind::MissedDuties, Severity::Warning, 1);
+    hidden.store.record_anomalies(vec![private.clone()], &[]).unwrap();
+    assert_eq!(named(&hidden, private.id).await.0, no);
 }
 
 #[tokio::test]

@@ -100,6 +100,32 @@ async fn where_they_may_be_shown_all_of_it_is() {
     assert_eq!(api.get("/v1/watch/groups").await.status(), StatusCode::OK);
 }
 
+/// An incident about labels is shown with those that are public, and not at all if none is.
+#[tokio::test]
+async fn an_incident_about_private_labels_only_is_not_shown() {
+    let divided = |labels: &[&str], byte: u8| {
+        let rows: Vec<_> =
+            labels.iter().map(|label| json!({"label": label, "payload_present": 2, "payload_absent": 3, "slots": 1})).collect();
+        let mut one = incident("payload_status_split", byte);
+        one.details = serde_json::from_value(json!({"divided": rows, "further_labels": 0, "labels": labels})).unwrap();
+        one.shared = Vec::new();
+        one
+    };
+    for (own_keys, shown) in
+        [(OwnKeys::Hidden, vec![vec!["pool=blue"]]), (OwnKeys::Shown, vec![vec!["group=acme"], vec!["group=acme", "pool=blue"]])]
+    {
+        let api = Api::start_with(api::HEADER_TIMEOUT, own_keys).await;
+        api.store.put_incidents(&[divided(&["group=acme"], 1), divided(&["group=acme", "pool=blue"], 2)]).unwrap();
+        let incidents = api.json("/v1/incidents").await["incidents"].take();
+        let labels: Vec<_> = incidents.as_array().unwrap().iter().map(|one| one["details"]["labels"].clone()).collect();
+        assert_eq!(json!(labels), json!(shown));
+        let rows: Vec<_> =
+            incidents.as_array().unwrap().iter().flat_map(|one| one["details"]["divided"].as_array().unwrap()).collect();
+        assert_eq!(rows.len(), shown.concat().len(), "a row for each label that is shown");
+        assert_eq!(incidents.to_string().contains("acme"), own_keys == OwnKeys::Shown);
+    }
+}
+
 /// A submission whose node answered with its own address, and a status with a node and a peer.
 #[tokio::test]
 async fn addresses_of_nodes_and_peers_are_told_on_loopback_only() {

@@ -15,6 +15,7 @@ pub mod head_split;
 pub mod network;
 pub mod own_clock;
 pub mod participation_drop;
+pub mod payload_status;
 pub mod proposals;
 pub mod punishment;
 pub mod slashing_wave;
@@ -80,6 +81,7 @@ detectors! {
     checkpoint_split: CheckpointSplitConfig finds CheckpointSplitDetails;
     blocks: BlocksConfig finds CompetingBlocksDetails DeepReorgDetails;
     stale_votes: StaleVotesConfig finds StaleVotesDetails;
+    payload_status: PayloadStatusConfig finds PayloadStatusSplitDetails;
     proposals: ProposalsConfig finds MissedProposalsDetails LateBlocksDetails;
     network: NetworkConfig finds ClientDominanceDetails SyncStormDetails SubnetSilentDetails;
     punishment: PunishmentConfig finds UnpunishedOffenceDetails BlindSpotDetails;

@@ -198,6 +198,27 @@ impl Store {
         Ok(lists)
     }
 
+    /// The number of findings of each slot in `first..=last` that has some, of all kinds. `None` if
+    /// they are too many to count. No finding is read.
+    pub fn count_by_slot(&self, first: Slot, last: Slot) -> Result<Option<BTreeMap<Slot, u64>>, StoreError> {
+        let Some(family) = self.family_if_there(BY_SLOT) else { return Ok(None) };
+        let mut counts = BTreeMap::new();
+        let mut n_read = 0;
+        for row in self.shared.db.iterator_cf(&family, IteratorMode::From(&Key::by_slot(first, 0), Direction::Forward)) {
+            let (key, _) = row.map_err(|source| self.read_error(source))?;
+            if *key > Key::by_slot(last, u64::MAX)[..] {
+                break;
+            }
+            if n_read == MAX_SLOT_ROWS {
+                return Ok(None);
+            }
+            n_read += 1;
+            let slot = Key::slot_of(&key).ok_or_else(|| self.damaged("the key of a finding's slot"))?;
+            *counts.entry(slot).or_default() += 1;
+        }
+        Ok(Some(counts))
+    }
+
     /// Ascending numbers of the findings in the wanted slots. `None` if all slots are wanted, or if
     /// the range has too many findings.
     fn numbers_in_slots(&self, moment: &Snapshot<'_>, query: &Query) -> Result<Option<Vec<u64>>, StoreError> {

@@ -144,6 +144,11 @@ impl Key {
         key
     }
 
+    /// Reads the slot from a key of `by_slot`.
+    pub(crate) fn slot_of(key: &[u8]) -> Option<Slot> {
+        Some(Slot::new(u64::from_be_bytes(*key.first_chunk()?)))
+    }
+
     pub(crate) fn by_severity(severity: Severity, seq: u64) -> [u8; 9] {
         let mut key = [0; 9];
         key[0] = match severity {

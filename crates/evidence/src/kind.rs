@@ -75,6 +75,7 @@ anomalies! {
     CompetingBlocks "competing_blocks" Public,
     DeepReorg "deep_reorg" Public,
     StaleVotes "stale_votes" Public,
+    PayloadStatusSplit "payload_status_split" Public,
     MissedProposals "missed_proposals" Public,
     LateBlocks "late_blocks" Public,
     ClientDominance "client_dominance" Public,

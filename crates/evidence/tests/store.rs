@@ -127,6 +127,12 @@ fn filters_agree_with_looking_at_each() {
             }
         }
     }
+    let mut by_slot = std::collections::BTreeMap::new();
+    all.iter().for_each(|(_, finding)| *by_slot.entry(finding.slot).or_insert(0) += 1);
+    assert_eq!(store.count_by_slot(Slot::new(0), Slot::MAX).unwrap(), Some(by_slot.clone()));
+    let (first, last) = (*by_slot.keys().nth(1).unwrap(), *by_slot.keys().nth(2).unwrap());
+    by_slot.retain(|slot, _| (first..=last).contains(slot));
+    assert_eq!(store.count_by_slot(first, last).unwrap(), Some(by_slot), "both ends belong to the range");
     assert!(n_found > 1_000, "{n_found}");
 }
 

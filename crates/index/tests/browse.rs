@@ -93,6 +93,9 @@ fn check(index: &Index, record: &Record, arrivals_are_exact: bool) {
             }
         }
         let shown = index.votes_of_slot(slot).unwrap();
+        let voters: BTreeSet<ValidatorIndex> =
+            record.iter().filter(|(_, (_, of, _))| *of == slot).map(|((validator, _), _)| *validator).collect();
+        assert!(shown.voters == voters.len() as u64 || shown.voters_partial && shown.voters > voters.len() as u64, "{shown:?}");
         assert!(shown.votes.is_sorted_by(|a, b| a.voters >= b.voters), "most voters first");
         assert_eq!(shown.votes.iter().map(|votes| (votes.data.root(), votes.voters)).collect::<BTreeMap<_, _>>(), expected);
     }
@@ -139,6 +142,11 @@ fn a_slot_has_the_seats_of_its_committees() {
     index.stage_votes(&[vote_in(data(3, 4, slot.as_u64(), 1), &one, Some(shuffling.clone()))]).unwrap();
     let shown = index.votes_of_slot(slot).unwrap();
     assert_eq!((shown.votes[0].voters, shown.seats), (one.len() as u64, Some(seats.len() as u64)));
+    // Half of the committee signs something else too, and one of them in a list.
+    index.stage_votes(&[vote_in(data(3, 4, slot.as_u64(), 2), &one[..one.len() / 2], Some(shuffling))]).unwrap();
+    index.stage_votes(&[vote_in(data(3, 4, slot.as_u64(), 3), &one[..1], None)]).unwrap();
+    let shown = index.votes_of_slot(slot).unwrap();
+    assert_eq!((shown.votes.len(), shown.voters, shown.voters_partial), (3, one.len() as u64, false), "each counts once");
     assert_eq!(index.votes_of_slot(Slot::new(4)).unwrap(), index::VotesOfSlot::default());
     assert_eq!(index.votes_before(ValidatorIndex::MAX, Epoch::MAX, 8).unwrap(), index::VotePage::default());
 }

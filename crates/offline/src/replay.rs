@@ -30,6 +30,7 @@ use watcher::WatcherError;
 use watcher::bootstrap;
 use watcher::datadir::DataDir;
 use watcher::network_folder;
+use watcher::pack_capture::MAX_STATE_BYTES;
 use watcher::peer_news::peer_news;
 
 /// Maximum number of entries in one lot. The reading thread passes entries on in lots.
@@ -383,8 +384,12 @@ impl Replay {
     fn begin(&mut self, path: &Path, capture: &CaptureFile, progress: &mut dyn FnMut(Progress)) -> Result<u64, WatcherError> {
         let spec = self.first_spec(path, capture)?;
         let mut keys = PubkeyCache::open(&self.dir.pubkeys_path())?;
-        let (chain, state_offset) = first_chain(path, capture, &spec, &mut keys, progress)?;
+        let (chain, state, state_offset) = first_chain(path, capture, &spec, &mut keys, progress)?;
         self.dir.bind(chain.network())?;
+        // Evidence packs of this directory begin their captures with it.
+        if state.len() as u64 <= MAX_STATE_BYTES {
+            self.dir.write_state(&state)?;
+        }
         let network = chain.network().clone();
         let (history_epochs, detect) = (self.options.history_epochs, self.options.detect.clone());
         let engine = open_engine(&self.dir, chain, keys, history_epochs, detect, &self.options.watch)?;
@@ -462,12 +467,12 @@ fn first_chain(
     spec: &Spec,
     keys: &mut PubkeyCache,
     progress: &mut dyn FnMut(Progress),
-) -> Result<(Chain, u64), WatcherError> {
+) -> Result<(Chain, Vec<u8>, u64), WatcherError> {
     let mut problem = None;
     for located in capture.each(EntryType::STATE).map_err(|error| input_error(path, &error))? {
         let Located { offset, entry: Entry::State(ssz) } = located.map_err(|error| input_error(path, &error))? else { break };
         match bootstrap::load(spec.clone(), &ssz, keys, progress) {
-            Ok(chain) => return Ok((chain, offset)),
+            Ok(chain) => return Ok((chain, ssz, offset)),
             Err(WatcherError::Chain(error)) => {
                 problem = problem.or_else(|| Some(at_offset(path, offset, error_chain(&error))));
             }

@@ -24,6 +24,8 @@ use watcher::datadir::{self, DataDirError};
 const MAX_FINDINGS: usize = 500_000;
 /// Maximum number of rows of a table.
 const MAX_ROWS: usize = 300;
+/// Maximum size of the proofs in a report, in bytes of JSON.
+const MAX_PROOF_BYTES: usize = 8 << 20;
 /// Maximum number of incidents in the chart of incidents.
 const MAX_BARS: usize = 24;
 /// What the first paragraph of a report says.
@@ -97,6 +99,8 @@ struct Member {
     seen: Time,
     punishable: Option<Punishable>,
     included: Option<Slot>,
+    /// The proof of its first offence.
+    proof: Option<Root>,
 }
 
 /// One piece of evidence.
@@ -105,6 +109,8 @@ struct ReportProof {
     id: Root,
     kind: &'static str,
     accuses: u64,
+    /// As JSON. `None` beyond [`MAX_PROOF_BYTES`].
+    json: Option<String>,
 }
 
 impl Report {
@@ -152,6 +158,7 @@ impl Report {
             network,
         };
         report.count(findings.into());
+        report.read_proofs(&store)?;
         let slots = report.members.iter().map(|member| report.network.slot_at(member.seen.as_unix_ns()));
         let anomalies = report.anomalies.iter().map(|finding| finding.slot);
         let incidents = report.incidents.iter().flat_map(|one| [one.first_slot, one.last_slot]);
@@ -211,12 +218,13 @@ impl Report {
                     seen: finding.second_seen.unwrap_or(finding.first_seen),
                     punishable: finding.punishable,
                     included: None,
+                    proof: finding.evidence.as_ref().map(|reference| reference.id),
                 }
             });
             member.offences[kind] += 1;
             member.included = member.included.or(finding.included.map(|included| included.slot));
             if let Some(reference) = &finding.evidence {
-                let new = ReportProof { id: reference.id, kind: reference.kind.as_str(), accuses: 0 };
+                let new = ReportProof { id: reference.id, kind: reference.kind.as_str(), accuses: 0, json: None };
                 proofs.entry(reference.id).or_insert(new).accuses += 1;
             }
         }
@@ -224,6 +232,32 @@ impl Report {
         self.members.sort_by_key(|member| (member.seen, member.validator));
         self.proofs = proofs.into_values().collect();
         self.proofs.sort_by_key(|proof| (std::cmp::Reverse(proof.accuses), proof.id));
+    }
+
+    /// Reads the proofs that have a row, as far as there is room for them.
+    fn read_proofs(&mut self, store: &Store) -> Result<(), WatcherError> {
+        let mut room = MAX_PROOF_BYTES;
+        for proof in self.proofs.iter_mut().take(MAX_ROWS) {
+            let Some(evidence) = store.evidence(proof.id)? else { continue };
+            let json = evidence.json.to_string();
+            if json.len() <= room {
+                room -= json.len();
+                proof.json = Some(json);
+            }
+        }
+        Ok(())
+    }
+
+    /// The moment to which times are relative: the first contradiction, or else the beginning of the
+    /// first incident.
+    fn onset(&self) -> Option<Time> {
+        let first_incident = || self.incidents.iter().map(|one| self.at(one.first_slot)).min();
+        self.members.first().map(|member| member.seen).or_else(first_incident)
+    }
+
+    /// A time as it lies before or after the onset.
+    fn after_onset(&self, at: Time) -> String {
+        self.onset().map_or_else(String::new, |onset| after(onset, at))
     }
 
     /// Returns the events with their time, oldest first.
@@ -306,6 +340,19 @@ fn short(time: Time) -> String {
     format!("{} {}", &text[..10], &text[11..19])
 }
 
+/// Formats the time from `onset` to `at`, such as `+10 m 37 s` or `-12 s`.
+fn after(onset: Time, at: Time) -> String {
+    let apart = i128::from(at.as_unix_ns()) - i128::from(onset.as_unix_ns());
+    let seconds = apart.unsigned_abs() / 1_000_000_000;
+    let sign = if apart < 0 { '-' } else { '+' };
+    match seconds {
+        0..60 => format!("{sign}{seconds} s"),
+        60..3_600 => format!("{sign}{} m {:02} s", seconds / 60, seconds % 60),
+        3_600..86_400 => format!("{sign}{} h {:02} m", seconds / 3_600, seconds / 60 % 60),
+        _ => format!("{sign}{} d {} h", seconds / 86_400, seconds / 3_600 % 24),
+    }
+}
+
 /// Formats an amount in ETH with three decimals.
 fn eth(gwei: u64) -> String {
     format!("{}.{:03} ETH", gwei / 1_000_000_000, gwei / 1_000_000 % 1_000)
@@ -374,6 +421,13 @@ mod tests {
         };
         store.put_incidents(&(1..=N).map(incident).collect::<Vec<_>>()).unwrap();
         dir
+    }
+
+    #[test]
+    fn times_are_told_from_the_onset() {
+        let at = |seconds: u64| Time::from_unix_ns(seconds * 1_000_000_000);
+        let told = [988, 1_000, 1_059, 1_637, 4_780, 1_000 + 2 * 86_400 + 4 * 3_600].map(|seconds| after(at(1_000), at(seconds)));
+        assert_eq!(told, ["-12 s", "+0 s", "+59 s", "+10 m 37 s", "+1 h 03 m", "+2 d 4 h"]);
     }
 
     #[test]

@@ -8,8 +8,8 @@
 
 use crate::inspect::Inspection;
 use api::{
-    Head, LabelledValidator, NodeState, ObservedSlot, ObservedSource, ObservedValidator, ReadError, Readiness, Recent, Status,
-    StatusSource, ValidatorKey, ValidatorQuery,
+    CapturedProof, Head, LabelledValidator, NodeState, ObservedSlot, ObservedSource, ObservedValidator, PackCapture, ReadError,
+    Readiness, Recent, Status, StatusSource, ValidatorKey, ValidatorQuery,
 };
 use chain::PubkeyCache;
 use consensus::interchange::SigningHistory;
@@ -19,12 +19,13 @@ use index::IndexView;
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 use watcher::WatcherError;
 use watcher::config::ApiConfig;
 use watcher::observed;
+use watcher::pack_capture::capture_of;
 use watcher::status::numbers;
 use watcher::{datadir, downtime, file_handles, run};
 
@@ -162,6 +163,8 @@ struct RecordedObservations {
     index: Option<IndexView>,
     /// Public keys by validator index. The file may be missing; the keys are then unknown.
     keys: Vec<PubkeyBytes>,
+    /// The path of the kept state, which may be missing.
+    state: PathBuf,
     recent: Arc<Recent>,
 }
 
@@ -182,7 +185,8 @@ impl RecordedObservations {
         };
         let cache = path.join("pubkeys");
         let keys = if cache.is_file() { PubkeyCache::compressed_in(&cache)? } else { Vec::new() };
-        Ok(Self { network: Arc::new(network), store, index, keys, recent: Arc::new(recent) })
+        let state = datadir::state_path(path);
+        Ok(Self { network: Arc::new(network), store, index, keys, state, recent: Arc::new(recent) })
     }
 }
 
@@ -219,6 +223,10 @@ impl ObservedSource for RecordedObservations {
 
     fn pubkeys(&self, validators: &BTreeSet<ValidatorIndex>) -> Result<BTreeMap<ValidatorIndex, PubkeyBytes>, ReadError> {
         Ok(validators.iter().filter_map(|index| Some((*index, self.key(*index)?))).collect())
+    }
+
+    fn capture(&self, proofs: &[CapturedProof<'_>]) -> Result<Option<PackCapture>, ReadError> {
+        capture_of(&self.network, &self.state, proofs).map(Some)
     }
 
     fn histories(

@@ -24,6 +24,7 @@ mod named_blocks;
 pub mod network_folder;
 mod node_task;
 pub mod observed;
+pub mod pack_capture;
 pub mod peer_news;
 pub mod run;
 pub mod signing_history;

@@ -6,13 +6,15 @@
 //! engine's thread itself, between two batches, because it owns the index. How often that may
 //! happen is limited ([`LiveObserved`]): further readers are told to come back.
 
+use crate::datadir::state_path;
 use crate::engine_thread::{Input, Question};
 use crate::inputs::WeakInputs;
+use crate::pack_capture::capture_of;
 use crate::signing_history::{self, Form};
 use api::{
-    ClientVotes, Head, Heard, LabelVotes, LabelledValidator, ObservedBlock, ObservedProposal, ObservedSlot, ObservedSource,
-    ObservedValidator, ObservedVote, ObservedVotes, PeersAtHead, ReadError, Recent, RegistryView, SlotSource, Traffic, TreeBlock,
-    ValidatorKey, ValidatorQuery, VoteTally,
+    CapturedProof, ClientVotes, Head, Heard, LabelVotes, LabelledValidator, ObservedBlock, ObservedProposal, ObservedSlot,
+    ObservedSource, ObservedValidator, ObservedVote, ObservedVotes, PackCapture, PeersAtHead, ReadError, Recent, RegistryView,
+    SlotSource, Traffic, TreeBlock, ValidatorKey, ValidatorQuery, VoteTally,
 };
 use chain::Record;
 use consensus::interchange::SigningHistory;
@@ -60,6 +62,8 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(2);
 pub(crate) struct RecentBuilder {
     made_at: Option<Time>,
     made_in: Slot,
+    /// See [`Recent::complete_from`].
+    complete_from: Option<Slot>,
     slots: BTreeMap<Slot, Arc<ObservedSlot>>,
 }
 
@@ -72,6 +76,7 @@ impl RecentBuilder {
         let (facts, chain) = (engine.facts(), engine.chain());
         let network = chain.network();
         let slot = network.slot_at(now.0);
+        let complete_from = *self.complete_from.get_or_insert(slot.saturating_add(1));
         let everything = slot != self.made_in || self.made_at.is_none();
         let changing_from = slot.saturating_sub(CHANGING_SLOTS);
         let mut slots = BTreeMap::new();
@@ -94,6 +99,7 @@ impl RecentBuilder {
             head: Head { slot: head.slot, root: head.root },
             justified: Some(chain.justified()),
             finalized: Some(chain.finalized()),
+            complete_from,
             slots,
             blocks: blocks.into_iter().map(block).collect(),
             peers: peers_at_heads(facts),
@@ -111,6 +117,7 @@ fn slot_of(slot: Slot, facts: &SlotFacts, all: &Facts, network: &Network) -> Obs
         votes,
         further_voters: facts.untallied,
         voters: facts.voters,
+        voters_partial: false,
         voters_in_blocks: Some(facts.voters_in_blocks),
         by_client: by_client(&facts.by_client),
         seats: (facts.expected > 0).then_some(facts.expected),
@@ -135,7 +142,7 @@ fn votes_of(tally: &Tally, labels: &Labels) -> ObservedVotes {
     let mut by_label: BTreeMap<String, u64> = BTreeMap::new();
     for (set, votes) in &tally.by_label_set {
         for label in labels.set(*set as usize).iter().flat_map(|set| &set.labels) {
-            *by_label.entry(label.to_string()).or_default() += votes;
+            *by_label.entry(label.to_string()).or_default() += votes.voters;
         }
     }
     let mut sums = VoteTally {
@@ -143,6 +150,7 @@ fn votes_of(tally: &Tally, labels: &Labels) -> ObservedVotes {
         stake_gwei: Some(tally.stake),
         by_client: by_client(&tally.by_client),
         by_label: by_label.into_iter().map(|(label, votes)| LabelVotes { label, votes }).collect(),
+        labels_partial: tally.labels_partial,
     };
     sums.sort();
     ObservedVotes { head: tally.head, source: tally.source, target: tally.target, tally: sums }
@@ -217,7 +225,8 @@ pub fn stored_slots(index: &Index, first: Slot, last: Slot) -> Result<Vec<Observ
         slots.push(ObservedSlot {
             slot,
             blocks: proposals.iter().map(stored_block).collect(),
-            voters: listed.iter().map(|votes| votes.tally.votes).sum::<u64>() + further_voters,
+            voters: stored.voters,
+            voters_partial: stored.voters_partial,
             votes: listed,
             further_voters,
             voters_in_blocks: None,
@@ -319,6 +328,8 @@ pub struct LiveObserved {
     /// The folder of the vote index. Histories are read from it without the engine.
     index_path: PathBuf,
     allowance: Mutex<Allowance>,
+    /// Records of the registry that were asked for in this epoch.
+    records: Mutex<(Epoch, BTreeMap<ValidatorIndex, RegistryView>)>,
 }
 
 /// How many questions may be asked now.
@@ -349,7 +360,7 @@ impl LiveObserved {
         index_path: PathBuf,
     ) -> Self {
         let allowance = Mutex::new(Allowance { left: QUESTIONS_AT_ONCE, at: Instant::now() });
-        Self { network, recent, queue, watch_state, index_path, allowance }
+        Self { network, recent, queue, watch_state, index_path, allowance, records: Mutex::default() }
     }
 
     /// Has the engine's thread answer, and waits for it.
@@ -418,6 +429,36 @@ impl ObservedSource for LiveObserved {
             })?);
         }
         Ok(keys)
+    }
+
+    /// The records of an epoch are asked for once.
+    fn records(&self, validators: &BTreeSet<ValidatorIndex>) -> Result<BTreeMap<ValidatorIndex, RegistryView>, ReadError> {
+        let epoch = self.recent().now.epoch(self.network.preset());
+        let known = || self.records.lock().unwrap_or_else(PoisonError::into_inner);
+        let missing: Vec<ValidatorIndex> = {
+            let mut known = known();
+            if known.0 != epoch || known.1.len() > MAX_PUBKEYS {
+                *known = (epoch, BTreeMap::new());
+            }
+            validators.iter().filter(|validator| !known.1.contains_key(validator)).copied().take(MAX_PUBKEYS).collect()
+        };
+        for some in missing.chunks(PUBKEYS_AT_ONCE) {
+            let some = some.to_vec();
+            let answer = self.ask(1.0, move |engine| {
+                let chain = engine.chain();
+                let record = |index| chain.followed_record(index).or_else(|| chain.registry().record(index));
+                Ok(some.into_iter().filter_map(|index| Some((index, registry_view(&record(index)?, epoch)))).collect::<Vec<_>>())
+            })?;
+            known().1.extend(answer);
+        }
+        let known = known();
+        Ok(validators.iter().filter_map(|index| Some((*index, known.1.get(index)?.clone()))).collect())
+    }
+
+    fn capture(&self, proofs: &[CapturedProof<'_>]) -> Result<Option<PackCapture>, ReadError> {
+        // The index is a folder of the data directory.
+        let Some(data_dir) = self.index_path.parent() else { return Ok(None) };
+        capture_of(&self.network, &state_path(data_dir), proofs).map(Some)
     }
 
     /// Opens the index beside the engine, as `slashwatch export` does. What was committed last may
@@ -527,6 +568,7 @@ pub fn recorded(index: &Index, network: &Network, now: Slot) -> Result<Recent, R
         head: head.map_or_else(Head::default, |block| Head { slot: block.slot, root: block.root }),
         justified: leading.map(|votes| votes.source),
         finalized: None,
+        complete_from: Slot::new(0),
         slots: slots.into_iter().map(|slot| (slot.slot, Arc::new(slot))).collect(),
         blocks,
         peers: Vec::new(),

@@ -98,6 +98,8 @@ pub struct StatusPage {
     pub switches: Option<watch::Receiver<Arc<KillSwitchState>>>,
     /// The reason why a changed configuration cannot be used.
     pub refused_lists: watch::Receiver<Option<RejectedConfig>>,
+    /// Notices about lists that could not be fetched.
+    pub failed_lists: watch::Receiver<Vec<String>>,
     pub coverage: SharedCoverage,
     /// Is cancelled when the watched network is known to have ended, as a simulated one does.
     pub ended: CancellationToken,
@@ -171,6 +173,7 @@ impl StatusPage {
             // The reason contains paths, and names of groups and keys.
             notices.push(if self.shows_addresses { refused.notice() } else { refused.notice_without_reason() });
         }
+        notices.extend(self.failed_lists.borrow().iter().cloned());
         if let Some(switches) = &self.switches {
             let ledger = switches.borrow();
             notices.extend(ledger.fired.iter().map(|(group, fired)| fired.notice(group)));

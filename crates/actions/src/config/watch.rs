@@ -3,8 +3,11 @@
 use super::Problem;
 use alert::{is_http, secret_problem};
 use detect::watch::WatchedKeysConfig;
-use serde::{Deserialize, Serialize};
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{MapAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
 use std::collections::BTreeMap;
+use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -17,8 +20,8 @@ const MAX_KILL_SWITCH_TIMEOUT: Duration = Duration::from_secs(600);
 pub struct WatchConfig {
     /// CSV or TOML files with groups of watched keys.
     pub files: Vec<PathBuf>,
-    /// CSV or TOML files that label validators without watching them.
-    pub entities: Vec<PathBuf>,
+    /// Lists that label validators without watching them.
+    pub entities: Vec<EntityList>,
     /// Interval at which the configuration file and the list files are checked for changes. With 0
     /// they are only read again on SIGHUP.
     #[serde(with = "humantime_serde")]
@@ -43,6 +46,70 @@ impl Default for WatchConfig {
             kin_labels: vec!["operator".into(), "cluster".into()],
             groups: Vec::new(),
         }
+    }
+}
+
+/// A list of labels: a file, or a URL with a file for its copy.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(untagged)]
+pub enum EntityList {
+    File(PathBuf),
+    Url(RemoteList),
+}
+
+/// A list that is fetched again and again.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RemoteList {
+    pub url: String,
+    /// The file of the last good copy. Its ending says what kind of list it is.
+    pub file: PathBuf,
+    /// Interval between downloads.
+    #[serde(with = "humantime_serde", default = "default_interval")]
+    pub every: Duration,
+}
+
+fn default_interval() -> Duration {
+    Duration::from_secs(3600)
+}
+
+impl EntityList {
+    /// The file that is read.
+    pub fn path(&self) -> &PathBuf {
+        match self {
+            Self::File(path) => path,
+            Self::Url(list) => &list.file,
+        }
+    }
+
+    fn path_mut(&mut self) -> &mut PathBuf {
+        match self {
+            Self::File(path) => path,
+            Self::Url(list) => &mut list.file,
+        }
+    }
+}
+
+/// An untagged enum would not say which field is wrong.
+impl<'de> Deserialize<'de> for EntityList {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct ListVisitor;
+        impl<'de> Visitor<'de> for ListVisitor {
+            type Value = EntityList;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("the path of a file, or a table with `url` and `file`")
+            }
+
+            fn visit_str<E>(self, path: &str) -> Result<EntityList, E> {
+                Ok(EntityList::File(path.into()))
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<EntityList, A::Error> {
+                RemoteList::deserialize(MapAccessDeserializer::new(map)).map(EntityList::Url)
+            }
+        }
+        deserializer.deserialize_any(ListVisitor)
     }
 }
 
@@ -140,11 +207,20 @@ impl WatchConfig {
     /// Makes relative paths relative to `folder`.
     pub fn anchor(&mut self, folder: &Path) {
         let secrets = self.groups.iter_mut().filter_map(|group| group.kill_switch.as_mut()?.secret_file.as_mut());
-        for path in self.files.iter_mut().chain(&mut self.entities).chain(secrets) {
+        let entities = self.entities.iter_mut().map(EntityList::path_mut);
+        for path in self.files.iter_mut().chain(entities).chain(secrets) {
             if path.is_relative() {
                 *path = folder.join(&path);
             }
         }
+    }
+
+    /// The lists that are fetched.
+    pub fn remote_lists(&self) -> impl Iterator<Item = &RemoteList> {
+        self.entities.iter().filter_map(|list| match list {
+            EntityList::File(_) => None,
+            EntityList::Url(list) => Some(list),
+        })
     }
 
     /// Adds the problems of this section to `problems`.

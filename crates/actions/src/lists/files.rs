@@ -59,6 +59,9 @@ struct TomlEntity {
     labels: BTreeMap<String, String>,
 }
 
+/// Endings of names of lists.
+const ENDINGS: [&str; 5] = ["csv", "toml", "yaml", "yml", "json"];
+
 /// Adds the entries of a file. If `watches` is true, the file defines groups. Otherwise it only
 /// adds labels.
 pub(super) fn read(at: &str, path: &Path, watches: bool, into: &mut ListBuilder) {
@@ -67,10 +70,20 @@ pub(super) fn read(at: &str, path: &Path, watches: bool, into: &mut ListBuilder)
         Ok(text) => text,
         Err(reason) => return into.wrong(at, reason),
     };
+    parse(&at, path, &text, watches, into);
+}
+
+/// Whether the name of a file says what kind of list it is.
+pub(super) fn has_known_ending(path: &Path) -> bool {
+    path.extension().and_then(|extension| extension.to_str()).is_some_and(|ending| ENDINGS.contains(&ending))
+}
+
+/// Adds the entries of a text. The name of its file says what kind of list it is.
+pub(super) fn parse(at: &str, path: &Path, text: &str, watches: bool, into: &mut ListBuilder) {
     match path.extension().and_then(|extension| extension.to_str()) {
-        Some("csv") => csv(&at, &text, watches, into),
-        Some("toml") => toml(&at, &text, watches, into),
-        Some("yaml" | "yml" | "json") if !watches => ranges(&at, &text, into),
+        Some("csv") => csv(at, text, watches, into),
+        Some("toml") => toml(at, text, watches, into),
+        Some("yaml" | "yml" | "json") if !watches => ranges(at, text, into),
         Some("yaml" | "yml" | "json") => {
             into.wrong(at, "is a list of validator ranges, which gives labels only; move it to `watch.entities`");
         }

@@ -5,7 +5,7 @@
 //! stay in use.
 
 use crate::alerts;
-use crate::config::{AlertsConfig, WatchConfig};
+use crate::config::{AlertsConfig, EntityList, WatchConfig};
 use alert::Routes;
 use detect::watch::{Label, SharedWatchState, WatchList};
 use engine::WatchParts;
@@ -292,7 +292,7 @@ fn named(config: &WatchConfig) -> impl Iterator<Item = &Path> {
     let switches = || config.groups.iter().filter_map(|group| group.kill_switch.as_ref());
     let secrets = switches().filter_map(|switch| switch.secret_file.as_deref());
     let programs = switches().filter_map(|switch| switch.command.first().map(Path::new));
-    config.files.iter().chain(&config.entities).map(PathBuf::as_path).chain(secrets).chain(programs)
+    config.files.iter().chain(config.entities.iter().map(EntityList::path)).map(PathBuf::as_path).chain(secrets).chain(programs)
 }
 
 fn stamp_all<'a>(paths: impl IntoIterator<Item = &'a Path>) -> Vec<Option<Stamp>> {

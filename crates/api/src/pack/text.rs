@@ -75,12 +75,16 @@ impl Contents<'_> {
                 self.next_labels.iter().map(|label| escaped(label)).collect::<Vec<_>>().join(", "),
             );
         }
+        out += &self.about_capture();
         out += "## Files\n\n| file | what |\n|---|---|\n\
                 | `post-mortem.md` | a draft |\n\
                 | `timeline.md` | what happened when, in UTC |\n\
                 | `members.csv`, `next.csv` | whose keys, and which are next |\n\
                 | `proofs/` | each proof as JSON and SSZ, as a beacon node's pool accepts it |\n\
                 | `keys.json` | public keys of the signers |\n";
+        if self.capture.is_some() {
+            out += "| `capture.e2s` | the messages of the proofs as a capture (above) |\n";
+        }
         if self.interchange.is_some() {
             let form = if self.is_minimal { "the highest slot, source and target of each key" } else { "every message" };
             let _ = writeln!(
@@ -89,6 +93,30 @@ impl Contents<'_> {
             );
         }
         out += "| `incident.json`, `findings.jsonl` | the records of the watcher |\n";
+        out
+    }
+
+    /// What the capture has, what it lacks, and how to replay it.
+    fn about_capture(&self) -> String {
+        let Some(capture) = &self.capture else { return String::new() };
+        let mut out = String::from(
+            "## Find it again\n\n\
+             `capture.e2s` has the signed messages of the proofs here, each pair as a slashing operation on its gossip topic, at the time \
+             at which the later message came. A replay verifies them anew, and comes to the findings that these proofs prove, with the same \
+             ids:\n\n```\n",
+        );
+        let files = if capture.has_state { "capture.e2s" } else { "CAPTURE-WITH-STATE.e2s capture.e2s" };
+        let _ = writeln!(out, "slashwatch replay {files} --findings found.jsonl\n```\n");
+        if !capture.has_state {
+            let why = if capture.is_too_large { "is too large to be sent with it" } else { "is not at hand" };
+            let _ = writeln!(
+                out,
+                "**It has no beacon state**, which {why}. A replay needs the keys in one: give a capture of this network that has a \
+                 state before it (`slashwatch capture` records one).\n"
+            );
+        }
+        out += "It has no blocks, no other votes, and not the messages as they first came: those are not kept. Times are those of the \
+                operations, so both messages of a pair seem to come at once.\n\n";
         out
     }
 

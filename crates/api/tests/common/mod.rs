@@ -324,6 +324,7 @@ impl TestObserved {
                 stake_gwei: Some(consensus::Gwei::new(votes * 32_000_000_000)),
                 by_client: vec![api::ClientVotes { client: "teku", votes }],
                 by_label: vec![label("group=acme"), label("pool=blue")],
+                labels_partial: false,
             },
         };
         api::ObservedSlot {
@@ -359,6 +360,7 @@ impl api::ObservedSource for TestObserved {
             head: Head { slot: Slot::new(1000), root: Root::repeat_byte(2) },
             justified: Some(Checkpoint { epoch: Epoch::new(30), root: NETWORK }),
             finalized: None,
+            complete_from: Slot::new(900),
             slots: slots.collect(),
             blocks: vec![block(1, 0, 999), block(2, 1, 1000), block(3, 1, 1000)],
             peers: vec![api::PeersAtHead {

@@ -31,7 +31,7 @@ mod voters;
 
 pub use arrivals::{Ahead, Arrivals, OFFSETS_PER_SLOT};
 pub use peers::ConnectedPeer;
-pub use slot::{BlockFact, MAX_BLOCKS, MAX_LABEL_SETS, MAX_TALLIES, SlotFacts, Tally};
+pub use slot::{BlockFact, MAX_BLOCKS, MAX_LABEL_SETS, MAX_TALLIES, SetVoters, SlotFacts, Tally};
 
 use super::MonitorInput;
 use crate::client::Clients;
@@ -40,7 +40,7 @@ use crate::validator_set::ValidatorSet;
 use crate::watch::Labels;
 use arrivals::N_OFFSETS;
 use chain::Chain;
-use consensus::{Epoch, Network, Slot, ValidatorIndex};
+use consensus::{AttestationData, Epoch, ForkName, Network, Slot, ValidatorIndex};
 use duties::Duties;
 use peers::PeerHistory;
 use std::collections::BTreeMap;
@@ -326,6 +326,7 @@ impl Facts {
             return;
         }
         let expected = self.seats(vote, chain);
+        let payload_present = says_payload_present(data, &self.network);
         let Some(facts) = self.about(data.slot) else { return };
         facts.expected = facts.expected.max(expected);
         facts.voters += fresh.len() as u64;
@@ -337,7 +338,7 @@ impl Facts {
             facts.unseated += fresh.len() as u64;
         }
         let before = facts.untallied;
-        facts.tally(vote, &sums);
+        facts.tally(vote, payload_present, &sums);
         self.untallied += facts.untallied - before;
     }
 
@@ -458,4 +459,10 @@ impl Facts {
         self.n_active.insert(key, n);
         n
     }
+}
+
+/// Whether a vote says that the payload of its head was present. From Gloas on
+/// `AttestationData.index` means this; before, it is a committee.
+fn says_payload_present(data: &AttestationData, network: &Network) -> bool {
+    network.spec.fork_name_at(data.target.epoch) >= ForkName::Gloas && data.index.as_u64() == 1
 }

@@ -5,8 +5,8 @@
 
 use chain::{BlockFacts, Chain, PubkeyCache};
 use consensus::{
-    AttestationData, AttesterSlashing, BeaconBlockHeader, Checkpoint, Epoch, ForkName, IndexedAttestation, RegistryChange,
-    RegistryRequests, Root, SignatureBytes, SignedBeaconBlockHeader, SignedBlock, Slot, ValidatorIndex, sha256,
+    AttestationData, AttesterSlashing, BeaconBlockHeader, Checkpoint, CommitteeIndex, Epoch, ForkName, IndexedAttestation,
+    RegistryChange, RegistryRequests, Root, SignatureBytes, SignedBeaconBlockHeader, SignedBlock, Slot, ValidatorIndex, sha256,
 };
 use detect::monitor::MAX_STEP_BACK;
 use detect::watch::Labels;
@@ -20,7 +20,17 @@ use verify::{ProvenBlock, Signed, SourceKind, Verified, Vote};
 
 /// The chain that a capture's config and first state describe.
 pub fn chain_of(capture: &[u8]) -> Chain {
-    let Capture { spec, state, .. } = Capture::parse("simulated", capture);
+    chain_with_gloas(capture, None)
+}
+
+/// Like [`chain_of`], with Gloas scheduled for an epoch.
+fn chain_with_gloas(capture: &[u8], gloas: Option<Epoch>) -> Chain {
+    let Capture { mut spec, state, .. } = Capture::parse("simulated", capture);
+    if let Some(epoch) = gloas {
+        let mut fork = *spec.forks.iter().find(|fork| fork.name == ForkName::Fulu).expect("a Fulu network");
+        (fork.name, fork.epoch, fork.version) = (ForkName::Gloas, epoch, [9, 0, 0, 0]);
+        spec.forks.push(fork);
+    }
     Chain::from_state(spec, &state, &mut PubkeyCache::in_memory(), &mut |_| ()).expect("a good state")
 }
 
@@ -32,8 +42,11 @@ pub fn quiet_chain(scenario: &Scenario) -> Chain {
 
 /// The chain at genesis: minimal preset, slots of 12 s, all validators active.
 pub fn genesis(n_validators: usize) -> Chain {
-    let scenario = Scenario { slot_duration: std::time::Duration::from_secs(12), ..Scenario::quiet(n_validators) };
-    quiet_chain(&scenario)
+    quiet_chain(&genesis_scenario(n_validators))
+}
+
+fn genesis_scenario(n_validators: usize) -> Scenario {
+    Scenario { slot_duration: std::time::Duration::from_secs(12), ..Scenario::quiet(n_validators) }
 }
 
 pub fn heard(at: u64) -> verify::FirstSeen {
@@ -102,7 +115,29 @@ pub fn offenders(
         },
         signature: SignatureBytes::ZERO,
     };
-    let slashing = AttesterSlashing { attestation_1: vote(1), attestation_2: vote(2) };
+    offenders_of(chain, AttesterSlashing { attestation_1: vote(1), attestation_2: vote(2) }, at, punishable)
+}
+
+/// Like [`offenders`], with two votes that differ only in what they say about the payload.
+pub fn payload_offenders(chain: &Chain, validators: &[ValidatorIndex], slot: Slot, at: u64) -> Vec<Offender> {
+    let epoch = slot.epoch(chain.network().preset());
+    let vote = |index: u64| IndexedAttestation {
+        attesting_indices: validators.to_vec(),
+        data: AttestationData {
+            slot,
+            index: CommitteeIndex::new(index),
+            target: Checkpoint { epoch, root: Root::ZERO },
+            ..AttestationData::default()
+        },
+        signature: SignatureBytes::ZERO,
+    };
+    offenders_of(chain, AttesterSlashing { attestation_1: vote(0), attestation_2: vote(1) }, at, Punishable::Yes)
+}
+
+fn offenders_of(chain: &Chain, slashing: AttesterSlashing, at: u64, punishable: Punishable) -> Vec<Offender> {
+    let network = chain.network();
+    let AttestationData { slot, target, .. } = slashing.attestation_1.data;
+    let epoch = target.epoch;
     let json = serde_json::to_value(&slashing).unwrap();
     let evidence = Arc::new(Evidence::new(EvidenceKind::AttesterSlashing, ForkName::Fulu, slashing.to_ssz(), json));
     let offender = |validator: &ValidatorIndex| {
@@ -119,7 +154,7 @@ pub fn offenders(
         };
         Offender { finding: Finding::slashable(facts, &evidence), evidence: evidence.clone() }
     };
-    validators.iter().map(offender).collect()
+    slashing.attestation_1.attesting_indices.iter().map(offender).collect()
 }
 
 /// What is proven during one slot.
@@ -162,6 +197,13 @@ impl MonitorSetup {
             refused: 0,
             until: 0,
         }
+    }
+
+    /// Like [`Self::new`], with Gloas from this epoch on.
+    pub fn with_gloas(n_validators: usize, config: &DetectConfig, gloas: Epoch) -> Self {
+        let (bytes, _) = record::capture_bytes(&Scenario { slots: 1, ..genesis_scenario(n_validators) }).expect("played");
+        let chain = chain_with_gloas(&bytes, Some(gloas));
+        Self { monitor: Monitor::new(config, chain.network()), chain, ..Self::new(n_validators, config) }
     }
 
     pub fn per_epoch(&self) -> u64 {

@@ -8,7 +8,7 @@ use crate::sums::{SetMembers, SumSet};
 use crate::tables::{DataRow, OutsideVotes, VoteSpan};
 use crate::{Index, IndexError, StoredProposal};
 use consensus::{AttestationData, Epoch, Root, Slot, ValidatorIndex};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use verify::{Arrival, Time};
 
 /// Limit on the rows with listed members that are read for one slot.
@@ -16,6 +16,11 @@ const MAX_LISTED_ROWS: usize = 4096;
 /// Limit on listed members for whom it is checked whether a sum by seats contains them too. Each
 /// check takes about 20 microseconds on mainnet.
 const MAX_CHECKED: usize = 256;
+/// Limit on listed members of a slot that are remembered, so that each counts once.
+const MAX_LISTED_MEMBERS: usize = 131_072;
+/// Limit on the sums of one slot's seats that are laid over each other, so that each seat counts
+/// once. Eight take a millisecond on mainnet.
+const MAX_UNITED: usize = 8;
 
 /// A stored vote of one validator, with its arrival.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,6 +57,11 @@ pub struct VotesOfSlot {
     pub votes: Vec<VotesOfData>,
     /// Seats of the slot's committees, the most of all branches. `None` if no committee is known.
     pub seats: Option<u64>,
+    /// Validators with a vote for the slot, each counted once.
+    pub voters: u64,
+    /// Some validators may be in `voters` more than once, because they signed several votes and are
+    /// too many to check.
+    pub voters_partial: bool,
 }
 
 impl Index {
@@ -99,18 +109,28 @@ impl Index {
     }
 
     /// The stored votes of a slot, by data. A validator that is in a sum by seats and in a list is
-    /// counted once, as far as [`MAX_CHECKED`] allows.
+    /// counted once for each data, as far as [`MAX_CHECKED`] allows.
     pub fn votes_of_slot(&self, slot: Slot) -> Result<VotesOfSlot, IndexError> {
         let epoch = Epoch::new(slot.as_u64() / self.shape.slots_per_epoch);
         let in_epoch = (slot.as_u64() % self.shape.slots_per_epoch) as u16;
         let mut by_handle: BTreeMap<u32, (AttestationData, u64)> = BTreeMap::new();
         let mut by_seats: Vec<(SetKey, SumSet)> = Vec::new();
-        let mut seats = None;
+        let (mut seats, mut voters, mut n_seatings) = (None, 0, 0);
+        let mut voters_partial = false;
         for seating in self.shufflings.of_epoch(&self.db, epoch)?.iter() {
             let (first, last) = SetKey::seat_range(epoch, Some((seating.id, in_epoch)));
             let sets = self.sets_between(&first, &last, usize::MAX)?;
             if !sets.is_empty() {
-                seats = seats.max(Some(u64::from(seating.geometry.slot_len(in_epoch))));
+                let slot_len = seating.geometry.slot_len(in_epoch);
+                seats = seats.max(Some(u64::from(slot_len)));
+                n_seatings += 1;
+                voters_partial |= n_seatings > 1 || sets.len() > MAX_UNITED;
+                voters += match &sets[..] {
+                    [(_, only)] => u64::from(only.n_covered()),
+                    many if many.len() > MAX_UNITED => many.iter().map(|(_, set)| u64::from(set.n_covered())).sum(),
+                    // Who signed several votes has the same seat in several sets.
+                    many => (0..slot_len).filter(|seat| many.iter().any(|(_, set)| set.covers(*seat))).count() as u64,
+                };
             }
             by_seats.extend(sets);
         }
@@ -119,23 +139,36 @@ impl Index {
         }
         let (first, last) = SetKey::seat_range(epoch, None);
         let mut n_checked = 0;
+        let mut listed = BTreeSet::new();
         for (key, set) in self.sets_between(&first, &last, MAX_LISTED_ROWS)? {
             let mut n = u64::from(set.n_covered());
-            for member in listed_members(&set) {
-                if n_checked >= MAX_CHECKED || !by_handle.contains_key(&key.handle) {
+            if !self.is_of_slot(&key, slot)? {
+                continue;
+            }
+            let members = listed_members(&set);
+            for (nth, member) in members.iter().enumerate() {
+                if by_seats.is_empty() && listed.len() < MAX_LISTED_MEMBERS {
+                    voters += u64::from(listed.insert(*member));
+                    continue;
+                }
+                if n_checked >= MAX_CHECKED {
+                    voters_partial = true;
+                    voters += (members.len() - nth) as u64;
                     break;
                 }
                 n_checked += 1;
-                if self.has_seat_in(&by_seats, key.handle, member)? {
+                let seats = self.handles_with_seat(&by_seats, *member)?;
+                if seats.contains(&key.handle) {
                     n = n.saturating_sub(1);
                 }
+                voters += u64::from(seats.is_empty() && listed.insert(*member));
             }
             self.add_voters(&mut by_handle, &key, n, slot)?;
         }
         let mut votes: Vec<VotesOfData> = by_handle.into_values().map(|(data, voters)| VotesOfData { data, voters }).collect();
         votes.retain(|vote| vote.voters > 0);
         votes.sort_by_key(|vote| (std::cmp::Reverse(vote.voters), vote.data.beacon_block_root));
-        Ok(VotesOfSlot { votes, seats })
+        Ok(VotesOfSlot { votes, seats, voters, voters_partial })
     }
 
     /// The stored headers of the slots `from..=to`, at most `limit` of them, ordered by slot and
@@ -205,16 +238,31 @@ impl Index {
         Ok(())
     }
 
-    /// Whether a sum by seats over this data contains the validator.
-    fn has_seat_in(&self, by_seats: &[(SetKey, SumSet)], handle: u32, validator: u32) -> Result<bool, IndexError> {
-        for (key, set) in by_seats.iter().filter(|(key, _)| key.handle == handle) {
-            let Some(seating) = self.seating_of(key)? else { continue };
-            let seat = seating.locate(ValidatorIndex::new(u64::from(validator)));
+    /// The data of all sums by seats that contain the validator.
+    fn handles_with_seat(&self, by_seats: &[(SetKey, SumSet)], validator: u32) -> Result<BTreeSet<u32>, IndexError> {
+        let mut handles = BTreeSet::new();
+        // The sums of one seating follow each other, and finding a seat takes time.
+        let mut located = None;
+        for (key, set) in by_seats {
+            let seat = match located {
+                Some((shuffling, seat)) if shuffling == key.shuffling => seat,
+                _ => {
+                    let seating = self.seating_of(key)?;
+                    let seat = seating.and_then(|seating| seating.locate(ValidatorIndex::new(u64::from(validator))));
+                    located = Some((key.shuffling, seat));
+                    seat
+                }
+            };
             if seat.is_some_and(|(slot, position)| slot == key.slot && set.covers(position)) {
-                return Ok(true);
+                handles.insert(key.handle);
             }
         }
-        Ok(false)
+        Ok(handles)
+    }
+
+    /// Whether the data of a set is of this slot.
+    fn is_of_slot(&self, key: &SetKey, slot: Slot) -> Result<bool, IndexError> {
+        Ok(self.data.row(&self.db, key.epoch, key.handle)?.is_some_and(|row| row.data.slot == slot))
     }
 
     fn heard_vote(

@@ -43,10 +43,12 @@ fn block(report: &Report, block: &ReportBlock) -> Markup {
         ReportBlock::OffenceChart => {
             figure(&chart::offences(report), "Contradicting pairs by epoch; the line counts validators.")
         }
+        ReportBlock::Story(sentences) => html! { div.story { @for one in sentences { p { (capital(one)) } } } },
+        // On a narrow screen each row becomes a list with the heads as names.
         ReportBlock::Table { heads, rows } => html! {
             table {
-                thead { tr { @for head in *heads { th { (head) } } } }
-                tbody { @for row in rows { tr { @for one in row { (cell(one)) } } } }
+                thead { tr { @for head in heads { th scope="col" { (head) } } } }
+                tbody { @for row in rows { tr { @for (head, one) in heads.iter().zip(row) { (cell(head, one)) } } } }
             }
         },
         ReportBlock::List(items) => html! { ul { @for item in *items { li { (item) } } } },
@@ -61,7 +63,7 @@ fn article(incident: &Incident, known: &str, suspected: Option<&(String, Vec<Str
             @if let Some((cause, because)) = suspected {
                 p {
                     strong { "Suspected: " (cause) "." }
-                    @for reason in because { " " (reason) "." }
+                    @for reason in because { " " (capital(reason)) "." }
                 }
             }
             details {
@@ -83,15 +85,47 @@ fn figure(chart: &Markup, caption: &str) -> Markup {
     html! { figure { (chart) figcaption { (caption) } } }
 }
 
-fn cell(cell: &Cell) -> Markup {
+fn cell(head: &str, cell: &Cell) -> Markup {
     html! {
         @match cell {
-            Cell::Text(text) => td { (text) },
-            Cell::Number(text) => td.n { (text) },
-            Cell::Hash(text) => td { code { (text) } },
-            Cell::Key(text) => td title=(text) { (text.chars().take(KEY_SHOWN).collect::<String>()) "…" },
+            Cell::Text(text) => td data-head=(head) { (text) },
+            Cell::Number(text) => td.n data-head=(head) { (text) },
+            Cell::Key(text) => td data-head=(head) title=(text) { (shortened(text)) },
+            Cell::ProofLink(id) => td data-head=(head) { a href={ "#proof-" (id) } { (shortened(&id.to_string())) } },
+            Cell::Proof(proof) => td data-head=(head) id={ "proof-" (proof.id) } {
+                code.id { (proof.id) }
+                @if let Some(json) = &proof.json {
+                    " "
+                    a download={ (proof.id) ".json" } href={ "data:application/json," (percent_encoded(json)) } { "download" }
+                } @else {
+                    " in the data directory"
+                }
+            },
         }
     }
+}
+
+fn shortened(text: &str) -> String {
+    format!("{}…", text.chars().take(KEY_SHOWN).collect::<String>())
+}
+
+/// A text with a capital letter at its beginning.
+fn capital(text: &str) -> String {
+    let mut chars = text.chars();
+    chars.next().map_or_else(String::new, |first| first.to_uppercase().chain(chars).collect())
+}
+
+/// A text as a part of an address (RFC 3986): letters and digits stay, also those signs of JSON
+/// that an address may have.
+fn percent_encoded(text: &str) -> String {
+    let mut out = String::with_capacity(text.len() * 2);
+    for byte in text.bytes() {
+        match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b':' | b',' | b'-' | b'.' | b'_' | b'~' => out.push(char::from(byte)),
+            _ => out += &format!("%{byte:02X}"),
+        }
+    }
+    out
 }
 
 /// Marks what is between backticks as code.

@@ -25,6 +25,7 @@ fn block(report: &Report, block: &ReportBlock) -> Option<String> {
         // The table that follows shows the same.
         ReportBlock::IncidentChart => return None,
         ReportBlock::OffenceChart => bars(report),
+        ReportBlock::Story(sentences) => sentences.iter().map(|one| plain(one)).collect::<Vec<_>>().join("\n\n"),
         ReportBlock::Table { heads, rows } => table(heads, rows),
         ReportBlock::List(items) => items.iter().map(|item| format!("- {item}")).collect::<Vec<_>>().join("\n"),
     })
@@ -46,7 +47,9 @@ fn table(heads: &[&str], rows: &[Vec<Cell>]) -> String {
 
 fn cell(cell: &Cell) -> String {
     match cell {
-        Cell::Text(text) | Cell::Number(text) | Cell::Hash(text) | Cell::Key(text) => plain(text),
+        Cell::Text(text) | Cell::Number(text) | Cell::Key(text) => plain(text),
+        Cell::ProofLink(id) => id.to_string(),
+        Cell::Proof(proof) => proof.id.to_string(),
     }
 }
 

@@ -1,11 +1,11 @@
 //! Defines the contents of a report and their order. [`html`](super::html) and
 //! [`markdown`](super::markdown) write the same [`ReportContents`].
 
-use super::{MAX_BARS, MAX_ROWS, Member, Report, eth, of_32_eth, plural, punishable_text, short};
-use consensus::Slot;
+use super::{MAX_BARS, MAX_ROWS, Member, Report, ReportProof, after, eth, of_32_eth, plural, punishable_text, short};
+use consensus::{Root, Slot};
 use detect::detectors::slashing_wave::SlashingWaveDetails;
 use detect::monitor::Details as _;
-use evidence::{Incident, Kind};
+use evidence::{Incident, Kind, Punishable};
 
 /// A report without a format. Its texts may contain text from the network, so a writer escapes all
 /// of them.
@@ -32,8 +32,10 @@ pub(super) enum ReportBlock<'a> {
     IncidentChart,
     /// Contradictions by epoch.
     OffenceChart,
+    /// What happened, in sentences. They may name labels and other text from elsewhere.
+    Story(Vec<String>),
     Table {
-        heads: &'static [&'static str],
+        heads: Vec<&'static str>,
         rows: Vec<Vec<Cell>>,
     },
     List(&'static [&'static str]),
@@ -44,10 +46,12 @@ pub(super) enum Cell {
     Text(String),
     /// A number or a time, which must not be broken into lines.
     Number(String),
-    /// A hash.
-    Hash(String),
     /// A public key, of which only a part may be shown.
     Key(String),
+    /// The id of a proof that the report has further down.
+    ProofLink(Root),
+    /// A proof, with its content where there is room for it.
+    Proof(ReportProof),
 }
 
 pub(super) fn contents(report: &Report) -> ReportContents<'_> {
@@ -69,6 +73,7 @@ pub(super) fn contents(report: &Report) -> ReportContents<'_> {
             report.findings_left_out
         )));
     }
+    blocks.extend([ReportBlock::Heading("In short"), ReportBlock::Story(story(report))]);
     what(report, &mut blocks);
     when_it_was(report, &mut blocks);
     if !report.members.is_empty() {
@@ -87,6 +92,99 @@ pub(super) fn contents(report: &Report) -> ReportContents<'_> {
     ReportContents { title: report.title(), when, blocks }
 }
 
+/// What happened, in the order in which somebody asks.
+fn story(report: &Report) -> Vec<String> {
+    let mut out = Vec::new();
+    let onset = report.onset();
+    match (report.members.first(), report.members.last()) {
+        (Some(first), Some(last)) => {
+            let mut text = format!(
+                "The first contradiction was complete at {} UTC, in slot {}: validator {} had signed both of two messages of which an honest \
+                 signer signs one.",
+                short(first.seen),
+                report.network.slot_at(first.seen.as_unix_ns()),
+                first.validator
+            );
+            if report.members.len() > 1 {
+                let within = after(first.seen, last.seen);
+                let n = plural(report.members.len() as u64, "validator");
+                text += &format!(" {} later {n} had contradicted themselves.", within.trim_start_matches('+'));
+            }
+            let sums =
+                report.by_epoch.values().fold([0; 3], |sums: [u64; 3], more| [0, 1, 2].map(|kind| sums[kind] + more[kind]));
+            let kinds = [(sums[0], "double vote"), (sums[1], "surround vote"), (sums[2], "double proposal")];
+            let kinds: Vec<String> = kinds.into_iter().filter(|(n, _)| *n > 0).map(|(n, what)| plural(n, what)).collect();
+            out.push(format!("{text} They were found guilty of {}.", in_words(&kinds)));
+        }
+        _ if report.incidents.is_empty() => out.push("Nothing happened that this report knows of.".to_owned()),
+        _ => out.push("No validator contradicted itself in this time.".to_owned()),
+    }
+    let begins = |incident: &Incident| report.at(incident.first_slot);
+    let named = |incidents: &[&Incident]| {
+        let all: Vec<String> = incidents
+            .iter()
+            .take(MAX_BARS)
+            .map(|one| format!("{} ({})", one.kind.words(), report.after_onset(begins(one))))
+            .collect();
+        in_words(&all)
+    };
+    let others = || report.incidents.iter().filter(|one| one.kind != Kind::SlashingWave);
+    let (before, since): (Vec<&Incident>, Vec<&Incident>) =
+        others().partition(|one| onset.is_some_and(|onset| begins(one) < onset));
+    if !report.members.is_empty() && !before.is_empty() {
+        out.push(format!("It did not come without a sign. Before it there was {}.", named(&before)));
+    }
+    if !since.is_empty() {
+        out.push(format!(
+            "{} there was {}.",
+            if report.members.is_empty() { "From the onset on" } else { "With it and after it" },
+            named(&since)
+        ));
+    }
+    for wave in report.incidents.iter().filter(|one| one.kind == Kind::SlashingWave).take(MAX_BARS) {
+        let mut text = format!(
+            "slashwatch called it a slashing wave {} after the onset.",
+            report.after_onset(wave.opened_at).trim_start_matches('+')
+        );
+        if let Some(details) = SlashingWaveDetails::of_stored(&wave.details) {
+            text += &match &*details.suspected_cause {
+                "unknown" => " Nothing that was heard tells why.".to_owned(),
+                cause => format!(" The suspected cause is {}: {}.", cause.replace('_', " "), reasons(&details).join("; ")),
+            };
+        }
+        out.push(text);
+    }
+    if !report.members.is_empty() {
+        let n = report.members.len();
+        let slashed = report.members.iter().filter(|member| member.included.is_some()).count();
+        let open = report
+            .members
+            .iter()
+            .filter(|member| member.included.is_none() && member.punishable.is_some_and(Punishable::is_possible))
+            .count();
+        out.push(format!(
+            "Blocks that were heard have slashed {slashed} of the {}; {open} more could be slashed when they were found, and {} could not.",
+            plural(n as u64, "validator"),
+            n - slashed - open
+        ));
+    }
+    out
+}
+
+/// The reasons for a suspected cause. Labels keep their underscores, what they are has words.
+fn reasons(wave: &SlashingWaveDetails) -> Vec<String> {
+    wave.because.iter().map(|reason| reason.replace("withdrawal_credential", "withdrawal credential")).collect()
+}
+
+/// A list in words: `a, b and c`.
+fn in_words(items: &[String]) -> String {
+    match items {
+        [] => String::new(),
+        [one] => one.clone(),
+        [most @ .., last] => format!("{} and {last}", most.join(", ")),
+    }
+}
+
 fn what<'a>(report: &'a Report, out: &mut Vec<ReportBlock<'a>>) {
     out.push(ReportBlock::Heading("What"));
     if report.incidents.is_empty() {
@@ -96,7 +194,7 @@ fn what<'a>(report: &'a Report, out: &mut Vec<ReportBlock<'a>>) {
     out.extend(earlier(left_out, "incidents"));
     for incident in incidents {
         let wave = SlashingWaveDetails::of_stored(&incident.details).filter(|_| incident.kind == Kind::SlashingWave);
-        let suspected = wave.map(|wave| (wave.suspected_cause.replace('_', " "), wave.because));
+        let suspected = wave.map(|wave| (wave.suspected_cause.replace('_', " "), reasons(&wave)));
         out.push(ReportBlock::Incident { incident, known: report.sentence(incident), suspected });
     }
 }
@@ -112,8 +210,10 @@ fn when_it_was(report: &Report, out: &mut Vec<ReportBlock>) {
     let events = report.timeline();
     let (events, left_out) = newest(&events, MAX_ROWS);
     out.extend(earlier(left_out, "events"));
-    let rows = events.iter().map(|(at, text)| vec![Cell::Number(short(*at)), Cell::Text(text.clone())]);
-    out.push(ReportBlock::Table { heads: &["UTC", "What"], rows: rows.collect() });
+    let rows = events
+        .iter()
+        .map(|(at, text)| vec![Cell::Number(report.after_onset(*at)), Cell::Number(short(*at)), Cell::Text(text.clone())]);
+    out.push(ReportBlock::Table { heads: vec!["After onset", "UTC", "What"], rows: rows.collect() });
 }
 
 fn penalties(report: &Report, out: &mut Vec<ReportBlock>) {
@@ -131,10 +231,10 @@ fn penalties(report: &Report, out: &mut Vec<ReportBlock>) {
         let each = Cell::Number(of_32_eth(penalty.per_32_eth_gwei.0));
         std::iter::once(wave).chain(sums.map(|gwei| Cell::Number(eth(gwei.0)))).chain([each]).collect()
     });
-    let heads = &["Wave", "Initial penalty", "Correlation penalty", "If twice as many are slashed", "Both, for 32 ETH"];
+    let heads = vec!["Wave", "Initial penalty", "Correlation", "If it doubles", "Both, for 32 ETH"];
     out.push(ReportBlock::Table { heads, rows: rows.collect() });
     out.push(ReportBlock::Text(
-        "Computed with the specification's integers for all members together, if all of them are slashed. Penalties for duties that they miss until withdrawal are not included.".into(),
+        "Computed with the specification's integers for all members together, if all of them are slashed: the penalty at once, the correlation penalty half way to the withdrawal as it is now and if twice as many are slashed, and both together for a validator with 32 ETH. Penalties for duties that they miss until withdrawal are not included.".into(),
     ));
 }
 
@@ -144,34 +244,28 @@ fn members(report: &Report, out: &mut Vec<ReportBlock>) {
     }
     out.push(ReportBlock::Heading("Who"));
     out.push(ReportBlock::Text(format!("{}.", plural(report.members.len() as u64, "validator"))));
-    let heads = &[
-        "Validator",
-        "Key",
-        "Labels",
-        "First seen, UTC",
-        "Slot of the message",
-        "Double votes",
-        "Surrounds",
-        "Double proposals",
-        "Punished",
-    ];
-    out.push(ReportBlock::Table { heads, rows: report.members.iter().take(MAX_ROWS).map(member).collect() });
+    let members: Vec<&Member> = report.members.iter().take(MAX_ROWS).collect();
+    // Columns that would say nothing make a table wide for nothing.
+    let has_labels = members.iter().any(|member| !member.labels.is_empty());
+    let kinds = [(0, "Double votes"), (1, "Surrounds"), (2, "Double proposals")];
+    let kinds: Vec<_> = kinds.into_iter().filter(|(kind, _)| members.iter().any(|member| member.offences[*kind] > 0)).collect();
+    let mut heads = vec!["Validator", "Key"];
+    heads.extend(has_labels.then_some("Labels"));
+    heads.extend(["After onset", "First seen, UTC", "Slot"]);
+    heads.extend(kinds.iter().map(|(_, name)| *name));
+    heads.extend(["Punished", "Proof"]);
+    let row = |member: &&Member| {
+        let mut row = vec![Cell::Number(member.validator.to_string()), Cell::Key(member.pubkey.to_string())];
+        row.extend(has_labels.then(|| Cell::Text(member.labels.join(", "))));
+        row.extend([report.after_onset(member.seen), short(member.seen), member.slot.to_string()].map(Cell::Number));
+        row.extend(kinds.iter().map(|(kind, _)| Cell::Number(member.offences[*kind].to_string())));
+        row.push(Cell::Text(punishable_text(member.punishable, member.included)));
+        let listed = member.proof.filter(|id| report.proofs.iter().take(MAX_ROWS).any(|proof| proof.id == *id));
+        row.push(listed.map_or_else(|| Cell::Text(String::new()), Cell::ProofLink));
+        row
+    };
+    out.push(ReportBlock::Table { heads, rows: members.iter().map(row).collect() });
     more(report.members.len(), out);
-}
-
-fn member(member: &Member) -> Vec<Cell> {
-    let [double_votes, surrounds, double_proposals] = member.offences.map(|n| Cell::Number(n.to_string()));
-    vec![
-        Cell::Number(member.validator.to_string()),
-        Cell::Key(member.pubkey.to_string()),
-        Cell::Text(member.labels.join(", ")),
-        Cell::Number(short(member.seen)),
-        Cell::Number(member.slot.to_string()),
-        double_votes,
-        surrounds,
-        double_proposals,
-        Cell::Text(punishable_text(member.punishable, member.included)),
-    ]
 }
 
 fn proofs(report: &Report, out: &mut Vec<ReportBlock>) {
@@ -180,14 +274,14 @@ fn proofs(report: &Report, out: &mut Vec<ReportBlock>) {
     }
     out.push(ReportBlock::Heading("Evidence"));
     out.push(ReportBlock::Text(format!(
-        "{}. Each is in the form that the pool of a beacon node accepts; `slashwatch inspect --data-dir DIR finding ID` prints one, \
-         and the API serves them at `/v1/evidence/ID.json`.",
+        "{}. Each is in the form that the pool of a beacon node accepts; `slashwatch verify-proof FILE --network NAME` checks one. The API \
+         serves them at `/v1/evidence/ID.json`, and `slashwatch inspect --data-dir DIR finding ID` prints one.",
         plural(report.proofs.len() as u64, "proof")
     )));
     let rows = report.proofs.iter().take(MAX_ROWS).map(|proof| {
-        vec![Cell::Hash(proof.id.to_string()), Cell::Text(proof.kind.replace('_', " ")), Cell::Number(proof.accuses.to_string())]
+        vec![Cell::Proof(proof.clone()), Cell::Text(proof.kind.replace('_', " ")), Cell::Number(proof.accuses.to_string())]
     });
-    out.push(ReportBlock::Table { heads: &["Id", "Kind", "Findings it proves"], rows: rows.collect() });
+    out.push(ReportBlock::Table { heads: vec!["Id", "Kind", "Findings it proves"], rows: rows.collect() });
     more(report.proofs.len(), out);
 }
 

@@ -19,6 +19,7 @@ use crate::watched_keys::WatchedKeysSource;
 use actions::alerts;
 use actions::killswitch::{KillSwitchState, KillSwitches, SwitchContext};
 use actions::lists::reload::{self, ActiveConfig, RejectedConfig, ReloadReports};
+use actions::lists::remote;
 use actions::submission::Submitter;
 use alert::Context;
 use api::{ApiError, TokenFile};
@@ -137,6 +138,7 @@ impl Watcher {
             shows_addresses: api::shows_addresses(own_keys, config.api.listen.ip()),
             switches: (own_keys == api::OwnKeys::Shown).then_some(reactions.switch_state.clone()),
             refused_lists: reactions.rejected,
+            failed_lists: reactions.failed_lists,
             metrics: starting.metrics.clone(),
             coverage: coverage.clone(),
             ended,
@@ -297,6 +299,8 @@ struct Reactions {
     switch_state: watch::Receiver<Arc<KillSwitchState>>,
     active: watch::Receiver<Arc<ActiveConfig>>,
     rejected: watch::Receiver<Option<RejectedConfig>>,
+    /// Notices about lists that could not be fetched.
+    failed_lists: watch::Receiver<Vec<String>>,
     /// Lines for the log about what is watched.
     lines: Vec<String>,
 }
@@ -402,6 +406,8 @@ impl Starting<'_> {
         let alerts = StoppedLast::start(|stop| alerts::deliver(store, context, changes.clone(), now, stop));
         let switches = StoppedLast::start(|stop| switches.run(changes.clone(), unrecorded, stop));
         let (refused, rejected) = watch::channel(None);
+        let (failed, failed_lists) = watch::channel(Vec::new());
+        self.spawn("lists at URLs", remote::keep(changes.clone(), failed, self.cancel.clone()));
         let reports = ReloadReports { changed, refused, now };
         let source = self.config.source.clone();
         self.spawn(
@@ -409,7 +415,7 @@ impl Starting<'_> {
             reload::follow(source, sections(&self.config.command_line), active, hangups, reports, self.cancel.clone()),
         );
         self.spawn("lists' changes", hand_over_lists(changes.clone(), self.queue.clone(), self.cancel.clone()));
-        Ok(Reactions { switches, alerts, switch_state, active: changes, rejected, lines })
+        Ok(Reactions { switches, alerts, switch_state, active: changes, rejected, failed_lists, lines })
     }
 
     fn api(

@@ -184,8 +184,9 @@ export function useWhileRecent(address) {
 }
 
 // All pages of a list, `most` rows at most. `rows` grows while the pages arrive. They are read
-// again, and shown when all are there, when one of `on` happens: "finding" or "incident".
-export function useAll(address, field, most, on = []) {
+// again, and shown when all are there, when one of `on` happens: "finding" or "incident". No more
+// pages are asked for as soon as `isEnough` says so of the rows.
+export function useAll(address, field, most, on = [], isEnough = () => false) {
   const [answer, setAnswer] = useState({ address: null, rows: [], isDone: false, isCut: false, error: null });
   const [round, setRound] = useState(0);
   const events = on.join();
@@ -209,7 +210,7 @@ export function useAll(address, field, most, on = []) {
       for (;;) {
         const page = await getJson(address + cursor, stop.signal);
         rows = rows.concat(page[field]);
-        const isCut = page.next !== null && rows.length >= most;
+        const isCut = page.next !== null && (rows.length >= most || isEnough(rows));
         const isDone = page.next === null || isCut;
         if (isDone || round === 0) setAnswer({ address, rows, isDone, isCut, error: null });
         if (isDone) return;

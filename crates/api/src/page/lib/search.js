@@ -28,18 +28,14 @@ export function meanings(text) {
   return [];
 }
 
-// What a root names: a finding, an incident, or a block in the tree.
+// What a root names: a finding, an incident, or a block of the last epochs.
 async function ofRoot(root) {
-  const asked = [
-    getJson("/v1/findings/" + root).then(() => ["Finding " + short(root), "/findings/" + root]),
-    getJson("/v1/incidents/" + root).then(() => ["Incident " + short(root), "/incidents/" + root]),
-    getJson("/v1/heads").then(({ blocks }) => {
-      const block = blocks.find((one) => one.root === root);
-      return block && [`Block of slot ${grouped(block.slot)}`, "/slots/" + block.slot];
-    }),
-  ];
-  const found = await Promise.allSettled(asked);
-  return found.map((one) => one.value).filter(Boolean);
+  const named = await getJson("/v1/roots/" + root);
+  return [
+    named.finding && ["Finding " + short(root), "/findings/" + root],
+    named.incident && ["Incident " + short(root), "/incidents/" + root],
+    named.block_slot !== null && [`Block of slot ${grouped(named.block_slot)}`, "/slots/" + named.block_slot],
+  ].filter(Boolean);
 }
 
 export function Search() {
@@ -52,7 +48,7 @@ export function Search() {
     if (!root) return setFound(null);
     let isCurrent = true;
     setFound(null);
-    ofRoot(root).then((rows) => isCurrent && setFound(rows));
+    ofRoot(root).then((rows) => isCurrent && setFound(rows), () => isCurrent && setFound([]));
     return () => (isCurrent = false);
   }, [root]);
   useEffect(() => {

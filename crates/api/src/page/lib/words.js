@@ -4,7 +4,7 @@ import { between, grouped, listed, millis, plural, span, words } from "./text.js
 export const OFFENCES = ["double_vote", "surround_vote", "double_proposal"];
 export const ANOMALIES = [
   "slashing_wave", "clock_skew", "own_clock", "participation_drop", "finality_delay", "head_split", "checkpoint_split",
-  "competing_blocks", "deep_reorg", "stale_votes", "missed_proposals", "late_blocks", "client_dominance", "sync_storm",
+  "competing_blocks", "deep_reorg", "stale_votes", "payload_status_split", "missed_proposals", "late_blocks", "client_dominance", "sync_storm",
   "subnet_silent", "unpunished_offence", "blind_spot", "missed_duties", "flapping_keys", "dormant_key_signed",
   "second_signer", "equivocation_not_slashable",
 ];
@@ -23,6 +23,7 @@ const KIND_NAMES = {
   competing_blocks: "Competing blocks",
   deep_reorg: "Deep reorganisation",
   stale_votes: "Votes for old heads",
+  payload_status_split: "Votes disagree about a payload",
   missed_proposals: "Missing blocks",
   late_blocks: "Late blocks",
   client_dominance: "One client is too common",
@@ -40,6 +41,13 @@ const KIND_NAMES = {
 export const kindName = (kind) => KIND_NAMES[kind] ?? words(kind);
 
 const CAUSES = {
+  payload_status: {
+    title: "two nodes disagreed about whether a payload was there, and the same keys voted with both",
+    now: [
+      "If one of these keys is yours: let each key vote with one beacon node only, and stop the second validator client now.",
+      "If one validator client asks several nodes: switch it to one of them until its team has an answer for Gloas.",
+    ],
+  },
   same_keys_in_two_places: {
     title: "the same keys run in two places, or lost their signing record",
     now: [
@@ -112,6 +120,13 @@ const INCIDENTS = {
   stale_votes: (i, d) => ({
     what: `${d.percent_of_votes}\u202f% of a slot's votes were out of date: ${plural(d.stale_heads, "old head")}, ${plural(d.stale_targets, "old target")}.`,
     now: ["Check that your nodes are in sync."],
+  }),
+  payload_status_split: (i, d) => ({
+    what: `Validators of one label disagree about whether a block's payload was there (votes for yes and for no): ${listed((d.divided ?? []).map((one) => `${one.label} ${grouped(one.payload_present)} and ${grouped(one.payload_absent)}`), 3)}. That is no offence, but a key that votes with two such nodes signs both, and is slashed.`,
+    now: [
+      "If the label is yours: make sure now that no key votes with two beacon nodes, by two machines or by a client that changes nodes.",
+      "Then find out which node did not see the payload: the slot view shows what was voted for.",
+    ],
   }),
   missed_proposals: (i, d) => ({
     what: `${d.missed} of ${d.of_slots} slots had no block. Missing by client: ${clients(d.blocks_missing_by_client) || "not known"}.`,

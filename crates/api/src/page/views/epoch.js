@@ -38,7 +38,7 @@ function Body({ epoch }) {
       ["Leading head", (row) => (row.leading_head ? html`<${Hash} of=${row.leading_head} n=${6} />` : "–")],
       ["Its votes", (row) => grouped(row.leading_votes), "extra"],
       ["Heads", (row) => row.heads, "extra"],
-      ["Findings", (row) => html`<span class=${row.findings ? "critical" : ""}>${row.findings}</span>`],
+      ["Findings", (row) => html`<span class=${row.findings !== 0 ? "critical" : ""}>${row.findings ?? "too many to count"}</span>`],
     ]} /><//>
     <${Section} title="Findings of this epoch"><${FindingsList} filter=${`&since_slot=${epoch.first_slot}&until_slot=${epoch.last_slot}`} empty="No finding is of this epoch." /><//>`;
 }

@@ -223,10 +223,27 @@ function DoubleProposal({ finding, proof }) {
     </table></div>
     <${Answer} of=${slot} what=${`slot ${finding.slot}`}>${(data) => html`
       <${SlotArrivals} slot=${data} only=${roots.filter(Boolean)} />
+      <${Boost} slot=${data} />
       <div class="split even">${order.map((n, place) => html`<div key=${n}><h3><span class=${"key " + "ab"[place]}></span>Who voted for the ${names[place].toLowerCase()}</h3>
         <${Tally} label=${`Votes by client for the ${names[place].toLowerCase()}`} rows=${merged(votes(n).flatMap((vote) => vote.by_client), "client")} field="client" of=${data.voters} />
       </div>`)}</div>`}<//>
   <//>`;
+}
+
+const BOOST = {
+  withheld: "withheld",
+  applied: "not withheld",
+  no_boost: "there is none",
+  not_known: "not known",
+};
+
+// What the double proposal did to the proposer boost of the next slot's block.
+export function Boost({ slot }) {
+  if (!slot.is_double_proposal) return null;
+  const next = BigInt(slot.slot) + 1n;
+  if (!slot.boost) return html`<p class="note">Before Gloas a double proposal does not change the proposer boost.</p>`;
+  return html`<p><strong>Proposer boost of the block of slot <${SlotLink} slot=${String(next)} />: ${BOOST[slot.boost.state] ?? words(slot.boost.state)}</strong>, because ${slot.boost.reason}.${slot.boost.block && html` It is about <${Hash} of=${slot.boost.block} />.`}</p>
+    <p class="note">From Gloas on, the fork choice gives no boost to a block on a weak parent (fewer than a fifth of its slot's votes) whose proposer published another block in time. Each node judges by its own arrivals; these are ours.</p>`;
 }
 
 function merged(rows, field) {

@@ -8,7 +8,7 @@ import { causeTitle, incidentWords, isOpen, kindName, OFFENCES, STATES } from ".
 import { Details } from "./finding.js";
 
 // Findings of an incident that are loaded at most, for its members and its chart.
-const MOST_FINDINGS = 5000;
+const MOST_FINDINGS = 20000;
 
 export function Incident({ id }) {
   const incident = useJson("/v1/incidents/" + encodeURIComponent(id), ["incident", "finding"]);
@@ -21,7 +21,8 @@ function Body({ incident }) {
   const { what, now } = incidentWords(incident);
   const groups = useJson("/v1/watch/groups", ["poll"]);
   const isWave = Boolean(incident.offences);
-  const findings = useAll(isWave ? `/v1/findings?limit=1000&since_slot=${incident.first_slot}&until_slot=${incident.last_slot}` : null, "findings", MOST_FINDINGS);
+  const findings = useAll(isWave ? `/v1/findings?limit=1000&since_slot=${incident.first_slot}&until_slot=${incident.last_slot}` : null, "findings", MOST_FINDINGS, [],
+    (rows) => hasAllMembers(membersOf(rows), incident));
   const members = useMemo(() => membersOf(findings.rows), [findings.rows]);
   return html`
     <section class=${"verdict " + (isOpen(incident) ? incident.severity : "none")} aria-label="In short">
@@ -62,13 +63,17 @@ function membersOf(findings) {
       known.kinds.add(finding.kind);
       if (at < known.at) Object.assign(known, { at, finding });
       known.isIncluded ||= Boolean(finding.included);
-    } else members.set(finding.validator.index, { index: finding.validator.index, labels: finding.validator.labels, at, finding, offences: 1, kinds: new Set([finding.kind]), isIncluded: Boolean(finding.included) });
+      known.isAtStake ||= finding.severity === "critical";
+    } else members.set(finding.validator.index, { index: finding.validator.index, labels: finding.validator.labels, at, finding, offences: 1, kinds: new Set([finding.kind]), isIncluded: Boolean(finding.included), isAtStake: finding.severity === "critical" });
   }
   return [...members.values()].sort((a, b) => (a.at < b.at ? -1 : 1));
 }
 
+// The incident counts those that have something to lose.
+const hasAllMembers = (members, incident) => members.filter((member) => member.isAtStake).length >= Number(incident.validators ?? Infinity);
+
 // Whether all members are known, so that nobody else is one.
-const isWhole = (findings) => findings.isDone && !findings.error && !findings.isCut;
+const isWhole = (findings, members, incident) => findings.isDone && !findings.error && (!findings.isCut || hasAllMembers(members, incident));
 
 function Mine({ incident, groups, members, findings }) {
   const named = new Map();
@@ -81,7 +86,7 @@ function Mine({ incident, groups, members, findings }) {
   const keys = groups.data.groups.reduce((sum, group) => sum + group.validators, 0);
   if (!incident.offences) return html`<p class="answer">It names no single validators.</p><p><a href="/watch">Your keys: what each group missed</a></p>`;
   if (!findings.isDone) return html`<p class="answer">Looking for your keys among the members.</p>`;
-  if (!isWhole(findings)) return html`<p class="answer wait">Not known: not all members could be read.</p><p><a href="/watch">Watched keys and their alarms</a></p>`;
+  if (!isWhole(findings, members, incident)) return html`<p class="answer wait">Not known: not all members could be read.</p><p><a href="/watch">Watched keys and their alarms</a></p>`;
   return html`<p class="answer good">No: none of your ${grouped(keys)} keys is in it.</p>`;
 }
 
@@ -163,7 +168,7 @@ function Next({ incident, groups, members, findings }) {
     ["Still safe", ({ group, n }) => grouped(group.validators - n)],
     ["Kill switch", ({ group }) => (group.kill_switch ? group.kill_switch.state : "none")],
   ]} />
-  <p>${rows.some((row) => row.n) ? `The keys that are still safe are next if the cause (${causeTitle(cause ?? "unknown")}) is theirs too: stop them first, ask later.` : isWhole(findings) ? "None of yours is in it." : findings.isDone ? "Not all members could be read." : "Looking for yours among the members."}</p>`;
+  <p>${rows.some((row) => row.n) ? `The keys that are still safe are next if the cause (${causeTitle(cause ?? "unknown")}) is theirs too: stop them first, ask later.` : isWhole(findings, members, incident) ? "None of yours is in it." : findings.isDone ? "Not all members could be read." : "Looking for yours among the members."}</p>`;
 }
 
 function Pack({ incident }) {
@@ -181,7 +186,7 @@ function Members({ members, findings, incident }) {
   if (findings.error) return html`<p class="stale">The members could not be loaded: ${findings.error.message}.</p>`;
   return html`
     ${!findings.isDone && html`<p class="quiet" role="status">Loading: ${grouped(members.length)} of ${grouped(incident.validators)} so far.</p>`}
-    ${findings.isCut && html`<p class="note">From the first ${grouped(findings.rows.length)} findings of these slots.</p>`}
+    ${findings.isCut && html`<p class="note">${hasAllMembers(members, incident) ? "All members, and their offences as far as they are" : "From what is"} in the first ${grouped(findings.rows.length)} findings of these slots.</p>`}
     <${LongTable} label="Members" rows=${members} keyOf=${(row) => row.index} per=${50} empty=${findings.isDone ? "No member is known from findings." : "Loading."} columns=${[
       ["Validator", (row) => html`<${ValidatorLink} index=${row.index} />`],
       ["Joined", (row) => html`<${Time} of=${row.at} precise />`],

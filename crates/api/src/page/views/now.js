@@ -73,8 +73,8 @@ function participationRow(row) {
     x: row.slot,
     name: grouped(row.slot),
     value: share ?? (row.seats ? row.voters / row.seats : null),
-    tone: row.findings ? "bad" : share !== null && share < 2 / 3 ? "wait" : "",
-    note: `Slot ${grouped(row.slot)}: ${share === null ? `${grouped(row.voters)} voters` : percent(share)}, ${plural(row.blocks, "block")}, ${plural(row.heads, "head")}${row.findings ? `, ${plural(row.findings, "finding")}` : ""}`,
+    tone: row.findings !== 0 ? "bad" : share !== null && share < 2 / 3 ? "wait" : "",
+    note: `Slot ${grouped(row.slot)}: ${share === null ? `${grouped(row.voters)} voters` : percent(share)}, ${plural(row.blocks, "block")}, ${plural(row.heads, "head")}${row.findings === null ? ", many findings" : row.findings ? `, ${plural(row.findings, "finding")}` : ""}`,
   };
 }
 
@@ -89,7 +89,7 @@ export function Participation({ rows }) {
     <details><summary>As a table</summary><${Table} label="Participation by slot" keyOf=${(row) => row.slot} rows=${[...rows].reverse()} columns=${[
       ["Slot", (row) => html`<${SlotLink} slot=${row.slot} />`],
       ["Voted", (row) => row.participation === null ? `${grouped(row.voters)} voters` : percent(row.participation)],
-      ["Blocks", (row) => row.blocks], ["Heads", (row) => row.heads], ["Findings", (row) => row.findings],
+      ["Blocks", (row) => row.blocks], ["Heads", (row) => row.heads], ["Findings", (row) => row.findings ?? "too many to count"],
     ]} /></details>`;
 }
 

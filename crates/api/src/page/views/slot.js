@@ -5,7 +5,7 @@ import { FindingsList } from "../lib/findings.js";
 import { Answer, EpochLink, Facts, Hash, Page, Pill, Section, Table, Tally, Time, ValidatorLink } from "../lib/parts.js";
 import { grouped, millis, percent, plural } from "../lib/text.js";
 import { sourceName } from "../lib/words.js";
-import { SlotArrivals } from "./finding.js";
+import { Boost, SlotArrivals } from "./finding.js";
 
 export function Slot({ id }) {
   const slot = useWhileRecent("/v1/slots/" + encodeURIComponent(id));
@@ -41,6 +41,7 @@ function Body({ slot }) {
         ["Attestations", (block) => grouped(block.attestations), "extra"],
         ["Voted for or built on", (block) => (block.is_backed === null ? "not known" : block.is_backed ? "yes" : "no"), "extra"],
       ]} />`}
+      <${Boost} slot=${slot} />
     <//>
     <div class="split">
       <${Section} title="What the votes say">
@@ -53,6 +54,7 @@ function Body({ slot }) {
           ["Clients", (vote) => vote.by_client.slice(0, 4).map((row) => `${row.client} ${grouped(row.votes)}`).join(", ") || "not known", "extra text"],
           ["Labels", (vote) => vote.by_label.slice(0, 3).map((row) => `${row.label} ${grouped(row.votes)}`).join(", ") || "–", "extra"],
         ]} />
+        ${slot.votes.some((vote) => vote.labels_partial) && html`<p class="note">Some labelled voters are missing under Labels: there are too many combinations of labels, or the lists have changed since.</p>`}
         ${slot.further_voters > 0 && html`<p class="note">${plural(slot.further_voters, "more voter")} voted for something else.</p>`}
       <//>
       <${Section} title="Voters by client"><${Tally} label="Voters by client" rows=${slot.by_client} field="client" of=${slot.voters} /><//>

@@ -3,6 +3,9 @@
 //!
 //! The first cause of this list that applies is reported. Percentages are of the wave's members.
 //!
+//! - `payload_status`: at least `cause_percent` have two votes that differ in `index` only, which
+//!   from Gloas on says whether the payload of the head was present. Two nodes of one operator
+//!   disagreed about the payload, and both signed with the same keys.
 //! - `clocks`: at least `cause_percent` have a vote whose target is two epochs or more after the
 //!   one in which the pair was complete. Seen in Medalla.
 //! - `return_from_a_branch`: at least `cause_percent` are surrounds whose two votes stand on
@@ -19,7 +22,7 @@ use super::SlashingWaveConfig;
 use super::traits::{ACTIVATION, CLIENT, CREDENTIAL};
 use crate::client::{UNKNOWN, client_name};
 use crate::monitor::DetectorView;
-use consensus::{AttestationData, AttesterSlashing, Epoch, Offence, ValidatorIndex};
+use consensus::{AttestationData, AttesterSlashing, Epoch, ForkName, Offence, ValidatorIndex};
 use evidence::{Evidence, EvidenceKind, SharedTrait};
 use serde::{Deserialize, Serialize};
 
@@ -30,6 +33,9 @@ pub(super) struct Clues {
     from_the_future: bool,
     /// The two votes stand on branches that exclude each other.
     crosses_branches: bool,
+    /// The two votes differ only in what they say about the payload of their head.
+    #[serde(default)]
+    payload_status_only: bool,
     /// The branches that the two votes are for, such as `0x0123abcd at epoch 7`.
     pub(super) sides: Vec<String>,
     /// The client that the validator runs, if it is known.
@@ -69,6 +75,9 @@ impl Clues {
         sides.dedup();
         Self {
             from_the_future: one.target.epoch.max(two.target.epoch) > seen_in.saturating_add(1),
+            payload_status_only: AttestationData { index: two.index, ..*one } == *two
+                && one.index != two.index
+                && view.network().spec.fork_name_at(one.target.epoch) >= ForkName::Gloas,
             crosses_branches: !stands_on(one, &two.source) || !stands_on(two, &one.target) && !stands_on(one, &two.target),
             sides,
             client: None,
@@ -87,6 +96,8 @@ pub(super) struct CauseTally {
     from_the_future: u64,
     crossing_surrounds: u64,
     fresh: u64,
+    #[serde(default)]
+    payload_status_only: u64,
 }
 
 /// A suspicion: its name, and its evidence in sentences.
@@ -100,6 +111,7 @@ impl CauseTally {
         self.from_the_future += u64::from(clues.from_the_future);
         self.crossing_surrounds += u64::from(clues.crosses_branches && offence == Offence::SurroundVote);
         self.fresh += u64::from(is_fresh);
+        self.payload_status_only += u64::from(clues.payload_status_only);
     }
 
     pub(super) fn suspect(&self, n_members: u64, shared: &[SharedTrait], config: &SlashingWaveConfig) -> Cause {
@@ -107,6 +119,15 @@ impl CauseTally {
         let most = |what: &str| shared.iter().filter(|one| one.what.starts_with(what)).max_by_key(|one| one.members.0);
         let is_cause = |count: u64| count * 100 >= n * config.cause_percent;
         let nearly_all = |count: u64| count * 100 >= n * config.nearly_all_percent;
+        if is_cause(self.payload_status_only) {
+            let mut evidence = vec![format!(
+                "{} of {n} signed two votes that differ in index only: one says that the payload of the block was there, the other that it was not",
+                self.payload_status_only
+            )];
+            let owner = most("label:").or_else(|| most(CREDENTIAL));
+            evidence.extend(owner.map(|one| format!("{} of {n} share {} {}", one.members.0, one.what, one.value)));
+            return Cause { name: "payload_status", evidence };
+        }
         if is_cause(self.from_the_future) {
             let mut evidence = vec![format!(
                 "{} of {n} signed a vote for an epoch that had not begun, and then contradicted it",

@@ -9,9 +9,9 @@ use verify::{SourceKind, Vote};
 pub const MAX_TALLIES: usize = 64;
 /// Number of blocks of a slot that are kept.
 pub const MAX_BLOCKS: usize = 16;
-/// Number of different sets of labels that are kept apart in one tally. VoterSums with further sets
-/// are counted without their labels.
-pub const MAX_LABEL_SETS: usize = 64;
+/// Number of different sets of labels that are kept apart in one tally. Voters with further sets
+/// are counted without their labels, and [`Tally::labels_partial`] says so.
+pub const MAX_LABEL_SETS: usize = 256;
 
 /// A proven block.
 #[derive(Clone, Debug)]
@@ -39,12 +39,24 @@ pub struct Tally {
     /// Effective balances of the voters.
     pub stake: Gwei,
     pub by_client: ByClient,
-    /// VoterSums by the number of their set of labels ([`crate::watch::Labels::set`]), for those that
+    /// Voters by the number of their set of labels ([`crate::watch::Labels::set`]), for those that
     /// have one.
-    pub by_label_set: BTreeMap<u32, u64>,
+    pub by_label_set: BTreeMap<u32, SetVoters>,
+    /// Voters with labels are missing in `by_label_set`: there are too many sets, or the labels
+    /// changed after they were counted.
+    pub labels_partial: bool,
 }
 
-/// VoterSums that are added to a tally, in sums.
+/// Voters with one set of labels.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SetVoters {
+    pub voters: u64,
+    /// Those whose vote says that the payload of the head was present: `AttestationData.index` is 1
+    /// (Gloas, `validator.md`). It is 0 before Gloas.
+    pub payload_present: u64,
+}
+
+/// Voters that are added to a tally, in sums.
 #[derive(Clone, Debug, Default)]
 pub(super) struct VoterSums {
     pub n: u64,
@@ -78,7 +90,9 @@ impl SlotFacts {
         (self.expected > 0).then(|| (self.voters * 100 / self.expected).min(100))
     }
 
-    pub(super) fn tally(&mut self, vote: &Vote, fresh: &VoterSums) {
+    /// Adds the voters of a vote. `payload_present` is what the vote says of the payload of its
+    /// head.
+    pub(super) fn tally(&mut self, vote: &Vote, payload_present: bool, fresh: &VoterSums) {
         if fresh.n == 0 {
             return;
         }
@@ -94,6 +108,7 @@ impl SlotFacts {
                 stake: Gwei::new(0),
                 by_client: [0; N_CLIENTS],
                 by_label_set: BTreeMap::new(),
+                labels_partial: false,
             };
             let smallest = self.tallies.iter().enumerate().min_by_key(|(_, tally)| tally.voters).map(|(at, _)| at);
             match smallest.filter(|_| self.tallies.len() >= MAX_TALLIES) {
@@ -115,13 +130,19 @@ impl SlotFacts {
         }
         for (set, n) in &fresh.by_label_set {
             if tally.by_label_set.len() < MAX_LABEL_SETS || tally.by_label_set.contains_key(set) {
-                *tally.by_label_set.entry(*set).or_default() += n;
+                let known = tally.by_label_set.entry(*set).or_default();
+                known.voters += n;
+                known.payload_present += if payload_present { *n } else { 0 };
+            } else {
+                tally.labels_partial = true;
             }
         }
     }
 
     /// Forgets the labels of the voters, because the numbers of their sets are no longer valid.
     pub(super) fn forget_labels(&mut self) {
-        self.tallies.iter_mut().for_each(|tally| tally.by_label_set.clear());
+        for tally in &mut self.tallies {
+            tally.labels_partial |= !std::mem::take(&mut tally.by_label_set).is_empty();
+        }
     }
 }
