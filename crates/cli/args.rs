@@ -175,6 +175,14 @@ pub enum Command {
         #[arg(long)]
         json: bool,
         /// Exit code 1 if the file lacks something; this is also the case without this option.
+        /// Keys that must be in the file, in the form of `export interchange`; without it only the
+        /// keys of the file are compared.
+        #[arg(long, value_name = "LIST")]
+        validators: Option<String>,
+        /// Says that the client prunes its record: messages that are older than the record do not
+        /// count as lacking.
+        #[arg(long)]
+        pruned_ok: bool,
         #[arg(long)]
         fail_on_finding: bool,
     },
@@ -396,7 +404,8 @@ pub enum Export {
         #[arg(long, value_name = "DIR")]
         data_dir: PathBuf,
         /// Indices, ranges (100-199), public keys and @FILE (the same, one or more per line),
-        /// separated by commas.
+        /// separated by commas. @FILE may also be a list of watched keys (.csv or .toml, as in
+        /// `watch.files`), and `group=NAME` beside it takes one group of it.
         #[arg(long, value_name = "LIST")]
         validators: String,
         /// Writes only the highest slot, source and target of each key; this is smaller, and every

@@ -105,9 +105,9 @@ pub fn run(args: Args) -> anyhow::Result<u8> {
             log_to_stderr(&LogConfig { level: "warn".into(), format: LogFormat::Text })?;
             history::export(&data_dir, &validators, if minimal { Form::Minimal } else { Form::Complete })
         }
-        Command::Audit { data_dir, interchange, json, fail_on_finding: _ } => {
+        Command::Audit { data_dir, interchange, validators, pruned_ok, json, fail_on_finding: _ } => {
             log_to_stderr(&LogConfig { level: "warn".into(), format: LogFormat::Text })?;
-            history::audit(&data_dir, &interchange, json)
+            history::audit(&data_dir, &interchange, validators.as_deref(), pruned_ok, json)
         }
         Command::Config { action: ConfigAction::ShowDefaults } => {
             output::text(Config::defaults_toml())?;
