@@ -119,6 +119,8 @@ pub fn run(args: Args) -> anyhow::Result<u8> {
             for warning in config.warnings() {
                 eprintln!("warning: {}: {}", warning.path, warning.text);
             }
+            let notes = offline::list_notes(&config)?;
+            notes.iter().for_each(|line| eprintln!("{line}"));
             eprintln!("{} is valid", file.display());
             offline::unprotected_members(&config, None).iter().for_each(|line| eprintln!("{line}"));
             Ok(0)

@@ -9,6 +9,7 @@ pub mod bench;
 pub mod capture;
 pub mod history;
 pub mod inspect;
+mod list_check;
 mod missing_parents;
 pub mod replay;
 pub mod report;
@@ -18,3 +19,4 @@ mod switch_members;
 pub mod verify_proof;
 
 pub use switch_members::unprotected_members;
+pub use list_check::list_notes;
