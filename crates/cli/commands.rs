@@ -76,9 +76,9 @@ pub fn run(args: Args) -> anyhow::Result<u8> {
             log_to_stderr(&LogConfig { level: "warn".into(), format: LogFormat::Text })?;
             demo::demo(args)
         }
-        Command::Serve { data_dir, listen } => {
+        Command::Serve { data_dir, listen, watch } => {
             log_to_stderr(&LogConfig { level: "warn".into(), format: LogFormat::Text })?;
-            offline::serve::serve(&data_dir, listen, stop_signal, |address| {
+            offline::serve::serve(&data_dir, &watch, listen, stop_signal, |address| {
                 // The reader of this line may be gone. That is no reason to stop serving others.
                 if let Err(error) = output::line(format!("page and API: http://{address}")) {
                     tracing::warn!(%error, %address, "the address of page and API cannot be written to stdout");
@@ -95,7 +95,7 @@ pub fn run(args: Args) -> anyhow::Result<u8> {
             }
             Ok(0)
         }
-        Command::Report { data_dir, incident: Some(incident), out, .. } => report::pack(&data_dir, incident, &out),
+        Command::Report { data_dir, incident: Some(incident), out, .. } => report::pack(&data_dir, &incident, &out),
         Command::Report { data_dir, from, to, incident: None, out } => report::report(&data_dir, from, to, &out),
         Command::VerifyProof { file, network, keys } => verify_proof(&file, &network, keys.as_deref()),
         Command::Lab(args) => lab::lab(args),

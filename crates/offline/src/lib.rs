@@ -11,6 +11,7 @@ pub mod history;
 pub mod inspect;
 mod list_check;
 mod missing_parents;
+mod recorded_keys;
 pub mod replay;
 pub mod report;
 pub mod serve;
@@ -18,5 +19,5 @@ pub mod status;
 mod switch_members;
 pub mod verify_proof;
 
-pub use switch_members::unprotected_members;
 pub use list_check::list_notes;
+pub use switch_members::unprotected_members;
