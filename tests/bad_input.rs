@@ -187,6 +187,38 @@ fn wrong_usage_and_config_are_64() {
     assert!(stderr(&output).contains("warning: gossip.discovery.external: names an address"), "{}", stderr(&output));
 }
 
+/// Each of these once passed with the same words as a good configuration.
+#[test]
+fn a_silent_pager_and_a_switch_without_keys_are_told_and_keys_that_are_none_refused() {
+    let dir = tempfile::tempdir().expect("a fresh directory");
+    let at = |name: &str| dir.path().join(name);
+    std::fs::write(at("secret"), "s".repeat(40)).expect("writable");
+    std::fs::write(at("keys.csv"), "group,key,operator\nacme1,100-199,acme\n").expect("writable");
+    let check = |keys: &str, group: &str, label: &str| {
+        let text = format!(
+            "[watch]\nfiles = [\"keys.csv\"]\n[[watch.groups]]\nname = {group:?}\nkeys = [{keys}]\n\
+             kill_switch = {{ command = [\"/bin/true\"] }}\n\
+             [[alerts.routes]]\nname = \"pager\"\nurl = \"http://127.0.0.1:9/\"\nsecret_file = \"secret\"\nlabels = [{label:?}]\n"
+        );
+        std::fs::write(at("sw.toml"), text).expect("writable");
+        let output = run(slashwatch().args(["config", "check"]).arg(at("sw.toml")));
+        (output.status.code(), stderr(&output))
+    };
+    let (code, told) = check("", "acme1", "operator=acme");
+    assert!(code == Some(0) && !told.contains("warning:"), "{told}");
+    let (code, told) = check("", "acme-1", "group=acme1");
+    assert_eq!(code, Some(0), "{told}");
+    assert!(told.contains("group acme-1 has a kill switch and no key") && told.contains("groups with keys: acme1"), "{told}");
+    assert!(!told.contains("alerts.routes"), "{told}");
+    let (_, told) = check("\"7\"", "acme-1", "group=acme-7");
+    assert!(told.contains("no key has the label group=acme-7, so route pager stays silent"), "{told}");
+    assert!(!told.contains("kill switch and no key"), "{told}");
+    let none = format!("0x{}", "ab".repeat(48));
+    let (code, told) = check(&format!("{none:?}"), "acme-1", "group=acme1");
+    assert_eq!(code, Some(USAGE), "{told}");
+    assert!(told.contains("1 public keys under [watch] are none") && told.contains(&none), "{told}");
+}
+
 #[test]
 fn missing_files_are_told_with_their_name() {
     for args in

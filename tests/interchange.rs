@@ -173,6 +173,16 @@ impl Stage {
         output.stdout
     }
 
+    /// Runs `audit` and returns the exit code and the text.
+    fn audit_text(&self, file: &Value, more: &[&str]) -> (Option<i32>, String) {
+        let path = self.dir.path().join("file.json");
+        std::fs::write(&path, file.to_string()).expect("writable");
+        let mut command = slashwatch();
+        command.arg("audit").arg("--data-dir").arg(self.data()).arg("--interchange").arg(path).args(more);
+        let output = run(&mut command);
+        (output.status.code(), String::from_utf8_lossy(&output.stdout).into_owned() + &stderr(&output))
+    }
+
     /// Runs `audit` and returns the exit code and the report.
     fn audit(&self, file: &[u8]) -> (Option<i32>, Value) {
         let path = self.dir.path().join("file.json");
@@ -244,6 +254,56 @@ fn an_audit_is_content_with_the_whole_file_and_names_what_is_missing() {
     assert_eq!(report["validators"][1]["contradictions"]["listed"][0]["kind"], "double_vote");
 }
 
+/// The database of a client was lost and made anew: empty, without some keys, or from the restart
+/// on. None of these may pass.
+#[test]
+fn a_lost_record_never_passes() {
+    let stage = stage(&Scenario { slots: 48, ..Scenario::quiet(64) });
+    let whole: Value = serde_json::from_slice(&stage.export("3,10-12", &[])).expect("JSON");
+    let mut empty = whole.clone();
+    empty["data"] = serde_json::json!([]);
+    let (code, told) = stage.audit_text(&empty, &[]);
+    assert_eq!(code, Some(1), "{told}");
+    assert!(told.starts_with("the file has NO KEY") && !told.contains("contains everything"), "{told}");
+
+    // A file of some of the keys is complete for these, but not for all that should be in it.
+    let mut one = whole.clone();
+    one["data"].as_array_mut().expect("a list").truncate(1);
+    assert_eq!(stage.audit_text(&one, &[]).0, Some(0));
+    let keys = stage.dir.path().join("keys.csv");
+    std::fs::write(&keys, "group,key,operator\nours,3,acme\nours,10-12,acme\ntheirs,20,x\n").expect("writable");
+    let list = format!("@{},group=ours", keys.display());
+    let (code, told) = stage.audit_text(&one, &["--validators", &list]);
+    assert_eq!(code, Some(1), "{told}");
+    assert!(told.contains("3 keys of --validators are NOT IN THE FILE, and 3 of them were seen signing: 10, 11, 12"), "{told}");
+    assert_eq!(stage.audit_text(&whole, &["--validators", &list]).0, Some(0));
+    let (_, told) = stage.audit_text(&whole, &["--validators", &format!("@{}", keys.display())]);
+    assert!(told.contains("1 of them were seen signing: 20"), "{told}");
+    assert_eq!(serde_json::from_slice::<Value>(&stage.export(&list, &[])).expect("JSON"), whole);
+
+    let mut anew = whole.clone();
+    for key in anew["data"].as_array_mut().expect("a list") {
+        key["signed_attestations"].as_array_mut().expect("a list").retain(|vote| number(vote, "target_epoch") > 4);
+        key["signed_blocks"] = serde_json::json!([]);
+    }
+    let (code, told) = stage.audit_text(&anew, &["--validators", "10"]);
+    assert_eq!(code, Some(1), "{told}");
+    assert!(told.contains("older than the file's record: it was pruned, or lost and made anew"), "{told}");
+    let mut pruned = whole.clone();
+    for key in pruned["data"].as_array_mut().expect("a list") {
+        key["signed_attestations"].as_array_mut().expect("a list").retain(|vote| number(vote, "target_epoch") > 4);
+    }
+    assert_eq!(stage.audit_text(&pruned, &["--pruned-ok"]).0, Some(0));
+}
+
+#[test]
+fn keys_that_contradicted_themselves_are_told_first() {
+    let stage = stage(&Scenario::every_crime(ForkName::Fulu, PresetName::Minimal, 64));
+    let whole: Value = serde_json::from_slice(&stage.export("0-63", &[])).expect("JSON");
+    let (_, told) = stage.audit_text(&whole, &[]);
+    assert!(told.lines().next().is_some_and(|line| line.contains("CAN BE SLASHED whatever the file says")), "{told}");
+}
+
 /// Slots that were never watched are not reported as free of offences.
 #[test]
 fn both_say_what_is_known_at_all_and_whose_keys_were_never_heard() {
@@ -281,6 +341,7 @@ fn what_cannot_be_understood_is_told_with_the_right_exit_code() {
         ("9-5", 64, "ends before it begins"),
         (&format!("0x{}", "ab".repeat(48)), 64, "no validator with public key"),
         (&format!("0x{}", "ab".repeat(20)), 64, "not a single key"),
+        ("3,group=ours", 64, "no file of the list has a group ours"),
         ("@/nowhere/at/all", 65, "/nowhere/at/all"),
         (&with_file, 65, "line 4"),
     ] {

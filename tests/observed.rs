@@ -24,8 +24,12 @@ struct Serving {
 
 impl Serving {
     fn start(data: &Path) -> Self {
+        Self::start_with(data, &[])
+    }
+
+    fn start_with(data: &Path, more: &[&str]) -> Self {
         let mut command = slashwatch();
-        command.arg("serve").arg("--data-dir").arg(data).arg("--listen").arg("127.0.0.1:0");
+        command.arg("serve").arg("--data-dir").arg(data).arg("--listen").arg("127.0.0.1:0").args(more);
         let mut child = command.stdout(Stdio::piped()).spawn().expect("the binary starts");
         let mut line = String::new();
         BufReader::new(child.stdout.take().expect("piped")).read_line(&mut line).expect("readable");
@@ -223,4 +227,42 @@ fn a_running_watcher_shows_who_voted_for_what_while_it_happens() {
     assert!(rows(&network["arrival"], "votes").iter().filter_map(Value::as_u64).sum::<u64>() > 0, "{network}");
     assert_eq!(running.terminate(), Some(0));
     drop(stage.dir);
+}
+
+/// Whoever names the keys after the incident is told whose they are, and no stranger.
+#[test]
+fn keys_that_are_named_after_the_incident_are_found_by_their_index() {
+    let dir = tempfile::tempdir().expect("a fresh directory");
+    let at = |name: &str| dir.path().join(name);
+    let found = replay(&capture("electra_7_wave"), &at("data"), &at("found.jsonl"));
+    let members: BTreeSet<u64> = found
+        .iter()
+        .filter(|finding| !finding["evidence"].is_null())
+        .map(|finding| finding["validator"]["index"].as_str().expect("text").parse().expect("a number"))
+        .collect();
+    let (first, last) = (*members.first().expect("an offender"), *members.last().expect("an offender"));
+    std::fs::write(at("keys.csv"), format!("group,key\nacme-1,{first}-{last}\nother,{}\n", last + 1)).expect("writable");
+    let file = at("keys.csv").display().to_string();
+    let serving = Serving::start_with(&at("data"), &["--watch", &file]);
+    let groups = serving.get("/v1/watch/groups");
+    let count =
+        |group: &Value| group["alarms"]["by_kind"].as_object().expect("counts").values().filter_map(Value::as_u64).sum::<u64>();
+    assert_eq!((&groups["groups"][0]["name"], &groups["groups"][1]["name"]), (&"acme-1".into(), &"other".into()));
+    assert!(count(&groups["groups"][0]) >= members.len() as u64, "{groups}");
+    assert_eq!((count(&groups["groups"][1]), &groups["groups"][0]["alarms"]["worst"]), (0, &"critical".into()), "{groups}");
+    assert_eq!(groups["groups"][0]["validators"].as_u64(), Some(last - first + 1));
+    let incidents = serving.get("/v1/incidents?limit=100");
+    let wave =
+        incidents["incidents"].as_array().expect("a list").iter().find(|one| one["kind"] == "slashing_wave").expect("a wave");
+    let shown = serving.get(&format!("/v1/findings?limit=1000&incident={}", wave["id"].as_str().expect("an id")));
+    let shown = shown["findings"].as_array().expect("a list");
+    assert!(!shown.is_empty());
+    for finding in shown.iter().filter(|finding| !finding["evidence"].is_null()) {
+        assert_eq!(finding["validator"]["labels"], serde_json::json!(["group=acme-1"]), "{finding}");
+    }
+    assert_eq!(serving.get(&format!("/v1/validators/{first}"))["groups"], serde_json::json!(["acme-1"]));
+    let (status, _) = get_any(serving.address, "/v1/findings?incident=0x12").expect("an answer");
+    assert_eq!(status, 400);
+    let other = serving.get("/v1/watch/validators?group=other");
+    assert_eq!(other["validators"][0]["index"], (last + 1).to_string().as_str());
 }

@@ -124,7 +124,16 @@ fn every_member_of_a_wave_is_in_its_pack_with_a_proof_that_holds() {
     assert!(members.iter().all(|member| accused.contains(member)), "{members:?} {accused:?}");
     let interchange: Value = serde_json::from_str(&pack.read("interchange.json")).expect("JSON");
     assert_eq!(interchange["data"].as_array().expect("a list").len(), members.len());
-    assert!(pack.read("README.md").contains("slashwatch verify-proof proofs/0x"), "{}", pack.read("README.md"));
+    let readme = pack.read("README.md");
+    assert!(readme.contains("slashwatch verify-proof proofs/0x") && readme.contains(" --network ."), "{readme}");
+    // The folder is all that is needed, on a network that is not built in.
+    let proof = &pack.proofs()[0];
+    let (code, told) = verify(proof, &pack.folder, None);
+    assert_eq!(code, Some(0), "{told}");
+    let sums = std::process::Command::new("sha256sum").args(["-c", "SHA256SUMS"]).current_dir(&pack.folder).output();
+    let sums = sums.expect("sha256sum is there");
+    assert!(sums.status.success(), "{}", String::from_utf8_lossy(&sums.stderr));
+    assert!(pack.read("SHA256SUMS").lines().count() >= 8 && pack.read("SHA256SUMS").contains("  README.md"));
     assert!(pack.read("timeline.md").contains("| +0.0 s |"), "{}", pack.read("timeline.md"));
     assert!(pack.read("post-mortem.md").contains("## Suspected cause"));
     assert_eq!(pack.read("findings.jsonl").lines().count(), {

@@ -2,7 +2,6 @@
 //! programs and do not change. Doc comments of this file are the texts of `--help`.
 
 use clap::{Parser, Subcommand};
-use consensus::Root;
 use std::path::PathBuf;
 
 /// Configuration file that the `alert` and `killswitch` commands use if none is given.
@@ -36,6 +35,10 @@ pub enum Command {
         /// Address of the page and the API; port 0 takes any free port.
         #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:5080")]
         listen: std::net::SocketAddr,
+        /// Your own keys: groups in a .csv or .toml file, as in `watch.files`. The page then says
+        /// which of them are concerned.
+        #[arg(long, value_name = "FILE")]
+        watch: Vec<PathBuf>,
     },
     /// Shows the state of a running watcher: head, peers, how much of the network and which of the
     /// own keys it hears first-hand, open incidents.
@@ -136,10 +139,11 @@ pub enum Command {
         to: Option<offline::report::TimeLimit>,
         /// Writes the evidence pack of this incident instead, as a zip file: proofs and how to
         /// check them, whose keys, who is next, timeline, draft.
+        /// `inspect` lists the ids; the beginning of one is enough.
         #[arg(long, value_name = "ID", conflicts_with_all = ["from", "to"])]
-        incident: Option<Root>,
+        incident: Option<String>,
         /// File to write; its name ends in .html or .md, or in .zip for an incident.
-        #[arg(long, value_name = "FILE.html or .md")]
+        #[arg(long, value_name = "FILE.html, .md or .zip")]
         out: PathBuf,
     },
     /// Checks a proof of a slashing by itself, with another library for signatures than the
@@ -171,6 +175,14 @@ pub enum Command {
         /// The interchange file, exported by the validator client after it was stopped.
         #[arg(long, value_name = "FILE")]
         interchange: PathBuf,
+        /// Keys that must be in the file, in the form of `export interchange`; without it only the
+        /// keys of the file are compared.
+        #[arg(long, value_name = "LIST")]
+        validators: Option<String>,
+        /// Says that the client prunes its record: messages that are older than the record do not
+        /// count as lacking.
+        #[arg(long)]
+        pruned_ok: bool,
         /// Prints the report as one JSON object.
         #[arg(long)]
         json: bool,
@@ -443,7 +455,8 @@ pub enum Export {
         #[arg(long, value_name = "DIR")]
         data_dir: PathBuf,
         /// Indices, ranges (100-199), public keys and @FILE (the same, one or more per line),
-        /// separated by commas.
+        /// separated by commas. @FILE may also be a list of watched keys (.csv or .toml, as in
+        /// `watch.files`), and `group=NAME` beside it takes one group of it.
         #[arg(long, value_name = "LIST")]
         validators: String,
         /// Writes only the highest slot, source and target of each key; this is smaller, and every

@@ -78,9 +78,9 @@ pub fn run(args: Args) -> anyhow::Result<u8> {
             log_to_stderr(&LogConfig { level: "warn".into(), format: LogFormat::Text })?;
             demo::demo(args)
         }
-        Command::Serve { data_dir, listen } => {
+        Command::Serve { data_dir, listen, watch } => {
             log_to_stderr(&LogConfig { level: "warn".into(), format: LogFormat::Text })?;
-            offline::serve::serve(&data_dir, listen, stop_signal, |address| {
+            offline::serve::serve(&data_dir, &watch, listen, stop_signal, |address| {
                 // The reader of this line may be gone. That is no reason to stop serving others.
                 if let Err(error) = output::line(format!("page and API: http://{address}")) {
                     tracing::warn!(%error, %address, "the address of page and API cannot be written to stdout");
@@ -97,7 +97,7 @@ pub fn run(args: Args) -> anyhow::Result<u8> {
             }
             Ok(0)
         }
-        Command::Report { data_dir, incident: Some(incident), out, .. } => report::pack(&data_dir, incident, &out),
+        Command::Report { data_dir, incident: Some(incident), out, .. } => report::pack(&data_dir, &incident, &out),
         Command::Report { data_dir, from, to, incident: None, out } => report::report(&data_dir, from, to, &out),
         Command::VerifyProof { file, network, keys } => verify_proof(&file, &network, keys.as_deref()),
         Command::Lab(args) => lab::lab(args),
@@ -107,9 +107,9 @@ pub fn run(args: Args) -> anyhow::Result<u8> {
             log_to_stderr(&LogConfig { level: "warn".into(), format: LogFormat::Text })?;
             history::export(&data_dir, &validators, if minimal { Form::Minimal } else { Form::Complete })
         }
-        Command::Audit { data_dir, interchange, json, fail_on_finding: _ } => {
+        Command::Audit { data_dir, interchange, validators, pruned_ok, json, fail_on_finding: _ } => {
             log_to_stderr(&LogConfig { level: "warn".into(), format: LogFormat::Text })?;
-            history::audit(&data_dir, &interchange, json)
+            history::audit(&data_dir, &interchange, validators.as_deref(), pruned_ok, json)
         }
         Command::Config { action: ConfigAction::ShowDefaults } => {
             output::text(Config::defaults_toml())?;
@@ -121,6 +121,8 @@ pub fn run(args: Args) -> anyhow::Result<u8> {
             for warning in config.warnings() {
                 eprintln!("warning: {}: {}", warning.path, warning.text);
             }
+            let notes = offline::list_notes(&config)?;
+            notes.iter().for_each(|line| eprintln!("{line}"));
             eprintln!("{} is valid", file.display());
             offline::unprotected_members(&config, None).iter().for_each(|line| eprintln!("{line}"));
             Ok(0)

@@ -1,5 +1,6 @@
 //! Findings and their evidence.
 
+use crate::incidents::findings_query;
 use crate::privacy::OwnKeys;
 use crate::problem::ProblemDetails;
 use crate::server::Shared;
@@ -44,6 +45,9 @@ pub(crate) struct ListQuery {
     since_slot: Option<String>,
     /// Only up to this slot.
     until_slot: Option<String>,
+    /// Only findings of this incident, by its id. It stands for its slots, and for messages of
+    /// clocks that were ahead of them. Not with `since_slot` or `until_slot`.
+    incident: Option<String>,
     /// 1 to 1000. The default is 100.
     limit: Option<String>,
 }
@@ -78,6 +82,7 @@ impl ListQuery {
             labels: labels.map(|label| shared.privacy.label(label)).collect::<Result<_, _>>()?,
             from_slot: number(&self.since_slot, "since_slot")?.map(Slot::new),
             to_slot: number(&self.until_slot, "until_slot")?.map(Slot::new),
+            heard_before: None,
         };
         Ok((wanted, limit))
     }
@@ -129,17 +134,31 @@ pub(crate) async fn list(
     State(shared): State<Arc<Shared>>,
     query: Result<Query<ListQuery>, QueryRejection>,
 ) -> Result<Response, ProblemDetails> {
-    let (mut wanted, limit) = understood(query)?.understood(&shared)?;
-    if shared.privacy.own_keys == OwnKeys::Hidden {
-        // The stored severity may be that of a watched key, so it selects nothing here.
-        let severity = wanted.severity.take();
+    let mut query = understood(query)?;
+    let incident = query.incident.take().map(|id| hash(&id)).transpose()?;
+    let (mut wanted, limit) = query.understood(&shared)?;
+    if let Some(id) = incident {
+        if wanted.from_slot.is_some() || wanted.to_slot.is_some() {
+            return Err(ProblemDetails::bad_request("an incident has its own slots; leave out since_slot and until_slot"));
+        }
+        let found = read(&shared, move |store| store.incident(id)).await?;
+        let found = found
+            .and_then(|incident| shared.privacy.incident(incident))
+            .ok_or_else(|| ProblemDetails::not_found(format!("there is no incident {id}; /v1/incidents lists them")))?;
+        let of = findings_query(&shared.observed.network(), &found);
+        wanted = evidence::Query { from_slot: of.from_slot, to_slot: of.to_slot, heard_before: of.heard_before, ..wanted };
+    }
+    if shared.privacy.changes_findings() {
+        // The stored severity may be that of a watched key, so it selects nothing where these are hidden.
+        let is_hidden = shared.privacy.own_keys == OwnKeys::Hidden;
+        let severity = if is_hidden { wanted.severity.take() } else { None };
         let page = read(&shared, move |store| store.find(&wanted, limit)).await?;
         let findings = page.findings.into_iter().filter_map(|(_, finding)| shared.privacy.finding(finding));
         let findings = findings.filter(|finding| severity.is_none_or(|severity| finding.severity == severity)).collect();
         let view = FindingsView { schema: 1, findings, next: page.next.map(|seq| seq.to_string()) };
         return Ok(Json(view).into_response());
     }
-    // Everything may be shown, so the stored JSON is copied and not written again.
+    // Everything may be shown as it is, so the stored JSON is copied and not written again.
     let (rows, next) = read(&shared, move |store| store.find_json(&wanted, limit)).await?;
     let next = next.map_or_else(|| "null".to_owned(), |seq| format!("\"{seq}\""));
     let body = [&br#"{"schema":1,"findings":["#[..], &rows.join(&b','), br#"],"next":"#, next.as_bytes(), b"}"].concat();

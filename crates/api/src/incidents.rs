@@ -9,7 +9,8 @@ use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, State};
 use axum::http::header;
 use axum::response::IntoResponse;
-use evidence::Incident;
+use consensus::Network;
+use evidence::{Incident, Time};
 use serde::Serialize;
 use std::sync::Arc;
 use utoipa::ToSchema;
@@ -41,6 +42,19 @@ pub(crate) async fn list(
         incidents: rows.into_iter().filter_map(|(_, incident)| shared.privacy.incident(incident)).collect(),
         next,
     }))
+}
+
+/// The findings of an incident, oldest first. The slots of an incident are those of its messages,
+/// but never later than when they became known. So messages of clocks that run ahead are included
+/// although their own slot comes later.
+pub(crate) fn findings_query(network: &Network, incident: &Incident) -> evidence::Query {
+    let end = network.slot_start_ns(incident.last_slot.saturating_add(1));
+    evidence::Query {
+        from_slot: Some(incident.first_slot),
+        to_slot: Some(incident.last_slot),
+        heard_before: Some(Time::from_unix_ns(end)),
+        ..evidence::Query::default()
+    }
 }
 
 /// One incident.

@@ -6,6 +6,7 @@
 //! | `README.md` | what is in it, and how to check each proof |
 //! | `incident.json`, `findings.jsonl` | the records, as the API shows them |
 //! | `proofs/<id>.json`, `.ssz` | a choice of proofs that accuses every validator of the incident |
+//! | `config.yaml`, `network.json` | the network, so that the folder can be given to `verify-proof` |
 //! | `keys.json` | public keys of all signers of these proofs, by index |
 //! | `members.csv` | whose keys: index, key, labels, offences, what differs, state |
 //! | `next.csv` | who is next: validators with the same label or group that are not among them |
@@ -18,6 +19,7 @@
 mod text;
 mod zip;
 
+use crate::incidents::findings_query;
 use crate::observed::{CapturedProof, ObservedSource, PackCapture, ReadError};
 use crate::privacy::{OwnKeys, Privacy};
 use crate::watch::NoKeys;
@@ -25,7 +27,7 @@ use consensus::interchange::Interchange;
 use consensus::{
     AttestationData, AttesterSlashing, BeaconBlockHeader, Network, ProposerSlashing, PubkeyBytes, Root, Slot, ValidatorIndex,
 };
-use evidence::{Evidence, EvidenceKind, Finding, Incident, Kind, Punishable, Query, Store, StoreError, Time};
+use evidence::{Evidence, EvidenceKind, Finding, Incident, Kind, Punishable, Store, StoreError, Time};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
@@ -59,6 +61,9 @@ struct Member {
     labels: Vec<String>,
     /// Offences by kind.
     kinds: BTreeMap<Kind, u64>,
+    /// When the first message of its first offence was heard, as `first_seen` of a finding.
+    first_seen: Time,
+    /// When it had contradicted itself for the first and for the last time.
     first: Time,
     last: Time,
     /// What differs between the two messages, as far as its proofs are in the pack.
@@ -68,6 +73,27 @@ struct Member {
     /// Of its last offence.
     punishable: Option<Punishable>,
     proofs: BTreeSet<Root>,
+}
+
+/// Names the network, in the form of `network.json` of a data directory.
+#[derive(serde::Serialize)]
+struct NetworkFile<'a> {
+    format: u32,
+    genesis_validators_root: Root,
+    genesis_time: u64,
+    config_name: &'a str,
+}
+
+impl<'a> NetworkFile<'a> {
+    fn of(network: &'a Network) -> Self {
+        let Network { spec, genesis_time, genesis_validators_root } = network;
+        Self {
+            format: 1,
+            genesis_validators_root: *genesis_validators_root,
+            genesis_time: *genesis_time,
+            config_name: &spec.config_name,
+        }
+    }
 }
 
 /// All that goes into a pack.
@@ -98,7 +124,7 @@ pub(crate) fn build(
 ) -> Result<Option<Vec<u8>>, PackError> {
     let Some(incident) = store.incident(id)?.and_then(|incident| privacy.incident(incident)) else { return Ok(None) };
     let network = source.network();
-    let (findings, findings_left_out) = findings_of(store, privacy, &incident)?;
+    let (findings, findings_left_out) = findings_of(store, &network, privacy, &incident)?;
     let mut members = members_of(&findings);
     let proofs = choose(store, &findings, &mut members)?;
     let signers: BTreeSet<ValidatorIndex> = proofs.iter().flat_map(signers).collect();
@@ -134,10 +160,14 @@ pub fn incident_pack(store: &Store, source: &dyn ObservedSource, id: Root) -> Re
     build(store, source, &privacy, id)
 }
 
-/// The offences in the slots of the incident, oldest first. The second value says whether there are
-/// more.
-fn findings_of(store: &Store, privacy: &Privacy, incident: &Incident) -> Result<(Vec<Finding>, bool), StoreError> {
-    let mut query = Query { from_slot: Some(incident.first_slot), to_slot: Some(incident.last_slot), ..Query::default() };
+/// The offences of the incident, oldest first. The second value says whether there are more.
+fn findings_of(
+    store: &Store,
+    network: &Network,
+    privacy: &Privacy,
+    incident: &Incident,
+) -> Result<(Vec<Finding>, bool), StoreError> {
+    let mut query = findings_query(network, incident);
     let mut findings = Vec::new();
     loop {
         let page = store.find(&query, CHUNK)?;
@@ -162,6 +192,7 @@ fn members_of(findings: &[Finding]) -> BTreeMap<ValidatorIndex, Member> {
             pubkey: subject.pubkey,
             labels: subject.labels.clone(),
             kinds: BTreeMap::new(),
+            first_seen: finding.first_seen,
             first: seen,
             last: seen,
             differs: BTreeSet::new(),
@@ -170,6 +201,7 @@ fn members_of(findings: &[Finding]) -> BTreeMap<ValidatorIndex, Member> {
             proofs: BTreeSet::new(),
         });
         *member.kinds.entry(finding.kind.clone()).or_default() += 1;
+        member.first_seen = member.first_seen.min(finding.first_seen);
         member.first = member.first.min(seen);
         member.last = member.last.max(seen);
         member.proofs.insert(reference.id);
@@ -318,7 +350,12 @@ fn next(
 impl Contents<'_> {
     fn zip(&self) -> Vec<u8> {
         let mut file = ZipFile::new(&format!("incident-{}", self.name()));
+        let config = self.network.spec.to_yaml();
         file.add("README.md", self.readme().as_bytes());
+        // With these two the unpacked folder is a network for `verify-proof`, in the form of a data
+        // directory.
+        file.add("config.yaml", config.as_bytes());
+        file.add("network.json", &json(&NetworkFile::of(self.network)));
         file.add("post-mortem.md", self.post_mortem().as_bytes());
         file.add("timeline.md", self.timeline().as_bytes());
         file.add("members.csv", self.members_csv().as_bytes());
@@ -349,8 +386,9 @@ impl Contents<'_> {
     }
 
     fn members_csv(&self) -> String {
-        let mut out =
-            String::from("validator,pubkey,labels,offences,differs,first_seen,last_seen,punishable,included_in_slot,proofs\n");
+        let mut out = String::from(
+            "validator,pubkey,labels,offences,differs,first_seen,contradicted_at,last_seen,punishable,included_in_slot,proofs\n",
+        );
         for (index, member) in &self.members {
             let kinds: Vec<String> = member.kinds.iter().map(|(kind, n)| format!("{kind}:{n}")).collect();
             // The words of the API.
@@ -363,6 +401,7 @@ impl Contents<'_> {
                 member.labels.join(" "),
                 kinds.join(" "),
                 differs.join(" "),
+                member.first_seen.to_string(),
                 member.first.to_string(),
                 member.last.to_string(),
                 punishable.as_ref().and_then(Value::as_str).unwrap_or_default().to_owned(),

@@ -96,9 +96,27 @@ impl Privacy {
         Ok(label)
     }
 
+    /// Whether readers see findings otherwise than they are stored.
+    pub fn changes_findings(&self) -> bool {
+        self.own_keys == OwnKeys::Hidden || self.watch.has_groups()
+    }
+
+    /// Whose a key is goes by the groups of now. A finding keeps those of the time when it was
+    /// recorded, and a key may have been named after the incident only.
+    fn name_current_groups(&self, finding: &mut Finding) {
+        if !self.watch.has_groups() {
+            return;
+        }
+        let Some(subject) = &mut finding.validator else { return };
+        let is_group = |label: &str| label.strip_prefix("group").is_some_and(|rest| rest.starts_with('='));
+        subject.labels.retain(|label| !is_group(label));
+        subject.labels.extend(self.watch.groups_of(subject.index).into_iter().map(|group| format!("group={group}")));
+    }
+
     /// A finding as readers may see it. `None` if they may not see it at all.
     pub fn finding(&self, mut finding: Finding) -> Option<Finding> {
         if self.own_keys == OwnKeys::Shown {
+            self.name_current_groups(&mut finding);
             return Some(finding);
         }
         if let Some(subject) = &mut finding.validator {

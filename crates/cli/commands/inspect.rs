@@ -11,6 +11,9 @@ use std::path::Path;
 /// Maximum number of findings that are listed for one validator.
 const MAX_FINDINGS: usize = 1000;
 
+/// Maximum number of incidents that the overview lists.
+const MAX_INCIDENTS: usize = 100;
+
 /// Prints what `what` asks for, or an overview. The exit code is 1 if the finding does not exist.
 pub fn inspect(data_dir: &Path, what: &[String]) -> anyhow::Result<u8> {
     let words: Vec<&str> = what.iter().map(String::as_str).collect();
@@ -65,11 +68,22 @@ fn overview(inspection: &Inspection) -> anyhow::Result<serde_json::Value> {
         bar.inc(1);
     }
     bar.finish_and_clear();
+    let mut newest = inspection.store().all_incidents()?;
+    newest.sort_by_key(|incident| std::cmp::Reverse((incident.last_slot, incident.first_slot, incident.id)));
+    newest.truncate(MAX_INCIDENTS);
     Ok(json!({
         "network": network.spec.config_name,
         "genesis_validators_root": network.genesis_validators_root,
         "findings": by_kind,
         "incidents": inspection.incident_counts()?,
+        "newest_incidents": newest.iter().map(|incident| json!({
+            "id": incident.id,
+            "kind": incident.kind,
+            "state": incident.state,
+            "first_slot": incident.first_slot,
+            "last_slot": incident.last_slot,
+            "validators": incident.validators,
+        })).collect::<Vec<_>>(),
         "outbox": inspection.store().outbox_counts(),
         "submissions": inspection.submission_counts()?,
         "kill_switches": actions::killswitch::KillSwitchState::read(inspection.store())?,

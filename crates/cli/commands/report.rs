@@ -3,7 +3,6 @@
 
 use crate::exit::UsageError;
 use anyhow::Context as _;
-use consensus::Root;
 use offline::report::{Report, ReportFormat, TimeLimit};
 use std::path::Path;
 
@@ -27,7 +26,7 @@ pub fn report(data_dir: &Path, from: Option<TimeLimit>, to: Option<TimeLimit>, o
 }
 
 /// Writes the evidence pack of an incident.
-pub fn pack(data_dir: &Path, incident: Root, out: &Path) -> anyhow::Result<u8> {
+pub fn pack(data_dir: &Path, incident: &str, out: &Path) -> anyhow::Result<u8> {
     if out.extension().and_then(|extension| extension.to_str()) != Some("zip") {
         return Err(UsageError(format!("--out {}: an evidence pack is a zip file; name it .zip", out.display())).into());
     }

@@ -3,6 +3,7 @@
 use crate::exit::UnreadableError;
 use anyhow::Context as _;
 use simulator::{Scenario, write_capture};
+use std::collections::BTreeSet;
 use std::path::Path;
 
 pub fn simulate(scenario: &Path, out: &Path, truth_out: Option<&Path>) -> anyhow::Result<u8> {
@@ -12,6 +13,7 @@ pub fn simulate(scenario: &Path, out: &Path, truth_out: Option<&Path>) -> anyhow
         let json = serde_json::to_vec_pretty(&truth)?;
         std::fs::write(path, json).with_context(|| super::could_not_write(path))?;
     }
+    let offenders: BTreeSet<_> = truth.crimes.iter().map(|crime| crime.validator).collect();
     eprintln!(
         "{}: {} messages in {} slots by {} validators; {} contradicting pairs by {} of them",
         out.display(),
@@ -19,7 +21,7 @@ pub fn simulate(scenario: &Path, out: &Path, truth_out: Option<&Path>) -> anyhow
         scenario.slots,
         scenario.n_validators,
         truth.crimes.len(),
-        truth.pairs().len()
+        offenders.len()
     );
     Ok(0)
 }

@@ -10,12 +10,15 @@
 //! | *gap*: epochs within the file's record without any vote | the key was silent |
 //!
 //! A file may be pruned or minimal. Then it states "nothing at or below this" instead of listing
-//! messages. So what was seen below the lowest target of a key in the file is only counted, not
-//! judged. An entry without a signing root stands for every message of its source and target. If it
-//! is the only entry of its history, it is the *mark* of a minimal record and stands for everything
-//! at or below it. A file made of several exports has several histories of one key. Their marks are
-//! combined to one, with the highest source and the highest target, as a client that imports them
-//! does.
+//! messages. A client refuses a vote whose target is not above the lowest target, or whose source
+//! is below the lowest source (EIP-3076, conditions 4 and 5). So what was seen below both is
+//! counted as *before the record*: the record was pruned, or it was lost and made anew, and only
+//! its owner can know which. What was seen below the lowest target with a higher source than the
+//! lowest can still be surrounded, and is absent. An entry without a signing root stands for every
+//! message of its source and target. If it is the only entry of its history, it is the *mark* of a
+//! minimal record and stands for everything at or below it. A file made of several exports has
+//! several histories of one key. Their marks are combined to one, with the highest source and the
+//! highest target, as a client that imports them does.
 //!
 //! Worked example: file `(3,4) (4,5)`, seen `(1,2) (3,4) (4,5)' (5,6)`, where `'` has another root.
 //! `(1,2)` is before the record, `(3,4)` agrees, `(4,5)'` contradicts, `(5,6)` is absent.
@@ -87,15 +90,19 @@ pub struct KeyAudit {
     pub slashable: Counted<Contradiction>,
     /// Number of messages seen before the file's record of this key begins.
     pub before_record: u64,
+    /// Whether the file's highest source, target or slot lies below what was seen.
+    pub is_behind: bool,
     pub unheard_votes: u64,
     pub unheard_blocks: u64,
     pub gaps: Counted<Epochs>,
 }
 
 impl KeyAudit {
-    /// Whether the network saw something that the file does not have.
-    pub fn lacks_something(&self) -> bool {
-        self.absent_votes.count + self.absent_blocks.count + self.contradictions.count > 0
+    /// Whether the network saw something that the file does not have. If `is_pruned` is true, the
+    /// owner says that the client prunes, and messages from before the record do not count.
+    pub fn lacks_something(&self, is_pruned: bool) -> bool {
+        let before_record = if is_pruned { 0 } else { self.before_record };
+        self.absent_votes.count + self.absent_blocks.count + self.contradictions.count + before_record > 0
     }
 }
 
@@ -111,7 +118,14 @@ fn votes(file: &[&SigningHistory], seen: &Seen, report: &mut KeyAudit) {
     let (recorded, mark) = records(file);
     let recorded = Votes::new(recorded.into_iter());
     let heard = Votes::new(seen.votes.iter().copied());
-    let begins = recorded.all.first().into_iter().chain(&mark).map(|vote| vote.target_epoch).min();
+    let records = || recorded.all.iter().chain(&mark);
+    let begins = records().map(|vote| vote.target_epoch).min();
+    let lowest_source = records().map(|vote| vote.source_epoch).min();
+    let is_before = |vote: &SignedEpochs| {
+        begins.is_some_and(|begins| vote.target_epoch < begins) && lowest_source.is_some_and(|lowest| vote.source_epoch <= lowest)
+    };
+    report.is_behind |= records().map(|vote| vote.target_epoch).max() < heard.all.iter().map(|vote| vote.target_epoch).max()
+        || records().map(|vote| vote.source_epoch).max() < heard.all.iter().map(|vote| vote.source_epoch).max();
     let is_marked = |vote: &SignedEpochs| {
         mark.is_some_and(|mark| vote.target_epoch <= mark.target_epoch && vote.source_epoch <= mark.source_epoch)
     };
@@ -133,7 +147,7 @@ fn votes(file: &[&SigningHistory], seen: &Seen, report: &mut KeyAudit) {
                 found.insert(entry);
             }
             None if is_marked(vote) => report.agreeing += 1,
-            None if begins.is_some_and(|begins| vote.target_epoch < begins) => report.before_record += 1,
+            None if is_before(vote) => report.before_record += 1,
             None => report.absent_votes.push(*vote),
         }
     }
@@ -167,14 +181,24 @@ fn records(file: &[&SigningHistory]) -> (Vec<SignedEpochs>, Option<SignedEpochs>
 
 fn blocks(file: &[&SigningHistory], seen: &Seen, report: &mut KeyAudit) {
     let mut recorded: BTreeMap<Slot, BTreeSet<Option<Root>>> = BTreeMap::new();
-    for block in file.iter().flat_map(|history| &history.signed_blocks) {
-        recorded.entry(block.slot).or_default().insert(block.signing_root);
+    // The highest slot of the minimal histories, as with votes.
+    let mut mark = None::<Slot>;
+    for history in file {
+        match history.signed_blocks.as_slice() {
+            [only] if only.signing_root.is_none() => mark = mark.max(Some(only.slot)),
+            blocks => {
+                for block in blocks {
+                    recorded.entry(block.slot).or_default().insert(block.signing_root);
+                }
+            }
+        }
     }
     let mut heard: BTreeMap<Slot, BTreeSet<Option<Root>>> = BTreeMap::new();
     for block in &seen.blocks {
         heard.entry(block.slot).or_default().insert(block.signing_root);
     }
-    let begins = recorded.keys().next().copied();
+    let begins = recorded.keys().next().copied().into_iter().chain(mark).min();
+    report.is_behind |= recorded.keys().next_back().copied().max(mark) < heard.keys().next_back().copied();
     for (slot, roots) in &heard {
         let in_file = recorded.get(slot);
         for (nth, root) in roots.iter().enumerate() {
@@ -192,6 +216,7 @@ fn blocks(file: &[&SigningHistory], seen: &Seen, report: &mut KeyAudit) {
                     }
                     report.absent_blocks.push(block);
                 }
+                None if mark.is_some_and(|mark| *slot <= mark) => report.agreeing += 1,
                 None if begins.is_some_and(|begins| *slot < begins) => report.before_record += 1,
                 None => report.absent_blocks.push(block),
             }
@@ -300,7 +325,7 @@ mod tests {
         assert_eq!(report.contradictions.listed, [Contradiction::DoubleVote { seen: vote(4, 5, 2), other: vote(4, 5, 1) }]);
         assert_eq!(report.absent_votes.listed, [vote(4, 5, 2), vote(5, 6, 1)]);
         assert_eq!((report.unheard_votes, report.slashable.count), (1, 0));
-        assert!(report.lacks_something());
+        assert!(report.lacks_something(false));
     }
 
     #[test]
@@ -308,7 +333,7 @@ mod tests {
         let seen = [vote(1, 2, 1), vote(2, 3, 1), vote(5, 6, 1)];
         for file in [seen.to_vec(), seen.iter().map(|v| SignedEpochs { signing_root: None, ..*v }).collect()] {
             let report = check(&file, &seen);
-            assert_eq!((report.agreeing, report.unheard_votes, report.lacks_something()), (3, 0, false));
+            assert_eq!((report.agreeing, report.unheard_votes, report.lacks_something(false)), (3, 0, false));
             assert_eq!(report.gaps.listed, [Epochs { first: Epoch::new(4), last: Epoch::new(5) }]);
         }
     }
@@ -318,7 +343,7 @@ mod tests {
     fn a_record_of_both_sides_lacks_nothing() {
         let seen = [vote(1, 2, 1), vote(1, 2, 2), vote(0, 3, 1)];
         let report = check(&seen, &seen);
-        assert_eq!((report.agreeing, report.contradictions.count, report.lacks_something()), (3, 0, false));
+        assert_eq!((report.agreeing, report.contradictions.count, report.lacks_something(false)), (3, 0, false));
         assert!(report.slashable.count >= 2, "{:?}", report.slashable.listed);
     }
 
@@ -326,10 +351,37 @@ mod tests {
     fn a_minimal_record_covers_what_is_at_or_below_it() {
         let file = [vote(6, 9, 0)];
         let report = check(&file, &[vote(1, 2, 1), vote(5, 9, 1), vote(6, 8, 1)]);
-        assert_eq!((report.agreeing, report.lacks_something()), (3, false));
+        assert_eq!((report.agreeing, report.lacks_something(false)), (3, false));
         let report = check(&file, &[vote(9, 10, 1), vote(7, 9, 1)]);
         assert_eq!(report.absent_votes.listed, [vote(7, 9, 1), vote(9, 10, 1)]);
         assert_eq!(report.contradictions.count, 0, "a mark is no message");
+    }
+
+    /// A record that was lost and made anew looks like one that was pruned.
+    #[test]
+    fn what_is_before_the_record_is_lacking_unless_it_was_pruned() {
+        let report = check(&[vote(4, 5, 1), vote(5, 6, 1)], &[vote(1, 2, 1), vote(2, 3, 1), vote(4, 5, 1), vote(5, 6, 1)]);
+        assert_eq!((report.before_record, report.absent_votes.count, report.is_behind), (2, 0, false));
+        assert_eq!((report.lacks_something(false), report.lacks_something(true)), (true, false));
+        // (2,6) is allowed by the lowest source 2 and the lowest target 5, and surrounds (3,4).
+        let report = check(&[vote(2, 5, 1)], &[vote(3, 4, 1)]);
+        assert_eq!((report.before_record, report.absent_votes.count, report.is_behind), (0, 1, true));
+        assert!(report.lacks_something(true));
+        // A record that ends too early, and none at all.
+        assert!(check(&[vote(1, 2, 1)], &[vote(2, 3, 1)]).is_behind);
+        assert!(check(&[], &[vote(2, 3, 1)]).is_behind);
+        assert!(!check(&[], &[]).is_behind);
+    }
+
+    #[test]
+    fn a_minimal_record_of_blocks_covers_what_is_at_or_below_it() {
+        let history =
+            SigningHistory { pubkey: PubkeyBytes::ZERO, signed_blocks: vec![block(20, 0)], signed_attestations: Vec::new() };
+        let seen = |blocks: &[SignedSlot]| Seen { votes: Vec::new(), blocks: blocks.to_vec() };
+        let report = audit(&[&history], &seen(&[block(9, 1), block(20, 1)]));
+        assert_eq!((report.agreeing, report.before_record, report.lacks_something(false)), (2, 0, false));
+        let report = audit(&[&history], &seen(&[block(21, 1)]));
+        assert_eq!((report.absent_blocks.count, report.is_behind), (1, true));
     }
 
     /// Two exports of one client that were merged into one file, by hand or by a tool.
@@ -345,9 +397,10 @@ mod tests {
         let seen = |votes: &[SignedEpochs]| Seen { votes: votes.to_vec(), blocks: Vec::new() };
         let covered = [vote(1, 2, 1), vote(6, 7, 1), vote(6, 8, 1), vote(5, 9, 1)];
         let report = audit(&[&one, &other], &seen(&covered));
-        assert_eq!((report.agreeing, report.contradictions.count, report.lacks_something()), (4, 0, false));
+        assert_eq!((report.agreeing, report.contradictions.count, report.lacks_something(false)), (4, 0, false));
         let report = audit(&[&one, &other], &seen(&[vote(7, 8, 1), vote(9, 10, 1)]));
-        assert_eq!((report.before_record, report.absent_votes.count, report.contradictions.count), (1, 1, 0));
+        // (7,8) can still be surrounded by (6,10), which a client with the mark (6,9) signs.
+        assert_eq!((report.before_record, report.absent_votes.count, report.contradictions.count), (0, 2, 0));
         // A mark does not hide a contradiction with a message that is listed.
         let report = audit(&[&one, &listed], &seen(&[vote(6, 7, 1), vote(11, 12, 1), vote(11, 13, 2)]));
         assert_eq!((report.agreeing, report.absent_votes.listed.as_slice()), (2, [vote(11, 13, 2)].as_slice()));

@@ -19,7 +19,7 @@
 
 use crate::keys::{BY_KIND, BY_LABEL, BY_SEVERITY, BY_SLOT, BY_VALIDATOR, FINDINGS, Key};
 use crate::kind::MAX_KIND_LEN;
-use crate::{Finding, Kind, Severity, Store, StoreError};
+use crate::{Finding, Kind, Severity, Store, StoreError, Time};
 use consensus::{Slot, ValidatorIndex};
 use rocksdb::{DBRawIteratorWithThreadMode, Direction, IteratorMode, Snapshot};
 use std::collections::BTreeMap;
@@ -32,6 +32,10 @@ pub const MAX_SCANNED: usize = 20_000;
 pub const MAX_PARSED: usize = 2_000;
 /// Limit on the findings in a range of slots whose numbers are read into memory, at 8 bytes each.
 const MAX_SLOT_ROWS: usize = 20_000;
+
+/// How far beyond [`Query::to_slot`] the slot of a message may lie that [`Query::heard_before`]
+/// includes: a day of mainnet's slots. Clocks that are wrong by more are not seen in practice.
+const MAX_SLOTS_AHEAD: u64 = 7200;
 
 /// The order in which findings are returned.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -59,6 +63,9 @@ pub struct Query {
     pub from_slot: Option<Slot>,
     /// The last slot, inclusive.
     pub to_slot: Option<Slot>,
+    /// With `to_slot`: also findings of later slots that were known before this time. Their signer's
+    /// clock was ahead.
+    pub heard_before: Option<Time>,
 }
 
 /// A page of findings, in the order of the query.
@@ -225,7 +232,9 @@ impl Store {
         let Some(family) = self.family_if_there(BY_SLOT).filter(|_| query.from_slot.is_some() || query.to_slot.is_some()) else {
             return Ok(None);
         };
-        let (first, last) = (query.from_slot.unwrap_or(Slot::new(0)), query.to_slot.unwrap_or(Slot::new(u64::MAX)));
+        let ahead = if query.heard_before.is_some() { MAX_SLOTS_AHEAD } else { 0 };
+        let first = query.from_slot.unwrap_or(Slot::new(0));
+        let last = query.to_slot.map_or(Slot::MAX, |slot| slot.saturating_add(ahead));
         let end = Key::by_slot(last, u64::MAX);
         let mut numbers = Vec::new();
         for row in moment.iterator_cf(&family, IteratorMode::From(&Key::by_slot(first, 0), Direction::Forward)) {
@@ -277,12 +286,18 @@ impl List<'_> {
 }
 
 impl Query {
+    /// Whether the signer of a message after `to_slot` was ahead of the time at which it was known.
+    fn has_early(&self, to_slot: Slot, finding: &Finding) -> bool {
+        let known_at = finding.second_seen.unwrap_or(finding.first_seen);
+        finding.slot <= to_slot.saturating_add(MAX_SLOTS_AHEAD) && self.heard_before.is_some_and(|time| known_at < time)
+    }
+
     fn matches(&self, finding: &Finding) -> bool {
         self.kind.as_ref().is_none_or(|kind| *kind == finding.kind)
             && self.validator.is_none_or(|wanted| finding.validator.as_ref().is_some_and(|subject| subject.index == wanted))
             && self.severity.is_none_or(|wanted| wanted == finding.severity)
             && self.labels.iter().all(|label| finding.has_label(label))
             && self.from_slot.is_none_or(|slot| slot <= finding.slot)
-            && self.to_slot.is_none_or(|slot| finding.slot <= slot)
+            && self.to_slot.is_none_or(|slot| finding.slot <= slot || self.has_early(slot, finding))
     }
 }

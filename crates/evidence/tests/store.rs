@@ -95,6 +95,7 @@ fn filters_agree_with_looking_at_each() {
                                     labels: labels.iter().map(|label| (*label).to_owned()).collect(),
                                     from_slot: from.map(Slot::new),
                                     to_slot: to.map(Slot::new),
+                                    heard_before: None,
                                 };
                                 let mut wanted: Vec<u64> = all
                                     .iter()
@@ -491,4 +492,26 @@ fn further_pairs_are_added_up_in_the_finding_that_stands_for_them() {
     assert_eq!(add(vec![(finding, Some(evidence))], 3), "3");
     assert_eq!(add(Vec::new(), 40), "43");
     assert_eq!(store.last_seq(), 1);
+}
+
+/// A validator whose clock is an hour ahead signs for slots that have not begun. Such a finding
+/// belongs to the time at which it was heard.
+#[test]
+fn messages_of_the_future_are_found_by_when_they_were_heard() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(dir.path()).unwrap();
+    let row = |validator: u64, slot: u64, heard_s: u64| {
+        let (finding, evidence) = double_vote(validator, slot);
+        let at = Time::from_unix_ns(heard_s * 1_000_000_000);
+        (Finding { first_seen: at, second_seen: Some(at), ..finding }, evidence)
+    };
+    store.record(vec![row(1, 50, 600), row(2, 350, 600), row(3, 350, 9_000), row(4, 30, 600), row(5, 90_000, 600)], &[]).unwrap();
+    let query = Query { from_slot: Some(Slot::new(40)), to_slot: Some(Slot::new(60)), ..Query::default() };
+    let found = |query: &Query| -> Vec<u64> {
+        let page = store.find(query, 100).unwrap();
+        page.findings.iter().map(|(_, finding)| finding.validator.as_ref().unwrap().index.as_u64()).collect()
+    };
+    assert_eq!(found(&query), [1]);
+    let heard_before = Some(Time::from_unix_ns(720_000_000_000));
+    assert_eq!(found(&Query { heard_before, ..query }), [1, 2], "3 was heard later, 4 is of before, 5 is of another time");
 }

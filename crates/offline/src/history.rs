@@ -1,6 +1,8 @@
 //! Exports what the network saw of some keys as an EIP-3076 file, or compares it with such a file.
 
 use crate::inspect::Inspection;
+use actions::config::WatchConfig;
+use actions::lists::reload;
 use api::Gap;
 use chain::PubkeyCache;
 use consensus::interchange::{Interchange, SigningHistory};
@@ -40,14 +42,28 @@ impl History {
     }
 
     /// Returns the validators that a list names, ascending. A list looks like
-    /// `1,5-9,0xab..,@more.txt`.
+    /// `1,5-9,0xab..,@more.txt`. A file may also be a list of watched keys (.csv with a column
+    /// `group`, or .toml); with `group=NAME` only these groups of such files count.
     pub fn validators(&self, list: &str) -> Result<BTreeSet<ValidatorIndex>, WatcherError> {
         let mut selectors = Vec::new();
-        for word in list.split(',').map(str::trim).filter(|word| !word.is_empty()) {
-            match word.strip_prefix('@') {
-                Some(path) => read_list(Path::new(path), &mut selectors)?,
+        let words: Vec<&str> = list.split(',').map(str::trim).filter(|word| !word.is_empty()).collect();
+        let groups: BTreeSet<&str> = words.iter().filter_map(|word| word.strip_prefix("group=")).collect();
+        let mut named = BTreeSet::new();
+        for word in words {
+            match word.strip_prefix('@').map(Path::new) {
+                Some(path) if is_watch_list(path)? => read_watch_list(path, &groups, &mut named, &mut selectors)?,
+                Some(path) => read_list(path, &mut selectors)?,
+                None if word.starts_with("group=") => {}
                 None => selectors.push(word.parse().map_err(|error| WatcherError::Usage(format!("--validators: {error}")))?),
             }
+        }
+        if let Some(unknown) = groups.iter().find(|group| !named.contains(**group)) {
+            let known = named.iter().map(String::as_str).collect::<Vec<_>>().join(", ");
+            return Err(WatcherError::Usage(format!(
+                "--validators: no file of the list has a group {unknown}; give it as in `@keys.csv,group={unknown}`. \
+                 Groups that there are: {}",
+                if known.is_empty() { "none" } else { &known }
+            )));
         }
         if selectors.is_empty() {
             return Err(WatcherError::Usage(
@@ -110,9 +126,16 @@ impl History {
         Ok(file)
     }
 
-    /// Compares a file with the messages that were seen of its keys. `on_progress` receives the
-    /// progress.
-    pub fn audit(&self, path: &Path, on_progress: &mut dyn FnMut(Walked)) -> Result<Audit, WatcherError> {
+    /// Compares a file with the messages that were seen of its keys, and of the validators that
+    /// are `expected` in it. If `is_pruned` is true, messages from before the file's record do not
+    /// count as lacking. `on_progress` receives the progress.
+    pub fn audit(
+        &self,
+        path: &Path,
+        expected: &BTreeSet<ValidatorIndex>,
+        is_pruned: bool,
+        on_progress: &mut dyn FnMut(Walked),
+    ) -> Result<Audit, WatcherError> {
         let input = |reason: String| WatcherError::Input { path: path.into(), reason };
         let bytes = read_bounded(path)?;
         let network = &self.inspection.network;
@@ -123,7 +146,8 @@ impl History {
             by_key.entry(history.pubkey).or_default().push(history);
         }
         let indices = self.by_key(by_key.keys().copied());
-        let known: BTreeSet<ValidatorIndex> = indices.values().copied().collect();
+        let in_file: BTreeSet<ValidatorIndex> = indices.values().copied().collect();
+        let known: BTreeSet<ValidatorIndex> = in_file.union(expected).copied().collect();
         let (mut blocks, mut votes) = match self.inspection.index() {
             Some(index) => (
                 signing_history::blocks(index, network, &known)?,
@@ -133,18 +157,15 @@ impl History {
         };
         let mut report =
             Audit { schema: 1, network: network.spec.config_name.clone(), coverage: self.coverage()?, ..Audit::default() };
-        for (pubkey, histories) in by_key {
-            match indices.get(&pubkey) {
-                Some(index) => {
-                    let (votes, blocks) = (votes.remove(index).unwrap_or_default(), blocks.remove(index).unwrap_or_default());
-                    let seen = Seen { votes, blocks };
-                    report.totals.keys_never_heard += u64::from(seen == Seen::default());
-                    report.add(*index, pubkey, audit(&histories, &seen));
-                }
-                None => report.unknown_keys.push(pubkey),
-            }
+        report.unknown_keys = by_key.keys().filter(|pubkey| !indices.contains_key(pubkey)).copied().collect();
+        for index in known {
+            let pubkey = self.key(index)?;
+            let (votes, blocks) = (votes.remove(&index).unwrap_or_default(), blocks.remove(&index).unwrap_or_default());
+            let seen = Seen { votes, blocks };
+            let histories = by_key.get(&pubkey).map(Vec::as_slice).unwrap_or_default();
+            let key = AuditedKey { index, pubkey, in_file: in_file.contains(&index), audit: audit(histories, &seen) };
+            report.add(key, seen != Seen::default(), is_pruned);
         }
-        report.validators.sort_by_key(|key| key.index);
         Ok(report)
     }
 
@@ -166,6 +187,36 @@ impl History {
         }
         found
     }
+}
+
+/// Whether a file is a list of watched keys, as in `watch.files`, and not a plain list.
+fn is_watch_list(path: &Path) -> Result<bool, WatcherError> {
+    match path.extension().and_then(|extension| extension.to_str()) {
+        Some("toml") => Ok(true),
+        Some("csv") => {
+            let bytes = read_bounded(path)?;
+            let text = String::from_utf8_lossy(&bytes);
+            let header = text.lines().map(str::trim).find(|line| !line.is_empty() && !line.starts_with('#')).unwrap_or_default();
+            Ok(header.split(',').any(|column| column.trim().trim_matches('"') == "group"))
+        }
+        _ => Ok(false),
+    }
+}
+
+/// Reads the keys of a list of watched keys. If `groups` is not empty, only their keys are read.
+/// `named` receives the names of all groups of the file.
+fn read_watch_list(
+    path: &Path,
+    groups: &BTreeSet<&str>,
+    named: &mut BTreeSet<String>,
+    into: &mut Vec<Selector>,
+) -> Result<(), WatcherError> {
+    let config = WatchConfig { files: vec![path.into()], ..WatchConfig::default() };
+    let list = reload::read_lists(&config).map_err(|reason| WatcherError::Input { path: path.into(), reason })?.list;
+    named.extend(list.groups().map(|name| name.to_string()));
+    let wanted = |group: Option<&str>| group.is_some_and(|group| groups.is_empty() || groups.contains(group));
+    into.extend(list.entries().iter().filter(|entry| wanted(entry.group.as_deref())).map(|entry| entry.selector.clone()));
+    Ok(())
 }
 
 /// Reads selectors from a file. A line has one or more, separated by commas or white space. `#`
@@ -212,7 +263,7 @@ pub struct Audit {
     pub totals: Totals,
     /// Keys of the file that belong to no known validator of this network.
     pub unknown_keys: Vec<PubkeyBytes>,
-    /// All known keys of the file, ascending by index.
+    /// All known keys of the file, and the keys that were expected in it, ascending by index.
     pub validators: Vec<AuditedKey>,
 }
 
@@ -220,6 +271,12 @@ pub struct Audit {
 #[derive(Clone, Copy, Debug, Default, Serialize)]
 pub struct Totals {
     pub keys: u64,
+    /// Keys that were expected and are not in the file.
+    pub keys_not_in_file: u64,
+    /// Keys whose record in the file ends before the last message that was seen.
+    pub keys_behind: u64,
+    /// Keys of which messages were seen that contradict each other.
+    pub keys_slashable: u64,
     /// Keys of which no message was ever received.
     pub keys_never_heard: u64,
     /// Keys for which the file lacks something.
@@ -239,20 +296,27 @@ pub struct Totals {
 pub struct AuditedKey {
     pub index: ValidatorIndex,
     pub pubkey: PubkeyBytes,
+    /// False for a key that was expected and is not there.
+    pub in_file: bool,
     #[serde(flatten)]
     pub audit: KeyAudit,
 }
 
 impl Audit {
-    /// Returns whether the file lacks something for any key.
+    /// Returns whether the file lacks something for any key. A file without any key of this
+    /// network protects nothing, so it lacks everything.
     pub fn lacks_something(&self) -> bool {
-        self.totals.keys_lacking > 0
+        self.totals.keys_lacking > 0 || self.totals.keys == self.totals.keys_not_in_file
     }
 
-    fn add(&mut self, index: ValidatorIndex, pubkey: PubkeyBytes, audit: KeyAudit) {
-        let totals = &mut self.totals;
+    fn add(&mut self, key: AuditedKey, was_heard: bool, is_pruned: bool) {
+        let (totals, audit) = (&mut self.totals, &key.audit);
         totals.keys += 1;
-        totals.keys_lacking += u64::from(audit.lacks_something());
+        totals.keys_not_in_file += u64::from(!key.in_file);
+        totals.keys_never_heard += u64::from(!was_heard);
+        totals.keys_lacking += u64::from(audit.lacks_something(is_pruned));
+        totals.keys_behind += u64::from(audit.is_behind);
+        totals.keys_slashable += u64::from(audit.slashable.count > 0);
         totals.agreeing += audit.agreeing;
         totals.absent_votes += audit.absent_votes.count;
         totals.absent_blocks += audit.absent_blocks.count;
@@ -261,6 +325,6 @@ impl Audit {
         totals.before_record += audit.before_record;
         totals.unheard_votes += audit.unheard_votes;
         totals.unheard_blocks += audit.unheard_blocks;
-        self.validators.push(AuditedKey { index, pubkey, audit });
+        self.validators.push(key);
     }
 }

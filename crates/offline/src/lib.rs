@@ -9,7 +9,9 @@ pub mod bench;
 pub mod capture;
 pub mod history;
 pub mod inspect;
+mod list_check;
 mod missing_parents;
+mod recorded_keys;
 pub mod replay;
 pub mod report;
 pub mod serve;
@@ -18,4 +20,5 @@ mod switch_members;
 pub mod tokens;
 pub mod verify_proof;
 
+pub use list_check::list_notes;
 pub use switch_members::unprotected_members;

@@ -7,9 +7,10 @@
 //! Several processes may serve it at the same time.
 
 use crate::inspect::Inspection;
+use crate::recorded_keys::RecordedKeys;
 use api::{
     CapturedProof, Head, LabelledValidator, NodeState, ObservedSlot, ObservedSource, ObservedValidator, PackCapture, ReadError,
-    Readiness, Recent, Status, StatusSource, ValidatorKey, ValidatorQuery,
+    Readiness, Recent, Status, StatusSource, ValidatorKey, ValidatorQuery, WatchSource as _,
 };
 use chain::PubkeyCache;
 use consensus::interchange::SigningHistory;
@@ -29,19 +30,25 @@ use watcher::pack_capture::capture_of;
 use watcher::status::numbers;
 use watcher::{datadir, downtime, file_handles, run};
 
-/// Serves until `stop` resolves. `ready` gets the address when it is bound.
+/// Serves until `stop` resolves. `watch` are files with groups of watched keys, as in
+/// `watch.files`. `ready` gets the address when it is bound.
 ///
 /// # Errors
-/// There is no data directory at `path`, a watcher uses it, or the address is taken.
+/// There is no data directory at `path`, a watcher uses it, a file of `watch` cannot be used, or the
+/// address is taken.
 pub fn serve<F: Future<Output = ()>>(
     path: &Path,
+    watch: &[PathBuf],
     listen: SocketAddr,
     stop: fn() -> F,
     ready: impl FnOnce(SocketAddr),
 ) -> Result<(), WatcherError> {
     let _lock = datadir::lock_for_reading(path)?;
     let inspection = Inspection::open(path)?;
-    let observed = Arc::new(RecordedObservations::read(path)?);
+    let mut observed = RecordedObservations::read(path)?;
+    let keys = Arc::new(RecordedKeys::read(watch, &observed.keys)?);
+    observed.own = keys.clone();
+    let observed = Arc::new(observed);
     let recording = Arc::new(RecordedStatus::read(&inspection, observed.recent.head)?);
     let config = ApiConfig { listen, ..ApiConfig::default() };
     file_handles::raise_for(config.max_connections);
@@ -52,7 +59,7 @@ pub fn serve<F: Future<Output = ()>>(
             store: inspection.store().clone(),
             status: recording,
             // A data directory does not contain whose keys were watched.
-            watch: Arc::new(api::NoKeys),
+            watch: keys,
             observed,
             own_keys: config.own_keys(),
             registry: prometheus::Registry::new(),
@@ -79,18 +86,37 @@ pub fn serve<F: Future<Output = ()>>(
 /// The evidence pack of an incident of a data directory, as a zip file. It also works while a
 /// watcher uses the directory.
 ///
+/// `incident` is its id, or a beginning of it that no other incident has.
+///
 /// # Errors
-/// There is no data directory, or no such incident.
-pub fn incident_pack(path: &Path, incident: Root) -> Result<Vec<u8>, WatcherError> {
+/// There is no data directory, or not exactly one such incident.
+pub fn incident_pack(path: &Path, incident: &str) -> Result<Vec<u8>, WatcherError> {
     let observed = RecordedObservations::read(path)?;
+    let incident = incident_named(&observed.store, incident, path)?;
     let pack =
         api::incident_pack(&observed.store, &observed, incident).map_err(|error| WatcherError::Failed(error.to_string()))?;
-    pack.ok_or_else(|| {
-        WatcherError::Usage(format!(
-            "there is no incident {incident} in {}; `slashwatch inspect` and /v1/incidents list them",
-            path.display()
-        ))
-    })
+    pack.ok_or_else(|| no_incident(&incident.to_string(), path))
+}
+
+/// The one incident whose id begins with a text.
+fn incident_named(store: &Store, text: &str, path: &Path) -> Result<Root, WatcherError> {
+    // The folder of a pack is called by the digits alone.
+    let wanted = text.trim_start_matches("0x").to_ascii_lowercase();
+    let ids = store.all_incidents()?.into_iter().map(|incident| incident.id);
+    let mut found: Vec<Root> = ids.filter(|id| id.to_string()[2..].starts_with(&wanted)).collect();
+    match found.len() {
+        0 => Err(no_incident(text, path)),
+        1 => Ok(found.remove(0)),
+        n => Err(WatcherError::Usage(format!("the ids of {n} incidents begin with {text:?}; give more of it"))),
+    }
+}
+
+fn no_incident(text: &str, path: &Path) -> WatcherError {
+    WatcherError::Usage(format!(
+        "there is no incident {text} in {}; `slashwatch inspect --data-dir {}` lists them",
+        path.display(),
+        path.display()
+    ))
 }
 
 /// Status of a recording. It stays the same while it is served.
@@ -166,6 +192,8 @@ struct RecordedObservations {
     /// The path of the kept state, which may be missing.
     state: PathBuf,
     recent: Arc<Recent>,
+    /// The operator's own groups, if they were given.
+    own: Arc<RecordedKeys>,
 }
 
 impl RecordedObservations {
@@ -186,7 +214,7 @@ impl RecordedObservations {
         let cache = path.join("pubkeys");
         let keys = if cache.is_file() { PubkeyCache::compressed_in(&cache)? } else { Vec::new() };
         let state = datadir::state_path(path);
-        Ok(Self { network: Arc::new(network), store, index, keys, state, recent: Arc::new(recent) })
+        Ok(Self { network: Arc::new(network), store, index, keys, state, recent: Arc::new(recent), own: Arc::default() })
     }
 }
 
@@ -218,7 +246,8 @@ impl ObservedSource for RecordedObservations {
         let found = self.store.find(&about, 1).map_err(|error| ReadError::Failed(error.to_string()))?;
         let subject = found.findings.into_iter().find_map(|(_, finding)| finding.validator);
         let pubkey = self.key(validator).or(subject.as_ref().map(|subject| subject.pubkey));
-        Ok(Some(ObservedValidator { pubkey, labels: subject.map_or_else(Vec::new, |subject| subject.labels), ..stored }))
+        let labels = subject.map_or_else(Vec::new, |subject| subject.labels);
+        Ok(Some(ObservedValidator { pubkey, labels, groups: self.own.groups_of(validator), ..stored }))
     }
 
     fn pubkeys(&self, validators: &BTreeSet<ValidatorIndex>) -> Result<BTreeMap<ValidatorIndex, PubkeyBytes>, ReadError> {

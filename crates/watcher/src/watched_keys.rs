@@ -63,6 +63,14 @@ impl WatchSource for WatchedKeysSource {
         page
     }
 
+    fn groups_of(&self, validator: ValidatorIndex) -> Vec<String> {
+        self.watch_state.labels().group_names(validator)
+    }
+
+    fn has_groups(&self) -> bool {
+        !self.watch_state.labels().groups().is_empty()
+    }
+
     fn has_label(&self, label: &str) -> bool {
         let labels = self.watch_state.labels();
         let Some((name, value)) = label.split_once('=') else { return false };

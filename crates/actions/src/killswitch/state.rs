@@ -86,7 +86,7 @@ impl Fired {
         let how = match &self.result {
             None => "it has not ended yet".to_owned(),
             Some(outcome @ OrderResult { done: true, .. }) => {
-                format!("{}; slashwatch killswitch rearm {group} makes it ready again", outcome.public_text())
+                format!("{}; slashwatch killswitch rearm {group} --config FILE makes it ready again", outcome.public_text())
             }
             Some(outcome) => outcome.public_text().to_owned(),
         };

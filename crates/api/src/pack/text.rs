@@ -26,6 +26,16 @@ impl Contents<'_> {
             incident.first_slot,
             date(start(self.network, incident.first_slot)),
         );
+        let _ = writeln!(
+            out,
+            "Made by slashwatch {} from what it heard. The times are those of the machine that heard the messages.\n",
+            env!("CARGO_PKG_VERSION")
+        );
+        if self.proofs.is_empty() && incident.offences.is_some() {
+            out += "This incident is made of proven offences, but none of its findings could be read for this pack. Its details are in \
+                    `incident.json`; the findings of the watcher have the proofs.\n";
+            return out;
+        }
         if self.proofs.is_empty() {
             out += "There is no proof of an offence in these slots: this incident is something unusual that no rule punishes. Its details are \
                     in `incident.json`.\n";
@@ -42,14 +52,13 @@ impl Contents<'_> {
             self.proofs.len(),
             self.n_accused(),
         );
-        let name = network_argument(network);
         for proof in self.proofs.iter().take(5) {
-            let _ = writeln!(out, "slashwatch verify-proof proofs/{} --network {name}", proof.file_name("json"));
+            let _ = writeln!(out, "slashwatch verify-proof proofs/{} --network .", proof.file_name("json"));
         }
         if self.proofs.len() > 5 {
             let _ = writeln!(
                 out,
-                "for proof in proofs/*.json; do slashwatch verify-proof $proof --network {name} || echo NOT GENUINE; done"
+                "for proof in proofs/*.json; do slashwatch verify-proof $proof --network . || echo NOT GENUINE; done"
             );
         }
         let _ = write!(
@@ -66,7 +75,7 @@ impl Contents<'_> {
             self.members.len(),
         );
         if self.next.is_empty() {
-            out += "Which keys are next is not known, because no list of keys names the operator.\n\n";
+            out += "Which keys are next is not known: no list of keys has further validators with the same labels.\n\n";
         } else {
             let _ = write!(
                 out,
@@ -79,11 +88,16 @@ impl Contents<'_> {
         out += "## Files\n\n| file | what |\n|---|---|\n\
                 | `post-mortem.md` | a draft |\n\
                 | `timeline.md` | what happened when, in UTC |\n\
-                | `members.csv`, `next.csv` | whose keys, and which are next |\n\
+                | `members.csv` | whose keys |\n\
                 | `proofs/` | each proof as JSON and SSZ, as a beacon node's pool accepts it |\n\
+                | `config.yaml`, `network.json` | the network, for `--network .` |\n\
+                | `SHA256SUMS` | for `sha256sum -c SHA256SUMS` |\n\
                 | `keys.json` | public keys of the signers |\n";
         if self.capture.is_some() {
             out += "| `capture.e2s` | the messages of the proofs as a capture (above) |\n";
+        }
+        if !self.next.is_empty() {
+            out += "| `next.csv` | which keys are next |\n";
         }
         if self.interchange.is_some() {
             let form = if self.is_minimal { "the highest slot, source and target of each key" } else { "every message" };
@@ -156,7 +170,7 @@ impl Contents<'_> {
         }
         for (slot, n) in by_slot.iter().take(MAX_ROWS) {
             let slot = consensus::Slot::new(*slot);
-            rows.push((start(self.network, slot), format!("{n} further findings in slot {slot}")));
+            rows.push((start(self.network, slot), format!("{}, known in slot {slot}", further(*n))));
         }
         let mut included: BTreeMap<consensus::Slot, u64> = BTreeMap::new();
         for finding in &self.findings {
@@ -244,8 +258,7 @@ impl Contents<'_> {
                 eth(penalty.per_32_eth_gwei.0),
             );
         }
-        out +=
-            "\n## Validators\n\n| validator | labels | offences | first seen (UTC) | slashed in slot |\n|---|---|---|---|---|\n";
+        out += "\n## Validators\n\n| validator | labels | offences | contradicted itself (UTC) | slashed in slot |\n|---|---|---|---|---|\n";
         for (index, member) in self.members.iter().take(MAX_ROWS) {
             let kinds: Vec<String> =
                 member.kinds.iter().map(|(kind, n)| format!("{} x{n}", kind.as_str().replace('_', " "))).collect();
@@ -285,6 +298,10 @@ fn seen(finding: &Finding) -> Time {
     finding.second_seen.unwrap_or(finding.first_seen)
 }
 
+fn further(n: u64) -> String {
+    if n == 1 { "1 further finding".to_owned() } else { format!("{n} further findings") }
+}
+
 fn told(finding: &Finding) -> String {
     let who = finding.validator.as_ref().map_or_else(String::new, |subject| format!(" of validator {}", subject.index));
     format!("{}{who}, message of slot {}", finding.kind.words(), finding.slot)
@@ -296,14 +313,6 @@ fn date(at: Time) -> String {
     match (text.get(..10), text.get(11..23)) {
         (Some(date), Some(time)) => format!("{date} {time}"),
         _ => text,
-    }
-}
-
-/// The argument for `--network`: a built-in name, or a placeholder.
-fn network_argument(name: &str) -> String {
-    match consensus::Network::builtin(name) {
-        Some(_) => name.to_owned(),
-        None => "FOLDER".to_owned(),
     }
 }
 

@@ -5,6 +5,7 @@
 
 use flate2::write::DeflateEncoder;
 use flate2::{Compression, Crc};
+use std::fmt::Write as _;
 use std::io::Write as _;
 
 /// Version 2.0: deflate and folders.
@@ -23,14 +24,18 @@ pub(super) struct ZipFile {
     bytes: Vec<u8>,
     directory: Vec<u8>,
     n_files: u16,
+    /// Lines of `SHA256SUMS`.
+    sums: String,
 }
 
 impl ZipFile {
     pub fn new(folder: &str) -> Self {
-        Self { folder: folder.to_owned(), bytes: Vec::new(), directory: Vec::new(), n_files: 0 }
+        Self { folder: folder.to_owned(), bytes: Vec::new(), directory: Vec::new(), n_files: 0, sums: String::new() }
     }
 
     pub fn add(&mut self, name: &str, content: &[u8]) {
+        let hash = consensus::Root::from(consensus::sha256(content)).to_string();
+        let _ = writeln!(self.sums, "{}  {name}", hash.trim_start_matches("0x"));
         let name = format!("{}/{name}", self.folder);
         let mut sum = Crc::new();
         sum.update(content);
@@ -63,7 +68,10 @@ impl ZipFile {
     }
 
     /// Writes the directory and returns the file.
+    /// Adds `SHA256SUMS` and ends the file.
     pub fn finish(mut self) -> Vec<u8> {
+        let sums = std::mem::take(&mut self.sums);
+        self.add("SHA256SUMS", sums.as_bytes());
         let (offset, length) = (size(self.bytes.len()), size(self.directory.len()));
         self.bytes.append(&mut self.directory);
         self.bytes.extend_from_slice(b"PK\x05\x06\0\0\0\0");

@@ -52,7 +52,7 @@ const CAUSES = {
     title: "the same keys run in two places, or lost their signing record",
     now: [
       "If one of these keys is yours: stop every machine that holds it, now. The ones that have not contradicted themselves yet are still safe.",
-      "Do not start again before slashwatch preflight has compared your protection database with what the network has seen.",
+      "Do not start again before slashwatch audit --data-dir DIR --interchange FILE has compared your protection database with what the network has seen.",
     ],
   },
   clocks: {
@@ -166,6 +166,22 @@ export function incidentWords(incident) {
   return { what: `${kindName(incident.kind)}.`, now: [] };
 }
 
+const AUDIT = "slashwatch audit --data-dir DIR --interchange FILE";
+
+// What to do when it is mine. `own` has a row for each of the reader's groups that is concerned:
+// its name, and its kill switch if it has one.
+export function nowIfMine(own) {
+  const names = own.map((one) => one.name).join(", ");
+  const switches = own.filter((one) => one.kill_switch && one.kill_switch.state !== "ready").map((one) => `the kill switch of ${one.name} ${SWITCHES[one.kill_switch.state] ?? one.kill_switch.state}`);
+  return [
+    `Stop every machine that holds a key of ${names}, now${switches.length ? ` (${switches.join("; ")}; see that it is true)` : ""}.`,
+    "Do not start again today, and submit no proof against your own keys.",
+    `Then export each client's protection database and compare it with what the network has seen: ${AUDIT}. Start one machine only, and only if nothing lacks.`,
+  ];
+}
+
+export const SWITCHES = { ready: "ready", ordered: "ordered", done: "has fired", failed: "FAILED: stop the machines by hand" };
+
 export const STATES = {
   open: "begun",
   growing: "growing",
@@ -241,7 +257,18 @@ export function findingStory(finding, evidence) {
   return `${kindName(finding.kind)}${finding.validator ? ` of validator ${finding.validator.index}` : ""} in slot ${grouped(finding.slot)}.`;
 }
 
-export function whatNow(finding) {
+// `own` are the reader's groups that have the key.
+export function whatNow(finding, own) {
+  const apart = finding.details?.apart_ms;
+  if (finding.kind === "second_signer") {
+    const sisters = (finding.details?.watched_keys_with_the_same_label ?? []).length;
+    return [
+      `Two machines sign with validator ${finding.validator?.index}, or one lost its memory${apart === null || apart === undefined ? "" : ` (${millis(apart)} apart)`}.`,
+      `Stop every machine that holds it${sisters ? ` or one of the other keys of ${own.map((one) => one.name).join(", ") || "its labels"}` : ""}, now.`,
+      `The offence can be punished; the details link to it. Do not start again before ${AUDIT} has compared your protection database.`,
+    ];
+  }
+  if (finding.evidence && own.length) return nowIfMine(own);
   if (!finding.evidence) return finding.severity === "info" ? [] : ["Nobody can be punished for this. See the details below."];
   if (finding.included) return ["The chain has punished it: nothing is left to submit.", "If the key is yours: find the second signer before the other keys of the same machine follow."];
   if (finding.punishable === "yes" || finding.punishable === "unknown") {

@@ -20,12 +20,15 @@ export function Finding({ id }) {
 
 function Body({ finding }) {
   const evidence = useJson(finding.evidence ? `/v1/findings/${finding.id}/evidence` : null);
+  const groups = useJson(finding.validator ? "/v1/watch/groups" : null);
+  const names = groupsOf(finding);
+  const own = names.map((name) => groups.data?.groups.find((group) => group.name === name) ?? { name });
   const { tone, text } = finding.severity === "critical" ? { tone: "critical", text: "A slashable offence" } : { tone: finding.severity, text: "" };
   return html`
     <section class=${"verdict " + tone} aria-label="In short">
       <div><h2>What happened?</h2><p class="answer">${findingStory(finding, evidence.data)}</p><p class="soft">${text}</p></div>
-      <div><h2>Is it mine?</h2><${Mine} finding=${finding} /></div>
-      <div><h2>What now?</h2><ul>${whatNow(finding).map((one) => html`<li key=${one}>${one}</li>`)}</ul></div>
+      <div><h2>Is it mine?</h2><${Mine} finding=${finding} groups=${groups} /></div>
+      <div><h2>What now?</h2><ul>${whatNow(finding, own).map((one) => html`<li key=${one}>${one}</li>`)}</ul></div>
     </section>
     ${finding.evidence && html`<${Answer} of=${evidence} what="the proof">${(proof) => finding.evidence.type === "proposer_slashing"
       ? html`<${DoubleProposal} finding=${finding} proof=${proof} />`
@@ -36,11 +39,14 @@ function Body({ finding }) {
     </div>`;
 }
 
-function Mine({ finding }) {
+const groupsOf = (finding) => (finding.validator?.labels ?? []).filter((label) => label.startsWith("group=")).map((label) => label.slice(6));
+
+function Mine({ finding, groups }) {
   if (!finding.validator) return html`<p>No single validator caused it.</p>`;
-  const groups = finding.validator.labels.filter((label) => label.startsWith("group="));
+  const names = groupsOf(finding);
   const { index } = finding.validator;
-  return html`${groups.length ? html`<p class="answer bad">Yes: ${groups.map((label) => label.slice(6)).join(", ")}</p>` : html`<p class="answer">Not of a group that is watched here.</p>`}
+  const none = groups.error?.status === 403 ? "Watched keys are not shown on this address." : groups.data && !groups.data.groups.length ? "Not known: no keys are configured here." : "Not of a group that is watched here.";
+  return html`${names.length ? html`<p class="answer bad">Yes: ${names.join(", ")}</p>` : html`<p class="answer">${none}</p>`}
     <p>Validator <${ValidatorLink} index=${index} /> <${Hash} of=${finding.validator.pubkey} /></p>
     ${finding.validator.labels.length > 0 && html`<p>${finding.validator.labels.map((label) => html`<${LabelLink} key=${label} label=${label} /> `)}</p>`}`;
 }
@@ -49,8 +55,11 @@ function Mine({ finding }) {
 function useIncidentOf(finding) {
   const incidents = useIncidents();
   if (finding.details?.incident) return finding.details.incident;
-  if (!finding.evidence) return null;
-  const around = incidents.data?.incidents.find((one) => one.kind === "slashing_wave" && Number(one.first_slot) <= Number(finding.slot) && Number(finding.slot) <= Number(one.last_slot));
+  if (!finding.evidence && finding.kind !== "second_signer") return null;
+  // A message of a clock that ran ahead belongs to the time at which it was heard.
+  const known = finding.second_seen ?? finding.first_seen;
+  const isBefore = (one) => Number(finding.slot) <= Number(one.last_slot) || (one.opened_at <= known && (!one.closed_at || known <= one.closed_at));
+  const around = incidents.data?.incidents.find((one) => one.kind === "slashing_wave" && Number(one.first_slot) <= Number(finding.slot) && isBefore(one));
   return around?.id ?? null;
 }
 

@@ -1,10 +1,10 @@
 // One incident: what it is, why, how it grew, who is in it, what it costs, and what is next.
 import { html, useMemo } from "../vendor/preact-htm.js";
 import { BarChart, StepChart } from "../lib/charts.js";
-import { useAll, useHealth, useJson, useRoutes } from "../lib/data.js";
+import { useAll, useJson, useRoutes } from "../lib/data.js";
 import { Answer, Bars, Command, EpochLink, Facts, LongTable, Page, Pill, Section, SlotLink, Table, Time, TONES, ValidatorLink } from "../lib/parts.js";
 import { between, eth, grouped, plural, span, words } from "../lib/text.js";
-import { causeTitle, incidentWords, isOpen, kindName, OFFENCES, STATES } from "../lib/words.js";
+import { causeTitle, incidentWords, isOpen, kindName, nowIfMine, OFFENCES, STATES } from "../lib/words.js";
 import { Details } from "./finding.js";
 
 // Findings of an incident that are loaded at most, for its members and its chart.
@@ -18,12 +18,15 @@ export function Incident({ id }) {
 }
 
 function Body({ incident }) {
-  const { what, now } = incidentWords(incident);
+  const { what, now: ofKind } = incidentWords(incident);
   const groups = useJson("/v1/watch/groups", ["poll"]);
   const isWave = Boolean(incident.offences);
-  const findings = useAll(isWave ? `/v1/findings?limit=1000&since_slot=${incident.first_slot}&until_slot=${incident.last_slot}` : null, "findings", MOST_FINDINGS, [],
+  const findings = useAll(isWave ? `/v1/findings?limit=1000&incident=${incident.id}` : null, "findings", MOST_FINDINGS, [],
     (rows) => hasAllMembers(membersOf(rows), incident));
   const members = useMemo(() => membersOf(findings.rows), [findings.rows]);
+  const known = groups.data?.groups ?? [];
+  const own = [...namedGroups(incident, members, known).keys()].map((name) => known.find((group) => group.name === name) ?? { name });
+  const now = own.length && (isWave || incident.kind === "unpunished_offence") ? nowIfMine(own) : ofKind;
   return html`
     <section class=${"verdict " + (isOpen(incident) ? incident.severity : "none")} aria-label="In short">
       <div><h2>What happened?</h2><p class="answer">${what}</p>
@@ -75,14 +78,22 @@ const hasAllMembers = (members, incident) => members.filter((member) => member.i
 // Whether all members are known, so that nobody else is one.
 const isWhole = (findings, members, incident) => findings.isDone && !findings.error && (!findings.isCut || hasAllMembers(members, incident));
 
-function Mine({ incident, groups, members, findings }) {
+// The reader's groups in an incident, with the number of their keys, or null if that is not known.
+// Groups that are not configured any more count only where no others are.
+function namedGroups(incident, members, known) {
   const named = new Map();
   for (const member of members) for (const label of member.labels) if (label.startsWith("group=")) named.set(label.slice(6), (named.get(label.slice(6)) ?? 0) + 1);
   for (const label of incident.details.labels ?? []) if (label.startsWith("group=") && !named.has(label.slice(6))) named.set(label.slice(6), null);
+  if (known.length) for (const name of named.keys()) if (!known.some((group) => group.name === name)) named.delete(name);
+  return named;
+}
+
+function Mine({ incident, groups, members, findings }) {
+  const named = namedGroups(incident, members, groups.data?.groups ?? []);
   if (named.size) return html`<p class="answer bad">Yes: ${[...named].map(([name, n]) => (n === null ? name : `${plural(n, "key")} of ${name}`)).join(", ")}</p><p><a href="/watch">Watched keys and kill switches</a></p>`;
   if (groups.error?.status === 403) return html`<p>Watched keys are not shown on this address.</p>`;
   if (!groups.data) return html`<p>Loading.</p>`;
-  if (!groups.data.groups.length) return html`<p class="answer">No keys of yours are named here.</p><p>${members.length ? "Look for your index among the members below, or search it above." : "Search your index or public key above."}</p>`;
+  if (!groups.data.groups.length) return html`<p class="answer">Not known: no keys are configured here.</p><p>${members.length ? "Look for your index among the members below, or search it above." : "Search your index or public key above."}</p>`;
   const keys = groups.data.groups.reduce((sum, group) => sum + group.validators, 0);
   if (!incident.offences) return html`<p class="answer">It names no single validators.</p><p><a href="/watch">Your keys: what each group missed</a></p>`;
   if (!findings.isDone) return html`<p class="answer">Looking for your keys among the members.</p>`;
@@ -172,14 +183,13 @@ function Next({ incident, groups, members, findings }) {
 }
 
 function Pack({ incident }) {
-  const { status } = useHealth();
   const routes = useRoutes();
   const hasPack = routes?.has("/v1/incidents/{id}/pack");
   return html`${hasPack ? html`<p>A zip file with the proofs, the timeline, what the network saw each member sign (EIP-3076), and the draft of a post-mortem.</p>
     <p class="buttons"><a class="button" href=${`/v1/incidents/${incident.id}/pack`} download=${`incident-${incident.id.slice(2, 10)}.zip`}>Evidence pack</a> <a class="button" href=${"/v1/incidents/" + incident.id}>Incident as JSON</a></p>
-    <h3>Check a proof of it</h3><${Command} label="Command that checks a proof of the pack" text=${`slashwatch verify-proof FILE --network ${status?.network ?? "NETWORK"}`} />`
+    <h3>Check a proof of it</h3><${Command} label="Command that checks a proof of the pack" text=${"slashwatch verify-proof proofs/FILE.json --network ."} /><p class="note">Run it in the unpacked folder: the pack has the network's configuration.</p>`
     : html`<p>The evidence pack is not available in this version.</p><p class="buttons"><a class="button" href=${"/v1/incidents/" + incident.id}>Incident as JSON</a></p>`}
-    <p><a href=${`/?since_slot=${incident.first_slot}&until_slot=${incident.last_slot}`}>All findings of these slots</a></p>`;
+    <p><a href=${`/?incident=${incident.id}`}>All findings of this incident</a></p>`;
 }
 
 function Members({ members, findings, incident }) {

@@ -6,11 +6,10 @@ import { FindingsList } from "../lib/findings.js";
 import { Answer, Bars, Facts, Hash, Page, Section, SlotLink, Table, Time } from "../lib/parts.js";
 import { replace } from "../lib/search.js";
 import { ago, grouped, percent, plural } from "../lib/text.js";
-import { ANOMALIES, foremost, incidentWords, isOpen, kindName, OFFENCES, STATES } from "../lib/words.js";
+import { ANOMALIES, foremost, incidentWords, isOpen, kindName, nowIfMine, OFFENCES, STATES, SWITCHES } from "../lib/words.js";
 import { IncidentCards, useIncidents } from "./incidents.js";
 
 const CARDS = 6;
-const SWITCHES = { ready: "ready", ordered: "ordered", done: "has fired", failed: "FAILED: stop the machines by hand" };
 const GATHER_MS = 400;
 
 // Which incident the banner is about: the worst open one; of a recording the worst of all.
@@ -20,6 +19,8 @@ function headline(status, incidents) {
   return status.recording || (isOpen(worst) && worst.severity !== "info") ? worst : null;
 }
 
+const isStruck = (group) => group.alarms.worst === "critical" || (group.kill_switch && group.kill_switch.state !== "ready");
+
 function Mine({ groups, incident, isSure }) {
   if (groups.error?.status === 403) return html`<p>Watched keys are not shown on this address.</p>`;
   if (!groups.data) return html`<p>Loading.</p>`;
@@ -27,9 +28,9 @@ function Mine({ groups, incident, isSure }) {
   if (!all.length) {
     const own = incident?.shared?.filter((one) => one.what === "label:group") ?? [];
     if (own.length) return html`<p class="answer bad">${own.map((one) => `${grouped(one.members)} of group ${one.value}`).join(", ")}</p>`;
-    return html`<p class="answer">No keys of yours are named here.</p><p>Search your index or public key above, or name your keys under <code>[watch]</code>.</p>`;
+    return html`<p class="answer">Not known: no keys are configured here.</p><p>Search your index or public key above, or name your keys under <code>[watch]</code>.</p>`;
   }
-  const struck = all.filter((group) => group.alarms.worst === "critical" || (group.kill_switch && group.kill_switch.state !== "ready"));
+  const struck = all.filter(isStruck);
   const uneasy = all.filter((group) => !struck.includes(group) && (group.alarms.worst || group.missing));
   const keys = all.reduce((sum, group) => sum + group.validators, 0);
   if (struck.length) {
@@ -54,7 +55,9 @@ function Verdict({ status, error, incidents, groups }) {
       <div><h2>What now?</h2><p>${isSure ? "Nothing." : "See the red box above."}</p></div>
     </section>`;
   }
-  const { what, now } = incidentWords(incident);
+  const { what, now: ofKind } = incidentWords(incident);
+  const struck = (groups.data?.groups ?? []).filter(isStruck);
+  const now = struck.length && (incident.offences || incident.kind === "unpunished_offence") ? nowIfMine(struck) : ofKind;
   return html`<section class=${"verdict " + incident.severity} aria-label="In short">
     <div>
       <h2>What happened?</h2>
@@ -161,7 +164,7 @@ function Filters({ params }) {
   </div>`;
 }
 
-const FILTERS = ["kind", "severity", "label", "validator", "group", "since_slot", "until_slot"];
+const FILTERS = ["kind", "severity", "label", "validator", "group", "since_slot", "until_slot", "incident"];
 
 export function Now({ query }) {
   const { status, error } = useHealth();

@@ -45,7 +45,7 @@ function Body({ validator }) {
     <section class=${"verdict " + tone} aria-label="In short">
       <div><h2>What happened?</h2><p class="answer">${offences.length ? `It contradicted itself: ${plural(offences.length, "proven offence")}${validator.has_more_findings ? " or more" : ""}.` : validator.has_more_findings ? "No contradiction among its newest findings." : "No contradiction is known."}</p>
         ${registry?.slashed && html`<p class="critical">The chain has slashed it.</p>`}</div>
-      <div><h2>Is it mine?</h2><p class=${"answer " + (validator.groups.length && offences.length ? "bad" : "")}>${validator.groups.length ? `Yes: ${validator.groups.join(", ")}` : groups.error?.status === 403 ? "Watched keys are not shown on this address." : "Not of a group that is watched here."}</p>
+      <div><h2>Is it mine?</h2><p class=${"answer " + (validator.groups.length && offences.length ? "bad" : "")}>${validator.groups.length ? `Yes: ${validator.groups.join(", ")}` : groups.error?.status === 403 ? "Watched keys are not shown on this address." : groups.data && !groups.data.groups.length ? "Not known: no keys are configured here." : "Not of a group that is watched here."}</p>
         ${validator.labels.length > 0 && html`<p>${validator.labels.map((label) => html`<${LabelLink} key=${label} label=${label} /> `)}</p>`}</div>
       <div><h2>What now?</h2><p>${offences.length ? "If it is yours: stop every machine that holds this key or its sister keys, then look at the findings below." : "Nothing."}</p></div>
     </section>

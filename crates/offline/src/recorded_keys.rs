@@ -1,0 +1,161 @@
+//! The operator's groups, for a recording that is served: by the public keys of the recording. What
+//! their keys missed is not known, because nothing judges a recording again.
+
+use actions::config::WatchConfig;
+use actions::lists::reload;
+use api::{KeyFilter, WatchGroup, WatchPage, WatchSource, WatchedKey};
+use consensus::{Gwei, PubkeyBytes, ValidatorIndex};
+use detect::watch::{Duty, Selector, WatchList};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::path::PathBuf;
+use watcher::WatcherError;
+
+/// A watched key of a recording.
+#[derive(Clone, Debug)]
+struct RecordedKey {
+    pubkey: PubkeyBytes,
+    groups: BTreeSet<String>,
+    labels: BTreeSet<String>,
+    duty: Duty,
+}
+
+/// The groups of list files, with the validators of the recording that they name.
+#[derive(Debug, Default)]
+pub struct RecordedKeys {
+    keys: BTreeMap<ValidatorIndex, RecordedKey>,
+    /// By group: the number of entries that name no validator of the recording. Withdrawal
+    /// credentials and fee recipients are among them, because a recording does not contain these.
+    unknown: BTreeMap<String, u64>,
+}
+
+impl RecordedKeys {
+    /// Reads list files as in `watch.files`. `pubkeys` are the recording's, by validator index.
+    ///
+    /// # Errors
+    /// A file cannot be read, or contains something that is no key.
+    pub fn read(files: &[PathBuf], pubkeys: &[PubkeyBytes]) -> Result<Self, WatcherError> {
+        let Some(first) = files.first() else { return Ok(Self::default()) };
+        let config = WatchConfig { files: files.to_vec(), ..WatchConfig::default() };
+        let active = reload::read_lists(&config).map_err(|reason| WatcherError::Input { path: first.clone(), reason })?;
+        Ok(Self::resolve(&active.list, pubkeys))
+    }
+
+    fn resolve(list: &WatchList, pubkeys: &[PubkeyBytes]) -> Self {
+        let by_key: HashMap<&PubkeyBytes, u64> = pubkeys.iter().zip(0u64..).collect();
+        let mut all = Self::default();
+        for entry in list.entries() {
+            let Some(group) = entry.group.as_deref() else { continue };
+            let n_unknown = all.unknown.entry(group.to_owned()).or_default();
+            let n_known = pubkeys.len() as u64;
+            let members = match &entry.selector {
+                Selector::Index(index) => index.as_u64()..index.as_u64().saturating_add(1),
+                Selector::Range { first, last } => first.as_u64()..last.as_u64().saturating_add(1),
+                Selector::Pubkey(pubkey) => match by_key.get(pubkey) {
+                    Some(index) => *index..index + 1,
+                    None => n_known..n_known.saturating_add(1),
+                },
+                Selector::WithdrawalCredentials(_) | Selector::FeeRecipient(_) => n_known..n_known.saturating_add(1),
+            };
+            *n_unknown = n_unknown.saturating_add(members.end.saturating_sub(members.start.max(n_known)));
+            for index in members.start..members.end.min(n_known) {
+                let key = all.keys.entry(ValidatorIndex::new(index)).or_insert_with(|| RecordedKey {
+                    pubkey: pubkeys[index as usize],
+                    groups: BTreeSet::new(),
+                    labels: BTreeSet::new(),
+                    duty: entry.duty,
+                });
+                key.groups.insert(group.to_owned());
+                key.labels.extend(entry.labels.iter().map(ToString::to_string));
+            }
+        }
+        all
+    }
+}
+
+impl WatchSource for RecordedKeys {
+    fn groups(&self) -> Vec<WatchGroup> {
+        let groups = self.unknown.iter().map(|(name, unknown)| WatchGroup {
+            name: name.clone(),
+            validators: self.keys.values().filter(|key| key.groups.contains(name)).count() as u64,
+            unknown_keys: *unknown,
+            missing: 0,
+            missed_in_a_row: 0,
+            effectiveness: None,
+            first_hand: None,
+            kill_switch: None,
+        });
+        groups.collect()
+    }
+
+    fn keys(&self, after: Option<ValidatorIndex>, wanted: &KeyFilter, limit: usize) -> WatchPage {
+        let from = after.map_or(0, |after| after.as_u64().saturating_add(1));
+        let matches = |key: &RecordedKey| {
+            wanted.group.as_ref().is_none_or(|group| key.groups.contains(group))
+                && wanted.label.as_ref().is_none_or(|label| key.labels.contains(label))
+                && wanted.missed_in_a_row == 0
+        };
+        let mut rows = self.keys.range(ValidatorIndex::new(from)..).filter(|(_, key)| matches(key));
+        let shown = |(index, key): (&ValidatorIndex, &RecordedKey)| WatchedKey {
+            index: *index,
+            pubkey: key.pubkey,
+            groups: key.groups.iter().cloned().collect(),
+            labels: key.labels.iter().cloned().collect(),
+            duty: key.duty.as_str().into(),
+            state: "unknown".into(),
+            effective_balance: Gwei::new(0),
+            last_vote: None,
+            missed_in_a_row: 0,
+            duties: 0,
+            voted: 0,
+            proposals: 0,
+            proposed: 0,
+            effectiveness: None,
+        };
+        let keys = rows.by_ref().take(limit).map(shown).collect();
+        WatchPage { keys, has_more: rows.next().is_some() }
+    }
+
+    fn groups_of(&self, validator: ValidatorIndex) -> Vec<String> {
+        self.keys.get(&validator).map_or_else(Vec::new, |key| key.groups.iter().cloned().collect())
+    }
+
+    fn has_groups(&self) -> bool {
+        !self.unknown.is_empty()
+    }
+
+    fn has_label(&self, label: &str) -> bool {
+        self.keys.values().any(|key| key.labels.contains(label))
+    }
+
+    /// Every label may be one that only the operator's groups have.
+    fn is_private(&self, _: &str) -> bool {
+        true
+    }
+
+    fn listed_labels(&self, _: ValidatorIndex) -> Vec<String> {
+        Vec::new()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn groups_are_found_by_index_and_by_key() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("keys.csv");
+        let pubkeys: Vec<PubkeyBytes> = (1u8..=8).map(PubkeyBytes::repeat_byte).collect();
+        let stranger = PubkeyBytes::repeat_byte(99);
+        std::fs::write(&file, format!("group,key,operator\na,2-3,x\nb,{},y\nb,{stranger},y\na,6-20,\n", pubkeys[3])).unwrap();
+        let keys = RecordedKeys::read(&[file], &pubkeys).unwrap();
+        let groups: Vec<_> = keys.groups().into_iter().map(|group| (group.name, group.validators, group.unknown_keys)).collect();
+        assert_eq!(groups, [("a".to_owned(), 4, 13), ("b".to_owned(), 1, 1)]);
+        assert_eq!(keys.groups_of(ValidatorIndex::new(3)), ["a", "b"]);
+        assert!(keys.groups_of(ValidatorIndex::new(5)).is_empty() && keys.has_groups() && keys.has_label("operator=y"));
+        let page = keys.keys(Some(ValidatorIndex::new(2)), &KeyFilter { group: Some("a".into()), ..KeyFilter::default() }, 2);
+        assert_eq!(page.keys.iter().map(|key| key.index.as_u64()).collect::<Vec<_>>(), [3, 6]);
+        assert!(page.has_more);
+        assert!(!RecordedKeys::read(&[], &pubkeys).unwrap().has_groups());
+    }
+}
