@@ -210,7 +210,7 @@ pub enum Command {
     /// Measures how many conflicts a listener hears, among full nodes on loopback that pass on the
     /// first vote only, as clients do.
     Lab(LabArgs),
-    /// Tests that alerts arrive.
+    /// Tests that alerts arrive, and shows what they look like.
     #[command(after_help = ALERT_EXAMPLES)]
     Alert {
         #[command(subcommand)]
@@ -490,17 +490,30 @@ pub enum AlertAction {
         #[arg(long, value_name = "FILE", default_value = DEFAULT_CONFIG)]
         config: PathBuf,
     },
+    /// Shows the messages that a route would send, as text and as the body of a request, and sends
+    /// nothing. Without a route: the text about a kind.
+    Preview {
+        #[arg(required_unless_present = "kind")]
+        route: Option<String>,
+        /// Kind of finding, such as double_vote or slashing_wave.
+        #[arg(long, value_name = "KIND")]
+        kind: Option<String>,
+        #[arg(long, value_name = "FILE", default_value = DEFAULT_CONFIG)]
+        config: PathBuf,
+    },
 }
 
 #[derive(Subcommand)]
 pub enum KillswitchAction {
-    /// Runs the group's program or calls its address, and tells it that it is a test.
+    /// Runs the group's program or calls its address, and tells it that it is a test. Any other
+    /// action looks for what it would stop, and stops nothing.
     Test {
         group: String,
         #[arg(long, value_name = "FILE", default_value = DEFAULT_CONFIG)]
         config: PathBuf,
     },
-    /// Makes a switch that fired ready again, whether a watcher runs or not.
+    /// Makes a switch that fired ready again and removes its lock file, whether a watcher runs or
+    /// not.
     Rearm {
         group: String,
         /// Data directory of the watcher. Without it, it is that of the configuration.

@@ -141,6 +141,12 @@ pub fn run(args: Args) -> anyhow::Result<u8> {
             output::line(answer)?;
             Ok(0)
         }
+        Command::Alert { action: AlertAction::Preview { route, kind, config } } => {
+            let config = route.is_some().then(|| Config::load(&config)).transpose()?;
+            let kind = kind.as_deref().unwrap_or("double_vote");
+            output::line(offline::actions::preview_alert(config.as_ref(), route.as_deref(), kind)?)?;
+            Ok(0)
+        }
         Command::Killswitch { action: KillswitchAction::Test { group, config } } => {
             let config = Config::load(&config)?;
             offline::unprotected_members(&config, Some(&group)).iter().for_each(|line| eprintln!("{line}"));

@@ -4,7 +4,7 @@
 use crate::config::AlertsConfig;
 use crate::error::ActionError;
 use crate::lists::reload::ActiveConfig;
-use alert::{Context, Dispatcher, NetworkName, RetryPolicy, Routes};
+use alert::{Context, Dispatcher, Heartbeat, NetworkName, RetryPolicy, Routes};
 use base::error_chain;
 use consensus::Network;
 use evidence::{Store, Time};
@@ -53,6 +53,12 @@ pub async fn deliver(
         }
         tracing::info!("alert routes have changed");
     }
+}
+
+/// Makes the heartbeat of a configuration, if it has one.
+pub fn heartbeat(config: &AlertsConfig) -> Result<Option<Heartbeat>, ActionError> {
+    let opened = config.heartbeat.as_ref().map(Heartbeat::new).transpose();
+    opened.map_err(|error| ActionError::Usage(format!("alerts.heartbeat: {}", error_chain(&error))))
 }
 
 /// Returns the network's name and root in the form that deliveries contain.

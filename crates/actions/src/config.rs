@@ -2,13 +2,13 @@
 //! says which keys are watched and what stops their validator clients.
 
 mod alerts;
+mod switch;
 mod watch;
 
 pub use alert::{RouteConfig, SinkConfig, WebhookConfig};
 pub use alerts::AlertsConfig;
-pub use watch::{
-    DEFAULT_MAX_AGE_EPOCHS, EntityList, GroupConfig, KillSwitchConfig, MembersConfig, RemoteList, TriggerConfig, WatchConfig,
-};
+pub use switch::{ActionKind, KeymanagerClientConfig, KillSwitchConfig, MembersConfig, TriggerConfig};
+pub use watch::{EntityList, GroupConfig, RemoteList, WatchConfig};
 
 /// One problem in a configuration: where it is, what it is, and what to do about it.
 #[derive(Clone, Debug, PartialEq, Eq)]

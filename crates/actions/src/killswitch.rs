@@ -20,16 +20,17 @@
 //!
 //! A group that fired keeps that state until `slashwatch killswitch rearm`.
 
+use crate::config::WatchConfig;
 use crate::error::ActionError;
 use crate::follower::Follower;
 use crate::lists::reload::ActiveConfig;
 use alert::killswitch::{KillSwitch, OrderReport};
 use alert::{RetryPolicy, SwitchNote, SwitchNotes};
-use consensus::Network;
+use consensus::{Network, PubkeyBytes};
 use detect::watch::SharedWatchState;
 use evidence::{Finding, Store, StoreError, Time};
-use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
@@ -144,7 +145,7 @@ impl KillSwitches {
     fn use_switches(&mut self, active: &ActiveConfig) -> Result<(), ActionError> {
         let network = &self.context.network;
         let name = crate::alerts::name_of(network);
-        self.switches = Arc::new(configured_switches(active, &name)?);
+        self.switches = Arc::new(configured_switches(active, &name, Some(&self.context.dir))?);
         self.in_use.send_replace(self.switches.clone());
         if !self.switches.is_empty() && self.state.seen.is_none() {
             self.state.seen = Some(self.store.last_seq());
@@ -298,6 +299,9 @@ impl KillSwitches {
             self.shown.send_replace(Arc::new(changed.clone()));
             self.state = changed;
             tracing::warn!(group = request.group, "kill switch is ready again, as was asked for");
+            if let Some(configured) = self.switches.get(&request.group) {
+                unlock(&request.group, configured.lock_file.as_deref());
+            }
             if let Err(error) = request.answer() {
                 tracing::error!(%error, "the request cannot be removed from the data directory; remove it by hand");
             }
@@ -314,7 +318,25 @@ impl KillSwitches {
 
     fn order(&self, switch: Arc<KillSwitch>, finding: Finding, attempt: u32, orders: &mut JoinSet<(String, OrderReport)>) {
         let now = (self.context.now)();
-        orders.spawn(async move { (switch.group().to_owned(), switch.fire(&finding, attempt, now).await) });
+        let keys = self.keys_of(switch.group(), &finding);
+        orders.spawn(async move { (switch.group().to_owned(), switch.fire(&finding, &keys, attempt, now).await) });
+    }
+
+    /// The public keys of a group, as far as they are known: those of its members, those that its
+    /// entries name, and that of the accused if it is a member.
+    fn keys_of(&self, group: &str, finding: &Finding) -> Vec<PubkeyBytes> {
+        let labels = self.context.watched.labels();
+        let members = labels.groups().iter().find(|members| *members.name == *group);
+        let known = members.iter().flat_map(|members| {
+            let registered = members.validators.iter().filter_map(|index| labels.pubkey(*index));
+            registered.chain(members.unknown.iter().copied())
+        });
+        let mut keys: BTreeSet<PubkeyBytes> = known.collect();
+        if let Some(configured) = self.switches.get(group) {
+            keys.extend(configured.own.named.pubkeys());
+            keys.extend(finding.validator.iter().filter(|_| configured.own.concerns(finding)).map(|subject| subject.pubkey));
+        }
+        keys.into_iter().collect()
     }
 
     /// Repeats the orders that were interrupted by a crash.
@@ -382,6 +404,32 @@ impl KillSwitches {
         }
         if let Err(error) = self.write() {
             tracing::error!(%error, "the result of a kill switch cannot be saved; check the disk of the data directory, or the order is repeated at the next start");
+        }
+    }
+}
+
+/// Removes the lock file of a group whose switch is made ready again without a watcher. Returns a
+/// text that says so, or that it cannot be removed.
+pub fn unlock_group(config: &WatchConfig, group: &str) -> Result<Option<String>, ActionError> {
+    let switches = config.groups.iter().filter(|known| known.name == group).filter_map(|known| known.kill_switch.as_ref());
+    let Some(path) = switches.filter_map(|switch| switch.lock_file.as_deref()).next() else { return Ok(None) };
+    match KillSwitch::unlock(path) {
+        Ok(true) => Ok(Some(format!("the lock file {} is removed, clients may start", path.display()))),
+        Ok(false) => Ok(None),
+        Err(error) => Err(ActionError::Failed(format!(
+            "the lock file {} cannot be removed: {error}. Remove it by hand, or no client starts",
+            path.display()
+        ))),
+    }
+}
+
+/// Removes the lock file of a group whose switch is ready again.
+fn unlock(group: &str, lock_file: Option<&Path>) {
+    match lock_file.map(|path| (path, KillSwitch::unlock(path))) {
+        None | Some((_, Ok(false))) => {}
+        Some((path, Ok(true))) => tracing::warn!(group, path = %path.display(), "the lock file is removed, clients may start"),
+        Some((path, Err(error))) => {
+            tracing::error!(group, path = %path.display(), %error, "the lock file cannot be removed; remove it by hand, or no client starts");
         }
     }
 }

@@ -11,13 +11,18 @@
 //! wait. With one pause for the whole route, as for an outage, each attempt would be that of
 //! another delivery, and none would reach its end.
 //!
-//! The worker holds no state that matters. It can be killed at any moment, and the next worker over
+//! A route that merges ([`crate::merge`]) reads all deliveries that are due, sends the messages that
+//! are due now, and leaves the rest in the outbox. What it has told so far is stored together with
+//! the results.
+//!
+//! The worker holds no other state that matters. It can be killed at any moment, and the next worker over
 //! the same store continues from the outbox.
 
+use crate::merge::{Bundle, MAX_MERGED, MergeState, Plan};
 use crate::retry::{Failure, FailureKind, Next, Tries};
 use crate::route::{Route, Routes};
 use crate::{Context, RetryPolicy};
-use evidence::{DueDelivery, RouteName, Store, StoreError, Subscription, Time};
+use evidence::{AttemptEnd, DeliveryId, DueDelivery, RouteName, Store, StoreError, Subscription, Time};
 use futures::future::join_all;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -28,6 +33,9 @@ use tokio_util::sync::CancellationToken;
 
 /// Longest sleep of a worker that has nothing due. It matters if the clock jumps.
 const LONGEST_SLEEP: Duration = Duration::from_secs(60);
+/// Shortest time between two looks of a route that merges. Each look reads everything that waits,
+/// and a wave records findings many times in a second.
+const MERGE_LOOKS: Duration = Duration::from_millis(200);
 
 /// Runs the workers. Dropping it stops them without waiting, and [`Self::stop`] waits until they
 /// have finished.
@@ -72,6 +80,7 @@ impl Dispatcher {
                 waker,
                 stop: stop.clone(),
                 count,
+                told: None,
                 n_failures: 0,
                 is_refused: false,
             };
@@ -115,6 +124,8 @@ struct Worker {
     waker: Arc<Notify>,
     stop: CancellationToken,
     count: watch::Sender<BTreeMap<RouteName, RouteCounts>>,
+    /// What a route that merges has told so far. `None` before it is read.
+    told: Option<MergeState>,
     /// Rounds in succession in which the receiver was down or busy.
     n_failures: u32,
     /// Whether the last round had a refusal.
@@ -136,10 +147,16 @@ impl Worker {
                 }
             };
             let waker = self.waker.notified();
+            let woken = async {
+                waker.await;
+                if self.route.merging().is_some() {
+                    tokio::time::sleep(MERGE_LOOKS).await;
+                }
+            };
             tokio::select! {
                 () = self.stop.cancelled() => {}
                 () = tokio::time::sleep(pause.length) => {}
-                () = waker, if pause.until_woken => {}
+                () = woken, if pause.until_woken => {}
             }
         }
     }
@@ -147,15 +164,16 @@ impl Worker {
     /// Takes the deliveries that are due and sends them. Returns how long to pause afterwards, if
     /// at all.
     async fn round(&mut self) -> Result<Option<Pause>, StoreError> {
-        let limit = if self.n_failures == 0 { self.policy.concurrency } else { 1 };
-        let due = self.read_due(limit).await?;
-        if due.is_empty() {
+        let Plan { bundles, next } = self.plan().await?;
+        if bundles.is_empty() {
             let now = (self.clock)();
-            let next = self.store.next_due(self.route.name())?;
+            // Of what waits for the next message, `next` says when. The others are retries.
+            let retry = self.store.next_due_after(self.route.name(), now)?;
+            let next = next.into_iter().chain(retry).min();
             let length = next.map_or(LONGEST_SLEEP, |next| next.since(now)).min(LONGEST_SLEEP);
             return Ok(Some(Pause { length, until_woken: true }));
         }
-        let attempts = join_all(due.iter().map(|due| self.route.send(due, &self.context, (self.clock)())));
+        let attempts = join_all(bundles.iter().map(|bundle| self.route.send(bundle, &self.context, (self.clock)())));
         let cut_off = async {
             self.stop.cancelled().await;
             tokio::time::sleep(self.policy.grace).await;
@@ -166,13 +184,32 @@ impl Worker {
             // next start.
             () = cut_off => return Ok(None),
         };
-        self.record_results(due, results).await
+        self.record_results(bundles, results).await
+    }
+
+    /// Reads the deliveries that are due, and makes the messages of this round.
+    async fn plan(&mut self) -> Result<Plan, StoreError> {
+        let limit = if self.n_failures == 0 { self.policy.concurrency } else { 1 };
+        let Some(merging) = self.route.merging().cloned() else {
+            let due = self.read_due(limit).await?;
+            return Ok(Plan { bundles: due.into_iter().map(Bundle::single).collect(), next: None });
+        };
+        let due = self.read_due(MAX_MERGED).await?;
+        let now = (self.clock)();
+        if self.told.is_none() {
+            let stored = self.store.checkpoint(&checkpoint_of(self.route.name()))?;
+            self.told = Some(stored.map_or_else(MergeState::default, |bytes| MergeState::from_json(&bytes)));
+        }
+        let told = self.told.get_or_insert_default();
+        let mut plan = told.plan(due, merging.quiet.as_ref(), merging.max_per_hour, now);
+        plan.bundles.truncate(limit);
+        Ok(plan)
     }
 
     /// Records the result of each attempt.
     async fn record_results(
         &mut self,
-        due: Vec<DueDelivery>,
+        bundles: Vec<Bundle>,
         results: Vec<Result<String, Failure>>,
     ) -> Result<Option<Pause>, StoreError> {
         let now = (self.clock)();
@@ -194,8 +231,7 @@ impl Worker {
             tracing::warn!(route = %self.route.name(), reason, most, "the receiver refuses a delivery; after so many refusals it is given up");
         }
         self.is_refused = refused.is_some();
-        let settled = self.write_down(due, results, now).await?;
-        for end in settled {
+        for end in self.write_down(bundles, results, now).await? {
             self.add(|counts| end.count(counts));
         }
         match trouble {
@@ -222,18 +258,39 @@ impl Worker {
         off_the_async_threads(move || store.due_for(route.name(), now, limit)).await
     }
 
-    /// Records the results with one synced write for each delivery, which takes some milliseconds.
+    /// Records the results, and what was told, in one synced write.
     async fn write_down(
-        &self,
-        due: Vec<DueDelivery>,
+        &mut self,
+        bundles: Vec<Bundle>,
         results: Vec<Result<String, Failure>>,
         now: Time,
     ) -> Result<Vec<End>, StoreError> {
-        let (store, policy) = (self.store.clone(), self.policy);
-        off_the_async_threads(move || {
-            due.iter().zip(results).map(|(due, result)| end(&store, &policy, due, result, now)).collect()
-        })
-        .await
+        let mut told = self.told.clone();
+        let mut settled = Vec::new();
+        let mut ends: Vec<(DeliveryId, AttemptEnd)> = Vec::new();
+        for (bundle, result) in bundles.iter().zip(&results) {
+            if let (Ok(_), Some(told)) = (result, &mut told) {
+                told.told(bundle, now);
+            }
+            // The members of a message have the same pauses, so that they stay together.
+            let attempts = bundle.members.iter().map(|due| due.attempts).max().unwrap_or_default().saturating_add(1);
+            let chance = rand::random();
+            let first = ends.len();
+            for due in &bundle.members {
+                ends.push((due.id.clone(), end_of(&self.policy, due, attempts, result, now, chance)));
+            }
+            // The members of a message share its result. Some may be given up before the others.
+            settled.push(match &ends[first].1 {
+                AttemptEnd::Delivered { .. } => End::Delivered,
+                AttemptEnd::Retry { .. } => End::Retried,
+                AttemptEnd::GivenUp { .. } => End::GivenUp,
+            });
+        }
+        let checkpoint = told.as_ref().map(|told| (checkpoint_of(self.route.name()), told.to_json()));
+        let store = self.store.clone();
+        off_the_async_threads(move || store.end_attempts(&ends, checkpoint)).await?;
+        self.told = told;
+        Ok(settled)
     }
 
     fn add(&self, add: impl FnOnce(&mut RouteCounts)) {
@@ -266,29 +323,32 @@ impl End {
     }
 }
 
-fn end(
-    store: &Store,
+/// Name of the checkpoint with what a route has told so far.
+fn checkpoint_of(route: &RouteName) -> String {
+    format!("alerts/{route}")
+}
+
+/// How an attempt ends for one of the deliveries of its message. `attempts` and `chance` are those
+/// of the message.
+fn end_of(
     policy: &RetryPolicy,
     due: &DueDelivery,
-    result: Result<String, Failure>,
+    attempts: u32,
+    result: &Result<String, Failure>,
     now: Time,
-) -> Result<End, StoreError> {
+    chance: f64,
+) -> AttemptEnd {
     let failure = match result {
-        Ok(_) => return store.delivered(&due.id, now).map(|()| End::Delivered),
+        Ok(_) => return AttemptEnd::Delivered { at: now },
         Err(failure) => failure,
     };
     let refused = failure.kind == FailureKind::Refused;
-    let tries = Tries {
-        attempts: due.attempts.saturating_add(1),
-        refusals: due.refusals.saturating_add(u32::from(refused)),
-        created_at: due.created_at,
-    };
-    match policy.after_failure(tries, &failure, now, rand::random()) {
-        Next::Retry { at } if refused => store.refused_retry_at(&due.id, at, &failure.reason).map(|()| End::Retried),
-        Next::Retry { at } => store.retry_at(&due.id, at, &failure.reason).map(|()| End::Retried),
+    let tries = Tries { attempts, refusals: due.refusals.saturating_add(u32::from(refused)), created_at: due.created_at };
+    match policy.after_failure(tries, failure, now, chance) {
+        Next::Retry { at } => AttemptEnd::Retry { at, error: failure.reason.clone(), refused },
         Next::GiveUp { reason } => {
             tracing::error!(route = %due.id.route, finding = %due.finding.id, reason, "an alert was given up, tell its receiver otherwise");
-            store.given_up(&due.id, now, &reason).map(|()| End::GivenUp)
+            AttemptEnd::GivenUp { at: now, reason }
         }
     }
 }

@@ -24,6 +24,12 @@ pub enum AlertError {
     SecretEmpty { from: String },
     #[error("the kill switch of group {group:?} has no program; give `command` or `url`")]
     NoCommand { group: String },
+    #[error("route {route:?} has no program; give `command`")]
+    NoProgram { route: String },
+    #[error("template {path} cannot be used: {reason}; `slashwatch alert preview` shows what a template gives")]
+    Template { path: std::path::PathBuf, reason: String },
+    #[error("certificate file {path} cannot be used: {reason}; give a file with certificates in PEM")]
+    Certificate { path: std::path::PathBuf, reason: String },
     #[error("the HTTPS client cannot be set up: {0}; check that the system has root certificates (package ca-certificates)")]
     Client(String),
 }

@@ -1,27 +1,51 @@
 //! Kill switches: the action to take at once when a group's keys begin to sign slashable messages.
 //!
-//! An order runs a program or calls an address, with a timeout, and ends with a [`OrderReport`].
-//! The caller decides whether and when to give an order, and ensures that it happens only once.
-//! This module keeps no state.
+//! An order writes the lock file, stops the clients in one of the ways below within a timeout, and
+//! ends with an [`OrderReport`]. The caller decides whether and when to give an order, and ensures
+//! that it happens only once. This module keeps no state.
 //!
-//! No input from the network decides what is run. The program, its arguments and the address come
-//! from the configuration and are used unchanged, without a shell. The finding is passed as data:
-//! JSON on the standard input or in the body.
+//! | action | stops by |
+//! |---|---|
+//! | program, address | what the operator has written |
+//! | [`keymanager`] | deleting the group's keys from validator clients, or from a Web3Signer |
+//! | [`systemd`] | stopping and masking units |
+//! | [`containers`] | stopping containers of Docker or Podman, without a restart policy |
+//! | [`kubernetes`] | scaling to zero |
+//!
+//! The lock file ([`lock_file`](KillSwitchParts::lock_file)) is there before anything is stopped. A
+//! supervisor that asks for it starts no client again until the switch is made ready again.
+//!
+//! No input from the network decides what is run. Programs, addresses and names come from the
+//! configuration and are used unchanged, without a shell. The finding is passed as data: JSON on the
+//! standard input or in the body.
 
 mod call;
-mod exec;
+pub mod containers;
+pub mod keymanager;
+pub mod kubernetes;
+pub mod systemd;
 
+use crate::exec;
 use crate::sink::Sink as _;
-use crate::sink::webhook::{self, Webhook};
+use crate::sink::http;
+use crate::sink::webhook::Webhook;
 use crate::{AlertError, NetworkName, Secret, SecretSource};
+use consensus::PubkeyBytes;
+use containers::{Containers, ContainersConfig};
 use evidence::{Finding, Time};
+use keymanager::{Keymanager, KeymanagerConfig};
+use kubernetes::{Kubernetes, KubernetesConfig};
 use serde::Serialize;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
+use systemd::{Systemd, SystemdConfig};
 
 /// Version of the JSON format of an order.
 const SCHEMA: u64 = 1;
-/// Number of bytes that are kept of the output of a program or the answer of a receiver.
-pub const MAX_ANSWER_BYTES: usize = 2048;
+/// What an action may take longer than its timeout, to say how far it came.
+const REPORT_TIME: Duration = Duration::from_secs(1);
+/// Limit on the parts of a report, such as keys or containers, that are named.
+const MAX_NAMED: usize = 10;
 
 /// The action of a kill switch, as configured.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -32,21 +56,45 @@ pub enum ActionConfig {
         url: String,
         secret: SecretSource,
     },
+    Keymanager(KeymanagerConfig),
+    Systemd(SystemdConfig),
+    Containers(ContainersConfig),
+    Kubernetes(KubernetesConfig),
 }
 
-/// A kill switch that is ready: its secret is loaded and its address is valid.
+/// What a kill switch is made of.
+#[derive(Clone, Debug)]
+pub struct KillSwitchParts {
+    pub group: String,
+    pub action: ActionConfig,
+    pub timeout: Duration,
+    /// The file that keeps clients from starting again. `None` writes none.
+    pub lock_file: Option<PathBuf>,
+    /// Whether orders only say what they would do.
+    pub dry_run: bool,
+}
+
+/// A kill switch that is ready: its secrets are loaded and its addresses are valid.
 #[derive(Clone, Debug)]
 pub struct KillSwitch {
     group: String,
     network: NetworkName,
+    /// Where what clients hand over is kept. `None` keeps nothing, as in a test.
+    folder: Option<PathBuf>,
     action: Action,
     timeout: Duration,
+    lock_file: Option<PathBuf>,
+    dry_run: bool,
 }
 
 #[derive(Clone, Debug)]
 enum Action {
     Command { program: String, arguments: Vec<String> },
     Call(Webhook),
+    Keymanager(Keymanager),
+    Systemd(Systemd),
+    Containers(Containers),
+    Kubernetes(Kubernetes),
 }
 
 /// The JSON that an order passes to the program or receiver.
@@ -62,6 +110,9 @@ pub struct SwitchOrder<'a> {
     pub network: &'a NetworkName,
     /// In a test, one that is made up.
     pub finding: Option<&'a Finding>,
+    /// The public keys of the group, as far as they are known.
+    #[serde(skip)]
+    pub keys: &'a [PubkeyBytes],
 }
 
 /// How an order ended.
@@ -72,25 +123,47 @@ pub struct OrderReport {
     pub result: Result<String, String>,
 }
 
+/// The content of a lock file.
+#[derive(Serialize)]
+struct LockFile<'a> {
+    kill_switch: &'a str,
+    network: &'a str,
+    finding: String,
+    kind: &'a str,
+    at: Time,
+    /// What to do, for whoever wonders why a client does not start.
+    note: String,
+}
+
 impl KillSwitch {
-    /// Loads the secret and checks the address.
-    pub fn new(group: &str, action: &ActionConfig, timeout: Duration) -> Result<Self, AlertError> {
+    /// Loads the secrets and checks the addresses.
+    pub fn new(parts: KillSwitchParts) -> Result<Self, AlertError> {
+        let KillSwitchParts { group, action, timeout, lock_file, dry_run } = parts;
         let action = match action {
             ActionConfig::Command(words) => {
-                let (program, arguments) = words.split_first().ok_or(AlertError::NoCommand { group: group.into() })?;
+                let (program, arguments) = words.split_first().ok_or(AlertError::NoCommand { group: group.clone() })?;
                 Action::Command { program: program.clone(), arguments: arguments.to_vec() }
             }
             ActionConfig::Call { url, secret } => {
-                let client = webhook::client(timeout)?;
-                Action::Call(Webhook::new(group, client, url, Secret::load(secret)?)?)
+                let client = http::client(timeout)?;
+                Action::Call(Webhook::new(&group, client, &url, Secret::load(&secret)?)?)
             }
+            ActionConfig::Keymanager(config) => Action::Keymanager(Keymanager::new(&group, config, timeout)?),
+            ActionConfig::Systemd(config) => Action::Systemd(Systemd::new(config, timeout)),
+            ActionConfig::Containers(config) => Action::Containers(Containers::new(config, timeout)?),
+            ActionConfig::Kubernetes(config) => Action::Kubernetes(Kubernetes::new(&group, config, timeout)?),
         };
-        Ok(Self { group: group.into(), network: NetworkName::default(), action, timeout })
+        Ok(Self { group, network: NetworkName::default(), folder: None, action, timeout, lock_file, dry_run })
     }
 
     /// Returns the same switch, with this network named in its orders.
     pub fn about(self, network: NetworkName) -> Self {
         Self { network, ..self }
+    }
+
+    /// Returns the same switch, which keeps in this folder what clients hand over.
+    pub fn keeping_in(self, folder: &Path) -> Self {
+        Self { folder: Some(folder.to_owned()), ..self }
     }
 
     /// The group whose clients the switch stops.
@@ -103,38 +176,145 @@ impl KillSwitch {
         match &self.action {
             Action::Command { program, .. } => program.clone(),
             Action::Call(webhook) => webhook.place(),
+            Action::Keymanager(keymanager) => keymanager.place(),
+            Action::Systemd(systemd) => systemd.place(),
+            Action::Containers(containers) => containers.place(),
+            Action::Kubernetes(kubernetes) => kubernetes.place(),
         }
     }
 
-    /// Executes the switch because of a finding. `now` is the wall clock.
-    pub async fn fire(&self, finding: &Finding, attempt: u32, now: Time) -> OrderReport {
-        self.order(SwitchOrder { attempt, test: false, finding: Some(finding), ..self.test_order() }, now).await
+    /// Executes the switch because of a finding. `keys` are those of the group, and `now` is the
+    /// wall clock.
+    pub async fn fire(&self, finding: &Finding, keys: &[PubkeyBytes], attempt: u32, now: Time) -> OrderReport {
+        let order = SwitchOrder { attempt, test: self.dry_run, finding: Some(finding), keys, ..self.test_order() };
+        if self.dry_run {
+            let report = self.order(order, now).await;
+            let said = |text: String| format!("dry run, nothing was stopped: {text}");
+            return OrderReport { result: report.result.map(said).map_err(said), ..report };
+        }
+        let locked = self.lock(finding, now);
+        let report = self.order(order, now).await;
+        let result = match (report.result, locked) {
+            (result, Ok(())) => result,
+            (Ok(done), Err(lock)) => Err(format!("{done}. But {lock}")),
+            (Err(failed), Err(lock)) => Err(format!("{failed}. And {lock}")),
+        };
+        OrderReport { result, ..report }
     }
 
-    /// Proves the wiring: the same program or address gets what an order would hand over, and is
-    /// told that it is a test. `finding` is made up.
-    pub async fn test(&self, finding: &Finding, now: Time) -> OrderReport {
-        self.order(SwitchOrder { finding: Some(finding), ..self.test_order() }, now).await
+    /// Proves the wiring. A program or an address gets what an order would hand over, and is told
+    /// that it is a test. The other actions ask for what they would stop, and stop nothing.
+    /// `finding` is made up.
+    pub async fn test(&self, finding: &Finding, keys: &[PubkeyBytes], now: Time) -> OrderReport {
+        let report = self.order(SwitchOrder { finding: Some(finding), keys, ..self.test_order() }, now).await;
+        let Some(path) = &self.lock_file else { return report };
+        // An order must not be the first to find out that it may not write there.
+        let result = match (report.result, writable(path)) {
+            (Ok(answer), Ok(())) => Ok(format!("{answer}; the lock file would be {}", path.display())),
+            (Ok(answer), Err(lock)) => Err(format!("{answer}. But {lock}")),
+            (Err(failed), _) => Err(failed),
+        };
+        OrderReport { result, ..report }
+    }
+
+    /// Removes the lock file, so that clients may start again. Returns whether there was one.
+    pub fn unlock(lock_file: &Path) -> std::io::Result<bool> {
+        match std::fs::remove_file(lock_file) {
+            Ok(()) => Ok(true),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn lock(&self, finding: &Finding, now: Time) -> Result<(), String> {
+        let Some(path) = &self.lock_file else { return Ok(()) };
+        let content = LockFile {
+            kill_switch: &self.group,
+            network: &self.network.name,
+            finding: finding.id.to_string(),
+            kind: finding.kind.as_str(),
+            at: now,
+            note: format!(
+                "Keys of this group signed a slashable message. Start no validator client with them before the cause is known. \
+                 Then: slashwatch killswitch rearm {}",
+                self.group
+            ),
+        };
+        let bytes = serde_json::to_vec_pretty(&content).expect("names and numbers");
+        evidence::replace_file(path, &bytes)
+            .map_err(|error| format!("the lock file {} cannot be written: {error}", path.display()))
     }
 
     fn test_order(&self) -> SwitchOrder<'_> {
-        SwitchOrder { schema: SCHEMA, kill_switch: &self.group, attempt: 1, test: true, network: &self.network, finding: None }
+        let network = &self.network;
+        SwitchOrder { schema: SCHEMA, kill_switch: &self.group, attempt: 1, test: true, network, finding: None, keys: &[] }
     }
 
     async fn order(&self, order: SwitchOrder<'_>, now: Time) -> OrderReport {
         let started = Instant::now();
         let mut last_failure = None;
-        let acting = async {
-            match &self.action {
-                Action::Command { program, arguments } => exec::run(program, arguments, &order).await,
-                Action::Call(webhook) => call::call(webhook, &order, now, self.timeout / 4, &mut last_failure).await,
+        let (limit, acting): (Duration, futures::future::BoxFuture<'_, Result<String, String>>) = match &self.action {
+            Action::Command { program, arguments } => (self.timeout, Box::pin(run(program, arguments, order))),
+            Action::Call(webhook) => {
+                let last = &mut last_failure;
+                (self.timeout, Box::pin(async move { call::call(webhook, &order, now, self.timeout / 4, last).await }))
             }
+            // These keep the timeout for each of their parts, and say what became of each.
+            Action::Keymanager(keymanager) => {
+                (self.timeout + REPORT_TIME, Box::pin(keymanager.order(order, self.folder.as_deref(), now)))
+            }
+            Action::Systemd(systemd) => {
+                (self.timeout + REPORT_TIME, Box::pin(systemd.order(order.test, self.lock_file.is_some())))
+            }
+            Action::Containers(containers) => (self.timeout + REPORT_TIME, Box::pin(containers.order(order.test))),
+            Action::Kubernetes(kubernetes) => (self.timeout + REPORT_TIME, Box::pin(kubernetes.order(order.test))),
         };
-        let ended = tokio::time::timeout(self.timeout, acting).await;
+        let ended = tokio::time::timeout(limit, acting).await;
         let result = ended.unwrap_or_else(|_| {
             let why = last_failure.map_or(String::new(), |reason| format!("; last: {reason}"));
             Err(format!("{} was not done within {:?} and was broken off{why}", self.place(), self.timeout))
         });
         OrderReport { took: started.elapsed(), result }
     }
+}
+
+/// Runs a program with an order.
+async fn run(program: &str, arguments: &[String], order: SwitchOrder<'_>) -> Result<String, String> {
+    let mut variables = vec![
+        ("SLASHWATCH_GROUP", order.kill_switch.to_owned()),
+        ("SLASHWATCH_ATTEMPT", order.attempt.to_string()),
+        ("SLASHWATCH_NETWORK", order.network.name.clone()),
+        ("SLASHWATCH_TEST", if order.test { "1" } else { "0" }.to_owned()),
+    ];
+    if let Some(finding) = order.finding {
+        variables.push(("SLASHWATCH_FINDING", finding.id.to_string()));
+        variables.push(("SLASHWATCH_KIND", finding.kind.to_string()));
+        if let Some(subject) = &finding.validator {
+            variables.push(("SLASHWATCH_VALIDATOR", subject.index.to_string()));
+            variables.push(("SLASHWATCH_PUBKEY", subject.pubkey.to_string()));
+        }
+    }
+    let mut body = serde_json::to_vec(&order).expect("a finding has string keys only");
+    body.push(b'\n');
+    exec::run(program, arguments, &variables, &body).await.map_err(|error| error.reason)
+}
+
+/// Whether a file could be written at this path. The folder is asked, and nothing is left in it.
+fn writable(path: &Path) -> Result<(), String> {
+    let probe = path.with_extension("test");
+    let tried = std::fs::write(&probe, []).and_then(|()| std::fs::remove_file(&probe));
+    tried.map_err(|error| format!("the lock file {} could not be written: {error}; check its folder", path.display()))
+}
+
+/// Joins the reports of the parts of an order: done if all are, and failed if one is.
+fn joined(reports: Vec<Result<String, String>>) -> Result<String, String> {
+    let is_done = reports.iter().all(Result::is_ok);
+    let texts: Vec<String> = reports
+        .into_iter()
+        .map(|report| match report {
+            Ok(text) => text,
+            Err(text) => format!("FAILED {text}"),
+        })
+        .collect();
+    if is_done { Ok(texts.join("; ")) } else { Err(texts.join("; ")) }
 }

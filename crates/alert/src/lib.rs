@@ -6,6 +6,9 @@
 //! delivered, retried at a later time, or given up with the reason. It only reads what has been
 //! recorded, so a receiver that is slow or down delays only its own route.
 //!
+//! A route for people merges what belongs together into few messages ([`merge`]). A webhook gets each
+//! finding by itself.
+//!
 //! What a receiver can rely on:
 //!
 //! - Findings about watched keys come first, then new offenders, then the rest
@@ -21,17 +24,32 @@
 mod context;
 mod dispatch;
 mod error;
+mod exec;
+mod heartbeat;
 pub mod killswitch;
+mod merge;
+mod preview;
+mod quiet;
 mod retry;
 mod route;
 mod secret;
 mod sink;
+mod text;
 
 pub use context::{Context, NetworkName, SwitchNote, SwitchNotes};
 pub use dispatch::{Dispatcher, RouteCounts};
 pub use error::AlertError;
+pub use heartbeat::{Heartbeat, HeartbeatConfig};
+pub use quiet::QuietHoursConfig;
 pub use retry::RetryPolicy;
-pub use route::{Route, RouteConfig, Routes, TestReport};
+pub use route::{Route, RouteConfig, Routes, TestReport, preview_text};
 pub use secret::{Secret, SecretSource, problem as secret_problem};
+pub use sink::alertmanager::AlertmanagerConfig;
+pub use sink::discord::DiscordConfig;
+pub use sink::ntfy::NtfyConfig;
+pub use sink::pagerduty::PagerDutyConfig;
+pub use sink::program::{ProgramConfig, program_problem};
+pub use sink::slack::SlackConfig;
+pub use sink::telegram::TelegramConfig;
 pub use sink::webhook::{self, WebhookConfig};
 pub use sink::{SinkConfig, is_http};

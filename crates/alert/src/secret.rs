@@ -20,8 +20,8 @@ impl SecretSource {
 }
 
 /// Checks the keys `secret_file` and `secret_env`. Returns the key that is wrong and a text about
-/// it. `whose` names what is signed with the secret.
-pub fn problem(file: Option<&Path>, variable: Option<&str>, whose: &str) -> Option<(&'static str, String)> {
+/// it. `what_for` says why there must be a secret, as in "deliveries are signed".
+pub fn problem(file: Option<&Path>, variable: Option<&str>, what_for: &str) -> Option<(&'static str, String)> {
     let key = match (file, variable) {
         (Some(_), Some(_)) => return Some(("secret_env", "both `secret_file` and `secret_env`: keep one".into())),
         (Some(file), None) if !file.is_file() => return Some(("secret_file", format!("{} is not a file", file.display()))),
@@ -29,7 +29,7 @@ pub fn problem(file: Option<&Path>, variable: Option<&str>, whose: &str) -> Opti
         (_, None) => "secret_file",
     };
     let Some(source) = SecretSource::of(file, variable) else {
-        return Some((key, format!("no secret: give `secret_file` or `secret_env`; {whose} are signed")));
+        return Some((key, format!("no secret: give `secret_file` or `secret_env`; {what_for}")));
     };
     Secret::load(&source).err().map(|error| (key, error.to_string()))
 }
@@ -60,6 +60,10 @@ impl Secret {
             "" => Err(AlertError::SecretEmpty { from }),
             secret => Ok(Self(secret.into())),
         }
+    }
+
+    pub(crate) fn as_str(&self) -> &str {
+        &self.0
     }
 
     pub(crate) fn as_bytes(&self) -> &[u8] {

@@ -96,7 +96,7 @@ fn routes(dir: &Path, address: SocketAddr, policy: RetryPolicy) -> Routes {
     let secret = dir.join("secret");
     std::fs::write(&secret, SECRET).unwrap();
     let sink = webhook(&format!("http://{address}/hook"), &secret);
-    Routes::new(&[RouteConfig { name: "ops".into(), min_severity: Severity::Warning, labels: Vec::new(), sink }], policy).unwrap()
+    Routes::new(&[RouteConfig { min_severity: Severity::Warning, ..RouteConfig::new("ops", sink) }], policy).unwrap()
 }
 
 fn webhook(url: &str, secret: &Path) -> SinkConfig {
@@ -407,8 +407,7 @@ async fn a_wrong_secret_shows_in_the_test_message() {
     let path = dir.path().join("wrong");
     std::fs::write(&path, "another secret").unwrap();
     let sink = webhook(&format!("http://{}/hook", receiver.address), &path);
-    let config = RouteConfig { name: "ops".into(), min_severity: Severity::Info, labels: Vec::new(), sink };
-    let routes = Routes::new(&[config], quick()).unwrap();
+    let routes = Routes::new(&[RouteConfig::new("ops", sink)], quick()).unwrap();
     let refused = routes.test("ops", Time::now()).await.unwrap().result.unwrap_err();
     assert!(refused.contains("401 Unauthorized") && refused.contains("its secret"), "{refused}");
     assert!(!format!("{routes:?}").contains("another secret"));
@@ -419,12 +418,7 @@ fn all_problems_of_the_routes_are_told_at_once() {
     let dir = tempfile::tempdir().unwrap();
     let secret = dir.path().join("secret");
     std::fs::write(&secret, SECRET).unwrap();
-    let route = |name: &str, url: &str| RouteConfig {
-        name: name.into(),
-        min_severity: Severity::Info,
-        labels: Vec::new(),
-        sink: webhook(url, &secret),
-    };
+    let route = |name: &str, url: &str| RouteConfig::new(name, webhook(url, &secret));
     let configs = [
         route("a", "https://example.org/x"),
         route("a", "https://example.org/x"),

@@ -1,7 +1,7 @@
 //! Kill switches against real programs and a real receiver on loopback.
 #![allow(clippy::unwrap_used, reason = "in a test an unwrap is an assertion")]
 
-use alert::killswitch::{ActionConfig, KillSwitch, OrderReport};
+use alert::killswitch::{ActionConfig, KillSwitch, KillSwitchParts, OrderReport};
 use alert::{SecretSource, webhook};
 use axum::Router;
 use axum::http::{HeaderMap, StatusCode};
@@ -40,8 +40,12 @@ fn script(dir: &Path, text: &str) -> PathBuf {
 
 async fn fire(dir: &Path, text: &str, timeout: Duration) -> OrderReport {
     let words = vec![script(dir, text).display().to_string(), dir.display().to_string(), "a b; $HOME".into()];
-    let switch = KillSwitch::new("acme", &ActionConfig::Command(words), timeout).unwrap();
-    switch.fire(&finding(), 1, Time::from_unix_ns(3)).await
+    let switch = switch(ActionConfig::Command(words), timeout);
+    switch.fire(&finding(), &[], 1, Time::from_unix_ns(3)).await
+}
+
+fn switch(action: ActionConfig, timeout: Duration) -> KillSwitch {
+    KillSwitch::new(KillSwitchParts { group: "acme".into(), action, timeout, lock_file: None, dry_run: false }).unwrap()
 }
 
 const LONG: Duration = Duration::from_secs(60);
@@ -70,7 +74,7 @@ async fn what_fails_or_takes_too_long_is_reported() {
     let told = fire(dir.path(), "exec sleep 1000", Duration::from_millis(300)).await.result.unwrap_err();
     assert!(told.contains("broken off"), "{told}");
     let missing = ActionConfig::Command(vec!["/nowhere/at/all".into()]);
-    let told = KillSwitch::new("acme", &missing, LONG).unwrap().test(&finding(), Time::from_unix_ns(3)).await.result.unwrap_err();
+    let told = switch(missing, LONG).test(&finding(), &[], Time::from_unix_ns(3)).await.result.unwrap_err();
     assert!(told.contains("cannot be run"), "{told}");
 }
 
@@ -106,7 +110,7 @@ async fn receiver(
     let file = dir.path().join("secret");
     std::fs::write(&file, "hunter2").unwrap();
     let action = ActionConfig::Call { url, secret: SecretSource::File(file) };
-    (KillSwitch::new("acme", &action, timeout).unwrap(), received)
+    (switch(action, timeout), received)
 }
 
 #[tokio::test]
@@ -117,7 +121,7 @@ async fn a_busy_receiver_is_called_again_when_it_said_with_the_time_of_that_call
     })
     .await;
     let began = Instant::now();
-    switch.fire(&finding(), 1, Time::from_unix_ns(1_700_000_000_000_000_000)).await.result.unwrap();
+    switch.fire(&finding(), &[], 1, Time::from_unix_ns(1_700_000_000_000_000_000)).await.result.unwrap();
     assert!(began.elapsed() >= Duration::from_secs(1), "it waited as it was asked to");
     for wanted in 0..2u64 {
         let (headers, body) = received.recv().await.unwrap();
@@ -133,7 +137,7 @@ async fn what_ended_the_last_attempt_is_told_when_time_is_up() {
     let timeout = Duration::from_millis(400);
     let busy = |_, _: &str| (StatusCode::SERVICE_UNAVAILABLE, [("retry-after", "3600")], "in maintenance").into_response();
     let (switch, mut received) = receiver(timeout, busy).await;
-    let told = switch.fire(&finding(), 1, Time::from_unix_ns(3)).await.result.unwrap_err();
+    let told = switch.fire(&finding(), &[], 1, Time::from_unix_ns(3)).await.result.unwrap_err();
     assert!(told.contains("broken off") && told.contains("503") && told.contains("in maintenance"), "{told}");
     received.close();
     let mut n_calls = 0;
@@ -154,12 +158,12 @@ async fn a_call_is_signed_and_a_refusal_reported() {
     })
     .await;
     let now = Time::from_unix_ns(1_700_000_000_000_000_000);
-    switch.test(&finding(), now).await.result.unwrap();
+    switch.test(&finding(), &[], now).await.result.unwrap();
     let (headers, body) = received.recv().await.unwrap();
     assert!(body.contains("\"test\":true") && body.contains("\"finding\":{"), "{body}");
     let wanted = webhook::signature(&alert::Secret::new("hunter2"), "1700000000", body.as_bytes());
     assert_eq!(headers["x-slashwatch-signature"], wanted.as_str());
-    let told = switch.fire(&finding(), 1, now).await.result.unwrap_err();
+    let told = switch.fire(&finding(), &[], 1, now).await.result.unwrap_err();
     assert!(told.contains("403"), "{told}");
     let (headers, body) = received.recv().await.unwrap();
     assert_eq!(headers["idempotency-key"], format!("killswitch:acme:{}", Root::repeat_byte(7)).as_str());

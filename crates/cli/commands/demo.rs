@@ -8,13 +8,11 @@
 use crate::args::DemoArgs;
 use crate::exit::FAILED;
 use crate::output;
-use actions::config::{
-    DEFAULT_MAX_AGE_EPOCHS, GroupConfig, KillSwitchConfig, MembersConfig, RouteConfig, SinkConfig, TriggerConfig, WebhookConfig,
-};
+use actions::config::{GroupConfig, KillSwitchConfig, RouteConfig, SinkConfig, WebhookConfig};
 use anyhow::Context as _;
 use consensus::Network;
 use engine::silence::is_silence;
-use evidence::{Audience, Finding, Incident, Kind, Severity};
+use evidence::{Audience, Finding, Incident, Kind};
 use simulator::{Crime, GroundTruth, Reported, STAKED_KEYS, Scenario, SimNetwork, TruthComparison};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -90,12 +88,7 @@ fn config(network: &SimNetwork, folder: &Path, options: &DemoArgs) -> anyhow::Re
         let secret = folder.join("secret");
         std::fs::write(&secret, "demo").context("cannot write to the temporary folder")?;
         let sink = WebhookConfig { url: url.clone(), secret_file: Some(secret), secret_env: None };
-        config.alerts.routes.push(RouteConfig {
-            name: "demo".into(),
-            min_severity: Severity::Info,
-            labels: Vec::new(),
-            sink: SinkConfig::Webhook(sink),
-        });
+        config.alerts.routes.push(RouteConfig::new("demo", SinkConfig::Webhook(sink)));
     }
     Ok(config)
 }
@@ -109,14 +102,11 @@ fn watched(keys: String) -> GroupConfig {
         labels: BTreeMap::from([("operator".into(), "staked".into())]),
         duty: None,
         kill_switch: Some(KillSwitchConfig {
-            command: vec!["/bin/echo".into(), "here the validator clients would be stopped; the demo lets them go on".into()],
-            url: None,
-            secret_file: None,
-            secret_env: None,
             timeout: Duration::from_secs(5),
-            on: vec![TriggerConfig::Offence],
-            members: MembersConfig::Named,
-            max_age_epochs: DEFAULT_MAX_AGE_EPOCHS,
+            ..KillSwitchConfig::of_command(vec![
+                "/bin/echo".into(),
+                "here the validator clients would be stopped; the demo lets them go on".into(),
+            ])
         }),
     }
 }

@@ -45,7 +45,7 @@ pub mod submission;
 pub use base::Time;
 pub use changes::Changes;
 pub use consensus::Punishable;
-pub use durable::{is_partial, replace_file};
+pub use durable::{is_partial, replace_file, replace_private_file};
 pub use error::StoreError;
 pub use find::{KindCounts, MAX_PARSED, MAX_SCANNED, Page, Query, SortOrder};
 pub use finding::{
@@ -55,7 +55,7 @@ pub use incident::{Count, INCIDENT_SCHEMA, Incident, IncidentState, OffenceCount
 pub use kind::{Audience, Kind};
 pub use notify::Subscription;
 pub use outbox::{
-    Delivery, DeliveryId, DeliveryState, DueDelivery, OutboxCounts, Priority, RouteFilter, RouteName, RouteNameError,
+    AttemptEnd, Delivery, DeliveryId, DeliveryState, DueDelivery, OutboxCounts, Priority, RouteFilter, RouteName, RouteNameError,
 };
 pub use proof::{Evidence, EvidenceKind};
 pub use store::{Recorded, Store};

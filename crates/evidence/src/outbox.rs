@@ -9,7 +9,7 @@
 //! Deliveries are ordered by [`Priority`], and by time only within a priority. So whoever floods
 //! the outbox delays only deliveries of the same priority or below.
 
-use crate::keys::{DELIVERIES, DUE, FINDINGS, Key, META, META_COUNTS, PENDING};
+use crate::keys::{CHECKPOINTS, DELIVERIES, DUE, FINDINGS, Key, META, META_COUNTS, PENDING};
 use crate::{Finding, Punishable, Severity, Store, StoreError, Time};
 use rocksdb::{Direction, IteratorMode, Snapshot, WriteBatch};
 use serde::{Deserialize, Serialize};
@@ -175,6 +175,35 @@ impl Delivery {
     }
 }
 
+/// How an attempt to deliver ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum AttemptEnd {
+    /// The receiver has it.
+    Delivered { at: Time },
+    /// It failed, and the next attempt is due at `at`.
+    Retry { at: Time, error: String, refused: bool },
+    /// There is no further attempt. This one does not count.
+    GivenUp { at: Time, reason: String },
+}
+
+impl AttemptEnd {
+    fn apply_to(&self, delivery: &mut Delivery) {
+        match self {
+            Self::Delivered { at } => {
+                delivery.attempts = delivery.attempts.saturating_add(1);
+                delivery.state = DeliveryState::Delivered { at: *at };
+            }
+            Self::Retry { at, error, refused } => {
+                delivery.attempts = delivery.attempts.saturating_add(1);
+                delivery.refusals = delivery.refusals.saturating_add(u32::from(*refused));
+                delivery.last_error = Some(shortened(error));
+                delivery.state = DeliveryState::Pending { next_attempt: *at };
+            }
+            Self::GivenUp { at, reason } => delivery.state = DeliveryState::GivenUp { at: *at, reason: shortened(reason) },
+        }
+    }
+}
+
 impl DeliveryState {
     pub const fn as_str(&self) -> &'static str {
         match self {
@@ -238,10 +267,19 @@ impl Store {
 
     /// The due time of the earliest pending delivery of a route. `None` if nothing is pending.
     pub fn next_due(&self, route: &RouteName) -> Result<Option<Time>, StoreError> {
+        self.earliest_due(route, Time::from_unix_ns(0))
+    }
+
+    /// Same as [`Self::next_due`], of the deliveries that are due after `now`.
+    pub fn next_due_after(&self, route: &RouteName, now: Time) -> Result<Option<Time>, StoreError> {
+        self.earliest_due(route, now.after(Duration::from_nanos(1)))
+    }
+
+    fn earliest_due(&self, route: &RouteName, from: Time) -> Result<Option<Time>, StoreError> {
         let mut next: Option<Time> = None;
         let at = self.shared.db.snapshot();
         for priority in Priority::ALL {
-            if let Some(row) = self.pending_of(&at, route, priority)?.next() {
+            if let Some(row) = self.pending_from(&at, route, priority, from)?.next() {
                 let (due_at, _) = row?;
                 next = Some(next.map_or(due_at, |next| next.min(due_at)));
             }
@@ -257,8 +295,19 @@ impl Store {
         route: &RouteName,
         priority: Priority,
     ) -> Result<PendingRows<'a>, StoreError> {
+        self.pending_from(at, route, priority, Time::from_unix_ns(0))
+    }
+
+    /// Same as [`Self::pending_of`], of those that are due at `from` or later.
+    fn pending_from<'a>(
+        &'a self,
+        at: &'a Snapshot<'_>,
+        route: &RouteName,
+        priority: Priority,
+        from: Time,
+    ) -> Result<PendingRows<'a>, StoreError> {
         let Some(family) = self.family_if_there(PENDING) else { return Ok(Box::new(std::iter::empty())) };
-        let start = Key::pending(route, priority, Time::from_unix_ns(0), 0);
+        let start = Key::pending(route, priority, from, 0);
         let prefix = start[..=MAX_ROUTE_LEN].to_vec();
         let rows = at.iterator_cf(&family, IteratorMode::From(&start, Direction::Forward));
         let rows = rows.take_while(move |row| row.as_ref().map_or(true, |(key, _)| key.starts_with(&prefix)));
@@ -306,36 +355,65 @@ impl Store {
 
     /// Ends a pending delivery because the receiver has it.
     pub fn delivered(&self, id: &DeliveryId, at: Time) -> Result<(), StoreError> {
-        self.change(id, |delivery| {
-            delivery.attempts = delivery.attempts.saturating_add(1);
-            delivery.state = DeliveryState::Delivered { at };
-        })
+        self.end_attempt(id, AttemptEnd::Delivered { at })
     }
 
     /// Records a failed attempt. The next one is due at `next_attempt`.
     pub fn retry_at(&self, id: &DeliveryId, next_attempt: Time, error: &str) -> Result<(), StoreError> {
-        self.change(id, |delivery| {
-            delivery.attempts = delivery.attempts.saturating_add(1);
-            delivery.last_error = Some(shortened(error));
-            delivery.state = DeliveryState::Pending { next_attempt };
-        })
+        self.end_attempt(id, AttemptEnd::Retry { at: next_attempt, error: error.into(), refused: false })
     }
 
     /// Same as [`Self::retry_at`], after the receiver refused the delivery. Several refusals end a
     /// delivery before its maximal age.
     pub fn refused_retry_at(&self, id: &DeliveryId, next_attempt: Time, error: &str) -> Result<(), StoreError> {
-        self.change(id, |delivery| {
-            delivery.attempts = delivery.attempts.saturating_add(1);
-            delivery.refusals = delivery.refusals.saturating_add(1);
-            delivery.last_error = Some(shortened(error));
-            delivery.state = DeliveryState::Pending { next_attempt };
-        })
+        self.end_attempt(id, AttemptEnd::Retry { at: next_attempt, error: error.into(), refused: true })
     }
 
     /// Ends a pending delivery without success. This does not count as an attempt. `reason` says
     /// what happened.
     pub fn given_up(&self, id: &DeliveryId, at: Time, reason: &str) -> Result<(), StoreError> {
-        self.change(id, |delivery| delivery.state = DeliveryState::GivenUp { at, reason: shortened(reason) })
+        self.end_attempt(id, AttemptEnd::GivenUp { at, reason: reason.into() })
+    }
+
+    fn end_attempt(&self, id: &DeliveryId, end: AttemptEnd) -> Result<(), StoreError> {
+        let delivery = self.delivery(id)?.ok_or_else(|| StoreError::NoSuchDelivery { id: id.to_string() })?;
+        if !delivery.is_pending() {
+            return Err(StoreError::DeliveryEnded { id: id.to_string(), state: delivery.state.as_str() });
+        }
+        self.end_attempts(&[(id.clone(), end)], None)
+    }
+
+    /// Records how attempts ended, and stores a checkpoint, in one atomic, synced write. Deliveries
+    /// that are not there, or have ended already, are left as they are.
+    pub fn end_attempts(
+        &self,
+        ends: &[(DeliveryId, AttemptEnd)],
+        checkpoint: Option<(String, Vec<u8>)>,
+    ) -> Result<(), StoreError> {
+        let mut writer = self.lock_writer()?;
+        let mut next = *writer;
+        let mut batch = WriteBatch::default();
+        for (id, end) in ends {
+            let Some(mut delivery) = self.delivery(id)? else { continue };
+            let DeliveryState::Pending { next_attempt } = delivery.state else { continue };
+            batch.delete_cf(&self.family(PENDING), Key::pending(&id.route, delivery.priority, next_attempt, id.seq));
+            end.apply_to(&mut delivery);
+            match &delivery.state {
+                DeliveryState::Pending { next_attempt } => {
+                    batch.put_cf(&self.family(PENDING), Key::pending(&id.route, delivery.priority, *next_attempt, id.seq), [])
+                }
+                DeliveryState::Delivered { .. } => next.counts = next.counts.one_ended(|counts| &mut counts.delivered),
+                DeliveryState::GivenUp { .. } => next.counts = next.counts.one_ended(|counts| &mut counts.given_up),
+            }
+            batch.put_cf(&self.family(DELIVERIES), Key::delivery(id.seq, &id.route), delivery_to_json(&delivery));
+            if !delivery.is_pending() {
+                self.expire_with_last_delivery(id, &mut batch)?;
+            }
+        }
+        if let Some((name, bytes)) = checkpoint {
+            batch.put_cf(&self.family(CHECKPOINTS), name, bytes);
+        }
+        self.commit(&mut writer, next, batch)
     }
 
     /// Gives up all pending deliveries of a route that are at least `max_age` old. Returns how many
@@ -360,31 +438,6 @@ impl Store {
     /// Number of deliveries in each state.
     pub fn outbox_counts(&self) -> OutboxCounts {
         self.counts_now()
-    }
-
-    fn change(&self, id: &DeliveryId, change: impl FnOnce(&mut Delivery)) -> Result<(), StoreError> {
-        let mut writer = self.lock_writer()?;
-        let mut delivery = self.delivery(id)?.ok_or_else(|| StoreError::NoSuchDelivery { id: id.to_string() })?;
-        let DeliveryState::Pending { next_attempt } = delivery.state else {
-            return Err(StoreError::DeliveryEnded { id: id.to_string(), state: delivery.state.as_str() });
-        };
-        let mut batch = WriteBatch::default();
-        let priority = delivery.priority;
-        batch.delete_cf(&self.family(PENDING), Key::pending(&id.route, priority, next_attempt, id.seq));
-        change(&mut delivery);
-        let mut next = *writer;
-        match &delivery.state {
-            DeliveryState::Pending { next_attempt } => {
-                batch.put_cf(&self.family(PENDING), Key::pending(&id.route, priority, *next_attempt, id.seq), [])
-            }
-            DeliveryState::Delivered { .. } => next.counts = next.counts.one_ended(|counts| &mut counts.delivered),
-            DeliveryState::GivenUp { .. } => next.counts = next.counts.one_ended(|counts| &mut counts.given_up),
-        }
-        batch.put_cf(&self.family(DELIVERIES), Key::delivery(id.seq, &id.route), delivery_to_json(&delivery));
-        if !delivery.is_pending() {
-            self.expire_with_last_delivery(id, &mut batch)?;
-        }
-        self.commit(&mut writer, next, batch)
     }
 
     pub(crate) fn put_new_delivery(

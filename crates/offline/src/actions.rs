@@ -1,10 +1,12 @@
 //! The commands that test alert routes and kill switches, and that make a kill switch ready again.
 
+use crate::switch_members::group_pubkeys;
 use actions::alerts;
+use actions::config::WatchConfig;
 use actions::killswitch::{self, KillSwitchState, rearm};
 use actions::lists::reload;
 use alert::{Context, NetworkName};
-use evidence::Store;
+use evidence::{Kind, Store};
 use std::path::Path;
 use watcher::WatcherError;
 use watcher::bootstrap::{self, Endpoints};
@@ -22,12 +24,30 @@ pub fn test_alert(config: &Config, route: &str) -> Result<String, WatcherError> 
     })?)
 }
 
+/// Returns the messages that a route would send about a kind, as text and as the body of a request.
+/// Without a route only the text, as it is if nothing else is configured.
+pub fn preview_alert(config: Option<&Config>, route: Option<&str>, kind: &str) -> Result<String, WatcherError> {
+    let kind = Kind::known(kind).ok_or_else(|| {
+        let known: Vec<String> = Kind::all().map(|kind| kind.to_string()).collect();
+        WatcherError::Usage(format!("{kind:?} is no kind of finding; there are: {}", known.join(", ")))
+    })?;
+    let Some((config, route)) = config.zip(route) else {
+        let network = NetworkName { name: "hoodi".into(), genesis_validators_root: None };
+        return Ok(alert::preview_text(&kind, &Context { network, ..Context::default() }));
+    };
+    let routes = alerts::routes(&config.alerts)?;
+    let route = routes.get(route).map_err(|error| WatcherError::Usage(error.to_string()))?;
+    let network = runtime()?.block_on(name_before_start(config));
+    Ok(route.preview(&kind, &Context { network, public_url: config.api.public_url.clone(), switches: None }))
+}
+
 /// Orders a group's kill switch as a test and returns a text that says what happened.
 pub fn test_switch(config: &Config, group: &str) -> Result<String, WatcherError> {
     let in_force = reload::read_lists(&config.watch).map_err(WatcherError::Usage)?;
+    let keys = group_pubkeys(config, &in_force, group);
     Ok(runtime()?.block_on(async {
         let network = name_before_start(config).await;
-        killswitch::test(&in_force, &network, group, now()).await
+        killswitch::test(&in_force, &network, group, &keys, now()).await
     })?)
 }
 
@@ -37,11 +57,15 @@ pub fn rearm_switch(config: &Config, group: &str) -> Result<String, WatcherError
     if !known {
         return Err(WatcherError::Usage(format!("group {group:?} has no kill switch; check its name under `watch.groups`")));
     }
-    rearm_switch_in(&config.data_dir, group)
+    rearm_in(&config.data_dir, group, Some(&config.watch))
 }
 
 /// The same in any data directory. This also works while a watcher holds it.
 pub fn rearm_switch_in(data_dir: &Path, group: &str) -> Result<String, WatcherError> {
+    rearm_in(data_dir, group, None)
+}
+
+fn rearm_in(data_dir: &Path, group: &str, watch: Option<&WatchConfig>) -> Result<String, WatcherError> {
     let reported = |had: bool| match had {
         true => format!("kill switch of {group} is ready again; the next offence in the group fires it"),
         false => format!("kill switch of {group} had not fired and is ready"),
@@ -50,6 +74,14 @@ pub fn rearm_switch_in(data_dir: &Path, group: &str) -> Result<String, WatcherEr
     if !data_dir.is_dir() {
         return Err(DataDirError::NotOne(data_dir.into()).into());
     }
+    // Beside a watcher the watcher removes the lock file, because it has written it.
+    let unlocked = |text: String| -> Result<String, WatcherError> {
+        let Some(watch) = watch else {
+            return Ok(format!("{text}; if it has a lock file, that is still there: remove it, or give --config"));
+        };
+        let lock = killswitch::unlock_group(watch, group)?;
+        Ok(lock.map_or(text.clone(), |lock| format!("{text}; {lock}")))
+    };
     let dir = match DataDir::open(data_dir) {
         Ok(dir) => dir,
         Err(DataDirError::InUse(path)) => {
@@ -75,10 +107,10 @@ pub fn rearm_switch_in(data_dir: &Path, group: &str) -> Result<String, WatcherEr
         Err(error) => return Err(error.into()),
     };
     let Some(network) = dir.network()? else {
-        return Ok(format!("kill switch of {group} has never fired: the data directory is new"));
+        return unlocked(format!("kill switch of {group} has never fired: the data directory is new"));
     };
     let store = Store::open(&dir.evidence_path(), network.genesis_validators_root)?;
-    Ok(reported(KillSwitchState::rearm(&store, group)?))
+    unlocked(reported(KillSwitchState::rearm(&store, group)?))
 }
 
 /// Returns the network's name as far as it is known before a start. The sources are the data
@@ -120,5 +152,29 @@ mod tests {
         assert!(reported.contains("slashwatch serve") && !reported.contains("the watcher that runs"), "{reported}");
         drop(served);
         assert!(rearm_switch(&config, "acme").unwrap().contains("had not fired"));
+    }
+
+    #[test]
+    fn a_preview_needs_no_configuration_and_names_the_kinds() {
+        let text = preview_alert(None, None, "slashing_wave").unwrap();
+        assert!(text.starts_with("hoodi: slashing wave of 3000 validators\n"), "{text}");
+        let told = preview_alert(None, None, "slashing_waves").unwrap_err().to_string();
+        assert!(told.contains("double_vote, ") && told.contains("slashing_wave, "), "{told}");
+    }
+
+    #[test]
+    fn a_lock_goes_when_a_switch_is_made_ready_without_a_watcher() {
+        let dir = tempfile::tempdir().unwrap();
+        let lock = dir.path().join("acme.lock");
+        std::fs::write(&lock, []).unwrap();
+        let text = format!("name = \"acme\"\nkill_switch = {{ command = [\"/bin/true\"], lock_file = {lock:?} }}\n");
+        let watch = WatchConfig { groups: vec![toml_group(&text)], ..WatchConfig::default() };
+        let config = Config { data_dir: dir.path().join("data"), watch, ..Config::default() };
+        assert!(rearm_switch(&config, "acme").unwrap().contains("is removed, clients may start"));
+        assert!(!lock.exists());
+    }
+
+    fn toml_group(text: &str) -> GroupConfig {
+        toml::from_str(text).unwrap()
     }
 }

@@ -79,6 +79,30 @@ pub fn unprotected_members(config: &Config, group: Option<&str>) -> Vec<String> 
     lines
 }
 
+/// The public keys of a group, as far as they are known before a start: those that its entries name,
+/// and those of its other members by the last state or the nodes.
+pub fn group_pubkeys(config: &Config, active: &ActiveConfig, group: &str) -> Vec<PubkeyBytes> {
+    let members = GroupSelectors::of(active.list.entries(), group);
+    let mut keys = members.pubkeys.clone();
+    match local_state(config) {
+        Ok(Some((network, ssz))) => {
+            if let Ok(view) = parse(&network.spec, &ssz) {
+                let all = (0u64..).map(ValidatorIndex::new).zip(view.validators());
+                keys.extend(all.filter(|(index, one)| members.have(*index, one)).map(|(_, one)| one.pubkey));
+            }
+        }
+        Ok(None) | Err(_) => {
+            let asked: Vec<ValidatorIndex> = members.indices(MAX_ASKED).collect();
+            let nodes = Endpoints::new(config).ok().and_then(|endpoints| endpoints.nodes).filter(|_| !asked.is_empty());
+            if let Some((nodes, runtime)) = nodes.zip(watcher::run::runtime().ok()) {
+                let statuses = runtime.block_on(nodes.validator_statuses(&asked)).unwrap_or_default();
+                keys.extend(statuses.into_iter().map(|status| status.validator.pubkey));
+            }
+        }
+    }
+    keys.into_iter().collect()
+}
+
 type MemberStates<'a> = (String, Vec<(&'a str, MemberState)>);
 
 fn local_state(config: &Config) -> Result<Option<(Network, Vec<u8>)>, String> {

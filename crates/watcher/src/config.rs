@@ -622,12 +622,15 @@ mod tests {
     fn keys_and_types_of_routes_are_checked_by_their_sink() {
         let route = |keys: &str| format!("[[alerts.routes]]\nname = \"ops\"\nsecret_env = \"PATH\"\n{keys}");
         for (keys, expected) in [
-            ("type = \"pigeon\"\nurl = \"http://x\"\n", "alerts.routes[0].type: unknown variant `pigeon`, expected `webhook`"),
+            (
+                "type = \"pigeon\"\nurl = \"http://x\"\n",
+                "alerts.routes[0].type: unknown variant `pigeon`, expected one of `webhook`, `alertmanager`, `slack`, `discord`, `telegram`, `pagerduty`, `ntfy`, `program`",
+            ),
             ("url = 7\n", "alerts.routes[0].url: invalid type: integer `7`, expected text in quotes such as \"abc\""),
             (
                 "url = \"http://x\"\nsecrets = 1\n",
                 "alerts.routes[0].secrets: unknown; expected one of `url`, `secret_file`, `secret_env`, or one of every route: \
-                 `name`, `type`, `min_severity`, `labels`; see `slashwatch config show-defaults`",
+                 `name`, `type`, `min_severity`, `labels`, `merge`, `max_per_hour`, `quiet_hours`, `template_file`; see `slashwatch config show-defaults`",
             ),
             ("", "alerts.routes[0]: missing field `url`"),
             ("url = \"http://x\"\nlabels = [3]\n", "alerts.routes[0].labels[0]: invalid type: integer `3`, expected text"),

@@ -106,6 +106,12 @@ pub struct StatusPage {
 }
 
 impl StatusPage {
+    /// Whether `/readyz` is 200: the watcher receives the network, and what it needs is loaded.
+    pub fn is_ready(&self) -> bool {
+        let readiness = self.readiness();
+        readiness.listening && readiness.context_loaded && readiness.index_open
+    }
+
     /// Returns the number of connected peers.
     pub fn n_peers(&self) -> u64 {
         self.gossip.as_ref().map_or(0, listen::n_connected)

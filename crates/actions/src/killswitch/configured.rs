@@ -2,22 +2,24 @@
 
 use super::members::{MemberSet, Named};
 use super::rules::ConfiguredSwitch;
-use crate::config::KillSwitchConfig;
 use crate::error::ActionError;
 use crate::lists::reload::ActiveConfig;
-use alert::killswitch::{ActionConfig, KillSwitch};
-use alert::{NetworkName, SecretSource};
+use alert::NetworkName;
+use alert::killswitch::KillSwitch;
 use base::error_chain;
-use consensus::{Epoch, ForkName, Offence, Root, Slot};
+use consensus::{Epoch, ForkName, Offence, PubkeyBytes, Root, Slot};
 use detect::watch::Label;
 use evidence::{Evidence, EvidenceKind, Finding, OffenceFacts, Punishable, Time};
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 use std::sync::Arc;
 
-/// Makes the switches of all groups that have one, by group.
+/// Makes the switches of all groups that have one, by group. What clients hand over is kept in
+/// `folder`.
 pub(super) fn configured_switches(
     active: &ActiveConfig,
     network: &NetworkName,
+    folder: Option<&Path>,
 ) -> Result<BTreeMap<String, ConfiguredSwitch>, ActionError> {
     let mut switches = BTreeMap::new();
     for group in &active.config.groups {
@@ -25,8 +27,14 @@ pub(super) fn configured_switches(
         let usage = |error: alert::AlertError| {
             ActionError::Usage(format!("kill switch of group {:?}: {}", group.name, error_chain(&error)))
         };
-        let switch = switch_of(&group.name, config).map_err(usage)?;
-        let switch = Arc::new(switch.about(network.clone()));
+        let parts = config
+            .parts(&group.name)
+            .map_err(|text| ActionError::Usage(format!("kill switch of group {:?}: {text}", group.name)))?;
+        let mut switch = KillSwitch::new(parts).map_err(usage)?.about(network.clone());
+        if let Some(folder) = folder {
+            switch = switch.keeping_in(folder);
+        }
+        let switch = Arc::new(switch);
         let entries = active.list.entries();
         let ours = || entries.iter().filter(|entry| entry.group.as_deref() == Some(group.name.as_str()));
         let is_kin = |label: &&Label| active.config.kin_labels.contains(&label.key);
@@ -38,21 +46,17 @@ pub(super) fn configured_switches(
         let kin = MemberSet { named: Named::of(kin), labels: kin_labels.iter().map(ToString::to_string).collect(), members };
         switches.insert(
             group.name.clone(),
-            ConfiguredSwitch { switch, on: config.on.clone(), max_age_epochs: config.max_age_epochs, own, kin },
+            ConfiguredSwitch {
+                switch,
+                lock_file: config.lock_file.clone(),
+                on: config.on.clone(),
+                max_age_epochs: config.max_age_epochs,
+                own,
+                kin,
+            },
         );
     }
     Ok(switches)
-}
-
-/// Makes a group's switch from its configuration, and loads its secret.
-fn switch_of(group: &str, config: &KillSwitchConfig) -> Result<KillSwitch, alert::AlertError> {
-    let secret = SecretSource::of(config.secret_file.as_deref(), config.secret_env.as_deref());
-    let action = match (&config.url, secret) {
-        (Some(url), Some(secret)) => ActionConfig::Call { url: url.clone(), secret },
-        // The check of the configuration refuses a call without a secret.
-        (Some(_), None) | (None, _) => ActionConfig::Command(config.command.clone()),
-    };
-    KillSwitch::new(group, &action, config.timeout)
 }
 
 /// Makes a double vote of a key of the group for a test order. Its id belongs to no real finding,
@@ -78,9 +82,16 @@ fn test_finding(configured: &ConfiguredSwitch, group: &str, now: Time) -> Findin
     Finding::slashable(facts, &evidence)
 }
 
-/// Orders a group's switch as a test and returns what was answered.
-pub async fn test(active: &ActiveConfig, network: &NetworkName, group: &str, now: Time) -> Result<String, ActionError> {
-    let switches = configured_switches(active, network)?;
+/// Orders a group's switch as a test and returns what was answered. `keys` are the public keys of the
+/// group, as far as they are known.
+pub async fn test(
+    active: &ActiveConfig,
+    network: &NetworkName,
+    group: &str,
+    keys: &[PubkeyBytes],
+    now: Time,
+) -> Result<String, ActionError> {
+    let switches = configured_switches(active, network, None)?;
     let Some(configured) = switches.get(group) else {
         let known: Vec<&str> = switches.keys().map(String::as_str).collect();
         return Err(ActionError::Usage(format!(
@@ -88,7 +99,7 @@ pub async fn test(active: &ActiveConfig, network: &NetworkName, group: &str, now
             if known.is_empty() { "none".to_owned() } else { known.join(", ") }
         )));
     };
-    let report = configured.switch.test(&test_finding(configured, group, now), now).await;
+    let report = configured.switch.test(&test_finding(configured, group, now), keys, now).await;
     match report.result {
         Ok(answer) => Ok(format!("kill switch of {group} took {:.0?}: {answer}", report.took)),
         Err(reason) => Err(ActionError::Failed(format!(

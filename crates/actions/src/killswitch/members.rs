@@ -57,6 +57,11 @@ impl Named {
         (index, self.pubkeys.iter().min().copied().filter(|_| index.is_none()))
     }
 
+    /// The keys that are named by their public key.
+    pub fn pubkeys(&self) -> impl Iterator<Item = PubkeyBytes> {
+        self.pubkeys.iter().copied()
+    }
+
     fn is_empty(&self) -> bool {
         self.ranges.is_empty() && self.pubkeys.is_empty()
     }

@@ -29,6 +29,7 @@ use alert::killswitch::KillSwitch;
 use consensus::{Network, PubkeyBytes, ValidatorIndex};
 use evidence::{Finding, Kind, Punishable, Subject, Time};
 use std::fmt;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -40,6 +41,8 @@ const MAX_AGE_RECORDED: Duration = Duration::from_secs(3600);
 #[derive(Clone)]
 pub(super) struct ConfiguredSwitch {
     pub switch: Arc<KillSwitch>,
+    /// Removed when the switch is made ready again.
+    pub lock_file: Option<PathBuf>,
     pub on: Vec<TriggerConfig>,
     /// Maximum number of epochs between the offence's later message and now.
     pub max_age_epochs: u64,

@@ -70,7 +70,7 @@ fn in_force(change: impl FnOnce(&mut KillSwitchConfig)) -> ActiveConfig {
 
 fn verdict(on: TriggerConfig, members: MembersConfig, finding: &Finding) -> Option<SwitchDecision> {
     let in_force = in_force(|switch| (switch.on, switch.members) = (vec![on], members));
-    configured_switches(&in_force, &NetworkName::default()).unwrap()["acme"].decide(finding, NOW, &network(), &|_| None)
+    configured_switches(&in_force, &NetworkName::default(), None).unwrap()["acme"].decide(finding, NOW, &network(), &|_| None)
 }
 
 fn fires(on: TriggerConfig, members: MembersConfig, finding: &Finding) -> bool {
@@ -151,7 +151,7 @@ fn an_offence_fires_by_the_slot_of_its_later_message_and_not_by_when_it_was_hear
     // A machine whose clock is ahead signs such a message.
     assert_eq!(on(&of(slots_ago(0).saturating_add(100_000))), Some(SwitchDecision::Fires));
     let in_force = in_force(|switch| switch.max_age_epochs = 2);
-    let switch = &configured_switches(&in_force, &NetworkName::default()).unwrap()["acme"];
+    let switch = &configured_switches(&in_force, &NetworkName::default(), None).unwrap()["acme"];
     let held = switch.decide(&of(slots_ago(65)), NOW, &network(), &|_| None);
     assert_eq!(held, Some(SwitchDecision::NotFiredReason(NotFiredReason::TooOld { epochs: 3, most: 2 })));
 }
@@ -159,7 +159,7 @@ fn an_offence_fires_by_the_slot_of_its_later_message_and_not_by_when_it_was_hear
 #[test]
 fn the_accused_must_have_the_members_public_key_and_not_its_index_alone() {
     let in_force = in_force(|switch| switch.on = vec![TriggerConfig::Offence, TriggerConfig::KinOffence]);
-    let switch = &configured_switches(&in_force, &NetworkName::default()).unwrap()["acme"];
+    let switch = &configured_switches(&in_force, &NetworkName::default(), None).unwrap()["acme"];
     let found = finding(DOUBLE_VOTE, 5, &OWN, SOON);
     let with = |key: u8| switch.decide(&found, NOW, &network(), &|_| Some(PubkeyBytes::repeat_byte(key)));
     assert_eq!(with(1), Some(SwitchDecision::Fires));
@@ -268,6 +268,52 @@ async fn a_request_makes_a_switch_ready_while_it_runs() {
     store.record_anomalies(vec![next], &[]).unwrap();
     switches.examine(&mut orders).unwrap();
     assert_eq!(orders.len(), 2);
+}
+
+/// The lock file is there when the clients are stopped, and goes when the switch is ready again.
+#[tokio::test]
+async fn the_lock_is_there_before_the_order_and_gone_after_rearming() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(&dir.path().join("evidence"), Root::ZERO).unwrap();
+    let lock = dir.path().join("acme.lock");
+    let script = dir.path().join("stop.sh");
+    std::fs::write(&script, format!("#!/bin/sh\ntest -e {}\n", lock.display())).unwrap();
+    std::fs::set_permissions(&script, std::os::unix::fs::PermissionsExt::from_mode(0o700)).unwrap();
+    let mut switches = KillSwitches::new(store.clone(), context(dir.path())).unwrap();
+    let change = |switch: &mut KillSwitchConfig| {
+        (switch.command, switch.lock_file) = (vec![script.display().to_string()], Some(lock.clone()));
+    };
+    switches.arm(&in_force(change)).unwrap();
+    store.record_anomalies(vec![finding(DOUBLE_VOTE, 5, &OWN, SOON)], &[]).unwrap();
+    let mut orders = JoinSet::new();
+    switches.examine(&mut orders).unwrap();
+    let (_, report) = orders.join_next().await.unwrap().unwrap();
+    assert!(report.result.is_ok(), "the program found the lock: {report:?}");
+    assert!(lock.exists());
+    std::fs::write(dir.path().join("rearm.acme"), []).unwrap();
+    switches.answer_rearm_requests();
+    assert!(!lock.exists(), "clients may start");
+    // Without a watcher the command does it.
+    std::fs::write(&lock, []).unwrap();
+    let config = in_force(change).config;
+    assert!(unlock_group(&config, "acme").unwrap().unwrap().contains("is removed"));
+    assert_eq!(unlock_group(&config, "acme").unwrap(), None);
+}
+
+/// The keys that an order stops: those that the entries name, and the accused.
+#[tokio::test]
+async fn an_order_is_about_the_keys_of_the_group() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(dir.path(), Root::ZERO).unwrap();
+    let mut switches = KillSwitches::new(store, context(dir.path())).unwrap();
+    let mut active = in_force(|_| ());
+    let mut list = (*active.list).clone();
+    list.add(Some("acme"), PubkeyBytes::repeat_byte(7).to_string().parse().unwrap(), &[], Duty::Active).unwrap();
+    active = ActiveConfig::new(active.config.clone(), list);
+    switches.arm(&active).unwrap();
+    let keys = |labels: &[&str]| switches.keys_of("acme", &finding(DOUBLE_VOTE, 5, labels, SOON));
+    assert_eq!(keys(&OWN), [PubkeyBytes::repeat_byte(1), PubkeyBytes::repeat_byte(7)]);
+    assert_eq!(keys(&["operator=acme"]), [PubkeyBytes::repeat_byte(7)], "a kin's key is nobody's to stop");
 }
 
 /// The store refuses a finding, which fires the switch all the same. The switch is made ready

@@ -281,18 +281,17 @@ async fn stamps_of(source: Option<PathBuf>, in_force: ActiveConfig) -> Stamps {
     tokio::task::spawn_blocking(move || Stamps::of(source.as_deref(), &in_force)).await.unwrap_or_default()
 }
 
-/// The files with the secrets that sign deliveries.
+/// The files with the secrets and templates of alert routes.
 fn secrets(alerts: &AlertsConfig) -> impl Iterator<Item = &Path> {
-    alerts.routes.iter().filter_map(|route| route.sink.secret_file())
+    alerts.routes.iter().flat_map(|route| route.files())
 }
 
 /// The files whose contents or permissions matter to `[watch]`: the lists, the programs of kill
 /// switches, and the secrets that sign their calls.
 fn named(config: &WatchConfig) -> impl Iterator<Item = &Path> {
     let switches = || config.groups.iter().filter_map(|group| group.kill_switch.as_ref());
-    let secrets = switches().filter_map(|switch| switch.secret_file.as_deref());
-    let programs = switches().filter_map(|switch| switch.command.first().map(Path::new));
-    config.files.iter().chain(config.entities.iter().map(EntityList::path)).map(PathBuf::as_path).chain(secrets).chain(programs)
+    let lists = config.files.iter().chain(config.entities.iter().map(EntityList::path)).map(PathBuf::as_path);
+    lists.chain(switches().flat_map(|switch| switch.files()))
 }
 
 fn stamp_all<'a>(paths: impl IntoIterator<Item = &'a Path>) -> Vec<Option<Stamp>> {

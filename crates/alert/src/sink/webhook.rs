@@ -12,6 +12,7 @@
 //!  "text":"hoodi: double vote by validator 5 ..",                 for people
 //!  "link":"https://..",                                           if `api.public_url` is set
 //!  "kill_switches":[{"group":"acme","fires":false,"reason":".."}], if the finding concerns any
+//!  "merged":{"findings":40,"validators":38,"new_findings":12},     if the route merges findings
 //!  "finding":{..}}
 //! ```
 //!
@@ -20,26 +21,22 @@
 //! or replay an old one. Any 2xx status means "delivered". A test message has `"test":true` and
 //! `"finding":null`.
 
-use super::{Message, Sink, SinkSettings, is_http};
-use crate::retry::{Failure, FailureKind};
-use crate::secret::{self, Secret, SecretSource};
+use super::{Merged, Message, SecretKeys, SecretNeed, Sink, SinkSettings, http, is_http};
+use crate::retry::Failure;
+use crate::secret::Secret;
 use crate::{AlertError, NetworkName, SwitchNote};
-use base::http;
 use evidence::{Finding, Time};
 use futures::future::BoxFuture;
 use hmac::{Hmac, Mac as _};
-use reqwest::header::{CONTENT_TYPE, HeaderMap, RETRY_AFTER};
+use reqwest::header::CONTENT_TYPE;
 use reqwest::{Client, StatusCode, Url};
 use serde::{Deserialize, Serialize};
 use sha2::Sha256;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 
 /// Version of the format of the body around the finding.
 const SCHEMA: u64 = 1;
-/// Number of bytes of an answer's body that are read. This is enough for a reason.
-const MAX_ANSWER_BYTES: usize = 256;
 
 /// The keys of a route to a webhook.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -60,24 +57,19 @@ impl SinkSettings for WebhookConfig {
         if !is_http(&self.url) {
             wrong("url", "is not an http(s) address".into());
         }
-        let secret = secret::problem(self.secret_file.as_deref(), self.secret_env.as_deref(), "deliveries");
-        if let Some((key, text)) = secret {
-            wrong(key, text);
-        }
     }
 
-    fn secret_file(&self) -> Option<&Path> {
-        self.secret_file.as_deref()
+    fn secret(&self) -> SecretKeys<'_> {
+        SecretKeys::new(&self.secret_file, &self.secret_env, SecretNeed::Required("deliveries are signed"))
     }
 
-    fn secret_file_mut(&mut self) -> Option<&mut PathBuf> {
-        self.secret_file.as_mut()
+    fn secret_file_mut(&mut self) -> Option<&mut Option<PathBuf>> {
+        Some(&mut self.secret_file)
     }
 
-    fn open(&self, route: &str, client: &Client) -> Result<Arc<dyn Sink>, AlertError> {
-        let secret = SecretSource::of(self.secret_file.as_deref(), self.secret_env.as_deref())
-            .ok_or_else(|| AlertError::NoSecret { name: route.into() })?;
-        Ok(Arc::new(Webhook::new(route, client.clone(), &self.url, Secret::load(&secret)?)?))
+    fn open(&self, route: &str, client: &Client, secret: Option<Secret>) -> Result<Arc<dyn Sink>, AlertError> {
+        let secret = secret.ok_or_else(|| AlertError::NoSecret { name: route.into() })?;
+        Ok(Arc::new(Webhook::new(route, client.clone(), &self.url, secret)?))
     }
 }
 
@@ -91,7 +83,7 @@ pub struct Webhook {
 
 /// The body. `finding` is null in a test message.
 #[derive(Serialize)]
-struct WebhookBody<'a> {
+pub(super) struct WebhookBody<'a> {
     schema: u64,
     delivery: &'a str,
     attempt: u32,
@@ -103,17 +95,35 @@ struct WebhookBody<'a> {
     link: Option<&'a str>,
     #[serde(skip_serializing_if = "<[SwitchNote]>::is_empty")]
     kill_switches: &'a [SwitchNote],
+    #[serde(skip_serializing_if = "Option::is_none")]
+    merged: Option<Merged>,
     finding: Option<&'a Finding>,
+}
+
+impl<'a> WebhookBody<'a> {
+    pub(super) fn new(message: &'a Message<'_>) -> Self {
+        Self {
+            schema: SCHEMA,
+            delivery: &message.delivery,
+            attempt: message.attempt,
+            test: message.finding.is_none(),
+            network: message.network,
+            text: &message.text,
+            link: message.link.as_deref(),
+            kill_switches: &message.switches,
+            merged: message.merged,
+            finding: message.finding,
+        }
+    }
+
+    pub(super) fn to_json(&self) -> Vec<u8> {
+        serde_json::to_vec(self).expect("a finding has string keys only")
+    }
 }
 
 impl Webhook {
     pub(crate) fn new(route: &str, client: Client, url: &str, secret: Secret) -> Result<Self, AlertError> {
-        let bad = |reason: String| AlertError::BadUrl { route: route.into(), reason };
-        let url = Url::parse(url).map_err(|error| bad(error.to_string()))?;
-        if !matches!(url.scheme(), "http" | "https") {
-            return Err(bad(format!("{}: is neither http nor https", url.scheme())));
-        }
-        Ok(Self { client, url, secret })
+        Ok(Self { client, url: http::parse_url(route, url)?, secret })
     }
 
     /// Posts a signed body.
@@ -127,47 +137,27 @@ impl Webhook {
             .header("x-slashwatch-signature", signature(&self.secret, &timestamp, body))
             .header("x-slashwatch-timestamp", timestamp)
             .body(body.to_vec());
-        let answer = request.send().await.map_err(|error| not_reached(error, &self.place()))?;
-        let status = answer.status();
-        if status.is_success() {
-            return Ok(status);
-        }
-        let kind = kind_of(status, answer.headers(), now);
-        Err(Failure { kind, reason: format!("{} answered {status}{}", self.place(), first_words(answer).await) })
+        Ok(http::send(request, &self.place(), now).await?.0)
     }
 }
 
 impl Sink for Webhook {
     /// Path and query are left out, because they often contain a secret.
     fn place(&self) -> String {
-        self.url.origin().ascii_serialization()
+        http::place_of(&self.url)
     }
 
     fn send<'a>(&'a self, message: &'a Message<'a>, now: Time) -> BoxFuture<'a, Result<String, Failure>> {
         Box::pin(async move {
-            let body = WebhookBody {
-                schema: SCHEMA,
-                delivery: &message.delivery,
-                attempt: message.attempt,
-                test: message.finding.is_none(),
-                network: message.network,
-                text: &message.text,
-                link: message.link.as_deref(),
-                kill_switches: &message.switches,
-                finding: message.finding,
-            };
-            let body = serde_json::to_vec(&body).expect("a finding has string keys only");
+            let body = WebhookBody::new(message).to_json();
             let status = self.post(&body, &message.idempotency_key, now).await?;
             Ok(format!("{} answered {status}", self.place()))
         })
     }
-}
 
-/// Creates the client that all sinks share. Unlike requests to beacon nodes, its requests may go
-/// through the proxy of the environment.
-pub(crate) fn client(timeout: Duration) -> Result<Client, AlertError> {
-    let client = http::client_builder(true).timeout(timeout).build();
-    client.map_err(|error| AlertError::Client(http::failure_reason(error)))
+    fn preview(&self, message: &Message<'_>) -> String {
+        serde_json::to_string_pretty(&WebhookBody::new(message)).expect("a finding has string keys only")
+    }
 }
 
 /// Computes `sha256=<hex of HMAC-SHA-256(secret, timestamp + "." + body)>`.
@@ -177,47 +167,6 @@ pub fn signature(secret: &Secret, timestamp: &str, body: &[u8]) -> String {
     mac.update(b".");
     mac.update(body);
     format!("sha256={}", hex::encode(mac.finalize().into_bytes()))
-}
-
-fn not_reached(error: reqwest::Error, place: &str) -> Failure {
-    let what = if error.is_timeout() { "did not answer in time" } else { "was not reached" };
-    let reason = format!("{place} {what}: {}", base::innermost_cause(&error.without_url()));
-    Failure { kind: FailureKind::Unavailable, reason }
-}
-
-fn kind_of(status: StatusCode, headers: &HeaderMap, now: Time) -> FailureKind {
-    match status {
-        StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE => {
-            FailureKind::Busy { retry_after: retry_after(headers, now) }
-        }
-        StatusCode::REQUEST_TIMEOUT => FailureKind::Unavailable,
-        _ if status.is_server_error() => FailureKind::Unavailable,
-        _ => FailureKind::Refused,
-    }
-}
-
-/// Reads `Retry-After`: a number of seconds, or a date.
-fn retry_after(headers: &HeaderMap, now: Time) -> Option<Duration> {
-    let text = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
-    if let Ok(seconds) = text.parse() {
-        return Some(Duration::from_secs(seconds));
-    }
-    let date = jiff::fmt::rfc2822::parse(text).ok()?.timestamp().as_nanosecond();
-    Some(Time::from_unix_ns(u64::try_from(date).ok()?).since(now))
-}
-
-/// Returns the beginning of an answer, as one line, for the log and the outbox.
-async fn first_words(mut answer: reqwest::Response) -> String {
-    let mut bytes = Vec::new();
-    while bytes.len() < MAX_ANSWER_BYTES {
-        match answer.chunk().await {
-            Ok(Some(chunk)) => bytes.extend_from_slice(&chunk[..chunk.len().min(MAX_ANSWER_BYTES - bytes.len())]),
-            Ok(None) | Err(_) => break,
-        }
-    }
-    let text = String::from_utf8_lossy(&bytes);
-    let words: Vec<&str> = text.split(|c: char| c.is_whitespace() || c.is_control()).filter(|word| !word.is_empty()).collect();
-    if words.is_empty() { String::new() } else { format!(": {}", words.join(" ")) }
 }
 
 #[cfg(test)]
@@ -230,30 +179,5 @@ mod tests {
     fn the_signature_is_what_openssl_computes() {
         let wanted = "sha256=56b25cbf563812b38800e5f4dd1febfde087d36841155e70b3aa285517e1570a";
         assert_eq!(signature(&Secret::new("hunter2"), "1700000000", b"{\"a\":1}"), wanted);
-    }
-
-    #[test]
-    fn retry_after_is_seconds_or_a_date() {
-        let now = Time::from_unix_ns(1_700_000_000_000_000_000);
-        let read = |text: &str| retry_after(&HeaderMap::from_iter([(RETRY_AFTER, text.parse().unwrap())]), now);
-        assert_eq!(read("120"), Some(Duration::from_secs(120)));
-        assert_eq!(read("Tue, 14 Nov 2023 22:14:20 GMT"), Some(Duration::from_secs(60)));
-        assert_eq!(read("Tue, 14 Nov 2022 22:14:20 GMT"), None, "that was a Monday");
-        assert_eq!(read("Mon, 14 Nov 2022 22:14:20 GMT"), Some(Duration::ZERO));
-        assert_eq!(read("soon"), None);
-    }
-
-    #[test]
-    fn answers_are_sorted_by_what_helps() {
-        let kind = |code: u16| kind_of(StatusCode::from_u16(code).unwrap(), &HeaderMap::new(), Time::default());
-        for refused in [301, 400, 401, 404, 410, 422] {
-            assert_eq!(kind(refused), FailureKind::Refused, "{refused}");
-        }
-        for unavailable in [408, 500, 502, 504] {
-            assert_eq!(kind(unavailable), FailureKind::Unavailable, "{unavailable}");
-        }
-        for busy in [429, 503] {
-            assert_eq!(kind(busy), FailureKind::Busy { retry_after: None }, "{busy}");
-        }
     }
 }

@@ -143,6 +143,10 @@ impl Watcher {
             coverage: coverage.clone(),
             ended,
         });
+        if let Some(heartbeat) = alerts::heartbeat(&config.alerts)? {
+            let (page, cancel) = (page.clone(), starting.cancel.clone());
+            starting.spawn("heartbeat", heartbeat.run(move || page.is_ready(), cancel));
+        }
         let observed = LiveObserved::new(
             starting.network.clone(),
             recent,
