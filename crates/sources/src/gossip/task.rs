@@ -48,8 +48,6 @@ const TICK: Duration = Duration::from_millis(250);
 /// Epochs in which a peer shows whether it publishes votes of its own. The stake that is heard
 /// first-hand is measured over as many (`detect::coverage`).
 const TRIAL_EPOCHS: u64 = 8;
-/// The shortest time between two nodes that are dialled although the places are taken.
-const FASTEST_TURN: Duration = Duration::from_secs(5);
 /// Ticks between two updates of the list of peers.
 const TICKS_PER_LOOK: u32 = 4;
 /// Ticks between two times at which the peer book is written: ten minutes.
@@ -582,7 +580,8 @@ impl GossipTask {
         let has_room = others().count() < max_peers && n_dialling < MAX_DIALS;
         // No faster than the peers whose trial is over make room. Then the newcomers stay for
         // theirs.
-        let every = (self.trial() / (max_peers as u32 / 2).max(1)).max(FASTEST_TURN);
+        let n_on_trial = (max_peers - newcomers(max_peers)) / 2;
+        let every = (self.trial() / (n_on_trial as u32).max(1)).max(self.config.fastest_turn);
         let takes_turns = n_missing == 0 && has_room && now.duration_since(self.rotated_at) >= every;
         if takes_turns {
             (n, self.rotated_at) = (1, now);
