@@ -229,7 +229,7 @@ fn homes(random: &SeededRandom, n_nodes: usize, stake: StakeOf, n_validators: us
     (0..n_validators)
         .map(|validator| match stake {
             StakeOf::All => order[validator % n_nodes],
-            StakeOf::Few if validator % 2 == 0 => order[validator / 2 % n_large],
+            StakeOf::Few if validator.is_multiple_of(2) => order[validator / 2 % n_large],
             StakeOf::Few => order[n_large + validator / 2 % n_small],
         })
         .collect()

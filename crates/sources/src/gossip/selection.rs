@@ -337,7 +337,7 @@ mod tests {
                     peer: all[*node],
                     n_trials: ((now - since) / TRIAL) as u32,
                     first_hand: Gwei::new(if now - since > TRIAL / 4 { stake(*node) } else { 0 }),
-                    ..candidate(node % 3 == 0, now - since)
+                    ..candidate(node.is_multiple_of(3), now - since)
                 })
                 .collect();
             let gone = KeepUseful.surplus(&candidates, candidates.len().saturating_sub(90));
