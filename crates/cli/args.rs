@@ -664,6 +664,26 @@ pub struct LabArgs {
     /// sender of a vote for the block that it names.
     #[arg(long)]
     pub blocks: bool,
+    /// Instead of all this, measures what the choice of peers is worth: a listener with fewer
+    /// places than there are nodes finds them, gives them turns and keeps whom the watcher's rule
+    /// says, beside one that keeps who came first and one that keeps any. About a quarter of an
+    /// hour.
+    #[arg(long, conflicts_with_all = ["connections", "posts", "skews", "trials", "rounds", "blocks", "svg", "minutes"])]
+    pub weighing: bool,
+    /// Instead of all this, measures how soon a listener that knows one boot node finds all nodes
+    /// by discv5.
+    #[arg(long, conflicts_with_all = ["connections", "posts", "skews", "trials", "rounds", "blocks", "svg", "minutes", "weighing"])]
+    pub discover: bool,
+    /// Instead of all this, plays an adversary that inflates the figure of the stake that is heard
+    /// first-hand, by forwarding the votes of others. About ten minutes.
+    #[arg(
+        long,
+        conflicts_with_all = ["connections", "posts", "skews", "trials", "rounds", "blocks", "svg", "minutes", "weighing", "discover"]
+    )]
+    pub inflation: bool,
+    /// Peers of the listener, with --weighing and --inflation.
+    #[arg(long, default_value_t = 25)]
+    pub places: usize,
     /// Instead of all this, runs a watcher for so many minutes among that many peers, a quarter of
     /// them hostile and a quarter of them coming and going, and prints a line for each minute. The
     /// network is split for a quarter of the time. Exit code 1 if an honest node left the watcher.

@@ -30,11 +30,15 @@
 mod chart;
 mod client;
 mod delay_line;
+mod discovery;
 mod full_node;
+mod inflation;
 mod listener;
 mod long_run;
 mod model;
 mod report;
+mod staked_network;
+mod weighing;
 
 use crate::containers::single_attestation;
 use crate::error::SimError;
@@ -48,11 +52,15 @@ use consensus::{
     AttestationData, Checkpoint, CommitteeIndex, MessageKind, Network, PresetName, Root, SignatureBytes, Slot, Spec,
     ValidatorIndex,
 };
+pub use discovery::{DiscoveryPlan, DiscoveryReport, run_discovery};
 use full_node::{FullNode, NodePlan, NodeRecord, Publish, Where};
+pub use inflation::{InflationPlan, InflationReport, InflationRow, run_inflation};
 use listener::{Copies, Post};
+pub use listener::{FirstHandMeasure, FirstHandRule};
 pub use long_run::{HonestView, LongNetwork, LongPlan};
 pub use report::{LabCell, LabFirstHand, LabReport};
 use serde::{Deserialize, Serialize};
+use sources::gossip::GossipConfig;
 use sources::topic::Topic;
 use std::collections::{BTreeSet, HashSet};
 use std::net::Ipv4Addr;
@@ -60,6 +68,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
+pub use weighing::{KeptPeers, WeighingPlan, WeighingReport, WeighingRow, run_weighing};
 
 /// The time of a hop: its median, and the spread of its logarithm.
 const HOP: Duration = Duration::from_millis(52);
@@ -87,6 +96,11 @@ const DIALLED_FOR_BLOCKS: usize = 12;
 const VOTES_AFTER: Duration = Duration::from_secs(2);
 /// What is added to the proposer to have the number of the validator that votes for its block.
 const VOTER: u64 = 1 << 32;
+/// As in [`GossipConfig`]. The nodes subscribe once, so it need not be long: a peer that has just
+/// connected counts as subscribed for so long, and this is over before anything is published.
+const ANNOUNCED_FOR: Duration = Duration::from_secs(2);
+/// Peers in a listener's mesh, unless all are.
+const SMALL_MESH: usize = 8;
 /// The subnet on which all happens.
 const SUBNET: u64 = 5;
 
@@ -204,26 +218,17 @@ impl LabPlan {
 
     fn check(&self) -> Result<(), SimError> {
         let wrong = |what, found: String, possible: &str| Err(SimError::Scenario { what, found, possible: possible.to_owned() });
-        if !(8..=500).contains(&self.nodes) {
-            return wrong("nodes of the laboratory", self.nodes.to_string(), "8 to 500");
-        }
+        check_number("nodes of the laboratory", self.nodes, 8, 500)?;
         if self.connections.iter().any(|n| *n == 0 || *n > self.nodes) || !(1..=8).contains(&self.connections.len()) {
             let found = format!("{:?}", self.connections);
             return wrong("connections of the listeners", found, "up to 8 numbers, from 1 to the number of nodes");
         }
-        if !(1..=8).contains(&self.posts) {
-            return wrong("posts", self.posts.to_string(), "1 to 8");
-        }
+        check_number("posts", self.posts, 1, 8)?;
         if self.skews_ms.iter().any(|skew| *skew > 60_000) || !(1..=32).contains(&self.skews_ms.len()) {
             return wrong("skews", format!("{:?}", self.skews_ms), "up to 32 times of at most 60 000 ms");
         }
-        if !(1..=10_000).contains(&self.trials) {
-            return wrong("conflicts of each skew", self.trials.to_string(), "1 to 10 000");
-        }
-        if !(1..=100).contains(&self.rounds) {
-            return wrong("rounds", self.rounds.to_string(), "1 to 100");
-        }
-        Ok(())
+        check_number("conflicts of each skew", self.trials, 1, 10_000)?;
+        check_number("rounds", self.rounds, 1, 100)
     }
 
     /// The conflicts. Skews alternate, so that each has the same conditions.
@@ -249,7 +254,7 @@ impl LabPlan {
         random: SeededRandom,
         progress: &mut dyn FnMut(u64),
     ) -> Result<Played, SimError> {
-        let network = network()?;
+        let network = network(PresetName::Mainnet, Duration::from_secs(12))?;
         let trials = self.trials(&random, &network)?;
         let epoch = network.slot_at(Time::now().0).epoch(network.preset());
         let topic = |kind| Topic { digest: network.fork_digest_at(epoch), kind }.to_string();
@@ -266,18 +271,29 @@ impl LabPlan {
                 number,
                 secret: random.hash("node key", &[number as u64]),
                 client: ClientKind::of_node(&random, number),
-                subnet: topic(MessageKind::Attestation { subnet: SUBNET }),
-                is_subscribed: number < subscribed(self.nodes),
+                subnets: vec![topic(MessageKind::Attestation { subnet: SUBNET })],
+                subscribed: if number < subscribed(self.nodes) { vec![0] } else { Vec::new() },
                 blocks: self.blocks.then(|| topic(MessageKind::Block)),
                 random,
                 record: record.clone(),
+                copies: None,
             };
             nodes.push(FullNode::start(node, stop.clone()).await?);
         }
         connect(&random, &nodes, if self.blocks { DIALLED_FOR_BLOCKS } else { 0 }).await;
         let (mut listeners, mut peers_of) = (Vec::new(), Vec::new());
         for post in 0..self.posts {
-            let mut listener = Post::start(post, connections, mesh, &network, &random, stop.clone()).await?;
+            let config = GossipConfig {
+                announced_for: ANNOUNCED_FOR,
+                // A tenth of the places is for newcomers, and nobody is to be sent away.
+                max_peers: connections * 2,
+                mesh_peers: match mesh {
+                    ListenerMesh::Small => SMALL_MESH,
+                    ListenerMesh::All => connections.max(SMALL_MESH),
+                },
+                ..GossipConfig::default()
+            };
+            let mut listener = Post::start(post, config, &network, &random, None, stop.clone()).await?;
             let mut order: Vec<usize> = (0..nodes.len()).collect();
             order.sort_by_cached_key(|node| random.hash("listens to", &[post as u64, *node as u64]));
             order.truncate(connections);
@@ -296,7 +312,7 @@ impl LabPlan {
         stop.cancel();
         let mut heard = Vec::new();
         for listener in listeners {
-            heard.push(listener.copies.await.map_err(|_| SimError::BrokenOff)?);
+            heard.push(listener.heard.await.map_err(|_| SimError::BrokenOff)?.copies);
         }
         let not_published = record.not_published.iter().enumerate().filter(|(_, lost)| lost.load(Ordering::Relaxed));
         Ok(Played {
@@ -311,6 +327,14 @@ impl LabPlan {
             node_ids: nodes.iter().map(|node| node.peer_id.to_bytes()).collect(),
             published,
         })
+    }
+}
+
+/// Refuses a number of a plan that cannot be played.
+fn check_number(what: &'static str, found: usize, least: usize, most: usize) -> Result<(), SimError> {
+    match (least..=most).contains(&found) {
+        true => Ok(()),
+        false => Err(SimError::Scenario { what, found: found.to_string(), possible: format!("{least} to {most}") }),
     }
 }
 
@@ -337,8 +361,8 @@ fn delay(random: &SeededRandom, dialler: usize, address: Ipv4Addr) -> Duration {
     random.log_normal(HOP, HOP_SIGMA, "connection", &[dialler as u64, u64::from(u32::from(address))])
 }
 
-fn network() -> Result<Arc<Network>, SimError> {
-    let scenario = Scenario { preset: PresetName::Mainnet, slot_duration: Duration::from_secs(12), ..Scenario::quiet(64) };
+fn network(preset: PresetName, slot_duration: Duration) -> Result<Arc<Network>, SimError> {
+    let scenario = Scenario { preset, slot_duration, ..Scenario::quiet(64) };
     let spec = Spec::from_yaml(&config_yaml(&scenario)).map_err(SimError::Config)?;
     // Some epochs ago, so that all slots of a vote exist.
     let genesis_time = Time::now().0 / 1_000_000_000 - 3600;
@@ -405,7 +429,7 @@ async fn publish(trials: &[Trial], nodes: &[FullNode], progress: &mut dyn FnMut(
         let is_block = trial.vote.is_some() && which < 2;
         let publish = Publish {
             trial: nth,
-            topic: if is_block { Where::Blocks } else { Where::Subnet },
+            topic: if is_block { Where::Blocks } else { Where::Subnet(0) },
             payload: trial.payloads.iter().chain(&trial.vote).nth(which).cloned().unwrap_or_default(),
         };
         // A node that has ended publishes nothing, and the conflict counts as not heard.
@@ -485,7 +509,7 @@ mod tests {
 
     #[test]
     fn a_vote_is_read_as_it_was_written() {
-        let network = network().unwrap();
+        let network = network(PresetName::Mainnet, Duration::from_secs(12)).unwrap();
         let slot = network.slot_at(Time::now().0);
         let payload = vote(77, [3; 32], slot, &network).unwrap();
         assert_eq!(voter_and_target(&payload), Some((77, slot.epoch(network.preset()).as_u64())));

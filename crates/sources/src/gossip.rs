@@ -129,6 +129,8 @@ pub struct GossipConfig {
     pub selection: Arc<dyn PeerSelection>,
     /// How long a newcomer may show what it is worth before `selection` looks at it.
     pub newcomer: Duration,
+    /// The shortest time between two nodes that are dialled although the places are taken.
+    pub fastest_turn: Duration,
     /// How long a subscription that has ended still counts, at least; at most twice as long. In
     /// this time a peer may still send what it has to forward. Clients keep messages for about five
     /// seconds.
@@ -176,6 +178,7 @@ impl Default for GossipConfig {
             address_limit: AddressLimit::NONE,
             selection: Arc::new(KeepUseful),
             newcomer: Duration::from_secs(10),
+            fastest_turn: Duration::from_secs(5),
             announced_for: Duration::from_secs(12),
             ban: FORGIVEN_AFTER,
             discovery: None,

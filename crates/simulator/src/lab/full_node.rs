@@ -54,7 +54,8 @@ fn root_of(payload: &[u8]) -> Option<[u8; 32]> {
 /// Where a message belongs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Where {
-    Subnet,
+    /// One of [`NodePlan::subnets`], by its position.
+    Subnet(usize),
     /// The topic of blocks. What is sent there in place of a block is as long as a vote, and its
     /// fields of the voter and the root are the proposer and the block's own root.
     Blocks,
@@ -63,6 +64,7 @@ pub(super) enum Where {
 /// What a node publishes, and what for.
 #[derive(Clone, Debug)]
 pub(super) struct Publish {
+    /// Position in [`NodeRecord::not_published`].
     pub(super) trial: usize,
     pub(super) topic: Where,
     pub(super) payload: Vec<u8>,
@@ -78,6 +80,14 @@ pub(super) struct NodeRecord {
     pub(super) not_published: Vec<AtomicBool>,
 }
 
+impl NodeRecord {
+    /// A record of so many messages, of which none is a second vote.
+    pub(super) fn without_seconds(n_messages: usize) -> Self {
+        let not_published = (0..n_messages).map(|_| AtomicBool::new(false)).collect();
+        Self { seconds: HashMap::new(), took_second: Vec::new(), not_published }
+    }
+}
+
 /// A node that runs.
 pub(super) struct FullNode {
     pub(super) peer_id: PeerId,
@@ -91,15 +101,22 @@ pub(super) struct NodePlan {
     pub(super) number: usize,
     pub(super) secret: [u8; 32],
     pub(super) client: ClientKind,
-    pub(super) subnet: String,
-    /// Whether it subscribes to the subnet. Otherwise it only publishes there.
-    pub(super) is_subscribed: bool,
+    /// The topics on which it may publish.
+    pub(super) subnets: Vec<String>,
+    /// Those of them that it subscribes to, by position. On the others it only publishes.
+    pub(super) subscribed: Vec<usize>,
     /// The topic of blocks, if blocks are played. Every node subscribes to it.
     pub(super) blocks: Option<String>,
     /// What the delays of the connections that it dials follow from.
     pub(super) random: SeededRandom,
     pub(super) record: Arc<NodeRecord>,
+    /// Set for a hostile node. It is connected without delay, passes nothing on, and hands here
+    /// whatever it hears.
+    pub(super) copies: Option<mpsc::Sender<(Where, Vec<u8>)>>,
 }
+
+/// The second number of the addresses of nodes.
+const NODE_NETWORKS: std::ops::RangeInclusive<u8> = 2..=9;
 
 /// The address of a node.
 fn address_of(number: usize) -> Ipv4Addr {
@@ -132,13 +149,17 @@ fn swarm(plan: &NodePlan) -> Result<Swarm<gossipsub::Behaviour>, Box<dyn std::er
     let mut secret = plan.secret;
     let key = libp2p::identity::secp256k1::SecretKey::try_from_bytes(&mut secret)?;
     let key = Keypair::from(libp2p::identity::secp256k1::Keypair::from(key));
-    let (random, number) = (plan.random, plan.number);
+    let (random, number, is_near) = (plan.random, plan.number, plan.copies.is_some());
     let transport = tcp::tokio::Transport::new(tcp::Config::default().nodelay(true))
         .map(move |stream, point| -> Line {
             let delay = match &point {
+                _ if is_near => Duration::ZERO,
                 ConnectedPoint::Dialer { address, .. } => delay(&random, number, ip(address)),
-                // The other end delays it.
-                ConnectedPoint::Listener { .. } => Duration::ZERO,
+                // The other end delays it, unless it is a listener.
+                ConnectedPoint::Listener { send_back_addr, .. } if NODE_NETWORKS.contains(&ip(send_back_addr).octets()[1]) => {
+                    Duration::ZERO
+                }
+                ConnectedPoint::Listener { send_back_addr, .. } => delay(&random, number, ip(send_back_addr)),
             };
             delayed(stream, delay)
         })
@@ -162,8 +183,8 @@ fn swarm(plan: &NodePlan) -> Result<Swarm<gossipsub::Behaviour>, Box<dyn std::er
         .message_id_fn(|message| MessageId::from(message_id(IdRules::Altair, message.topic.as_str(), &message.data).to_vec()))
         .build()?;
     let mut gossip = gossipsub::Behaviour::new(MessageAuthenticity::Anonymous, config)?;
-    if plan.is_subscribed {
-        gossip.subscribe(&IdentTopic::new(plan.subnet.clone()))?;
+    for subnet in &plan.subscribed {
+        gossip.subscribe(&IdentTopic::new(plan.subnets[*subnet].clone()))?;
     }
     if let Some(blocks) = &plan.blocks {
         gossip.subscribe(&IdentTopic::new(blocks.clone()))?;
@@ -184,7 +205,7 @@ async fn run(
     mut dials: mpsc::Receiver<Multiaddr>,
     stop: CancellationToken,
 ) {
-    let subnet = IdentTopic::new(plan.subnet.clone());
+    let subnets: Vec<IdentTopic> = plan.subnets.iter().cloned().map(IdentTopic::new).collect();
     let blocks = IdentTopic::new(plan.blocks.clone().unwrap_or_default());
     let mut seen = TakenMessages::default();
     let mut dialled: HashMap<ConnectionId, Multiaddr> = HashMap::new();
@@ -200,7 +221,17 @@ async fn run(
                 let SwarmEvent::Behaviour(gossipsub::Event::Message { propagation_source, message_id, message }) = event else {
                     continue;
                 };
-                let topic = if message.topic == blocks.hash() { Where::Blocks } else { Where::Subnet };
+                let topic = match subnets.iter().position(|subnet| subnet.hash() == message.topic) {
+                    Some(subnet) => Where::Subnet(subnet),
+                    None => Where::Blocks,
+                };
+                if let Some(copies) = &plan.copies {
+                    // It hears less if it is too slow.
+                    let _ = copies.try_send((topic, message.data));
+                    let ignore = MessageAcceptance::Ignore;
+                    swarm.behaviour_mut().report_message_validation_result(&message_id, &propagation_source, ignore);
+                    continue;
+                }
                 let is_taken = (topic == Where::Blocks || plan.blocks.is_none() || seen.knows_block_of(&message.data))
                     && seen.insert(topic, &message.data);
                 let acceptance = if is_taken { MessageAcceptance::Accept } else { MessageAcceptance::Ignore };
@@ -211,7 +242,7 @@ async fn run(
             }
             Some(Publish { trial, topic, payload }) = publications.recv() => {
                 seen.insert(topic, &payload);
-                let topic = if topic == Where::Blocks { &blocks } else { &subnet };
+                let topic = if let Where::Subnet(subnet) = topic { &subnets[subnet] } else { &blocks };
                 if swarm.behaviour_mut().publish(topic.clone(), payload).is_err() {
                     plan.record.not_published[trial].store(true, Ordering::Relaxed);
                 }
@@ -278,7 +309,7 @@ mod tests {
     #[test]
     fn only_the_first_of_a_signer_is_taken_and_a_vote_needs_its_block() {
         let mut seen = TakenMessages::default();
-        assert!(seen.insert(Where::Subnet, &payload(1, 8)) && !seen.insert(Where::Subnet, &payload(1, 9)));
+        assert!(seen.insert(Where::Subnet(0), &payload(1, 8)) && !seen.insert(Where::Subnet(0), &payload(1, 9)));
         assert!(seen.insert(Where::Blocks, &payload(1, 8)), "a block is no vote");
         assert!(!seen.insert(Where::Blocks, &payload(1, 9)), "a second block is ignored");
         assert!(seen.knows_block_of(&payload(2, 8)) && !seen.knows_block_of(&payload(2, 9)));

@@ -255,7 +255,7 @@ impl Played {
 /// that of a share of so many, the second shows in how much the groups differ. The greater of both
 /// gives the number of draws for Wilson's interval. It takes groups of one network for one, as far
 /// as the first is concerned, because they heard the same conflicts.
-fn interval(groups: &[f64], conflicts: usize) -> [f64; 3] {
+pub(super) fn interval(groups: &[f64], conflicts: usize) -> [f64; 3] {
     const Z: f64 = 1.96;
     let n_groups = groups.len().max(1) as f64;
     let share = groups.iter().sum::<f64>() / n_groups;

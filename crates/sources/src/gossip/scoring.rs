@@ -26,6 +26,10 @@ use std::time::Duration;
 pub const FORGIVEN_AFTER: Duration = Duration::from_secs(2400);
 /// Below this score a peer's RPCs are ignored.
 pub(super) const GRAYLIST: f64 = -120.0;
+/// What each peer has from the start. gossipsub forgets a peer that leaves with a score above zero,
+/// and keeps the counters of all others for as long as a ban lasts: about ten kilobytes of each. So
+/// whoever connects, does nothing wrong and leaves, again and again with new ids, takes no memory.
+pub(super) const BLAMELESS: f64 = 1e-6;
 /// Number of nodes behind one IP address that is still considered normal.
 const PEERS_PER_IP: f64 = 8.0;
 

@@ -72,14 +72,16 @@ pub trait PeerSelection: fmt::Debug + Send + Sync {
 /// 2. peers that have sent no status;
 /// 3. peers that bring no stake first-hand, or less than half of the others do;
 /// 4. peers on subnets of which we have enough, so that no subnet loses its last peers;
-/// 5. peers that have had their trial and brought no stake, those with the most trials first;
+/// 5. peers that have had their trial, those with the least stake first, of equal ones those with
+///    the most trials;
 /// 6. of these, peers of the prefix and of the client that most of the others have;
 /// 7. of peers on trial the youngest, so that an attacker that comes with many peers displaces none
 ///    that is older; of the rest the oldest;
 /// 8. peers with a lower score.
 ///
 /// Half of the candidates at most are kept for their stake, because those who bring more are found
-/// among the others. A quarter of the candidates is kept for either direction. If peers that
+/// among the others. A little stake does not keep a place for ever: in a network where almost every
+/// node has some validators, all places would soon be taken by whoever came first. A quarter of the candidates is kept for either direction. If peers that
 /// dialled us could displace all that we have chosen, whoever dials most would own all places. If
 /// the peers that we have dialled filled all places, we would lose those to whom being dialled
 /// matters (see `docs/peers.md`).
@@ -130,11 +132,14 @@ impl PeerSelection for KeepUseful {
                 bits => with_at_most.iter().position(|rare| bits & rare != 0).unwrap_or(ENOUGH_PEERS),
             };
             let turn = |candidate: &PeerCandidate| {
-                let n_trials = if candidate.first_hand == Gwei::new(0) { candidate.n_trials } else { 0 };
                 let age = candidate.connected_for.as_nanos() as i128;
+                let (n_trials, least) = (candidate.n_trials, Reverse(candidate.first_hand));
                 let n_of_prefix = candidate.prefix.and_then(|prefix| per_prefix.get(&prefix)).copied().unwrap_or(1);
                 let n_of_client = per_client.get(&candidate.client).copied().unwrap_or(1);
-                if n_trials == 0 { (0, 0, 0, -age) } else { (n_trials, n_of_prefix, n_of_client, age) }
+                match n_trials {
+                    0 => (false, Reverse(Gwei::new(0)), 0, 0, 0, -age),
+                    _ => (true, least, n_trials, n_of_prefix, n_of_client, age),
+                }
             };
             let first_to_go = kept.iter().enumerate().filter(|(_, candidate)| may_go(candidate)).max_by(|(_, a), (_, b)| {
                 let key = |candidate: &PeerCandidate| {
@@ -290,6 +295,55 @@ mod tests {
             |age: u64, subnets: u64, stake: Option<u64>| n_trials(Duration::from_secs(age), trial, subnets, stake.map(Gwei::new));
         assert_eq!([n(2_999, 1, None), n(3_000, 1, None), n(11_999, 1, None)], [0, 1, 3]);
         assert_eq!([n(11_999, u64::MAX, None), n(11_999, 1, Some(0)), n(12_000, 1, Some(0))], [0, 0, 1]);
+    }
+
+    /// All places are taken by peers with some stake. Those who bring least give way to a newcomer,
+    /// so that somebody who brings more can be found.
+    #[test]
+    fn after_its_trial_who_brings_little_gives_way_to_who_is_on_trial() {
+        let tried = |nth: u64| PeerCandidate { n_trials: 1 + (nth % 3) as u32, ..with_stake(1_000 + nth, 5_000 + nth) };
+        let mut all: Vec<PeerCandidate> = (0..22).map(tried).collect();
+        all.extend((0..4).map(|nth| candidate(nth % 2 == 0, nth)));
+        assert_eq!(KeepUseful.surplus(&all, 4), peers(&all[..4]));
+        // Thirteen of them are kept for their stake, and then the youngest newcomers go.
+        let gone = KeepUseful.surplus(&all, 11);
+        assert_eq!(gone[..9], peers(&all[..9]));
+        assert_eq!(gone[9..], [all[22].peer, all[23].peer]);
+    }
+
+    /// A network in which every node has some validators, and one in eleven has half of the
+    /// stake. There are places for 90 of 400 nodes, the others get turns, and a peer's stake is
+    /// known after a quarter of its trial. By and by all large nodes are found and kept.
+    #[test]
+    fn turns_find_the_large_nodes_although_everybody_has_some_stake() {
+        const TRIAL: u64 = 2_700;
+        let stake = |node: usize| if node.is_multiple_of(11) { 40 } else { 4 };
+        let all: Vec<PeerId> = (0..400).map(|_| PeerId::random()).collect();
+        let mut connected: Vec<(usize, u64)> = (300..390).map(|node| (node, 0)).collect();
+        let share = |connected: &[(usize, u64)]| {
+            let sum: u64 = connected.iter().map(|(node, _)| stake(*node)).sum();
+            sum as f64 / (0..400).map(stake).sum::<u64>() as f64
+        };
+        assert!((0.2..0.25).contains(&share(&connected)), "as many as there are places");
+        for (turn, node) in (0..800).map(|turn| (turn, turn % 400)) {
+            // Half of the places for those on trial, as the watcher dials.
+            let now = TRIAL / 45 * turn as u64;
+            if connected.iter().all(|(other, _)| *other != node) {
+                connected.push((node, now));
+            }
+            let candidates: Vec<PeerCandidate> = connected
+                .iter()
+                .map(|(node, since)| PeerCandidate {
+                    peer: all[*node],
+                    n_trials: ((now - since) / TRIAL) as u32,
+                    first_hand: Gwei::new(if now - since > TRIAL / 4 { stake(*node) } else { 0 }),
+                    ..candidate(node.is_multiple_of(3), now - since)
+                })
+                .collect();
+            let gone = KeepUseful.surplus(&candidates, candidates.len().saturating_sub(90));
+            connected.retain(|(node, _)| !gone.contains(&all[*node]));
+        }
+        assert!(share(&connected) > 0.55, "{}", share(&connected));
     }
 
     #[test]

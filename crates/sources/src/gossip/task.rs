@@ -48,8 +48,6 @@ const TICK: Duration = Duration::from_millis(250);
 /// Epochs in which a peer shows whether it publishes votes of its own. The stake that is heard
 /// first-hand is measured over as many (`detect::coverage`).
 const TRIAL_EPOCHS: u64 = 8;
-/// The shortest time between two nodes that are dialled although the places are taken.
-const FASTEST_TURN: Duration = Duration::from_secs(5);
 /// Ticks between two updates of the list of peers.
 const TICKS_PER_LOOK: u32 = 4;
 /// Ticks between two times at which the peer book is written: ten minutes.
@@ -397,6 +395,7 @@ impl GossipTask {
         let address = endpoint.get_remote_address().to_string();
         debug!(%peer, %address, "peer connected");
         self.peers.connected(peer, connection, address.clone(), endpoint.is_dialer(), Instant::now());
+        self.swarm.behaviour_mut().gossip.set_application_score(&peer, scoring::BLAMELESS);
         self.book.connected(&peer);
         self.weigh_heads();
         if !endpoint.is_dialer() && !self.peers.is_configured(&peer) && self.is_outside(endpoint.get_remote_address()) {
@@ -581,7 +580,8 @@ impl GossipTask {
         let has_room = others().count() < max_peers && n_dialling < MAX_DIALS;
         // No faster than the peers whose trial is over make room. Then the newcomers stay for
         // theirs.
-        let every = (self.trial() / (max_peers as u32 / 2).max(1)).max(FASTEST_TURN);
+        let n_on_trial = (max_peers - newcomers(max_peers)) / 2;
+        let every = (self.trial() / (n_on_trial as u32).max(1)).max(self.config.fastest_turn);
         let takes_turns = n_missing == 0 && has_room && now.duration_since(self.rotated_at) >= every;
         if takes_turns {
             (n, self.rotated_at) = (1, now);
@@ -900,5 +900,73 @@ fn in_words(error: &DialError) -> String {
             reasons.dedup();
             if reasons.is_empty() { "no address of it could be dialled".into() } else { reasons.join("; ") }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::BlockClient;
+    use super::super::identity::Identity;
+    use super::*;
+    use crate::queue::{QueueBytes, queue};
+    use consensus::{BlobParameters, Fork, Preset, Root, Spec};
+
+    fn network() -> Arc<Network> {
+        let spec = Spec {
+            config_name: "test".into(),
+            preset: Preset::MAINNET,
+            forks: vec![Fork { name: ForkName::Deneb, epoch: Epoch::new(0), version: [4, 0, 0, 7] }],
+            later_forks: Vec::new(),
+            slot_duration: Duration::from_secs(12),
+            blob_schedule: Vec::new(),
+            blob_default: BlobParameters { epoch: Epoch::new(0), max_blobs_per_block: 6 },
+        };
+        Arc::new(Network { spec, genesis_time: 1_700_000_000, genesis_validators_root: Root::ZERO })
+    }
+
+    /// Of a peer that leaves, gossipsub keeps nothing, so that ids without end take no memory.
+    #[tokio::test]
+    async fn who_leaves_without_an_offence_is_forgotten() {
+        let (network, metrics) = (network(), SourceMetrics::unregistered());
+        let (events, _events) = queue(PEER_EVENT_PLACES + 64, QueueBytes::DEFAULT);
+        let (_reports, reports) = mpsc::channel(1);
+        let (_publish, publish) = mpsc::channel(1);
+        let (_status, status) = watch::channel(StatusView::default());
+        let (_first_hand, first_hand) = watch::channel(FirstHandStake::default());
+        let (peers, state) = (watch::channel(Arc::default()).0, watch::channel(Arc::default()).0);
+        let channels = Channels { events, reports, publish, peers, status, state, first_hand, stop: CancellationToken::new() };
+        let config = GossipConfig { listen: vec!["/ip4/127.0.0.1/tcp/0".parse().unwrap()], ..GossipConfig::default() };
+        let (_blocks, commands) = BlockClient::new(network.clone(), config.clock.clone(), metrics.clone());
+        let mut task = GossipTask::new(config, network.clone(), metrics, channels, commands).unwrap();
+        let address = loop {
+            let event = task.swarm.select_next_some().await;
+            if let SwarmEvent::NewListenAddr { address, .. } = event {
+                break address;
+            }
+        };
+        let (key, digests) = (Identity::Ephemeral.load().unwrap(), Arc::new(network.fork_digests()));
+        let others = SourceMetrics::unregistered();
+        let mut visitor = behaviour::swarm(&GossipConfig::default(), &network, key, digests, others).unwrap();
+        let (id, ours) = (*visitor.local_peer_id(), task.peer_id());
+        visitor.dial(address).unwrap();
+        let score = |task: &GossipTask| task.swarm.behaviour().gossip.peer_score(&id);
+        let visit = async {
+            while !task.peers.connected.contains_key(&id) || !visitor.is_connected(&ours) {
+                tokio::select! {
+                    event = task.swarm.select_next_some() => task.on_swarm(event),
+                    _ = visitor.select_next_some() => {}
+                }
+            }
+            assert_eq!(score(&task), Some(scoring::BLAMELESS));
+            visitor.disconnect_peer_id(ours).unwrap();
+            while task.peers.connected.contains_key(&id) {
+                tokio::select! {
+                    event = task.swarm.select_next_some() => task.on_swarm(event),
+                    _ = visitor.select_next_some() => {}
+                }
+            }
+            assert_eq!(score(&task), Some(0.0), "it would be kept for an hour");
+        };
+        tokio::time::timeout(Duration::from_secs(30), visit).await.unwrap();
     }
 }
