@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::{slashwatch, stage};
+use common::{replay, slashwatch, stage};
 use serde_json::Value;
 use simulator::{Scenario, SimNetwork};
 use std::collections::BTreeSet;

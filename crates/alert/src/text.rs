@@ -210,6 +210,9 @@ fn advice(finding: &Finding, own: bool) -> &'static str {
         Kind::HeadSplit | Kind::CheckpointSplit | Kind::FinalityDelay | Kind::DeepReorg | Kind::ParticipationDrop => {
             "check that your nodes follow the same head as the network."
         }
+        Kind::PayloadStatusSplit => {
+            "let no key sign with two nodes that disagree about a payload: a vote of each for one target is a slashable offence."
+        }
         Kind::UnpunishedOffence => "nothing for your keys. Proofs can be handed in: see `submission`.",
         Kind::ClockSkew
         | Kind::CompetingBlocks

@@ -5,7 +5,7 @@ use consensus::{Offence, Root, Slot, ValidatorIndex};
 use evidence::keys::FORMAT;
 use evidence::{
     Changes, DeliveryId, Evidence, EvidenceKind, FURTHER_PAIRS, Finding, IncidentState, Included, Kind, KindCounts, MAX_SCANNED,
-    OutboxCounts, Punishable, Query, Severity, SortOrder, Store, StoreError,
+    OutboxCounts, Punishable, Query, Severity, SortOrder, Store, StoreError, Time,
 };
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -499,7 +499,7 @@ fn further_pairs_are_added_up_in_the_finding_that_stands_for_them() {
 #[test]
 fn messages_of_the_future_are_found_by_when_they_were_heard() {
     let dir = tempfile::tempdir().unwrap();
-    let store = Store::open(dir.path()).unwrap();
+    let store = Store::open(dir.path(), NETWORK).unwrap();
     let row = |validator: u64, slot: u64, heard_s: u64| {
         let (finding, evidence) = double_vote(validator, slot);
         let at = Time::from_unix_ns(heard_s * 1_000_000_000);

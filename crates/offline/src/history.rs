@@ -157,7 +157,7 @@ impl History {
         };
         let mut report =
             Audit { schema: 1, network: network.spec.config_name.clone(), coverage: self.coverage()?, ..Audit::default() };
-        report.unknown_keys = by_key.keys().filter(|pubkey| !indices.contains_key(pubkey)).copied().collect();
+        report.unknown_keys = by_key.keys().filter(|pubkey| !indices.contains_key(*pubkey)).copied().collect();
         for index in known {
             let pubkey = self.key(index)?;
             let (votes, blocks) = (votes.remove(&index).unwrap_or_default(), blocks.remove(&index).unwrap_or_default());
