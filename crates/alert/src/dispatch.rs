@@ -164,13 +164,15 @@ impl Worker {
     /// Takes the deliveries that are due and sends them. Returns how long to pause afterwards, if
     /// at all.
     async fn round(&mut self) -> Result<Option<Pause>, StoreError> {
-        let Plan { bundles, next } = self.plan().await?;
+        let read_at = (self.clock)();
+        let Plan { bundles, next } = self.plan(read_at).await?;
         if bundles.is_empty() {
-            let now = (self.clock)();
-            // Of what waits for the next message, `next` says when. The others are retries.
-            let retry = self.store.next_due_after(self.route.name(), now)?;
+            // Of what waits for the next message, `next` says when. The others are retries: those
+            // that were not due yet when the due ones were read. One that has become due since then
+            // is among them.
+            let retry = self.store.next_due_after(self.route.name(), read_at)?;
             let next = next.into_iter().chain(retry).min();
-            let length = next.map_or(LONGEST_SLEEP, |next| next.since(now)).min(LONGEST_SLEEP);
+            let length = next.map_or(LONGEST_SLEEP, |next| next.since((self.clock)())).min(LONGEST_SLEEP);
             return Ok(Some(Pause { length, until_woken: true }));
         }
         let attempts = join_all(bundles.iter().map(|bundle| self.route.send(bundle, &self.context, (self.clock)())));
@@ -187,15 +189,14 @@ impl Worker {
         self.record_results(bundles, results).await
     }
 
-    /// Reads the deliveries that are due, and makes the messages of this round.
-    async fn plan(&mut self) -> Result<Plan, StoreError> {
+    /// Reads the deliveries that are due at `now`, and makes the messages of this round.
+    async fn plan(&mut self, now: Time) -> Result<Plan, StoreError> {
         let limit = if self.n_failures == 0 { self.policy.concurrency } else { 1 };
         let Some(merging) = self.route.merging().cloned() else {
-            let due = self.read_due(limit).await?;
+            let due = self.read_due(limit, now).await?;
             return Ok(Plan { bundles: due.into_iter().map(Bundle::single).collect(), next: None });
         };
-        let due = self.read_due(MAX_MERGED).await?;
-        let now = (self.clock)();
+        let due = self.read_due(MAX_MERGED, now).await?;
         if self.told.is_none() {
             let stored = self.store.checkpoint(&checkpoint_of(self.route.name()))?;
             self.told = Some(stored.map_or_else(MergeState::default, |bytes| MergeState::from_json(&bytes)));
@@ -253,8 +254,8 @@ impl Worker {
         }
     }
 
-    async fn read_due(&self, limit: usize) -> Result<Vec<DueDelivery>, StoreError> {
-        let (store, route, now) = (self.store.clone(), self.route.clone(), (self.clock)());
+    async fn read_due(&self, limit: usize, now: Time) -> Result<Vec<DueDelivery>, StoreError> {
+        let (store, route) = (self.store.clone(), self.route.clone());
         off_the_async_threads(move || store.due_for(route.name(), now, limit)).await
     }
 

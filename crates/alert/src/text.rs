@@ -337,7 +337,7 @@ mod tests {
         let bundles = samples(&Kind::Offence(Offence::DoubleVote), true);
         let network = NetworkName { name: "hoodi".into(), genesis_validators_root: None };
         let facts = Facts::new(&network, &bundles[0], &[], Some("https://x"));
-        let own = load("{{ severity | upper }} {{ what }} {{ finding.validator.index }} {{ link }}").unwrap();
+        let own = load("{{ severity | upper }} {{ what }} {{ validator.index if validator else labels }} {{ link }}").unwrap();
         assert_eq!(own.render(&facts), "CRITICAL double vote 100 https://x");
         for (bad, word) in [
             ("{% if %}", "alert.txt.j2"),
