@@ -249,10 +249,11 @@ impl Report {
     }
 
     /// The moment to which times are relative: the first contradiction, or else the beginning of the
-    /// first incident.
+    /// first incident, or else the first anomaly.
     fn onset(&self) -> Option<Time> {
         let first_incident = || self.incidents.iter().map(|one| self.at(one.first_slot)).min();
-        self.members.first().map(|member| member.seen).or_else(first_incident)
+        let first_anomaly = || self.anomalies.iter().map(|finding| finding.first_seen).min();
+        self.members.first().map(|member| member.seen).or_else(first_incident).or_else(first_anomaly)
     }
 
     /// A time as it lies before or after the onset.

@@ -116,7 +116,11 @@ fn story(report: &Report) -> Vec<String> {
             let kinds: Vec<String> = kinds.into_iter().filter(|(n, _)| *n > 0).map(|(n, what)| plural(n, what)).collect();
             out.push(format!("{text} They were found guilty of {}.", in_words(&kinds)));
         }
-        _ if report.incidents.is_empty() => out.push("Nothing happened that this report knows of.".to_owned()),
+        _ if report.is_empty() => out.push("Nothing happened that this report knows of.".to_owned()),
+        _ if report.incidents.is_empty() => out.push(format!(
+            "No validator contradicted itself, and there was no incident. The table below has {} of something unusual.",
+            plural(report.anomalies.len() as u64, "observation")
+        )),
         _ => out.push("No validator contradicted itself in this time.".to_owned()),
     }
     let begins = |incident: &Incident| report.at(incident.first_slot);
