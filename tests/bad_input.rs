@@ -196,7 +196,8 @@ fn a_silent_pager_and_a_switch_without_keys_are_told_and_keys_that_are_none_refu
     std::fs::write(at("keys.csv"), "group,key,operator\nacme1,100-199,acme\n").expect("writable");
     let check = |keys: &str, group: &str, label: &str| {
         let text = format!(
-            "[watch]\nfiles = [\"keys.csv\"]\n[[watch.groups]]\nname = {group:?}\nkeys = [{keys}]\n\
+            "[network]\nname = \"mainnet\"\n[nodes]\nurls = [\"http://127.0.0.1:9\"]\n\
+             [watch]\nfiles = [\"keys.csv\"]\n[[watch.groups]]\nname = {group:?}\nkeys = [{keys}]\n\
              kill_switch = {{ command = [\"/bin/true\"] }}\n\
              [[alerts.routes]]\nname = \"pager\"\nurl = \"http://127.0.0.1:9/\"\nsecret_file = \"secret\"\nlabels = [{label:?}]\n"
         );

@@ -111,6 +111,7 @@ impl Privacy {
         let is_group = |label: &str| label.strip_prefix("group").is_some_and(|rest| rest.starts_with('='));
         subject.labels.retain(|label| !is_group(label));
         subject.labels.extend(self.watch.groups_of(subject.index).into_iter().map(|group| format!("group={group}")));
+        subject.labels.sort();
     }
 
     /// A finding as readers may see it. `None` if they may not see it at all.

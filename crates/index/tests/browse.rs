@@ -39,8 +39,10 @@ fn message() -> impl Strategy<Value = Message> {
 }
 
 impl Message {
-    /// `None` if the signers' keys add up to zero, so that no signature proves anything.
-    fn vote(&self) -> Option<Signed<Vote>> {
+    /// The vote as it comes in a batch. Batches follow each other in time: what only repeats an
+    /// earlier batch is passed over, whatever its time. `None` if the signers' keys add up to zero,
+    /// so that no signature proves anything.
+    fn vote(&self, batch: u64) -> Option<Signed<Vote>> {
         let (slot, shuffling) = (self.target * SLOTS + self.slot, shuffling(self.target, 0));
         let committee = shuffling.committee(Slot::new(slot), CommitteeIndex::new(self.committee)).unwrap_or_default();
         let signers: Vec<u64> =
@@ -51,8 +53,9 @@ impl Message {
             return None;
         }
         let mut vote = vote_in(data(self.source, self.target, slot, self.head), &signers, known).get().clone();
-        vote.heard.at = Time(self.at * 1000);
-        vote.arrivals.iter_mut().for_each(|arrival| arrival.at = Time(self.at * 1000));
+        let at = Time((batch * 1000 + self.at) * 1000);
+        vote.heard.at = at;
+        vote.arrivals.iter_mut().for_each(|arrival| arrival.at = at);
         Some(Signed::for_tests(vote))
     }
 }
@@ -109,8 +112,8 @@ proptest! {
         let dir = tempfile::tempdir().unwrap();
         let mut index = open(dir.path());
         let mut record = Record::new();
-        for batch in &batches {
-            let votes: Vec<Signed<Vote>> = batch.iter().filter_map(Message::vote).collect();
+        for (nth, batch) in (0..).zip(&batches) {
+            let votes: Vec<Signed<Vote>> = batch.iter().filter_map(|message| message.vote(nth)).collect();
             for vote in votes.iter().map(Signed::get) {
                 for (validator, arrival) in vote.indices.iter().zip(&vote.arrivals) {
                     let first = record.entry((*validator, vote.data_root)).or_insert((vote.data.target.epoch, vote.data.slot, arrival.at));

@@ -70,8 +70,8 @@ fn rearm_in(data_dir: &Path, group: &str, watch: Option<&WatchConfig>) -> Result
         true => format!("kill switch of {group} is ready again; the next offence in the group fires it"),
         false => format!("kill switch of {group} had not fired and is ready"),
     };
-    // Without this a mistyped path would make a new directory.
-    if !data_dir.is_dir() {
+    // Without this a mistyped path would make a new directory. That of a configuration may be new.
+    if watch.is_none() && !data_dir.is_dir() {
         return Err(DataDirError::NotOne(data_dir.into()).into());
     }
     // Beside a watcher the watcher removes the lock file, because it has written it.
