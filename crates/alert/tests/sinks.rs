@@ -221,7 +221,8 @@ async fn no_sink_loses_or_repeats_what_a_bad_receiver_did_not_take() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_was_taken_without_an_answer_comes_again_under_the_same_key() {
     let dir = tempfile::tempdir().unwrap();
-    let key_of: [(&str, fn(&Taken) -> String); 4] = [
+    type KeyOf = fn(&Taken) -> String;
+    let key_of: [(&str, KeyOf); 4] = [
         ("webhook", |one| one.headers["idempotency-key"].clone()),
         ("alertmanager", |one| one.body[0]["labels"].to_string()),
         ("pagerduty", |one| one.body["dedup_key"].to_string()),

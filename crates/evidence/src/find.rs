@@ -210,16 +210,15 @@ impl Store {
     pub fn count_by_slot(&self, first: Slot, last: Slot) -> Result<Option<BTreeMap<Slot, u64>>, StoreError> {
         let Some(family) = self.family_if_there(BY_SLOT) else { return Ok(None) };
         let mut counts = BTreeMap::new();
-        let mut n_read = 0;
-        for row in self.shared.db.iterator_cf(&family, IteratorMode::From(&Key::by_slot(first, 0), Direction::Forward)) {
+        let rows = self.shared.db.iterator_cf(&family, IteratorMode::From(&Key::by_slot(first, 0), Direction::Forward));
+        for (nth, row) in rows.enumerate() {
             let (key, _) = row.map_err(|source| self.read_error(source))?;
             if *key > Key::by_slot(last, u64::MAX)[..] {
                 break;
             }
-            if n_read == MAX_SLOT_ROWS {
+            if nth == MAX_SLOT_ROWS {
                 return Ok(None);
             }
-            n_read += 1;
             let slot = Key::slot_of(&key).ok_or_else(|| self.damaged("the key of a finding's slot"))?;
             *counts.entry(slot).or_default() += 1;
         }
