@@ -197,8 +197,12 @@ impl FollowedRegistry {
 
     /// Goes on with blocks, in the order of their slots. Of slashings only those of validators in
     /// `slashable` count: the signatures in a block's operations are not those of its proposer.
+    /// Nothing can be proven about validators that no state has named yet, so blocks are believed
+    /// about these: their exits change the committees of everybody.
     pub(crate) fn apply(&mut self, blocks: &[Arc<BlockMoves>], slashable: &HashSet<ValidatorIndex>, context: FollowContext<'_>) {
-        let counts = |one: &&Move| !matches!(one, Move::Slashing(validator) if !slashable.contains(validator));
+        let n_named = context.registry.len() as u64;
+        let is_open = |validator: &ValidatorIndex| validator.as_u64() < n_named && !slashable.contains(validator);
+        let counts = |one: &&Move| !matches!(one, Move::Slashing(validator) if is_open(validator));
         // What a block names as justified is needed at the end of the epoch before it.
         for (at, justified) in blocks.iter().flat_map(|block| &block.justified) {
             self.finality.name(*at, *justified);
