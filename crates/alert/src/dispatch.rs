@@ -11,12 +11,12 @@
 //! wait. With one pause for the whole route, as for an outage, each attempt would be that of
 //! another delivery, and none would reach its end.
 //!
-//! A route that merges ([`crate::merge`]) reads all deliveries that are due, sends the messages that
-//! are due now, and leaves the rest in the outbox. What it has told so far is stored together with
-//! the results.
+//! A route that merges ([`crate::merge`]) reads all deliveries that are due, sends the messages
+//! that are due now, and leaves the rest in the outbox. What it has told so far is stored together
+//! with the results.
 //!
-//! The worker holds no other state that matters. It can be killed at any moment, and the next worker over
-//! the same store continues from the outbox.
+//! The worker holds no other state that matters. It can be killed at any moment, and the next
+//! worker over the same store continues from the outbox.
 
 use crate::merge::{Bundle, MAX_MERGED, MergeState, Plan};
 use crate::retry::{Failure, FailureKind, Next, Tries};

@@ -23,7 +23,8 @@ const EVERY: std::ops::RangeInclusive<Duration> = Duration::from_secs(1)..=Durat
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct HeartbeatConfig {
-    /// File with the address. Whoever knows it can hide that the watcher is gone, so it is a secret.
+    /// File with the address. Whoever knows it can hide that the watcher is gone, so it is a
+    /// secret.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub secret_file: Option<PathBuf>,
     #[serde(default, skip_serializing_if = "Option::is_none")]

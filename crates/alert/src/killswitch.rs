@@ -16,8 +16,8 @@
 //! supervisor that asks for it starts no client again until the switch is made ready again.
 //!
 //! No input from the network decides what is run. Programs, addresses and names come from the
-//! configuration and are used unchanged, without a shell. The finding is passed as data: JSON on the
-//! standard input or in the body.
+//! configuration and are used unchanged, without a shell. The finding is passed as data: JSON on
+//! the standard input or in the body.
 
 mod call;
 pub mod containers;

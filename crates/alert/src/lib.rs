@@ -6,8 +6,8 @@
 //! delivered, retried at a later time, or given up with the reason. It only reads what has been
 //! recorded, so a receiver that is slow or down delays only its own route.
 //!
-//! A route for people merges what belongs together into few messages ([`merge`]). A webhook gets each
-//! finding by itself.
+//! A route for people merges what belongs together into few messages ([`merge`]). A webhook gets
+//! each finding by itself.
 //!
 //! What a receiver can rely on:
 //!

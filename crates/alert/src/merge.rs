@@ -17,8 +17,8 @@
 //!
 //! - The first slashable message of a watched group is a message of its own, whatever else happens,
 //!   and no limit and no quiet hours hold it back.
-//! - A slashing wave is part of the alert about strangers' offences. So while it goes on, its single
-//!   findings make no messages beside it.
+//! - A slashing wave is part of the alert about strangers' offences. So while it goes on, its
+//!   single findings make no messages beside it.
 //! - A route over its limit sends what is due as one message. If nothing is left of the limit, it
 //!   waits in the outbox.
 //!

@@ -4,7 +4,7 @@ use crate::merge::Bundle;
 use crate::quiet::{QuietHours, QuietHoursConfig};
 use crate::retry::{Failure, RetryPolicy};
 use crate::sink::{AlertState, Merged, Message, Sink, SinkConfig, http};
-use crate::text::{Facts, Template};
+use crate::text::{Template, TextFacts};
 use crate::{AlertError, Context, preview};
 use evidence::{Kind, RouteFilter, RouteName, Severity, Time};
 use serde::{Deserialize, Serialize};
@@ -106,8 +106,8 @@ impl RouteConfig {
         self.merge.unwrap_or_else(|| self.sink.merges_by_default())
     }
 
-    /// Reports what is wrong with the keys beside `name` and `labels`: the key, and a text that says
-    /// what to do.
+    /// Reports what is wrong with the keys beside `name` and `labels`: the key, and a text that
+    /// says what to do.
     pub fn problems(&self, wrong: &mut dyn FnMut(&str, String)) {
         self.sink.problems(wrong);
         if let Some(hours) = &self.quiet_hours {
@@ -293,9 +293,9 @@ impl Route {
         let finding = &first.finding;
         let switches = context.notes(finding, now);
         let link = context.link(finding);
-        let facts = Facts::new(&context.network, bundle, &switches, link.as_deref());
+        let facts = TextFacts::new(&context.network, bundle, &switches, link.as_deref());
         let text = self.template.render(&facts);
-        let Facts { findings, validators, new_findings, .. } = facts;
+        let TextFacts { findings, validators, new_findings, .. } = facts;
         let alert = bundle.alerts.first().map(|(_, alert)| alert);
         Message {
             delivery: format!("{}:{}", finding.id, self.name()),
@@ -362,7 +362,7 @@ pub fn preview_text(kind: &Kind, context: &Context) -> String {
     let template = Template::default();
     let texts = preview::samples(kind, true).into_iter().map(|bundle| {
         let link = context.link(&bundle.members[0].finding);
-        template.render(&Facts::new(&context.network, &bundle, &[], link.as_deref()))
+        template.render(&TextFacts::new(&context.network, &bundle, &[], link.as_deref()))
     });
     texts.collect::<Vec<_>>().join("\n\n---\n\n")
 }

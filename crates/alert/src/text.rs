@@ -4,7 +4,7 @@
 //! The text comes from a template in the language of minijinja
 //! (<https://docs.rs/minijinja/latest/minijinja/syntax/>). `alert.txt.j2` beside this file is the
 //! default, and `template_file` of a route replaces it. The first line is the headline: receivers
-//! that have a field for a title put it there. [`Facts`] is what a template can use.
+//! that have a field for a title put it there. [`TextFacts`] is what a template can use.
 
 use crate::merge::{Alert, Bundle};
 use crate::sink::AlertState;
@@ -35,7 +35,7 @@ const NAME: &str = "alert";
 
 /// What a template can use.
 #[derive(Debug, Serialize)]
-pub(crate) struct Facts<'a> {
+pub(crate) struct TextFacts<'a> {
     /// Name of the network, such as `hoodi`.
     pub(crate) network: &'a str,
     /// `UPDATE`, `WORSE` or `OVER`; empty in the first message about something.
@@ -82,7 +82,7 @@ pub(crate) struct ValidatorFacts {
     pub(crate) short_pubkey: String,
 }
 
-impl<'a> Facts<'a> {
+impl<'a> TextFacts<'a> {
     pub(crate) fn new(network: &'a NetworkName, bundle: &'a Bundle, switches: &[SwitchNote], link: Option<&'a str>) -> Self {
         let finding = &bundle.members[0].finding;
         let last = &bundle.members[bundle.members.len() - 1].finding;
@@ -245,7 +245,7 @@ impl Template {
         let network = NetworkName::default();
         let kinds = [Kind::Offence(Offence::DoubleVote), Kind::SlashingWave];
         for bundle in kinds.iter().flat_map(|kind| crate::preview::samples(kind, true)) {
-            let facts = Facts::new(&network, &bundle, &[], None);
+            let facts = TextFacts::new(&network, &bundle, &[], None);
             template.try_render(&facts).map_err(|error| bad(error.to_string()))?;
         }
         Ok(template)
@@ -260,13 +260,13 @@ impl Template {
         Ok(Self(Arc::new(environment)))
     }
 
-    fn try_render(&self, facts: &Facts<'_>) -> Result<String, minijinja::Error> {
+    fn try_render(&self, facts: &TextFacts<'_>) -> Result<String, minijinja::Error> {
         self.0.get_template(NAME)?.render(Serde(facts))
     }
 
     /// Renders the text. A template that fails must not cost an alert, so the default one is used
     /// in its place.
-    pub(crate) fn render(&self, facts: &Facts<'_>) -> String {
+    pub(crate) fn render(&self, facts: &TextFacts<'_>) -> String {
         let text = self.try_render(facts).unwrap_or_else(|error| {
             tracing::error!(%error, "the template of a route fails, the default text is sent");
             Self::default().try_render(facts).unwrap_or_else(|_| format!("{}: {}", facts.network, facts.what))
@@ -282,7 +282,7 @@ mod tests {
 
     fn texts(kind: &Kind, notes: &[SwitchNote]) -> Vec<String> {
         let network = NetworkName { name: "hoodi".into(), genesis_validators_root: None };
-        let text = |bundle: &Bundle| Template::default().render(&Facts::new(&network, bundle, notes, None));
+        let text = |bundle: &Bundle| Template::default().render(&TextFacts::new(&network, bundle, notes, None));
         samples(kind, true).iter().map(text).collect()
     }
 
@@ -336,7 +336,7 @@ mod tests {
         };
         let bundles = samples(&Kind::Offence(Offence::DoubleVote), true);
         let network = NetworkName { name: "hoodi".into(), genesis_validators_root: None };
-        let facts = Facts::new(&network, &bundles[0], &[], Some("https://x"));
+        let facts = TextFacts::new(&network, &bundles[0], &[], Some("https://x"));
         let own = load("{{ severity | upper }} {{ what }} {{ validator.index if validator else labels }} {{ link }}").unwrap();
         assert_eq!(own.render(&facts), "CRITICAL double vote 100 https://x");
         for (bad, word) in [
@@ -351,7 +351,7 @@ mod tests {
         let later = load("{% if kind == \"late_blocks\" %}{{ nothing.at_all }}{% endif %}x").unwrap();
         assert_eq!(later.render(&facts), "x");
         let bundles = samples(&Kind::LateBlocks, true);
-        let text = later.render(&Facts::new(&network, &bundles[0], &[], None));
+        let text = later.render(&TextFacts::new(&network, &bundles[0], &[], None));
         assert!(text.starts_with("hoodi: late blocks\n"), "the default text: {text}");
     }
 }

@@ -216,8 +216,8 @@ async fn no_sink_loses_or_repeats_what_a_bad_receiver_did_not_take() {
     }
 }
 
-/// Only if a receiver takes a message and its answer is lost, the message comes again. Receivers can
-/// tell by its key that it is the same one.
+/// Only if a receiver takes a message and its answer is lost, the message comes again. Receivers
+/// can tell by its key that it is the same one.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_was_taken_without_an_answer_comes_again_under_the_same_key() {
     let dir = tempfile::tempdir().unwrap();

@@ -10,7 +10,7 @@
 use crate::metrics::Metrics;
 use crate::middleware::with_headers;
 use crate::problem::ProblemDetails;
-use crate::rate_limit::{PeerAddress, RateLimits};
+use crate::rate_limit::{ClientAddress, RateLimits};
 use crate::server::Shared;
 use crate::tokens::{Presented, Scope, TokenRecord, Tokens};
 use axum::extract::{Request, State};
@@ -105,7 +105,7 @@ impl Access {
 
     fn limit(&self, request: &Request, token: Option<Root>) -> Result<(), Box<Response>> {
         // Each connection has an address.
-        let (Some(limits), Some(peer)) = (&self.limits, request.extensions().get::<PeerAddress>()) else { return Ok(()) };
+        let (Some(limits), Some(peer)) = (&self.limits, request.extensions().get::<ClientAddress>()) else { return Ok(()) };
         limits.check(peer.0, request.headers(), token).map_err(|seconds| {
             self.metrics.rate_limited.inc();
             Box::new(ProblemDetails::too_many_requests(seconds).into_response())

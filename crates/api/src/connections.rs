@@ -9,7 +9,7 @@
 //! answered within a millisecond. So only a client that opens tens of thousands of connections per
 //! second can displace it.
 
-use crate::rate_limit::PeerAddress;
+use crate::rate_limit::ClientAddress;
 use crate::write_timeout::WriteTimeout;
 use axum::Router;
 use hyper::server::conn::http1;
@@ -162,7 +162,7 @@ async fn answer_on(
     keep_alive: bool,
     stop: CancellationToken,
 ) {
-    let app = AddExtension::new(app, PeerAddress(peer));
+    let app = AddExtension::new(app, ClientAddress(peer));
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(header_timeout)

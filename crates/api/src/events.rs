@@ -35,8 +35,8 @@ use std::time::{Duration, Instant};
 use tokio::sync::{OwnedSemaphorePermit, watch};
 use utoipa::IntoParams;
 
-/// How long the rows that one stream has read are good for the others. Findings change a little after
-/// they were recorded, when a block includes their slashing.
+/// How long the rows that one stream has read are good for the others. Findings change a little
+/// after they were recorded, when a block includes their slashing.
 const READ_IS_FRESH: Duration = Duration::from_millis(250);
 /// Findings that a stream holds in memory at once.
 const PAGE: usize = 64;

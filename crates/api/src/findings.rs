@@ -149,7 +149,8 @@ pub(crate) async fn list(
         wanted = evidence::Query { from_slot: of.from_slot, to_slot: of.to_slot, heard_before: of.heard_before, ..wanted };
     }
     if shared.privacy.changes_findings() {
-        // The stored severity may be that of a watched key, so it selects nothing where these are hidden.
+        // The stored severity may be that of a watched key, so it selects nothing where these are
+        // hidden.
         let is_hidden = shared.privacy.own_keys == OwnKeys::Hidden;
         let severity = if is_hidden { wanted.severity.take() } else { None };
         let page = read(&shared, move |store| store.find(&wanted, limit)).await?;

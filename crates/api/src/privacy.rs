@@ -2,8 +2,8 @@
 //! may be shown.
 //!
 //! Findings and incidents are about all validators and are shown to everybody, but without the
-//! labels and the severity that come from the operator's groups. Kinds that exist only for watched keys
-//! ([`Audience::WatchedKeys`]) are left out.
+//! labels and the severity that come from the operator's groups. Kinds that exist only for watched
+//! keys ([`Audience::WatchedKeys`]) are left out.
 
 use crate::WatchSource;
 use crate::addresses::without_addresses;
@@ -123,7 +123,8 @@ impl Privacy {
         if let Some(subject) = &mut finding.validator {
             subject.labels = self.watch.listed_labels(subject.index);
         }
-        // An offence of a watched key is always critical; that of others only if it can be punished.
+        // An offence of a watched key is always critical; that of others only if it can be
+        // punished.
         if let Some(punishable) = finding.punishable {
             finding.set_punishable(punishable);
         }

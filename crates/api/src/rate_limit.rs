@@ -28,7 +28,7 @@ const FORWARDED_FOR: &str = "x-forwarded-for";
 
 /// The address at the other end of a connection.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct PeerAddress(pub(crate) IpAddr);
+pub(crate) struct ClientAddress(pub(crate) IpAddr);
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 enum Client {

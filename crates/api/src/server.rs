@@ -193,7 +193,8 @@ pub fn openapi_json() -> String {
     openapi.to_pretty_json().expect("the document has string keys only")
 }
 
-/// The state that all handlers share. There is one for each [`Scope`], and they differ in `privacy`.
+/// The state that all handlers share. There is one for each [`Scope`], and they differ in
+/// `privacy`.
 #[derive(Clone)]
 pub(crate) struct Shared {
     pub(crate) store: Store,

@@ -173,8 +173,8 @@ async fn who_has_a_private_label_cannot_be_found_out_by_asking_for_it() {
     assert_eq!(api.json("/v1/findings?label=pool%3Dblue").await["findings"].as_array().unwrap().len(), 1);
 }
 
-/// An offence of a watched key is critical even if it cannot be punished any more. That of others is
-/// not, so the severity would tell whose it is.
+/// An offence of a watched key is critical even if it cannot be punished any more. That of others
+/// is not, so the severity would tell whose it is.
 #[tokio::test]
 async fn the_severity_does_not_tell_that_a_key_is_watched() {
     let severities = async |own_keys, query: &str| -> Vec<String> {

@@ -1,5 +1,5 @@
-//! `slashwatch lab`: measures how many conflicts a listener hears and what bears on that, or watches
-//! a watcher for a long time.
+//! `slashwatch lab`: measures how many conflicts a listener hears and what bears on that, or
+//! watches a watcher for a long time.
 
 mod first_hand;
 mod long_run;

@@ -181,8 +181,8 @@ impl Spec {
         before != (self.forks.len(), self.later_forks.len(), self.blob_schedule.len())
     }
 
-    /// Lists what [`Self::follow_schedule_of`] would change: names of forks or blob steps, each with
-    /// the first epoch in which that makes a difference.
+    /// Lists what [`Self::follow_schedule_of`] would change: names of forks or blob steps, each
+    /// with the first epoch in which that makes a difference.
     pub fn changes_by(&self, node: &Self) -> Vec<(String, Epoch)> {
         let mut followed = self.clone();
         followed.follow_schedule_of(node);

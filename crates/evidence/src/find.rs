@@ -63,8 +63,8 @@ pub struct Query {
     pub from_slot: Option<Slot>,
     /// The last slot, inclusive.
     pub to_slot: Option<Slot>,
-    /// With `to_slot`: also findings of later slots that were known before this time. Their signer's
-    /// clock was ahead.
+    /// With `to_slot`: also findings of later slots that were known before this time. Their
+    /// signer's clock was ahead.
     pub heard_before: Option<Time>,
 }
 

@@ -248,8 +248,8 @@ impl Report {
         Ok(())
     }
 
-    /// The moment to which times are relative: the first contradiction, or else the beginning of the
-    /// first incident, or else the first anomaly.
+    /// The moment to which times are relative: the first contradiction, or else the beginning of
+    /// the first incident, or else the first anomaly.
     fn onset(&self) -> Option<Time> {
         let first_incident = || self.incidents.iter().map(|one| self.at(one.first_slot)).min();
         let first_anomaly = || self.anomalies.iter().map(|finding| finding.first_seen).min();

@@ -34,8 +34,8 @@ use watcher::{datadir, downtime, file_handles, run};
 /// `watch.files`. `ready` gets the address when it is bound.
 ///
 /// # Errors
-/// There is no data directory at `path`, a watcher uses it, a file of `watch` cannot be used, or the
-/// address is taken.
+/// There is no data directory at `path`, a watcher uses it, a file of `watch` cannot be used, or
+/// the address is taken.
 pub fn serve<F: Future<Output = ()>>(
     path: &Path,
     watch: &[PathBuf],

@@ -79,8 +79,8 @@ pub fn unprotected_members(config: &Config, group: Option<&str>) -> Vec<String> 
     lines
 }
 
-/// The public keys of a group, as far as they are known before a start: those that its entries name,
-/// and those of its other members by the last state or the nodes.
+/// The public keys of a group, as far as they are known before a start: those that its entries
+/// name, and those of its other members by the last state or the nodes.
 pub fn group_pubkeys(config: &Config, active: &ActiveConfig, group: &str) -> Vec<PubkeyBytes> {
     let members = GroupSelectors::of(active.list.entries(), group);
     let mut keys = members.pubkeys.clone();

@@ -234,8 +234,8 @@ pub fn load(
     Ok(chain)
 }
 
-/// Fetches the blocks after `from` from the nodes, oldest first, each when it is asked for. It stops
-/// early when no node answers.
+/// Fetches the blocks after `from` from the nodes, oldest first, each when it is asked for. It
+/// stops early when no node answers.
 pub async fn blocks_since<'a>(
     nodes: &'a NodeSet,
     network: &'a Network,

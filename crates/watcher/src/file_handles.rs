@@ -28,8 +28,9 @@ impl FileLimit {
     }
 }
 
-/// Raises the limit of open files as far as this many connections need it. If the system does not allow as
-/// much, the log says so: connections beyond the limit would fail, and so would the databases.
+/// Raises the limit of open files as far as this many connections need it. If the system does not
+/// allow as much, the log says so: connections beyond the limit would fail, and so would the
+/// databases.
 pub fn raise_for(connections: usize) {
     let needed = (connections as u64).saturating_add(OTHER_FILES);
     let found = getrlimit(Resource::Nofile);

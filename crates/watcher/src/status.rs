@@ -269,8 +269,8 @@ impl StatusSource for StatusPage {
     }
 }
 
-/// Share of the votes for the last slots of one epoch's length. The slot that is being voted for and
-/// the one before are not counted.
+/// Share of the votes for the last slots of one epoch's length. The slot that is being voted for
+/// and the one before are not counted.
 fn heard_percent(engine: &Engine) -> Option<u64> {
     let (facts, n_slots) = (engine.facts(), engine.chain().network().preset().slots_per_epoch);
     let until = facts.now().as_u64().checked_sub(2)?;

@@ -209,8 +209,8 @@ impl KillSwitchConfig {
         }
     }
 
-    /// The parts from which the switch is made. The check of the configuration has found no problem,
-    /// so the defaults here are never used.
+    /// The parts from which the switch is made. The check of the configuration has found no
+    /// problem, so the defaults here are never used.
     pub(crate) fn parts(&self, group: &str) -> Result<KillSwitchParts, String> {
         let secret = SecretSource::of(self.secret_file.as_deref(), self.secret_env.as_deref());
         let kind = self.kind();

@@ -82,8 +82,8 @@ fn test_finding(configured: &ConfiguredSwitch, group: &str, now: Time) -> Findin
     Finding::slashable(facts, &evidence)
 }
 
-/// Orders a group's switch as a test and returns what was answered. `keys` are the public keys of the
-/// group, as far as they are known.
+/// Orders a group's switch as a test and returns what was answered. `keys` are the public keys of
+/// the group, as far as they are known.
 pub async fn test(
     active: &ActiveConfig,
     network: &NetworkName,

@@ -60,8 +60,8 @@ impl ActiveConfig {
         }
     }
 
-    /// Returns whether what has this label may tell who is watched. Everything that no list of other
-    /// people's keys says now is private, so labels of former groups stay private too.
+    /// Returns whether what has this label may tell who is watched. Everything that no list of
+    /// other people's keys says now is private, so labels of former groups stay private too.
     pub fn is_private(&self, label: &str) -> bool {
         !self.public.contains(label)
     }

@@ -1,4 +1,5 @@
-//! Stops containers of Docker or Podman over their unix socket, and takes their restart policy away.
+//! Stops containers of Docker or Podman over their unix socket, and takes their restart policy
+//! away.
 //!
 //! Both speak the Docker Engine API. Whoever may write to the socket may do anything on that
 //! machine, so the watcher's user should get no more than a proxy of the socket that allows these
@@ -10,8 +11,8 @@
 //! GET  /containers/NAME/json
 //! ```
 //!
-//! Source: <https://docs.docker.com/reference/api/engine/version/v1.51/>. Podman takes `update` from
-//! version 5.1 on. An older one keeps the policy, which the report says.
+//! Source: <https://docs.docker.com/reference/api/engine/version/v1.51/>. Podman takes `update`
+//! from version 5.1 on. An older one keeps the policy, which the report says.
 
 use super::joined;
 use crate::AlertError;

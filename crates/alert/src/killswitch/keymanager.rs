@@ -35,8 +35,8 @@ use std::time::Duration;
 /// Limit on an answer in bytes. A complete record of a thousand keys over a year has 60 MB, and
 /// clients hand over minimal ones.
 const MAX_ANSWER_BYTES: usize = 128 * 1024 * 1024;
-/// Limit on the files with protection data of one client. A client that is asked again and again hands
-/// over the same records again.
+/// Limit on the files with protection data of one client. A client that is asked again and again
+/// hands over the same records again.
 const MAX_FILES: usize = 4;
 /// Folder below the data directory in which protection data is kept.
 const FOLDER: &str = "killswitch";
@@ -460,8 +460,8 @@ fn has_records(text: &str) -> bool {
     parsed.is_none_or(|parsed| parsed["data"].as_array().is_some_and(|data| !data.is_empty()))
 }
 
-/// The file for the protection data of one answer. Group names and hosts may contain characters that
-/// are no part of a file's name.
+/// The file for the protection data of one answer. Group names and hosts may contain characters
+/// that are no part of a file's name.
 fn file_in(folder: &Path, group: &str, url: &Url, now: Time, nth: usize) -> PathBuf {
     let host = format!("{}-{}", url.host_str().unwrap_or_default(), url.port_or_known_default().unwrap_or_default());
     let name = format!("{group}-{}-{host}-{nth}.slashing-protection", now.as_unix_ns() / 1_000_000_000);

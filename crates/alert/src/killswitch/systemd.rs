@@ -1,9 +1,9 @@
 //! Stops and masks units of systemd.
 //!
-//! `systemctl stop` ends a client in order, and systemd does not restart what was stopped so. A unit
-//! that has not ended after half of the timeout is killed. `systemctl mask` keeps it from being
-//! started by anything. A unit file in `/etc/systemd/system` cannot be masked: there only a lock
-//! file does that (docs/watching.md has the lines for the unit).
+//! `systemctl stop` ends a client in order, and systemd does not restart what was stopped so. A
+//! unit that has not ended after half of the timeout is killed. `systemctl mask` keeps it from
+//! being started by anything. A unit file in `/etc/systemd/system` cannot be masked: there only a
+//! lock file does that (docs/watching.md has the lines for the unit).
 
 use super::joined;
 use crate::exec;

@@ -1,9 +1,9 @@
 //! An adversary that inflates the figure of the stake that is heard first-hand.
 //!
-//! It is connected to all nodes without delay, and to the listener, as one peer or as several. These
-//! announce no subnet and forward the votes of others, before these come from their publishers. So
-//! each vote looks like one of the peer's own. It forwards everything, or only what comes from nodes
-//! to which the listener is not connected, which nobody contradicts.
+//! It is connected to all nodes without delay, and to the listener, as one peer or as several.
+//! These announce no subnet and forward the votes of others, before these come from their
+//! publishers. So each vote looks like one of the peer's own. It forwards everything, or only what
+//! comes from nodes to which the listener is not connected, which nobody contradicts.
 
 use super::full_node::{FullNode, Publish, Where, voter_and_target};
 use super::listener::{FirstHandMeasure, FirstHandRule, Inference, Post};

@@ -1,16 +1,17 @@
 //! Whom to keep: what a listener gains that has fewer places than there are nodes.
 //!
 //! Half of the stake is on a tenth of the nodes. A listener with 25 places among 100 nodes finds
-//! them by discv5 and gives them turns, as the watcher does, with epochs of four seconds in place of
+//! them by discv5 and gives them turns, as the watcher does, with epochs of four seconds in place
+//! of
 //! 384. Then nodes that are drawn by their stake publish double votes, 5 s apart: only who is
 //! connected to the publisher of the second vote hears it.
 //!
 //! The same is played with other rules in place of the watcher's ([`KeptPeers`]), each in a network
 //! of its own with the same nodes, stake, votes and conflicts.
 //!
-//! What differs from the watcher's hours: a node that had a turn is left alone for a minute or more,
-//! as after a failure, because the nodes here send no status. The addresses are private, so that
-//! prefixes do not count.
+//! What differs from the watcher's hours: a node that had a turn is left alone for a minute or
+//! more, as after a failure, because the nodes here send no status. The addresses are private, so
+//! that prefixes do not count.
 
 use super::discovery::finds;
 use super::listener::{FirstHandRule, Inference, Post};

@@ -81,10 +81,10 @@ pub trait PeerSelection: fmt::Debug + Send + Sync {
 ///
 /// Half of the candidates at most are kept for their stake, because those who bring more are found
 /// among the others. A little stake does not keep a place for ever: in a network where almost every
-/// node has some validators, all places would soon be taken by whoever came first. A quarter of the candidates is kept for either direction. If peers that
-/// dialled us could displace all that we have chosen, whoever dials most would own all places. If
-/// the peers that we have dialled filled all places, we would lose those to whom being dialled
-/// matters (see `docs/peers.md`).
+/// node has some validators, all places would soon be taken by whoever came first. A quarter of the
+/// candidates is kept for either direction. If peers that dialled us could displace all that we
+/// have chosen, whoever dials most would own all places. If the peers that we have dialled filled
+/// all places, we would lose those to whom being dialled matters (see `docs/peers.md`).
 ///
 /// A peer says itself which client it runs, so that decides only between peers with equally many
 /// trials.
