@@ -33,7 +33,7 @@ impl SinkSettings for DiscordConfig {
     }
 
     fn secret_problem(&self, secret: &Secret) -> Option<String> {
-        http::parse_url("", secret.as_str()).err().map(|_| "does not contain the http(s) address of a webhook".into())
+        http::webhook_problem(secret)
     }
 
     fn secret_file_mut(&mut self) -> Option<&mut Option<PathBuf>> {
@@ -41,8 +41,7 @@ impl SinkSettings for DiscordConfig {
     }
 
     fn open(&self, route: &str, client: &Client, secret: Option<Secret>) -> Result<Arc<dyn Sink>, AlertError> {
-        let secret = secret.ok_or_else(|| AlertError::NoSecret { name: route.into() })?;
-        let mut url = http::parse_url(route, secret.as_str())?;
+        let mut url = http::webhook_address(route, secret)?;
         // With `wait` Discord answers when the message is in the channel, and not before.
         url.query_pairs_mut().append_pair("wait", "true");
         Ok(Arc::new(HttpSink { client: client.clone(), place: http::place_of(&url), channel: Discord { url } }))

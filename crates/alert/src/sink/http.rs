@@ -123,6 +123,17 @@ pub(crate) fn parse_url(route: &str, url: &str) -> Result<Url, AlertError> {
     Ok(url)
 }
 
+/// Reads a webhook's address where it is itself the secret.
+pub(super) fn webhook_address(route: &str, secret: Option<Secret>) -> Result<Url, AlertError> {
+    let secret = secret.ok_or_else(|| AlertError::NoSecret { name: route.into() })?;
+    parse_url(route, secret.as_str())
+}
+
+/// Says what is wrong with a secret that has to be a webhook's address, without showing it.
+pub(super) fn webhook_problem(secret: &Secret) -> Option<String> {
+    parse_url("", secret.as_str()).err().map(|_| "does not contain the http(s) address of a webhook".into())
+}
+
 /// Appends segments to the path of an address.
 pub(crate) fn join(mut url: Url, segments: &[&str]) -> Url {
     url.path_segments_mut().expect("an http address has a path").pop_if_empty().extend(segments);

@@ -34,7 +34,7 @@ impl SinkSettings for SlackConfig {
     }
 
     fn secret_problem(&self, secret: &Secret) -> Option<String> {
-        http::parse_url("", secret.as_str()).err().map(|_| "does not contain the http(s) address of a webhook".into())
+        http::webhook_problem(secret)
     }
 
     fn secret_file_mut(&mut self) -> Option<&mut Option<PathBuf>> {
@@ -42,8 +42,7 @@ impl SinkSettings for SlackConfig {
     }
 
     fn open(&self, route: &str, client: &Client, secret: Option<Secret>) -> Result<Arc<dyn Sink>, AlertError> {
-        let secret = secret.ok_or_else(|| AlertError::NoSecret { name: route.into() })?;
-        let url = http::parse_url(route, secret.as_str())?;
+        let url = http::webhook_address(route, secret)?;
         Ok(Arc::new(HttpSink { client: client.clone(), place: http::place_of(&url), channel: Slack { url } }))
     }
 }
