@@ -294,15 +294,16 @@ fn wrong_words_on_the_command_line_say_what_to_write() {
     assert!(!Path::new(dir.path()).join("slashwatch-data").exists(), "nothing is made before it is right");
 }
 
-/// A node gets a new version in which a fork is scheduled, while the watcher runs.
+/// A node gets a new version in which a fork comes at another epoch, while the watcher runs.
 #[test]
-fn a_fork_that_the_node_schedules_later_is_followed_and_one_of_the_past_is_not() {
+fn a_fork_that_the_node_postpones_is_followed_and_one_of_the_past_is_not() {
     let mut network = recorded();
-    network.yaml = format!("{}\nSLOT_DURATION_MS: 250\n", network.yaml);
-    network.spec = Spec::from_yaml(&network.yaml).expect("valid");
-    assert_eq!(network.spec.slot_duration.as_millis(), 250);
     let genesis_time = u64::from_le_bytes(network.state[..8].try_into().expect("8 bytes"));
     let now = (base::Time::now().0 / 1_000_000_000 - genesis_time) * 4 / network.spec.preset.slots_per_epoch;
+    let gloas = format!("GLOAS_FORK_VERSION: 0x70000001\nGLOAS_FORK_EPOCH: {}\n", now + 500_000);
+    network.yaml = format!("{}\nSLOT_DURATION_MS: 250\n{gloas}", network.yaml);
+    network.spec = Spec::from_yaml(&network.yaml).expect("valid");
+    assert_eq!(network.spec.slot_duration.as_millis(), 250);
     let node = Endpoint::of(&network, 8, network.root);
     let folder = Folder::new(&network);
     let text = std::fs::read_to_string(&folder.config).expect("readable");

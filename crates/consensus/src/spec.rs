@@ -153,10 +153,12 @@ pub enum SpecError {
 impl Spec {
     /// Takes over from the configuration of a node of one's own what this one does not have yet:
     /// forks and blob steps after its last one, and forks that are not known. A draft fork to which
-    /// the node gives another version is one of another draft, so it is not known either. Returns
+    /// the node gives another version is one of another draft, so it is not known either. What both
+    /// have, and neither has begun by the epoch after `now`, comes when the node says. Returns
     /// whether anything has changed.
-    pub fn follow_schedule_of(&mut self, node: &Self) -> bool {
-        let before = (self.forks.len(), self.later_forks.len(), self.blob_schedule.len());
+    pub fn follow_schedule_of(&mut self, node: &Self, now: Epoch) -> bool {
+        let before = self.clone();
+        self.postpone_as(node, now);
         for fork in &node.forks {
             let last = self.forks.last().map_or(Epoch::new(0), |last| last.epoch);
             match self.forks.iter().position(|own| own.name == fork.name) {
@@ -178,18 +180,53 @@ impl Spec {
         self.later_forks.sort_by_key(|fork| (fork.epoch, fork.version));
         let last_step = self.blob_schedule.last().map(|step| step.epoch);
         self.blob_schedule.extend(node.blob_schedule.iter().filter(|step| last_step.is_none_or(|last| last < step.epoch)));
-        before != (self.forks.len(), self.later_forks.len(), self.blob_schedule.len())
+        *self != before
     }
 
-    /// Lists what [`Self::follow_schedule_of`] would change: names of forks or blob steps, each
-    /// with the first epoch in which that makes a difference.
-    pub fn changes_by(&self, node: &Self) -> Vec<(String, Epoch)> {
+    /// Moves forks and blob steps to the node's epochs, unless one of the two epochs has begun or
+    /// is the next one, or the forks would come in another order.
+    fn postpone_as(&mut self, node: &Self, now: Epoch) {
+        let to_come = |epoch: Epoch| epoch > now.saturating_add(1);
+        let mut moved = self.clone();
+        for own in &mut moved.forks {
+            let same = node.forks.iter().find(|fork| (fork.name, fork.version) == (own.name, own.version));
+            if let Some(fork) = same.filter(|fork| to_come(fork.epoch) && to_come(own.epoch)) {
+                own.epoch = fork.epoch;
+            }
+        }
+        for own in &mut moved.later_forks {
+            let same = node.later_forks.iter().find(|fork| (&fork.name, fork.version) == (&own.name, own.version));
+            if let Some(fork) = same.filter(|fork| to_come(fork.epoch) && to_come(own.epoch)) {
+                own.epoch = fork.epoch;
+            }
+        }
+        for own in &mut moved.blob_schedule {
+            // Steps have no names. The greatest number of blobs tells them apart in every schedule so far.
+            let same = node.blob_schedule.iter().find(|step| step.max_blobs_per_block == own.max_blobs_per_block);
+            if let Some(step) = same.filter(|step| to_come(step.epoch) && to_come(own.epoch)) {
+                own.epoch = step.epoch;
+            }
+        }
+        let in_order = moved.forks.is_sorted_by_key(|fork| fork.epoch)
+            && moved.blob_schedule.is_sorted_by_key(|step| step.epoch)
+            && moved.later_forks.iter().all(|fork| moved.is_after_known(fork));
+        if in_order {
+            *self = moved;
+        }
+    }
+
+    /// Lists what [`Self::follow_schedule_of`] would change, and what both have at different epochs:
+    /// names of forks or blob steps, each with its epochs.
+    pub fn changes_by(&self, node: &Self, now: Epoch) -> Vec<(String, Epoch)> {
         let mut followed = self.clone();
-        followed.follow_schedule_of(node);
+        followed.follow_schedule_of(node, now);
         let (before, after) = (self.named_epochs(), followed.named_epochs());
         let is_other = |others: &[(String, Epoch)], row: &(String, Epoch)| !others.contains(row);
         let mut changes: Vec<(String, Epoch)> = after.iter().filter(|row| is_other(&before, row)).cloned().collect();
         changes.extend(before.iter().filter(|row| is_other(&after, row)).cloned());
+        let in_both = |name: &String| before.iter().any(|(own, _)| own == name);
+        let differ = node.named_epochs().into_iter().filter(|row| in_both(&row.0) && is_other(&before, row));
+        changes.extend(differ.filter(|row| is_other(&after, row)));
         changes.sort_by_key(|(_, epoch)| *epoch);
         changes
     }

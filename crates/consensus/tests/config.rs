@@ -156,8 +156,8 @@ fn keys_of_features_and_of_no_later_fork_change_nothing() {
     let mut spec = read(known);
     let earlier = "FULU_FORK_EPOCH: 5\nI_FORK_EPOCH: 6\nI_FORK_VERSION: 0x06500000\n";
     let ours = "FULU_FORK_EPOCH: 5\nGLOAS_FORK_EPOCH: 8\n";
-    assert!(spec.follow_schedule_of(&read(earlier)), "it is after the forks that both have");
-    assert!(!read(ours).follow_schedule_of(&read(earlier)), "and not after those that we have");
+    assert!(spec.follow_schedule_of(&read(earlier), Epoch::new(0)), "it is after the forks that both have");
+    assert!(!read(ours).follow_schedule_of(&read(earlier), Epoch::new(9)), "and not after those that we have");
 }
 
 /// A fork that is not known and begins with a known one is in force, if its version is higher.
@@ -198,19 +198,47 @@ fn the_schedule_of_an_own_node_is_followed() {
     let ours = "FULU_FORK_EPOCH: 3\nBLOB_SCHEDULE:\n  - EPOCH: 4\n    MAX_BLOBS_PER_BLOCK: 15\n";
     let theirs = "FULU_FORK_EPOCH: 9\nGLOAS_FORK_EPOCH: 5\nHEZE_FORK_EPOCH: 8\nI_FORK_EPOCH: 20\nI_FORK_VERSION: 0x09000000\n\
                   BLOB_SCHEDULE:\n  - EPOCH: 2\n    MAX_BLOBS_PER_BLOCK: 9\n  - EPOCH: 7\n    MAX_BLOBS_PER_BLOCK: 21\n";
+    // Fulu has begun here, so it is not moved any more.
+    let now = Epoch::new(3);
     let mut spec = read(ours);
-    assert!(!spec.follow_schedule_of(&read(ours)));
+    assert!(!spec.follow_schedule_of(&read(ours), now));
     assert_eq!(spec, read(ours));
-    assert!(spec.follow_schedule_of(&read(theirs)));
+    assert!(spec.follow_schedule_of(&read(theirs), now));
     let wanted = [(ForkName::Phase0, 0), (ForkName::Fulu, 3), (ForkName::Gloas, 5), (ForkName::Heze, 8)];
     assert_eq!(forks(&spec), wanted, "what both have stays");
     let steps: Vec<u64> = spec.blob_schedule.iter().map(|step| step.epoch.as_u64()).collect();
     assert_eq!((steps, spec.later_forks[0].name.as_str()), (vec![4, 7], "i"));
-    assert!(!spec.follow_schedule_of(&read(theirs)), "once");
+    assert!(!spec.follow_schedule_of(&read(theirs), now), "once");
     // Another version of Heze is another draft. Of a fork that is final it is a slip of the node.
     let draft = "FULU_FORK_VERSION: 0x66000000\nFULU_FORK_EPOCH: 3\nHEZE_FORK_EPOCH: 8\nHEZE_FORK_VERSION: 0x88000000\n";
-    assert!(spec.follow_schedule_of(&read(draft)));
+    assert!(spec.follow_schedule_of(&read(draft), now));
     assert_eq!(spec.fork_at(Epoch::new(4)).version, [6, 0, 0, 0]);
     assert_eq!((spec.known_fork_at(Epoch::new(7)), spec.known_fork_at(Epoch::new(8))), (Some(ForkName::Gloas), None));
     assert!(spec.later_fork_from(Epoch::new(0)).unwrap().notice().contains("forks to heze at epoch 8"));
+}
+
+/// A fork that is postponed, or comes earlier, and has begun in neither schedule.
+#[test]
+fn what_has_not_begun_moves_with_the_schedule_of_an_own_node() {
+    let ours = "FULU_FORK_EPOCH: 3\nGLOAS_FORK_EPOCH: 10\nI_FORK_EPOCH: 30\nI_FORK_VERSION: 0x09000000\n\
+                BLOB_SCHEDULE:\n  - EPOCH: 4\n    MAX_BLOBS_PER_BLOCK: 15\n  - EPOCH: 12\n    MAX_BLOBS_PER_BLOCK: 21\n";
+    let theirs = "FULU_FORK_EPOCH: 3\nGLOAS_FORK_EPOCH: 20\nI_FORK_EPOCH: 25\nI_FORK_VERSION: 0x09000000\n\
+                  BLOB_SCHEDULE:\n  - EPOCH: 4\n    MAX_BLOBS_PER_BLOCK: 15\n  - EPOCH: 22\n    MAX_BLOBS_PER_BLOCK: 21\n";
+    let followed = |ours: &str, theirs: &str, now: u64| {
+        let mut spec = read(ours);
+        let changed = spec.follow_schedule_of(&read(theirs), Epoch::new(now));
+        (changed, spec == read(theirs), spec == read(ours))
+    };
+    assert_eq!(followed(ours, theirs, 7), (true, true, false));
+    assert_eq!(followed(theirs, ours, 7), (true, true, false), "and back");
+    let told: Vec<u64> = read(ours).changes_by(&read(theirs), Epoch::new(7)).iter().map(|(_, epoch)| epoch.as_u64()).collect();
+    assert_eq!(told, [10, 12, 20, 22, 25, 30]);
+    // What has begun in one of the two is told and not followed.
+    let told = read("FULU_FORK_EPOCH: 3\n").changes_by(&read("FULU_FORK_EPOCH: 5\n"), Epoch::new(7));
+    assert_eq!(told, [("fulu".to_owned(), Epoch::new(5))]);
+    // From the epoch before our Gloas on, nodes have subscribed to its topics: only what comes later moves.
+    assert_eq!(followed(ours, theirs, 9), (true, false, false));
+    assert_eq!(followed(ours, theirs, 40), (false, false, true), "what has begun in both is history");
+    // Another order would have two forks in force at once.
+    assert_eq!(followed("GLOAS_FORK_EPOCH: 10\nHEZE_FORK_EPOCH: 12\n", "GLOAS_FORK_EPOCH: 20\n", 7), (false, false, true));
 }

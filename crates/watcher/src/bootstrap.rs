@@ -10,6 +10,7 @@
 //! after that state are fetched too. They are verified like any other block.
 
 use crate::checkpoint::{self, FinalizedState};
+use crate::clock;
 use crate::config::Config;
 use crate::datadir::{DataDir, DataDirError};
 use crate::error::WatcherError;
@@ -350,10 +351,16 @@ async fn from_node(config: &Config, dir: Option<&DataDir>, nodes: &NodeSet) -> R
     let spec = match spec_of_config(config)? {
         Some(mut spec) => {
             // A node that is away is reported when the state is asked for.
-            if nodes.config_spec().await.is_ok_and(|of_node| spec.follow_schedule_of(&of_node)) {
-                tracing::info!(
-                    "the node has forks or blob steps in its schedule that the configuration lacks; they are followed"
-                );
+            if let (Ok(of_node), Ok(genesis)) = (nodes.config_spec().await, nodes.genesis().await) {
+                let of_config = Network {
+                    spec: spec.clone(),
+                    genesis_time: genesis.genesis_time,
+                    genesis_validators_root: genesis.genesis_validators_root,
+                };
+                let now = of_config.slot_at(clock::now().0).epoch(of_config.preset());
+                if spec.follow_schedule_of(&of_node, now) {
+                    tracing::info!("the node has another schedule of forks or blob steps to come than the configuration; it is followed");
+                }
             }
             spec
         }

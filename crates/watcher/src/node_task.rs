@@ -175,7 +175,7 @@ impl NodeTask {
         // The poll reports a node that is away.
         let Ok(of_node) = nodes.config_spec().await else { return };
         schedule.epoch = now;
-        let changes = self.network.spec.changes_by(&of_node);
+        let changes = self.network.spec.changes_by(&of_node, now);
         if changes.is_empty() || changes == schedule.reported {
             return;
         }
