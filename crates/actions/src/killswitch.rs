@@ -76,6 +76,9 @@ pub struct KillSwitches {
     context: SwitchContext,
     switches: Arc<BTreeMap<String, ConfiguredSwitch>>,
     state: KillSwitchState,
+    /// Groups whose switch a change of the configuration took away, and the number of the last
+    /// finding that was examined for it.
+    away: BTreeMap<String, u64>,
     /// Whether the state on disk is older than the one in memory.
     is_unsaved: bool,
     /// Shows the state to the status page and to [`Self::notes`].
@@ -91,7 +94,17 @@ impl KillSwitches {
         let (shown, _) = watch::channel(Arc::new(state.clone()));
         let (in_use, _) = watch::channel(Arc::default());
         let follower = Follower::new(store.clone());
-        Ok(Self { store, follower, context, switches: Arc::default(), state, is_unsaved: false, shown, in_use })
+        Ok(Self {
+            store,
+            follower,
+            context,
+            switches: Arc::default(),
+            state,
+            away: BTreeMap::new(),
+            is_unsaved: false,
+            shown,
+            in_use,
+        })
     }
 
     /// Returns a receiver that shows the state as it changes.
@@ -140,12 +153,17 @@ impl KillSwitches {
     }
 
     /// Uses the switches of a configuration. A switch that cannot be made ready is a problem of the
-    /// configuration. If a change takes all of them away, what is found meanwhile is examined when
-    /// one is back, because it may have been a mistake.
+    /// configuration. If a change takes a switch away, what is found meanwhile is examined for it
+    /// when it is back, because that may have been a mistake.
     fn use_switches(&mut self, active: &ActiveConfig) -> Result<(), ActionError> {
         let network = &self.context.network;
         let name = crate::alerts::name_of(network);
-        self.switches = Arc::new(configured_switches(active, &name, Some(&self.context.dir))?);
+        let before =
+            std::mem::replace(&mut self.switches, Arc::new(configured_switches(active, &name, Some(&self.context.dir))?));
+        let seen = self.state.seen.unwrap_or_default();
+        for group in before.keys().filter(|group| !self.switches.contains_key(*group)) {
+            self.away.entry(group.clone()).or_insert(seen);
+        }
         self.in_use.send_replace(self.switches.clone());
         if !self.switches.is_empty() && self.state.seen.is_none() {
             self.state.seen = Some(self.store.last_seq());
@@ -207,12 +225,13 @@ impl KillSwitches {
         if self.is_unsaved {
             self.write()?;
         }
+        self.examine_missed(orders)?;
         while let Some(seen) = self.state.seen.filter(|_| !self.switches.is_empty()) {
             let page = self.follower.after(seen)?;
             let Some((last, _)) = page.last() else { return Ok(()) };
             let mut to_order = Vec::new();
             for (seq, finding) in &page {
-                to_order.extend(self.fire_for(finding, Some(*seq)));
+                to_order.extend(self.fire_for(finding, Some(*seq), None));
             }
             self.state.seen = Some(*last);
             let written = self.write();
@@ -222,12 +241,33 @@ impl KillSwitches {
         Ok(())
     }
 
+    /// Gives the orders for what was found while a switch was away that is back now.
+    fn examine_missed(&mut self, orders: &mut JoinSet<(String, OrderReport)>) -> Result<(), StoreError> {
+        let seen = self.state.seen.unwrap_or_default();
+        let back: Vec<String> = self.away.keys().filter(|group| self.switches.contains_key(*group)).cloned().collect();
+        for group in back {
+            while let Some(from) = self.away.get(&group).copied().filter(|from| *from < seen) {
+                let page = self.follower.after(from)?;
+                let mut to_order = Vec::new();
+                for (seq, finding) in page.iter().filter(|(seq, _)| *seq <= seen) {
+                    to_order.extend(self.fire_for(finding, Some(*seq), Some(&group)));
+                }
+                self.away.insert(group.clone(), page.last().map_or(seen, |(last, _)| *last));
+                let written = self.write();
+                self.order_all(to_order, orders);
+                written?;
+            }
+            self.away.remove(&group);
+        }
+        Ok(())
+    }
+
     /// A finding that could not be recorded is still proven. Keys that continue to sign cost more
     /// than an order whose finding nobody can look up.
     fn examine_unrecorded(&mut self, findings: &[Finding], orders: &mut JoinSet<(String, OrderReport)>) {
         let mut to_order = Vec::new();
         for finding in findings {
-            to_order.extend(self.fire_for(finding, None));
+            to_order.extend(self.fire_for(finding, None, None));
         }
         if to_order.is_empty() {
             return;
@@ -239,12 +279,12 @@ impl KillSwitches {
     }
 
     /// Returns the switches that a finding fires now, and marks them as fired. `seq` is the number
-    /// of the finding if it is recorded.
-    fn fire_for(&mut self, finding: &Finding, seq: Option<u64>) -> Vec<(Arc<KillSwitch>, Finding)> {
+    /// of the finding if it is recorded. `only` names the group to look at, if it is not all.
+    fn fire_for(&mut self, finding: &Finding, seq: Option<u64>, only: Option<&str>) -> Vec<(Arc<KillSwitch>, Finding)> {
         let switches = self.switches.clone();
         let now = (self.context.now)();
         let mut to_order = Vec::new();
-        for (group, configured) in switches.iter() {
+        for (group, configured) in switches.iter().filter(|(group, _)| only.is_none_or(|only| only == *group)) {
             let was_before = seq.is_some() && self.state.armed_again.get(group) >= seq.as_ref();
             let has_fired_it = self.state.fired_before.get(group) == Some(&finding.id);
             if was_before || has_fired_it || self.state.fired.contains_key(group) {

@@ -64,7 +64,9 @@ fn remote_list(at: &str, list: &RemoteList, config: &WatchConfig, into: &mut Lis
     } else if !files::has_known_ending(&list.file) {
         into.wrong(format!("{at}.file"), "ends neither in .csv, .toml, .yaml, .yml nor .json, which says what the list is");
     } else if list.file.exists() {
+        let n_before = into.list.entries().len();
         files::read(at, &list.file, false, into);
+        into.list.mark_published(n_before);
     }
 }
 
@@ -226,6 +228,31 @@ mod tests {
             let problems =
                 loaded.problems.iter().map(|problem| format!("{}: {}", problem.path.replace(&folder, ""), problem.text));
             entries.chain(problems).collect()
+        }
+    }
+
+    /// Whoever publishes a list decides neither how long it takes to find its validators nor how
+    /// much memory that needs.
+    #[test]
+    fn a_list_that_names_a_validator_over_and_over_is_refused() {
+        let overlap = |n: usize| (0..n).map(|nth| format!("0-{}: node-{nth}\n", 1_000_000 - nth)).collect::<String>();
+        let credentials = |n: usize| "key,pool\n".to_owned() + &format!("0x{},lido\n", "01".repeat(32)).repeat(n);
+        let apart: String = (0..1_000).map(|nth| format!("{}-{}: node-{nth}\n", nth * 10, nth * 10 + 9)).collect();
+        for (name, text, is_refused) in [
+            ("a.yaml", overlap(32), false),
+            ("b.yaml", overlap(33), true),
+            ("c.csv", credentials(32), false),
+            ("d.csv", credentials(33), true),
+            ("e.yaml", apart, false),
+        ] {
+            let mut stage = Stage::new();
+            stage.config.entities = vec![EntityList::File(stage.file(name, &text))];
+            let problems: Vec<String> = load(&stage.config).problems.into_iter().map(|problem| problem.text).collect();
+            assert_eq!(
+                problems.iter().any(|text| text.contains("names a validator 33 times")),
+                is_refused,
+                "{name}: {problems:?}"
+            );
         }
     }
 

@@ -26,6 +26,7 @@ pub mod kubernetes;
 pub mod systemd;
 
 use crate::exec;
+use crate::retry::{Failure, FailureKind, RetryPolicy};
 use crate::sink::Sink as _;
 use crate::sink::http;
 use crate::sink::webhook::Webhook;
@@ -304,6 +305,29 @@ fn writable(path: &Path) -> Result<(), String> {
     let probe = path.with_extension("test");
     let tried = std::fs::write(&probe, []).and_then(|()| std::fs::remove_file(&probe));
     tried.map_err(|error| format!("the lock file {} could not be written: {error}; check its folder", path.display()))
+}
+
+/// Repeats a part of an order that failed for a reason that may pass. `last` receives the reason of
+/// each failure, for a caller that drops this at its timeout.
+async fn repeated<F: Future<Output = Result<String, Failure>>>(
+    attempt: impl Fn() -> F,
+    last: &mut Option<String>,
+) -> Result<String, String> {
+    let mut n_failures = 0;
+    loop {
+        match attempt().await {
+            Ok(report) => return Ok(report),
+            Err(Failure { kind: FailureKind::Refused, reason }) => return Err(reason),
+            Err(Failure { reason, .. }) => *last = Some(reason),
+        }
+        n_failures += 1;
+        tokio::time::sleep(RetryPolicy::DEFAULT.order_pauses.pause(n_failures)).await;
+    }
+}
+
+/// A failure that may pass.
+fn passing(reason: impl Into<String>) -> Failure {
+    Failure { kind: FailureKind::Unavailable, reason: reason.into() }
 }
 
 /// Joins the reports of the parts of an order: done if all are, and failed if one is.

@@ -26,6 +26,8 @@ use tokio::net::{TcpListener, UnixListener};
 
 const TOKEN: &str = "api-token-0x1234";
 const LONG: Duration = Duration::from_secs(60);
+/// For orders that cannot succeed.
+const SHORT: Duration = Duration::from_secs(3);
 const NOW: Time = Time::from_unix_ns(1_700_000_000_000_000_000);
 
 fn key(nth: u8) -> PubkeyBytes {
@@ -53,6 +55,12 @@ enum Manner {
     Errors,
     /// Has no list of remote keys.
     NoRemoteKeys,
+    /// Signs remotely only.
+    NoKeystores,
+    /// Refuses what is asked of its keystores.
+    BadKeystores,
+    /// Hangs when it is asked about its keystores.
+    HangingKeystores,
     /// Exports `null` instead of protection data.
     NullProtection,
 }
@@ -106,6 +114,9 @@ async fn keymanager(
         Manner::FailsTwice if nth <= 2 => return StatusCode::INTERNAL_SERVER_ERROR.into_response(),
         Manner::Garbage => return Json(json!({ "data": "none" })).into_response(),
         Manner::NoRemoteKeys if list == "remotekeys" => return StatusCode::NOT_FOUND.into_response(),
+        Manner::NoKeystores if list == "keystores" => return StatusCode::NOT_FOUND.into_response(),
+        Manner::BadKeystores if list == "keystores" => return StatusCode::BAD_REQUEST.into_response(),
+        Manner::HangingKeystores if list == "keystores" => return std::future::pending().await,
         _ => {}
     }
     let keys = if list == "keystores" { &client.local } else { &client.remote };
@@ -255,6 +266,35 @@ async fn a_client_that_does_not_do_it_is_named_and_does_not_hold_up_the_others()
 }
 
 #[tokio::test]
+async fn whatever_is_wrong_with_the_keystores_the_remote_keys_are_deleted() {
+    for (manner, keystores, wanted) in [
+        (Manner::NoKeystores, 0, None),
+        (Manner::BadKeystores, 2, Some("400")),
+        (Manner::HangingKeystores, 2, Some("not done within 4s")),
+        (Manner::Honest, 2, Some("cannot be kept")),
+    ] {
+        let stage = Stage::new();
+        if manner == Manner::Honest {
+            std::fs::write(stage.path("killswitch"), "a file where the folder should be").unwrap();
+        }
+        let client = Client::new(manner, (1..=2).take(keystores), 3..=4);
+        let urls = [client.start().await];
+        let keys: Vec<PubkeyBytes> = (1..=4).map(key).collect();
+        let report = stage.fire(stage.keymanager(&urls, KeysToDelete::Group), &keys, Duration::from_secs(4)).await;
+        assert!(client.remote.lock().unwrap().is_empty(), "{manner:?}: {report:?}");
+        match (wanted, &report.result) {
+            (None, Ok(told)) => assert!(told.contains("2 deleted"), "{manner:?}: {told}"),
+            (Some(wanted), Err(told)) => {
+                assert!(told.contains(wanted), "{manner:?}: {told}");
+                let n_deleted = if manner == Manner::Honest { "4 deleted" } else { "2 deleted" };
+                assert!(told.contains(n_deleted), "{manner:?}: {told}");
+            }
+            (_, result) => panic!("{manner:?}: {result:?}"),
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_wrong_token_is_reported_at_once() {
     let stage = Stage::new();
     let client = Client::new(Manner::Honest, 1..=2, []);
@@ -332,6 +372,8 @@ struct Container {
     policy: String,
     /// Whether it comes back by itself although it was stopped.
     undead: bool,
+    /// How many orders to stop it fail first.
+    fails: u32,
 }
 
 type Containers = Arc<Mutex<std::collections::BTreeMap<String, Container>>>;
@@ -346,6 +388,10 @@ async fn docker(
         return (StatusCode::NOT_FOUND, Json(json!({ "message": format!("No such container: {name}") }))).into_response();
     };
     match what.as_str() {
+        "stop" if container.fails > 0 => {
+            container.fails -= 1;
+            (StatusCode::INTERNAL_SERVER_ERROR, Json(json!({ "message": "dial unix: transient" }))).into_response()
+        }
         "stop" if !container.running => StatusCode::NOT_MODIFIED.into_response(),
         "stop" => {
             container.running = container.undead;
@@ -367,10 +413,10 @@ async fn containers_stop_over_the_unix_socket_and_are_not_restarted() {
     for has_update in [true, false] {
         let stage = Stage::new();
         let socket = stage.path("docker.sock");
-        let running = |policy: &str, undead| Container { running: true, policy: policy.into(), undead };
+        let running = |policy: &str, undead| Container { running: true, policy: policy.into(), undead, fails: 0 };
         let containers: Containers = Arc::default();
         containers.lock().unwrap().extend([
-            ("vc-1".to_owned(), running("always", false)),
+            ("vc-1".to_owned(), Container { fails: 2, ..running("always", false) }),
             ("vc-2".to_owned(), Container { running: false, ..running("always", false) }),
             ("undead".to_owned(), running("no", true)),
         ]);
@@ -395,12 +441,12 @@ async fn containers_stop_over_the_unix_socket_and_are_not_restarted() {
             let container = containers.lock().unwrap()[name].clone();
             assert_eq!((container.running, container.policy.as_str()), (false, policy), "{name}");
         }
-        let told = stage.fire(action(&["vc-3", "undead"]), &[], LONG).await.result.unwrap_err();
+        let told = stage.fire(action(&["vc-3", "undead"]), &[], SHORT).await.result.unwrap_err();
         assert!(told.contains("No such container: vc-3") && told.contains("runs although it was stopped"), "{told}");
     }
     let stage = Stage::new();
     let away = ContainersConfig { containers: vec!["vc-1".into()], socket: stage.path("away.sock") };
-    let told = stage.fire(ActionConfig::Containers(away), &[], LONG).await.result.unwrap_err();
+    let told = stage.fire(ActionConfig::Containers(away), &[], SHORT).await.result.unwrap_err();
     assert!(told.contains("away.sock"), "{told}");
 }
 
@@ -409,12 +455,18 @@ async fn workloads_are_scaled_to_zero_and_waited_for() {
     let stage = Stage::new();
     // Each look finds one pod less.
     let pods = Arc::new(Mutex::new((2u64, 2u64)));
-    let scale = |State(pods): State<Arc<Mutex<(u64, u64)>>>, method: Method, headers: HeaderMap, body: Bytes| async move {
+    let n_patches = Arc::new(std::sync::atomic::AtomicU32::new(0));
+    type Pods = (Arc<Mutex<(u64, u64)>>, Arc<std::sync::atomic::AtomicU32>);
+    let scale = |State((pods, n_patches)): State<Pods>, method: Method, headers: HeaderMap, body: Bytes| async move {
         if headers["authorization"] != format!("Bearer {TOKEN}") {
             return (StatusCode::FORBIDDEN, Json(json!({ "message": "statefulsets.apps is forbidden" }))).into_response();
         }
         let (wanted, running) = &mut *pods.lock().unwrap();
         if method == Method::PATCH {
+            if n_patches.fetch_add(1, std::sync::atomic::Ordering::Relaxed) == 0 {
+                return (StatusCode::SERVICE_UNAVAILABLE, Json(json!({ "message": "etcdserver: leader changed" })))
+                    .into_response();
+            }
             assert_eq!(headers["content-type"], "application/merge-patch+json");
             let patch: Value = serde_json::from_slice(&body).unwrap();
             *wanted = patch["spec"]["replicas"].as_u64().unwrap();
@@ -426,7 +478,7 @@ async fn workloads_are_scaled_to_zero_and_waited_for() {
         Json(json!({ "kind": "Scale", "spec": spec, "status": { "replicas": *running } })).into_response()
     };
     let path = "/apis/apps/v1/namespaces/eth/statefulsets/validator/scale";
-    let app = Router::new().route(path, get(scale).patch(scale)).with_state(pods.clone());
+    let app = Router::new().route(path, get(scale).patch(scale)).with_state((pods.clone(), n_patches.clone()));
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
     tokio::spawn(async move { axum::serve(listener, app).await.unwrap() });
@@ -443,14 +495,22 @@ async fn workloads_are_scaled_to_zero_and_waited_for() {
     assert!(drill.contains("validator: has 2 pods and would be scaled to 0"), "{drill}");
     let told = stage.fire(action("statefulset/validator"), &[], LONG).await.result.unwrap();
     assert_eq!((told.as_str(), *pods.lock().unwrap()), ("validator: scaled to 0", (0, 0)));
+    assert_eq!(n_patches.load(std::sync::atomic::Ordering::Relaxed), 2, "one that failed for a moment, and one that did not");
     let told = stage.fire(action("deployment/other"), &[], LONG).await.result.unwrap_err();
     assert!(told.contains("404"), "{told}");
     *pods.lock().unwrap() = (2, u64::MAX);
-    let told = stage.fire(action("statefulset/validator"), &[], Duration::from_millis(500)).await.result.unwrap_err();
-    assert!(told.contains("scaled to 0, and") && told.contains("pods are still there"), "{told}");
+    let told = stage.fire(action("statefulset/validator"), &[], SHORT).await.result.unwrap_err();
+    assert!(told.contains("scaled to 0, and its pods are still there"), "{told}");
+    // In a pod the token is replaced every hour, while the switch is ready.
+    let ready = stage.switch(action("statefulset/validator"), LONG, false);
     std::fs::write(stage.path("token"), "another").unwrap();
     let told = stage.fire(action("statefulset/validator"), &[], LONG).await.result.unwrap_err();
     assert!(told.contains("403") && told.contains("is forbidden"), "{told}");
+    *pods.lock().unwrap() = (2, 2);
+    assert!(ready.fire(&finding(), &[], 1, NOW).await.result.unwrap_err().contains("403"));
+    std::fs::write(stage.path("token"), TOKEN).unwrap();
+    ready.fire(&finding(), &[], 1, NOW).await.result.unwrap();
+    assert_eq!(*pods.lock().unwrap(), (0, 0));
 }
 
 /// A `systemctl` that keeps the state of units in files.
@@ -458,8 +518,9 @@ fn systemctl(dir: &Path) -> PathBuf {
     let path = dir.join("systemctl");
     let text = format!(
         "#!/bin/sh\ncd {}\ncase \"$1\" in\n\
-         stop) test -e \"$2.hangs\" && exec sleep 1000; test -e \"$2.immortal\" || rm -f \"$2.active\";;\n\
-         kill) rm -f \"$3.active\";;\n\
+         stop) test -e \"$2.fails\" && {{ rm \"$2.fails\"; echo 'not connected' >&2; exit 1; }}\n\
+         test -e \"$2.hangs\" && exec sleep 1000; test -e \"$2.immortal\" || rm -f \"$2.active\";;\n\
+         kill) test -e \"$3.immortal\" || rm -f \"$3.active\";;\n\
          mask) test -e \"$2.etc\" && {{ echo 'File already exists.' >&2; exit 1; }}; touch \"$2.masked\";;\n\
          show) test -e \"$3.unit\" && echo LoadState=loaded || echo LoadState=not-found\n\
          test -e \"$3.active\" && echo ActiveState=active || echo ActiveState=inactive;;\nesac\n",
@@ -482,6 +543,7 @@ async fn units_are_stopped_and_masked() {
     unit("good.service", &[]);
     unit("slow.service", &["hangs"]);
     unit("etc.service", &["etc"]);
+    unit("flaky.service", &["fails"]);
     unit("immortal.service", &["immortal"]);
     let action = |names: &[&str]| {
         let units = names.iter().map(|name| (*name).to_owned()).collect();
@@ -494,15 +556,19 @@ async fn units_are_stopped_and_masked() {
     assert!(drill.contains("there is no such unit"), "{drill}");
     assert!(is_active("good.service"));
 
-    let told =
-        stage.fire(action(&["good.service", "slow.service", "etc.service"]), &[], Duration::from_secs(4)).await.result.unwrap();
+    let told = stage
+        .fire(action(&["good.service", "slow.service", "etc.service", "flaky.service"]), &[], Duration::from_secs(4))
+        .await
+        .result
+        .unwrap();
     assert!(told.contains("good.service: stopped and masked"), "{told}");
     assert!(told.contains("slow.service: stopped, by force and masked"), "{told}");
+    assert!(told.contains("flaky.service: stopped, by force and masked"), "{told}");
     assert!(told.contains("etc.service: stopped; not masked") && told.contains("the lock file holds it"), "{told}");
     assert!(!is_active("good.service") && !is_active("slow.service") && !is_active("etc.service"));
     assert!(stage.path("good.service.masked").exists());
-    let told = stage.fire(action(&["immortal.service"]), &[], LONG).await.result.unwrap_err();
-    assert!(told.contains("immortal.service: it is still active"), "{told}");
+    let told = stage.fire(action(&["immortal.service"]), &[], SHORT).await.result.unwrap_err();
+    assert!(told.contains("immortal.service: not done within 3s; last: it is still active"), "{told}");
     // Without a lock file nothing holds a unit that cannot be masked.
     let parts = KillSwitchParts {
         group: "acme".into(),

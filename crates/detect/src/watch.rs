@@ -25,7 +25,7 @@ mod thresholds;
 
 pub use detector::WatchedKeysDetector;
 pub use fee_payers::FeePayers;
-pub use labels::{GroupId, LabelSet, Labels, MAX_KEYS, MAX_WATCHED, Members};
+pub use labels::{GroupId, LabelSet, Labels, MAX_ENTRIES_OF, MAX_KEYS, MAX_WATCHED, Members};
 pub use list::{Duty, Entry, Label, LabelError, ListError, MAX_ENTRIES, MAX_GROUPS, WatchList};
 pub use report::{ChainState, KeyStatus, Proposals, SharedWatchState, WatchReport};
 pub use selector::{Selector, SelectorError};

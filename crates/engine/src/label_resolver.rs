@@ -62,6 +62,12 @@ impl LabelResolver {
                 "more keys than can be watched: these are only labelled; split them over several watchers"
             );
         }
+        if self.labels.n_cut() > 0 {
+            tracing::warn!(
+                validators = self.labels.n_cut(),
+                "the lists say more about these validators than counts; what groups say counts first: remove lists or labels"
+            );
+        }
     }
 
     /// Learns from proven blocks which proposer pays fees to which address. Returns true if the

@@ -253,21 +253,11 @@ fn raw(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use consensus::{BlobParameters, Epoch, Fork, Preset, Spec};
-    use std::time::Duration;
+    use consensus::{Epoch, Spec};
 
     /// A converter for a network with Deneb from epoch 0 on and Electra from epoch 10 on.
     fn converter() -> MessageConverter {
-        let fork = |name: ForkName, epoch| Fork { name, epoch: Epoch::new(epoch), version: [name as u8, 0, 0, 9] };
-        let spec = Spec {
-            config_name: "test".into(),
-            preset: Preset::MINIMAL,
-            forks: vec![fork(ForkName::Deneb, 0), fork(ForkName::Electra, 10)],
-            later_forks: Vec::new(),
-            slot_duration: Duration::from_secs(6),
-            blob_schedule: Vec::new(),
-            blob_default: BlobParameters { epoch: Epoch::new(10), max_blobs_per_block: 9 },
-        };
+        let spec = Spec::from_yaml("PRESET_BASE: minimal\nDENEB_FORK_EPOCH: 0\nELECTRA_FORK_EPOCH: 10\n").unwrap();
         MessageConverter::new(Arc::new(Network { spec, genesis_time: 1_700_000_000, genesis_validators_root: Root::ZERO }))
     }
 

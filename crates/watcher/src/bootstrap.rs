@@ -359,7 +359,9 @@ async fn from_node(config: &Config, dir: Option<&DataDir>, nodes: &NodeSet) -> R
                 };
                 let now = of_config.slot_at(clock::now().0).epoch(of_config.preset());
                 if spec.follow_schedule_of(&of_node, now) {
-                    tracing::info!("the node has another schedule of forks or blob steps to come than the configuration; it is followed");
+                    tracing::info!(
+                        "the node has another schedule of forks or blob steps to come than the configuration; it is followed"
+                    );
                 }
             }
             spec

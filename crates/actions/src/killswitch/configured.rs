@@ -39,7 +39,9 @@ pub(super) fn configured_switches(
         let ours = || entries.iter().filter(|entry| entry.group.as_deref() == Some(group.name.as_str()));
         let is_kin = |label: &&Label| active.config.kin_labels.contains(&label.key);
         let kin_labels: BTreeSet<&Label> = ours().flat_map(|entry| entry.labels.iter()).filter(is_kin).collect();
-        let kin = entries.iter().filter(|entry| entry.labels.iter().any(|label| kin_labels.contains(label)));
+        // Whoever publishes a list must not decide whose offence stops our keys.
+        let local = entries.iter().filter(|entry| !entry.is_published);
+        let kin = local.filter(|entry| entry.labels.iter().any(|label| kin_labels.contains(label)));
         let members = config.members;
         let own =
             MemberSet { named: Named::of(ours()), labels: BTreeSet::from([format!("{}={}", Label::GROUP, group.name)]), members };

@@ -88,7 +88,7 @@ impl fmt::Display for NotFiredReason {
             }
             Self::NotNamed => write!(
                 f,
-                "the key is not named by index, range or public key, but a member by withdrawal credentials or fee recipient, which a stranger can make it"
+                "the key is not named by index, range or public key in a list of yours, but by withdrawal credentials, a fee recipient or a list at a URL, which a stranger can do"
             ),
             Self::OtherKey { member } => write!(f, "the registry's key of this index is {member}, and the accused is another"),
             Self::NotCertain => write!(f, "the key is not named, and whether a block can punish it is not known"),

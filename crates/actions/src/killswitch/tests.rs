@@ -5,7 +5,7 @@ use crate::config::{GroupConfig, KillSwitchConfig, MembersConfig, TriggerConfig,
 use alert::NetworkName;
 use consensus::{Offence, PubkeyBytes, Root, Slot, Spec, ValidatorIndex};
 use detect::watch::{Duty, Label, WatchList};
-use evidence::{Anomaly, Kind, Punishable, Subject};
+use evidence::{Anomaly, Kind, Punishable, Subject, anomaly_id};
 use std::time::Duration;
 
 /// Mainnet's slots of twelve seconds, counted from the Unix epoch.
@@ -220,6 +220,54 @@ async fn what_was_found_while_a_changed_configuration_had_no_switch_fires_it_aft
     switches.use_switches(&in_force(|_| ())).unwrap();
     switches.examine(&mut orders).unwrap();
     assert_eq!(orders.len(), 1);
+}
+
+/// The same, while the switch of another group stays and what is found goes on being examined.
+#[tokio::test]
+async fn what_was_found_while_one_of_two_switches_was_away_fires_it_afterwards() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(dir.path(), Root::ZERO).unwrap();
+    let mut switches = KillSwitches::new(store.clone(), context(dir.path())).unwrap();
+    let one = in_force(|_| ());
+    let both = {
+        let mut config = one.config.clone();
+        config.groups.push(GroupConfig { name: "blue".into(), ..config.groups[0].clone() });
+        let mut list = (*one.list).clone();
+        list.add(Some("blue"), "7".parse().unwrap(), &[], Duty::Active).unwrap();
+        ActiveConfig::new(config, list)
+    };
+    switches.arm(&both).unwrap();
+    let mut orders = JoinSet::new();
+    switches.use_switches(&one).unwrap();
+    // More than one page of the log.
+    let id = |nth: u32| anomaly_id(Root::ZERO, &Kind::LateBlocks, &nth.to_be_bytes());
+    let many = (0..1_100).map(|nth| Finding::anomaly(Anomaly { id: id(nth), ..Anomaly::sample(Kind::LateBlocks) }));
+    store.record_anomalies(many.chain([finding(DOUBLE_VOTE, 7, &["group=blue"], SOON)]).collect(), &[]).unwrap();
+    switches.examine(&mut orders).unwrap();
+    assert_eq!((orders.len(), switches.state.seen), (0, Some(store.last_seq())));
+    switches.use_switches(&both).unwrap();
+    switches.examine(&mut orders).unwrap();
+    assert_eq!((orders.len(), switches.state.fired.contains_key("blue")), (1, true));
+    // It was away once, and is not examined again.
+    assert!(switches.away.is_empty());
+}
+
+/// Who publishes a list must not decide whose offence stops the keys of others.
+#[test]
+fn a_list_at_a_url_makes_nobody_kin() {
+    let offence = finding(DOUBLE_VOTE, 6, &["operator=acme"], SOON);
+    let with = |is_published: bool| {
+        let mut active = in_force(|switch| switch.on = vec![TriggerConfig::KinOffence]);
+        if is_published {
+            let mut list = (*active.list).clone();
+            list.mark_published(2);
+            active = ActiveConfig::new(active.config, list);
+        }
+        let switches = configured_switches(&active, &NetworkName::default(), None).unwrap();
+        switches["acme"].decide(&offence, NOW, &network(), &|_| None)
+    };
+    assert_eq!(with(false), Some(SwitchDecision::Fires));
+    assert_eq!(with(true), Some(SwitchDecision::NotFiredReason(NotFiredReason::NotNamed)));
 }
 
 /// The store refuses the write. The proven finding is passed on directly, and it fires the switch.

@@ -21,9 +21,9 @@
 use super::ListBuilder;
 use crate::config::GroupConfig;
 use detect::client::{N_CLIENTS, UNKNOWN, client_name};
-use detect::watch::{Duty, Label, Selector};
+use detect::watch::{Duty, Entry, Label, MAX_ENTRIES_OF, Selector};
 use serde::Deserialize;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 
 /// Largest list that is read: two million rows of 128 bytes.
@@ -80,6 +80,7 @@ pub(super) fn has_known_ending(path: &Path) -> bool {
 
 /// Adds the entries of a text. The name of its file says what kind of list it is.
 pub(super) fn parse(at: &str, path: &Path, text: &str, watches: bool, into: &mut ListBuilder) {
+    let n_before = into.list.entries().len();
     match path.extension().and_then(|extension| extension.to_str()) {
         Some("csv") => csv(at, text, watches, into),
         Some("toml") => toml(at, text, watches, into),
@@ -89,6 +90,41 @@ pub(super) fn parse(at: &str, path: &Path, text: &str, watches: bool, into: &mut
         }
         _ => into.wrong(at, "is neither .csv nor .toml, nor validator ranges as .yaml or .json; name it by what is in it"),
     }
+    let n_named = most_named(&into.list.entries()[n_before..]);
+    if n_named > MAX_ENTRIES_OF {
+        into.wrong(
+            at,
+            format!(
+                "names a validator {n_named} times by ranges, or by one address; {MAX_ENTRIES_OF} count: merge what overlaps"
+            ),
+        );
+    }
+}
+
+/// How often ranges, or one address, name a validator at most. To find their validators takes time
+/// in proportion to it, and that must not be in the hands of whoever publishes a list.
+fn most_named(entries: &[Entry]) -> usize {
+    let mut by_address: HashMap<&Selector, usize> = HashMap::new();
+    // Where ranges begin and end. At one index, ends come first.
+    let mut borders: Vec<(u64, bool)> = Vec::new();
+    for entry in entries {
+        match &entry.selector {
+            Selector::Range { first, last } => {
+                borders.extend([(first.as_u64(), true), (last.as_u64().saturating_add(1), false)]);
+            }
+            address @ (Selector::WithdrawalCredentials(_) | Selector::FeeRecipient(_)) => {
+                *by_address.entry(address).or_default() += 1;
+            }
+            Selector::Index(_) | Selector::Pubkey(_) => {}
+        }
+    }
+    borders.sort_unstable();
+    let (mut open, mut most) = (0usize, by_address.into_values().max().unwrap_or_default());
+    for (_, begins) in borders {
+        open = if begins { open + 1 } else { open.saturating_sub(1) };
+        most = most.max(open);
+    }
+    most
 }
 
 fn read_text(path: &Path) -> Result<String, String> {

@@ -79,6 +79,28 @@ impl ActiveConfig {
         [switches(before), routes(before)].concat().into_iter().filter(|name| !here.contains(name)).collect()
     }
 
+    /// Names the groups of `before` that are here with fewer entries, as `12 of 20 entries of group
+    /// "acme"`.
+    fn lost_entries(&self, before: &Self) -> Vec<String> {
+        let lost = |group: &Arc<str>| {
+            let (were, are) = (before.list.n_entries_of(group), self.list.n_entries_of(group));
+            (are < were).then(|| format!("{} of {were} entries of group {group:?}", were - are))
+        };
+        before.list.groups().filter_map(lost).collect()
+    }
+
+    /// Returns why this must not replace `before`: a group that keeps its kill switch has lost its
+    /// last key. A failed export leaves such a file behind.
+    fn disarms(&self, before: &Self) -> Option<String> {
+        let has_switch =
+            |group: &&Arc<str>| self.config.groups.iter().any(|own| own.kill_switch.is_some() && *own.name == ***group);
+        let mut groups = before.list.groups().filter(has_switch);
+        let group = groups.find(|group| before.list.n_entries_of(group) > 0 && self.list.n_entries_of(group) == 0)?;
+        Some(format!(
+            "group {group:?} has a kill switch and not one key any more; put its keys back, or take its kill switch out of the configuration"
+        ))
+    }
+
     /// Returns the parts that the engine needs. The engine keeps the thresholds from the start.
     pub fn parts(&self, desk: &SharedWatchState) -> WatchParts {
         WatchParts { list: self.list.clone(), config: self.config.keeper, state: desk.clone() }
@@ -173,6 +195,9 @@ pub async fn follow(
                         "the changed configuration has no {gone} any more; if that is a mistake, put it back: offences that were found meanwhile are still acted on"
                     );
                 }
+                for lost in next.lost_entries(&now) {
+                    tracing::warn!("{lost} are gone from the lists; their keys are not watched any more");
+                }
                 wrong = None;
                 now = next.clone();
                 reports.refused.send_replace(None);
@@ -215,7 +240,11 @@ fn reread(source: Option<&Path>, read_config: &ReadConfig, old: &ActiveConfig) -
         Some(path) => read_config(path)?,
         None => (old.config.clone(), old.alerts.clone()),
     };
-    read_named(watch, alerts, own, Some(old))
+    let next = read_named(watch, alerts, own, Some(old))?;
+    match next.disarms(old) {
+        Some(reason) => Err(reason),
+        None => Ok(next),
+    }
 }
 
 /// Reads the lists and secrets that a configuration names. The configuration itself was just read
@@ -438,6 +467,21 @@ mod tests {
         let after = stage.read();
         assert_eq!(after.lacks(&before), ["kill switch of group \"acme\"", "alert route \"ops\""]);
         assert_eq!(before.lacks(&after), Vec::<String>::new());
+    }
+
+    /// An export that fails leaves a file behind that has only its first line.
+    #[test]
+    fn a_list_without_a_key_disarms_no_kill_switch() {
+        let groups = "[[watch.groups]]\nname = \"acme\"\nkill_switch = { command = [\"/bin/true\"] }\n";
+        let stage = Stage::new(&format!("files = [\"keys.csv\"]\n{groups}"));
+        stage.file("keys.csv", "group,key\nacme,1\nacme,2\nblue,3\n");
+        let before = stage.read();
+        stage.file("keys.csv", "group,key\nblue,3\n");
+        let refused = reread(Some(&stage.source), &reads(), &before).expect_err("acme has no key");
+        assert!(refused.contains("group \"acme\" has a kill switch and not one key"), "{refused}");
+        stage.file("keys.csv", "group,key\nacme,1\n");
+        let after = reread(Some(&stage.source), &reads(), &before).unwrap();
+        assert_eq!(after.lost_entries(&before), ["1 of 2 entries of group \"acme\"", "1 of 1 entries of group \"blue\""]);
     }
 
     #[tokio::test]

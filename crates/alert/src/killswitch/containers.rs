@@ -14,8 +14,9 @@
 //! Source: <https://docs.docker.com/reference/api/engine/version/v1.51/>. Podman takes `update`
 //! from version 5.1 on. An older one keeps the policy, which the report says.
 
-use super::joined;
+use super::{joined, passing, repeated};
 use crate::AlertError;
+use crate::retry::{Failure, FailureKind};
 use crate::sink::cut;
 use crate::sink::http::{join, read_bounded};
 use base::http;
@@ -62,48 +63,59 @@ impl Containers {
     /// Stops all containers at once. In a test it looks whether they are there.
     pub(super) async fn order(&self, is_test: bool) -> Result<String, String> {
         let orders = self.containers.iter().map(|name| async move {
-            let acting = async { if is_test { self.look(name).await } else { self.stop(name).await } };
+            let mut last = None;
+            let acting = async {
+                match is_test {
+                    true => self.look(name).await.map_err(|failure| failure.reason),
+                    false => repeated(|| self.stop(name), &mut last).await,
+                }
+            };
             match tokio::time::timeout(self.timeout, acting).await {
                 Ok(report) => report.map_err(|reason| format!("{name}: {reason}")),
-                Err(_) => Err(format!("{name}: {} did not answer within {:?}", self.socket.display(), self.timeout)),
+                Err(_) => {
+                    let last = last.unwrap_or_else(|| format!("{} did not answer", self.socket.display()));
+                    Err(format!("{name}: not done within {:?}; last: {last}", self.timeout))
+                }
             }
         });
         joined(join_all(orders).await)
     }
 
-    async fn stop(&self, name: &str) -> Result<String, String> {
+    async fn stop(&self, name: &str) -> Result<String, Failure> {
         let mut stop = self.address(name, "stop");
         stop.set_query(Some(&format!("t={STOP_SECONDS}")));
-        let (status, answer) = self.ask(Method::POST, stop, None).await?;
+        let stopped = self.ask(Method::POST, stop, None).await;
+        // The policy is taken away whatever became of the stop: it may be what starts it again.
+        let policy = json!({ "RestartPolicy": { "Name": "no", "MaximumRetryCount": 0 } });
+        let kept = match self.ask(Method::POST, self.address(name, "update"), Some(policy)).await {
+            Ok((status, _)) if status.is_success() => String::new(),
+            Ok((status, answer)) => format!(" ({})", refusal("taking its restart policy away", status, &answer).reason),
+            Err(failure) => format!(" (its restart policy may still be there: {})", failure.reason),
+        };
+        let (status, answer) = stopped?;
         // 304: it was not running.
         if !status.is_success() && status != StatusCode::NOT_MODIFIED {
             return Err(refusal("stop", status, &answer));
         }
-        let policy = json!({ "RestartPolicy": { "Name": "no", "MaximumRetryCount": 0 } });
-        let kept = match self.ask(Method::POST, self.address(name, "update"), Some(policy)).await {
-            Ok((status, _)) if status.is_success() => String::new(),
-            Ok((status, answer)) => format!(" ({})", refusal("taking its restart policy away", status, &answer)),
-            Err(reason) => format!(" (its restart policy may still be there: {reason})"),
-        };
         match self.is_running(name).await? {
-            true => Err(format!("it runs although it was stopped{kept}")),
+            true => Err(passing(format!("it runs although it was stopped{kept}"))),
             false if kept.is_empty() => Ok(format!("{name}: stopped, and is not restarted")),
             false => Ok(format!("{name}: stopped{kept}")),
         }
     }
 
-    async fn look(&self, name: &str) -> Result<String, String> {
+    async fn look(&self, name: &str) -> Result<String, Failure> {
         let state = if self.is_running(name).await? { "runs" } else { "does not run" };
         Ok(format!("{name}: {state} and would be stopped"))
     }
 
-    async fn is_running(&self, name: &str) -> Result<bool, String> {
+    async fn is_running(&self, name: &str) -> Result<bool, Failure> {
         let (status, answer) = self.ask(Method::GET, self.address(name, "json"), None).await?;
         if !status.is_success() {
             return Err(refusal("asking for its state", status, &answer));
         }
-        let answer: Value = serde_json::from_slice(&answer).map_err(|error| format!("its state is no JSON: {error}"))?;
-        answer["State"]["Running"].as_bool().ok_or_else(|| "its state does not say whether it runs".into())
+        let answer: Value = serde_json::from_slice(&answer).map_err(|error| passing(format!("its state is no JSON: {error}")))?;
+        answer["State"]["Running"].as_bool().ok_or_else(|| passing("its state does not say whether it runs"))
     }
 
     /// The host of the address does not matter on a unix socket.
@@ -112,22 +124,27 @@ impl Containers {
         join(base, &["containers", name, what])
     }
 
-    async fn ask(&self, method: Method, url: Url, body: Option<Value>) -> Result<(StatusCode, Vec<u8>), String> {
+    async fn ask(&self, method: Method, url: Url, body: Option<Value>) -> Result<(StatusCode, Vec<u8>), Failure> {
         let request = self.client.request(method, url);
         let request = match body {
             Some(body) => request.json(&body),
             None => request,
         };
-        let answer =
-            request.send().await.map_err(|error| format!("{}: {}", self.socket.display(), http::failure_reason(error)))?;
+        let failed = |error| passing(format!("{}: {}", self.socket.display(), http::failure_reason(error)));
+        let answer = request.send().await.map_err(failed)?;
         let status = answer.status();
-        let bytes = read_bounded(answer, MAX_ANSWER_BYTES).await?;
+        let bytes = read_bounded(answer, MAX_ANSWER_BYTES).await.map_err(passing)?;
         Ok((status, bytes))
     }
 }
 
-fn refusal(what: &str, status: StatusCode, answer: &[u8]) -> String {
+/// A status that is no success. Only a name that is unknown, or a forbidden request, stays so.
+fn refusal(what: &str, status: StatusCode, answer: &[u8]) -> Failure {
     let said: Option<Value> = serde_json::from_slice(answer).ok();
     let said = said.and_then(|said| said["message"].as_str().map(|text| format!(": {}", cut(text, 200))));
-    format!("{what} was answered with {status}{}", said.unwrap_or_default())
+    let kind = match status {
+        StatusCode::FORBIDDEN | StatusCode::NOT_FOUND => FailureKind::Refused,
+        _ => FailureKind::Unavailable,
+    };
+    Failure { kind, reason: format!("{what} was answered with {status}{}", said.unwrap_or_default()) }
 }

@@ -134,6 +134,8 @@ struct Outcome {
     /// The last status of each key, by list.
     keys: BTreeMap<(KeyList, PubkeyBytes), KeyStatus>,
     saved: Vec<PathBuf>,
+    /// Why protection data that was handed over could not be kept. A client may hand it over once.
+    unkept: Option<String>,
     /// What went wrong last.
     trouble: Option<String>,
 }
@@ -159,6 +161,14 @@ impl KeyList {
 }
 
 impl AskError {
+    /// Of two failures the one that may pass, or else the first.
+    fn hopeful(first: Option<Self>, second: Self) -> Option<Self> {
+        match (first, second) {
+            (None, second) | (Some(Self::Refused { .. }), second @ Self::Unavailable(_)) => Some(second),
+            (first, _) => first,
+        }
+    }
+
     fn reason(self) -> String {
         match self {
             Self::Unavailable(reason) | Self::Refused { reason, .. } => reason,
@@ -170,7 +180,8 @@ impl Keymanager {
     pub(super) fn new(group: &str, config: KeymanagerConfig, timeout: Duration) -> Result<Self, AlertError> {
         let KeymanagerConfig { clients, has_remote_keys, keys } = config;
         // A client that hangs must leave time for another attempt.
-        let client = http::client_builder(true).timeout(timeout / 2).build();
+        // An order has no business with a proxy, which would see the tokens.
+        let client = http::client_builder(true).no_proxy().timeout(timeout / 2).build();
         let client = client.map_err(|error| AlertError::Client(http::failure_reason(error)))?;
         let open = |ClientConfig { url, token }: ClientConfig| -> Result<ValidatorClient, AlertError> {
             let token = token.as_ref().map(Secret::load).transpose()?;
@@ -245,7 +256,7 @@ impl Keymanager {
             loop {
                 match self.stop_once(client, order, folder, now, &mut outcome).await {
                     Ok(()) => {
-                        outcome.trouble = None;
+                        outcome.trouble = outcome.unkept.take();
                         return;
                     }
                     Err(AskError::Refused { reason, .. }) => {
@@ -274,61 +285,97 @@ impl Keymanager {
         outcome: &mut Outcome,
     ) -> Result<(), AskError> {
         let mut asked = 0;
+        let mut error = None;
+        // What is wrong with one list must not leave the keys of the other one signing.
         for list in self.lists() {
-            let keys: Vec<PubkeyBytes> = match self.keys {
-                KeysToDelete::Group => order.keys.to_vec(),
-                KeysToDelete::All => match client.list(*list).await {
-                    Ok(listed) => listed.into_iter().collect(),
-                    Err(error) => client.without_list(*list, error)?,
-                },
-            };
-            if keys.is_empty() {
-                continue;
+            match self.delete_from(*list, client, order, folder, now, outcome).await {
+                Ok(was_asked) => asked += usize::from(was_asked),
+                Err(next) => error = AskError::hopeful(error, next),
             }
-            let deleted = match client.delete(*list, &keys).await {
-                Ok(deleted) => deleted,
-                Err(error) => {
-                    client.without_list::<()>(*list, error)?;
-                    continue;
-                }
-            };
-            asked += 1;
-            // What a client hands over is kept before its statuses are judged.
-            let protection = deleted.slashing_protection.as_deref().filter(|text| has_records(text));
-            if let (Some(text), Some(folder)) = (protection, folder) {
-                let nth = outcome.saved.len().min(MAX_FILES - 1);
-                let path = file_in(folder, order.kill_switch, &client.url, now, nth);
-                match evidence::replace_private_file(&path, text.as_bytes()) {
-                    Ok(()) if outcome.saved.contains(&path) => {}
-                    Ok(()) => outcome.saved.push(path),
-                    Err(error) => {
-                        let reason = format!("its slashing-protection data cannot be kept in {}: {error}", path.display());
-                        return Err(AskError::Unavailable(reason));
+        }
+        if asked == 0 && error.is_none() && self.keys == KeysToDelete::Group {
+            error = Some(AskError::Unavailable("it has neither of the lists of keys".into()));
+        }
+        if let Err(next) = self.confirm(client, order.keys, outcome).await {
+            error = AskError::hopeful(error, next);
+        }
+        error.map_or(Ok(()), Err)
+    }
+
+    /// Deletes the keys from one list of a client. Returns false if nothing was to delete.
+    async fn delete_from(
+        &self,
+        list: KeyList,
+        client: &ValidatorClient,
+        order: &SwitchOrder<'_>,
+        folder: Option<&Path>,
+        now: Time,
+        outcome: &mut Outcome,
+    ) -> Result<bool, AskError> {
+        let keys: Vec<PubkeyBytes> = match self.keys {
+            KeysToDelete::Group => order.keys.to_vec(),
+            KeysToDelete::All => match client.list(list).await {
+                Ok(listed) => listed.into_iter().collect(),
+                Err(error) => self.without_list(list, error)?,
+            },
+        };
+        if keys.is_empty() {
+            return Ok(false);
+        }
+        let deleted = match client.delete(list, &keys).await {
+            Ok(deleted) => deleted,
+            Err(error) => return self.without_list(list, error),
+        };
+        for (key, status) in keys.iter().zip(&deleted.data) {
+            outcome.note(list, *key, status);
+        }
+        // What a client hands over is kept before its statuses are judged.
+        let protection = deleted.slashing_protection.as_deref().filter(|text| has_records(text));
+        if let (Some(text), Some(folder)) = (protection, folder) {
+            let nth = outcome.saved.len().min(MAX_FILES - 1);
+            let path = file_in(folder, order.kill_switch, &client.url, now, nth);
+            match evidence::replace_private_file(&path, text.as_bytes()) {
+                Ok(()) => {
+                    outcome.unkept = None;
+                    if !outcome.saved.contains(&path) {
+                        outcome.saved.push(path);
                     }
                 }
-            }
-            for (key, status) in keys.iter().zip(&deleted.data) {
-                outcome.note(*list, *key, status);
-            }
-            if deleted.data.len() != keys.len() {
-                let reason = format!("it answered for {} of {} keys", deleted.data.len(), keys.len());
-                return Err(AskError::Unavailable(reason));
+                Err(error) => {
+                    let reason = format!("its slashing-protection data cannot be kept in {}: {error}", path.display());
+                    outcome.unkept = Some(reason.clone());
+                    return Err(AskError::Unavailable(reason));
+                }
             }
         }
-        if asked == 0 && self.keys == KeysToDelete::Group {
-            return Err(AskError::Unavailable("it has neither of the lists of keys".into()));
+        match deleted.data.len() == keys.len() {
+            true => Ok(true),
+            false => Err(AskError::Unavailable(format!("it answered for {} of {} keys", deleted.data.len(), keys.len()))),
         }
-        self.confirm(client, order.keys, outcome).await
+    }
+
+    /// A client may not have one of the lists: one that only signs remotely has no keystores. That
+    /// is no failure.
+    fn without_list<T: Default>(&self, list: KeyList, error: AskError) -> Result<T, AskError> {
+        match error {
+            AskError::Refused { status: StatusCode::NOT_FOUND | StatusCode::METHOD_NOT_ALLOWED, .. }
+                if self.has_remote_keys || list == KeyList::RemoteKeys =>
+            {
+                Ok(T::default())
+            }
+            error => Err(error),
+        }
     }
 
     /// Looks whether the keys are gone.
     async fn confirm(&self, client: &ValidatorClient, keys: &[PubkeyBytes], outcome: &mut Outcome) -> Result<(), AskError> {
         let wanted: BTreeSet<&PubkeyBytes> = keys.iter().collect();
+        let mut error = None;
         for list in self.lists() {
-            let listed = match client.list(*list).await {
+            let listed = match client.list(*list).await.or_else(|error| self.without_list(*list, error)) {
                 Ok(listed) => listed,
-                Err(error) => {
-                    client.without_list::<()>(*list, error)?;
+                Err(next) => {
+                    error = AskError::hopeful(error, next);
                     continue;
                 }
             };
@@ -343,10 +390,11 @@ impl Keymanager {
                 }
             }
             if !left.is_empty() {
-                return Err(AskError::Unavailable(format!("it still lists {} of the keys", left.len())));
+                let next = AskError::Unavailable(format!("it still lists {} of the keys", left.len()));
+                error = AskError::hopeful(error, next);
             }
         }
-        Ok(())
+        error.map_or(Ok(()), Err)
     }
 }
 
@@ -358,18 +406,6 @@ impl ValidatorClient {
 
     async fn delete(&self, list: KeyList, keys: &[PubkeyBytes]) -> Result<Deleted, AskError> {
         self.ask(Method::DELETE, list, Some(serde_json::json!({ "pubkeys": keys }))).await
-    }
-
-    /// A client without remote keys may not have their address. That is no failure.
-    fn without_list<T: Default>(&self, list: KeyList, error: AskError) -> Result<T, AskError> {
-        match error {
-            AskError::Refused { status: StatusCode::NOT_FOUND | StatusCode::METHOD_NOT_ALLOWED, .. }
-                if list == KeyList::RemoteKeys =>
-            {
-                Ok(T::default())
-            }
-            error => Err(error),
-        }
     }
 
     async fn ask<T: serde::de::DeserializeOwned>(

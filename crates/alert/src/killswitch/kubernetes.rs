@@ -10,19 +10,22 @@
 //! `statefulsets/scale` or `deployments/scale` of that namespace and nothing else.
 //! Source: <https://kubernetes.io/docs/reference/kubernetes-api/autoscaling-resources/scale-v1/>.
 
-use super::joined;
+use super::{joined, passing, repeated};
+use crate::retry::{Failure, FailureKind};
 use crate::sink::http::{join, parse_url, place_of, read_bounded};
 use crate::{AlertError, Secret, SecretSource};
 use base::http;
 use futures::future::join_all;
 use reqwest::header::CONTENT_TYPE;
-use reqwest::{Client, RequestBuilder, Url};
+use reqwest::{Client, RequestBuilder, StatusCode, Url};
 use serde_json::Value;
 use std::path::PathBuf;
 use std::time::Duration;
 
 /// Pause between two looks whether the pods are gone.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
+/// Looks before the workload is scaled again.
+const LOOKS: u32 = 5;
 /// Limit on an answer in bytes.
 const MAX_ANSWER_BYTES: usize = 256 * 1024;
 /// What is sent. It is constant, so it needs no builder.
@@ -73,7 +76,8 @@ impl std::str::FromStr for Workload {
 pub(super) struct Kubernetes {
     client: Client,
     url: Url,
-    token: Secret,
+    /// Read for each request: in a pod it is replaced every hour.
+    token: SecretSource,
     namespace: String,
     workloads: Vec<Workload>,
     timeout: Duration,
@@ -82,7 +86,8 @@ pub(super) struct Kubernetes {
 impl Kubernetes {
     pub(super) fn new(group: &str, config: KubernetesConfig, timeout: Duration) -> Result<Self, AlertError> {
         let KubernetesConfig { url, token, ca_file, namespace, workloads } = config;
-        let mut builder = http::client_builder(true).timeout(timeout);
+        // An order has no business with a proxy, which would see the token.
+        let mut builder = http::client_builder(true).no_proxy().timeout(timeout);
         if let Some(path) = ca_file {
             let bad = |reason: String| AlertError::Certificate { path: path.clone(), reason };
             let pem = std::fs::read(&path).map_err(|error| bad(error.to_string()))?;
@@ -90,7 +95,9 @@ impl Kubernetes {
             builder = builder.tls_certs_only(certificates);
         }
         let client = builder.build().map_err(|error| AlertError::Client(http::failure_reason(error)))?;
-        let (url, token) = (parse_url(group, &url)?, Secret::load(&token)?);
+        let url = parse_url(group, &url)?;
+        // That it can be read is checked before it is needed.
+        Secret::load(&token)?;
         Ok(Self { client, url, token, namespace, workloads, timeout })
     }
 
@@ -102,40 +109,47 @@ impl Kubernetes {
     pub(super) async fn order(&self, is_test: bool) -> Result<String, String> {
         let orders = self.workloads.iter().map(|workload| async move {
             let name = &workload.name;
-            let mut running = None;
-            let acting = async { if is_test { self.look(workload).await } else { self.stop(workload, &mut running).await } };
-            let ended = tokio::time::timeout(self.timeout, acting).await;
-            match (ended, running) {
-                (Ok(report), _) => report.map_err(|reason| format!("{name}: {reason}")),
-                (Err(_), Some(pods)) => {
-                    Err(format!("{name}: scaled to 0, and {pods} pods are still there after {:?}", self.timeout))
+            let mut last = None;
+            let acting = async {
+                match is_test {
+                    true => self.look(workload).await.map_err(|failure| failure.reason),
+                    false => repeated(|| self.stop(workload), &mut last).await,
                 }
-                (Err(_), None) => Err(format!("{name}: {} did not answer within {:?}", self.place(), self.timeout)),
+            };
+            match tokio::time::timeout(self.timeout, acting).await {
+                Ok(report) => report.map_err(|reason| format!("{name}: {reason}")),
+                Err(_) => {
+                    let last = last.unwrap_or_else(|| format!("{} did not answer", self.place()));
+                    Err(format!("{name}: not done within {:?}; last: {last}", self.timeout))
+                }
             }
         });
         joined(join_all(orders).await)
     }
 
-    async fn stop(&self, workload: &Workload, running: &mut Option<u64>) -> Result<String, String> {
+    /// Scales a workload to zero. It fails while there are pods, and is then asked for again:
+    /// something may scale it up meanwhile.
+    async fn stop(&self, workload: &Workload) -> Result<String, Failure> {
         let patch = self.client.patch(self.scale(workload)).header(CONTENT_TYPE, "application/merge-patch+json").body(ZERO);
-        let mut scale = self.ask(patch).await?;
-        loop {
+        self.ask(patch).await?;
+        for _ in 0..LOOKS {
+            let scale = self.ask(self.client.get(self.scale(workload))).await?;
             if scale["spec"]["replicas"].as_u64().unwrap_or(0) > 0 {
-                return Err("something scaled it up again".into());
+                return Err(passing("something scaled it up again"));
             }
-            match scale["status"]["replicas"].as_u64() {
-                Some(0) => return Ok(format!("{}: scaled to 0", workload.name)),
-                // An absent number is one that was not looked at yet.
-                pods => *running = Some(pods.unwrap_or_default()),
+            // An absent number is one that was not looked at yet.
+            if scale["status"]["replicas"].as_u64() == Some(0) {
+                return Ok(format!("{}: scaled to 0", workload.name));
             }
             tokio::time::sleep(LOOK_EVERY).await;
-            scale = self.ask(self.client.get(self.scale(workload))).await?;
         }
+        Err(passing("scaled to 0, and its pods are still there"))
     }
 
-    async fn look(&self, workload: &Workload) -> Result<String, String> {
+    async fn look(&self, workload: &Workload) -> Result<String, Failure> {
         let scale = self.ask(self.client.get(self.scale(workload))).await?;
-        let pods = scale["status"]["replicas"].as_u64().ok_or("its scale does not say how many pods there are")?;
+        let pods = scale["status"]["replicas"].as_u64();
+        let pods = pods.ok_or_else(|| passing("its scale does not say how many pods there are"))?;
         Ok(format!("{}: has {pods} pods and would be scaled to 0", workload.name))
     }
 
@@ -147,16 +161,23 @@ impl Kubernetes {
         join(self.url.clone(), &["apis", "apps", "v1", "namespaces", &self.namespace, kind, &workload.name, "scale"])
     }
 
-    async fn ask(&self, request: RequestBuilder) -> Result<Value, String> {
-        let sent = request.bearer_auth(self.token.as_str()).send().await;
-        let answer = sent.map_err(|error| format!("{}: {}", self.place(), http::failure_reason(error)))?;
+    async fn ask(&self, request: RequestBuilder) -> Result<Value, Failure> {
+        let token = Secret::load(&self.token).map_err(|error| passing(base::error_chain(&error)))?;
+        let sent = request.bearer_auth(token.as_str()).send().await;
+        let answer = sent.map_err(|error| passing(format!("{}: {}", self.place(), http::failure_reason(error))))?;
         let status = answer.status();
-        let bytes = read_bounded(answer, MAX_ANSWER_BYTES).await?;
+        let bytes = read_bounded(answer, MAX_ANSWER_BYTES).await.map_err(passing)?;
         let value: Value = serde_json::from_slice(&bytes).unwrap_or_default();
         if status.is_success() && value.is_object() {
             return Ok(value);
         }
         let said = value["message"].as_str().map_or(String::new(), |text| format!(": {}", crate::sink::cut(text, 200)));
-        Err(format!("{} answered {status}{said}", self.place()))
+        let reason = format!("{} answered {status}{said}", self.place());
+        // 401 may be a token that is just being replaced.
+        let kind = match status {
+            StatusCode::FORBIDDEN | StatusCode::NOT_FOUND => FailureKind::Refused,
+            _ => FailureKind::Unavailable,
+        };
+        Err(Failure { kind, reason })
     }
 }

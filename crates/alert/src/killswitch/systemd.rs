@@ -5,8 +5,9 @@
 //! being started by anything. A unit file in `/etc/systemd/system` cannot be masked: there only a
 //! lock file does that (docs/watching.md has the lines for the unit).
 
-use super::joined;
+use super::{joined, passing, repeated};
 use crate::exec;
+use crate::retry::{Failure, FailureKind};
 use futures::future::join_all;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -39,36 +40,53 @@ impl Systemd {
     /// lock file keeps the clients from starting.
     pub(super) async fn order(&self, is_test: bool, has_lock: bool) -> Result<String, String> {
         let orders = self.units.iter().map(|unit| async move {
-            let acting = async { if is_test { self.look(unit).await } else { self.stop(unit, has_lock).await } };
+            let mut last = None;
+            let acting = async {
+                match is_test {
+                    true => self.look(unit).await,
+                    false => repeated(|| self.stop(unit, has_lock), &mut last).await,
+                }
+            };
             match tokio::time::timeout(self.timeout, acting).await {
                 Ok(report) => report.map_err(|reason| format!("{unit}: {reason}")),
-                Err(_) => Err(format!("{unit}: systemctl did not end within {:?}", self.timeout)),
+                Err(_) => {
+                    let last = last.unwrap_or_else(|| "systemctl did not end".into());
+                    Err(format!("{unit}: not done within {:?}; last: {last}", self.timeout))
+                }
             }
         });
         joined(join_all(orders).await)
     }
 
-    async fn stop(&self, unit: &str, has_lock: bool) -> Result<String, String> {
+    async fn stop(&self, unit: &str, has_lock: bool) -> Result<String, Failure> {
         let stopped = tokio::time::timeout(self.timeout / 2, self.systemctl(&["stop", unit])).await;
-        let mut note = "";
-        match stopped {
-            Ok(done) => drop(done?),
-            Err(_) => {
-                self.systemctl(&["kill", "--signal=SIGKILL", unit]).await?;
-                note = ", by force";
-            }
+        let mut note = String::new();
+        // A client that does not stop in order is killed, and whatever became of that, masked.
+        if !matches!(stopped, Ok(Ok(_))) {
+            let killed = self.systemctl(&["kill", "--signal=SIGKILL", unit]).await;
+            note = match (stopped, killed) {
+                (_, Ok(_)) => ", by force".into(),
+                (Ok(Err(reason)), Err(_)) => format!(" (systemctl stop: {reason})"),
+                (_, Err(reason)) => format!(" (systemctl kill: {reason})"),
+            };
         }
         let masked = self.systemctl(&["mask", unit]).await;
-        let state = self.state(unit).await?;
+        let state = self.state(unit).await.map_err(passing)?;
+        if !state.is_loaded {
+            return Err(Failure { kind: FailureKind::Refused, reason: format!("there is no such unit{note}") });
+        }
         if state.is_active {
-            return Err(format!("it is still {}", state.words));
+            return Err(passing(format!("it is still {}{note}", state.words)));
         }
         match masked {
             Ok(_) => Ok(format!("{unit}: stopped{note} and masked")),
             Err(reason) if has_lock => Ok(format!("{unit}: stopped{note}; not masked ({reason}), the lock file holds it")),
-            Err(reason) => {
-                Err(format!("stopped{note}, but it could not be masked, and without a lock file anything may start it: {reason}"))
-            }
+            Err(reason) => Err(Failure {
+                kind: FailureKind::Refused,
+                reason: format!(
+                    "stopped{note}, but it could not be masked, and without a lock file anything may start it: {reason}"
+                ),
+            }),
         }
     }
 

@@ -17,10 +17,13 @@
 //! 500 -> operator=acme-staking, pool=acme
 //! ```
 //!
-//! Limits: at most [`MAX_WATCHED`] keys in groups; further ones are counted and only labelled. A
-//! labelled validator takes 8 bytes. The public keys of group members, and of validators that share
+//! Limits: at most [`MAX_WATCHED`] keys in groups; further ones are counted and only labelled. Of a
+//! validator the first [`MAX_ENTRIES_OF`] entries count, groups before lists, and [`MAX_LABELS`]
+//! labels, its groups' before those of lists: a list at somebody else's URL must not make findings
+//! that no receiver takes. A labelled validator takes 8 bytes. The public keys of group members, and of validators that share
 //! a label with one, are kept too, 52 bytes each, at most [`MAX_KEYS`].
 
+use super::list::MAX_LABELS;
 use super::{Duty, FeePayers, Label, Selector, WatchList};
 use chain::Registry;
 use consensus::{PubkeyBytes, Root, ValidatorIndex};
@@ -33,6 +36,9 @@ pub const MAX_WATCHED: usize = 262_144;
 /// Largest number of public keys that are kept: those of all watched validators, and of as many
 /// that share a label with them.
 pub const MAX_KEYS: usize = 2 * MAX_WATCHED;
+
+/// Largest number of entries that count for a validator.
+pub const MAX_ENTRIES_OF: usize = 32;
 
 /// Identifies a group within one [`Labels`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -61,6 +67,7 @@ pub struct Labels {
     keys: Vec<(u32, PubkeyBytes)>,
     n_watched: usize,
     n_refused: usize,
+    n_cut: usize,
 }
 
 /// The labels, groups and duty of a validator.
@@ -207,6 +214,12 @@ impl Labels {
         self.n_refused
     }
 
+    /// Number of validators of which entries or labels do not count, because they are over
+    /// [`MAX_ENTRIES_OF`] or [`MAX_LABELS`].
+    pub fn n_cut(&self) -> usize {
+        self.n_cut
+    }
+
     pub fn is_empty(&self) -> bool {
         self.of.is_empty() && self.groups.is_empty()
     }
@@ -219,8 +232,10 @@ struct Resolver<'a> {
     payers: &'a FeePayers,
     /// Number of validators in the registry.
     n_validators: u64,
-    /// Positions in the list's entries, by validator.
+    /// Positions in the list's entries, by validator: up to [`MAX_ENTRIES_OF`].
     entries_of: BTreeMap<u32, Vec<u32>>,
+    /// Validators that have further entries.
+    over: BTreeSet<u32>,
     unknown: BTreeMap<Arc<str>, Vec<PubkeyBytes>>,
 }
 
@@ -247,7 +262,15 @@ impl<'a> Resolver<'a> {
         }
         let pubkeys = registry.indices_of(&pubkeys);
         let n_validators = registry.len() as u64;
-        Self { pubkeys, by_credentials, payers, n_validators, entries_of: BTreeMap::new(), unknown: BTreeMap::new() }
+        Self {
+            pubkeys,
+            by_credentials,
+            payers,
+            n_validators,
+            entries_of: BTreeMap::new(),
+            over: BTreeSet::new(),
+            unknown: BTreeMap::new(),
+        }
     }
 
     fn finish(mut self, list: &WatchList) -> Labels {
@@ -289,7 +312,9 @@ impl<'a> Resolver<'a> {
             && index.as_u64() < self.n_validators
         {
             let entries = self.entries_of.entry(small).or_default();
-            if entries.last() != Some(&position) {
+            if entries.len() >= MAX_ENTRIES_OF {
+                self.over.insert(small);
+            } else if entries.last() != Some(&position) {
                 entries.push(position);
             }
         }
@@ -305,18 +330,19 @@ impl<'a> Resolver<'a> {
             groups.iter().zip(0u16..).map(|(group, id)| (group.name.clone(), GroupId(id))).collect();
         let mut labels = Labels { groups, ..Labels::default() };
         // Validators that are named by the same entries share one set of labels.
-        let mut by_entries: HashMap<Vec<u32>, u32> = HashMap::new();
+        let mut by_entries: HashMap<Vec<u32>, (u32, bool)> = HashMap::new();
         let mut by_set: HashMap<LabelSet, u32> = HashMap::new();
         for (index, entries) in self.entries_of {
-            let mut number = match by_entries.get(&entries) {
-                Some(number) => *number,
+            let (mut number, is_cut) = match by_entries.get(&entries) {
+                Some(known) => *known,
                 None => {
-                    let set = combined(list, &entries, &ids);
+                    let (set, is_cut) = combined(list, &entries, &ids);
                     let number = intern(&mut labels.sets, &mut by_set, set);
-                    by_entries.insert(entries, number);
-                    number
+                    by_entries.insert(entries, (number, is_cut));
+                    (number, is_cut)
                 }
             };
+            labels.n_cut += usize::from(is_cut || self.over.contains(&index));
             if !labels.sets[number as usize].groups.is_empty() {
                 if labels.n_watched >= MAX_WATCHED {
                     labels.n_refused += 1;
@@ -346,11 +372,13 @@ fn intern(sets: &mut Vec<LabelSet>, known: &mut HashMap<LabelSet, u32>, set: Lab
     })
 }
 
-/// The labels, groups and duty that several entries give together.
-fn combined(list: &WatchList, entries: &[u32], ids: &HashMap<Arc<str>, GroupId>) -> LabelSet {
+/// The labels, groups and duty that several entries give together, and whether there are more
+/// labels than count.
+fn combined(list: &WatchList, entries: &[u32], ids: &HashMap<Arc<str>, GroupId>) -> (LabelSet, bool) {
     let mut set = LabelSet::default();
     let mut own: BTreeSet<Label> = BTreeSet::new();
     let mut others: BTreeSet<Label> = BTreeSet::new();
+    let mut is_cut = false;
     for entry in entries.iter().filter_map(|position| list.entries().get(*position as usize)) {
         set.duty = set.duty.max(entry.duty);
         match &entry.group {
@@ -359,14 +387,24 @@ fn combined(list: &WatchList, entries: &[u32], ids: &HashMap<Arc<str>, GroupId>)
                 own.insert(Label { key: Label::GROUP.into(), value: name.to_string() });
                 own.extend(entry.labels.iter().cloned());
             }
-            None => others.extend(entry.labels.iter().cloned()),
+            None => {
+                for label in entry.labels.iter() {
+                    if others.len() < MAX_LABELS || others.contains(label) {
+                        others.insert(label.clone());
+                    } else {
+                        is_cut = true;
+                    }
+                }
+            }
         }
     }
     set.listed = others.iter().cloned().collect();
     others.retain(|label| own.iter().all(|own| own.key != label.key));
-    own.extend(others);
+    let n_free = MAX_LABELS.saturating_sub(own.len());
+    is_cut |= others.len() > n_free;
+    own.extend(others.into_iter().take(n_free));
     set.labels = own.into_iter().collect();
     set.groups.sort();
     set.groups.dedup();
-    set
+    (set, is_cut)
 }

@@ -151,6 +151,8 @@ pub struct Entry {
     /// Without the labels of the group.
     pub labels: Arc<[Label]>,
     pub duty: Duty,
+    /// Whether it comes from a list that somebody else publishes at a URL.
+    pub is_published: bool,
 }
 
 /// The entries of all lists together.
@@ -215,7 +217,7 @@ impl WatchList {
                 labels
             }
         };
-        self.entries.push(Entry { group, selector, labels, duty });
+        self.entries.push(Entry { group, selector, labels, duty, is_published: false });
         Ok(())
     }
 
@@ -226,6 +228,16 @@ impl WatchList {
     /// Names of the groups, ascending.
     pub fn groups(&self) -> impl Iterator<Item = &Arc<str>> {
         self.groups.keys()
+    }
+
+    /// Number of entries that name keys of a group.
+    pub fn n_entries_of(&self, group: &str) -> usize {
+        self.groups.get(group).copied().unwrap_or_default()
+    }
+
+    /// Notes that the entries from this position on come from a list that somebody else publishes.
+    pub fn mark_published(&mut self, from: usize) {
+        self.entries[from..].iter_mut().for_each(|entry| entry.is_published = true);
     }
 
     /// Whether nothing is watched and nobody has a label.

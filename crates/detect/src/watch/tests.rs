@@ -91,6 +91,26 @@ fn every_kind_of_entry_finds_its_validators() {
     assert_eq!(labels.n_labelled("operator", "acme"), 4);
 }
 
+/// Lists of others cannot give a validator labels without end, nor take the place of its group's.
+#[test]
+fn of_a_validator_a_bounded_number_of_labels_counts_and_its_groups_come_first() {
+    let chain = chain();
+    let own: &[&str] = &["operator=acme", "cluster=eu-1"];
+    let mut rows = vec![("acme", "5".to_owned(), own, Duty::Active)];
+    let many: Vec<String> = (0..1_000).map(|nth| format!("a{nth:03}=x")).collect();
+    let many: Vec<[&str; 1]> = many.iter().map(|text| [text.as_str()]).collect();
+    rows.extend(many.iter().map(|label| ("-", "4-6".to_owned(), &label[..], Duty::Active)));
+    let labels = Labels::resolve(&list(&rows), chain.registry(), &FeePayers::default());
+    for (validator, is_own) in [(4, false), (5, true)] {
+        let found = labels.strings(index(validator));
+        assert_eq!(found.len(), 32, "{found:?}");
+        assert_eq!(found.contains(&"group=acme".to_owned()) && found.contains(&"operator=acme".to_owned()), is_own);
+        assert!(labels.listed_strings(index(validator)).len() <= 32);
+    }
+    assert_eq!(labels.n_cut(), 3);
+    check(&labels, 7, &[]);
+}
+
 #[test]
 fn labels_are_checked() {
     assert_eq!(Label::new("group", "x"), Err(LabelError::Reserved));

@@ -98,9 +98,12 @@ fn bar(counts: [u64; 3], most: u64, epoch: u64, left: u64, right: u64) -> Markup
 
 /// Draws incidents as bars over the report's time. Only the last [`MAX_BARS`] are drawn.
 pub(super) fn incidents(report: &Report) -> Markup {
-    let (first, last) = (report.from.as_u64(), report.to.as_u64().max(report.from.as_u64() + 1));
+    let first = report.from.as_u64().min(u64::MAX - 1);
+    let last = report.to.as_u64().max(first + 1);
     let (shown, _) = newest(&report.incidents, MAX_BARS);
-    let x = |slot: u64| LEFT + (WIDTH - LEFT - RIGHT) * (slot.clamp(first, last) - first) / (last - first);
+    // Somebody may ask for any slots.
+    let share = |slot: u64| (slot.clamp(first, last) - first) as f64 / (last - first) as f64;
+    let x = |slot: u64| LEFT + ((WIDTH - LEFT - RIGHT) as f64 * share(slot)) as u64;
     let bottom = shown.len() as u64 * ROW + 18;
     let content = html! {
         @for (nth, incident) in (0u64..).zip(shown) {

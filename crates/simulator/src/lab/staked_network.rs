@@ -19,7 +19,7 @@ use sources::discovery::{BootNode, ForkId};
 use sources::topic::Topic;
 use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
@@ -27,8 +27,9 @@ use tokio_util::sync::CancellationToken;
 pub(super) const SUBNETS: usize = 4;
 /// Nodes of each other subnet that a node dials: at least, and at most. As many dial it.
 const DIALLED_OF_OTHER: (u64, u64) = (1, 3);
-/// How often a node asks its boot node for others after its start.
-const SEARCHES: usize = 2;
+/// Pause between two searches of a node for others. A node that searched at its start alone would
+/// be known to its boot node only, and not even to that one once a bucket of its table is full.
+const SEARCH_PAUSE: Duration = Duration::from_secs(10);
 
 /// How the validators are spread over the nodes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,7 +51,7 @@ pub(super) struct StakedNetwork {
     pub(super) record: Arc<NodeRecord>,
     topics: Vec<String>,
     /// What makes the nodes known. It ends with this.
-    discovery: Vec<Discv5>,
+    discovery: Vec<Arc<Discv5>>,
     /// The first epoch of which votes are published.
     first_epoch: Epoch,
 }
@@ -143,15 +144,10 @@ impl StakedNetwork {
                 None => boot = Some(node.local_enr()),
                 Some(boot) => {
                     node.add_enr(boot.clone()).map_err(|reason| failed(reason.into()))?;
-                    let searches: Vec<_> = (0..SEARCHES).map(|_| node.find_node(NodeId::random())).collect();
-                    tokio::spawn(async move {
-                        for search in searches {
-                            // A search that fails finds nobody.
-                            let _ = search.await;
-                        }
-                    });
                 }
             }
+            let node = Arc::new(node);
+            tokio::spawn(search_while_held(Arc::downgrade(&node)));
             self.discovery.push(node);
         }
         let boot = boot.map(|record| record.to_base64().parse());
@@ -233,6 +229,15 @@ fn homes(random: &SeededRandom, n_nodes: usize, stake: StakeOf, n_validators: us
             StakeOf::Few => order[n_large + validator / 2 % n_small],
         })
         .collect()
+}
+
+/// Looks for random places in the network, as all clients do, until the node is dropped.
+async fn search_while_held(node: Weak<Discv5>) {
+    while let Some(search) = node.upgrade().map(|node| node.find_node(NodeId::random())) {
+        // A search that fails finds nobody.
+        let _ = search.await;
+        tokio::time::sleep(SEARCH_PAUSE).await;
+    }
 }
 
 #[cfg(test)]

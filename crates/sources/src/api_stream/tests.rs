@@ -2,7 +2,7 @@
 //! servers.
 
 use super::*;
-use consensus::{BlobParameters, Epoch, Fork, ForkName, Preset, Spec};
+use consensus::{ForkName, Spec};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
 use verify::{MessageKind, SourceKind};
@@ -11,15 +11,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
 const HEADERS: &str = "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nConnection: close\r\n\r\n";
 
 fn network() -> Arc<Network> {
-    let spec = Spec {
-        config_name: "test".into(),
-        preset: Preset::MINIMAL,
-        forks: vec![Fork { name: ForkName::Electra, epoch: Epoch::new(0), version: [5, 0, 0, 1] }],
-        later_forks: Vec::new(),
-        slot_duration: Duration::from_secs(6),
-        blob_schedule: Vec::new(),
-        blob_default: BlobParameters { epoch: Epoch::new(0), max_blobs_per_block: 9 },
-    };
+    let spec = Spec::from_yaml("PRESET_BASE: minimal\nELECTRA_FORK_EPOCH: 0\n").unwrap();
     Arc::new(Network { spec, genesis_time: 1_700_000_000, genesis_validators_root: Root::ZERO })
 }
 

@@ -344,7 +344,7 @@ mod tests {
     use super::*;
     use crate::metrics::SourceMetrics;
     use crate::source::SourceEvent;
-    use consensus::{BlobParameters, Epoch, Fork, ForkName, Network, Preset, Spec};
+    use consensus::{Epoch, Network, Spec};
     use futures::StreamExt;
     use libp2p::Multiaddr;
     use libp2p::swarm::SwarmEvent;
@@ -352,15 +352,7 @@ mod tests {
     use tokio::sync::watch;
 
     fn network() -> Arc<Network> {
-        let spec = Spec {
-            config_name: "test".into(),
-            preset: Preset::MAINNET,
-            forks: vec![Fork { name: ForkName::Deneb, epoch: Epoch::new(0), version: [4, 0, 0, 7] }],
-            later_forks: Vec::new(),
-            slot_duration: Duration::from_secs(12),
-            blob_schedule: Vec::new(),
-            blob_default: BlobParameters { epoch: Epoch::new(0), max_blobs_per_block: 6 },
-        };
+        let spec = Spec::from_yaml("PRESET_BASE: mainnet\nDENEB_FORK_EPOCH: 0\n").unwrap();
         Arc::new(Network { spec, genesis_time: 1_700_000_000, genesis_validators_root: Root::ZERO })
     }
 

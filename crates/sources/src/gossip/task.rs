@@ -909,18 +909,10 @@ mod tests {
     use super::super::identity::Identity;
     use super::*;
     use crate::queue::{QueueBytes, queue};
-    use consensus::{BlobParameters, Fork, Preset, Root, Spec};
+    use consensus::{Root, Spec};
 
     fn network() -> Arc<Network> {
-        let spec = Spec {
-            config_name: "test".into(),
-            preset: Preset::MAINNET,
-            forks: vec![Fork { name: ForkName::Deneb, epoch: Epoch::new(0), version: [4, 0, 0, 7] }],
-            later_forks: Vec::new(),
-            slot_duration: Duration::from_secs(12),
-            blob_schedule: Vec::new(),
-            blob_default: BlobParameters { epoch: Epoch::new(0), max_blobs_per_block: 6 },
-        };
+        let spec = Spec::from_yaml("PRESET_BASE: mainnet\nDENEB_FORK_EPOCH: 0\n").unwrap();
         Arc::new(Network { spec, genesis_time: 1_700_000_000, genesis_validators_root: Root::ZERO })
     }
 
