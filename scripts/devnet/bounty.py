@@ -12,8 +12,9 @@ It is checked that
   2. the first offence of the group fires the switch; both clients' lists are empty, and none of the keys signs any more: not by the
      clients' own records (asked again an epoch later), and not by what is heard;
   3. the protection data of both clients is kept, for every key, and only the owner can read it;
-  4. nobody is accused whose records do not contradict each other, every offence that the nodes show is found (truth.py), and the group
-     with a switch loses fewer keys than the one without, in the same three epochs;
+  4. the findings are what the clients' own records contradict, no more and no less, but for votes that the logs show were never
+     published; every offence in the nodes' blocks is found (truth.py); and the group with a switch loses fewer keys than the one
+     without, in the same three epochs;
   5. a supervisor that runs the line of docs/watching.md before each start does not start the client again while the lock file is there;
      `killswitch rearm`, beside the running watcher, lets it go; it comes back without keys;
   6. on a new protection database, with the kept files imported, the keys sign again, and nothing that contradicts what they signed;
@@ -37,7 +38,7 @@ import threading
 import time
 
 from helpers import Process, Report, free_ports, unix_seconds, wait_for
-from network import Network, ValidatorClient, make_keystores, messages, signed_twice
+from network import Network, ValidatorClient, contradictions, make_keystores, messages
 from truth import SLOTS_PER_EPOCH, Truth
 from watcher import Api, write_config
 
@@ -166,11 +167,6 @@ def accused(findings):
     return {int(finding["validator"]["index"]) for finding in findings or ()}
 
 
-def names(pubkeys, of):
-    """Indices instead of public keys. `of` is {public key: index}."""
-    return sorted(of[pubkey] for pubkey in pubkeys)
-
-
 class Bounty:
     """The test, step by step. Each step returns whether it makes sense to go on."""
 
@@ -262,7 +258,9 @@ class Bounty:
         self.stopped_slot = self.network.slot_now()
         asked = {client: client.requests() for client in self.clients}
         offence = next(f for f in self.watch.offences(SAVED) if f["id"] == switch["finding"])
-        self.check(offence["id"] == self.watch.offences(SAVED)[0]["id"], f"it is the group's first offence that fired it: {offence['kind']}")
+        # Votes of one slot are found together.
+        is_first = offence["recorded_at"] == self.watch.offences(SAVED)[0]["recorded_at"]
+        self.check(is_first, f"it is the group's first offence that fired it: {offence['kind']}")
         self.check(switch["attempts"] == 1, "ordered once")
 
         second_seen = unix_seconds(offence["second_seen"])
@@ -337,8 +335,8 @@ class Bounty:
         place = lambda records: {message[:3] for message in messages(records)}
         missing = place(self.records) - place([after])
         self.check(not missing, f"the new database has every duty of the kept files, missing: {sorted(missing)[:2] or 'none'}")
-        kept_twice, now_twice = signed_twice(self.records), signed_twice([*self.records, after])
-        self.check(kept_twice == now_twice, f"what they sign contradicts nothing they signed: {names(now_twice - kept_twice, self.index_of) or 'nothing'}")
+        new = contradictions([*self.records, after]) - contradictions(self.records)
+        self.check(not new, f"what they sign contradicts nothing they signed: {sorted(new)[:2] or 'nothing'}")
         return True
 
     def compare(self):
@@ -352,25 +350,26 @@ class Bounty:
         wait_for(lambda: self.network.slot_now() >= seen_until, 10 * SLOT_SECONDS)
         self.truth.stop()
         truth, self.truth = self.truth, None
-        lost = {"with": accused(self.watch.offences(SAVED)), "without": accused(self.watch.offences(CONTROL))}
-        twice = {
-            "with": set(names(signed_twice(self.records), self.index_of)),
-            "without": set(names(signed_twice(control_records), self.index_of)),
-        }
-        for which in lost:
-            innocent = sorted(lost[which] - twice[which])
-            text = f"{which} a switch: {len(lost[which])} of 16 keys lost, {sorted(lost[which])}"
-            # A client's own node may refuse the second message, because it knows the first one: then nobody else ever sees it.
-            print(f"  {text}; {len(twice[which])} signed twice by their own records")
-            self.check(not innocent, f"all of them contradict themselves by their clients' records, innocent: {innocent or 'none'}")
-        offences = self.watch.offences(range(N_VALIDATORS))
-        found_proposals = {(int(f["validator"]["index"]), int(f["slot"])) for f in offences if f["kind"] == "double_proposal"}
-        found_votes = {(int(f["validator"]["index"]), int(f["epoch"])) for f in offences if f["kind"] == "double_vote"}
+        offences = {"with": self.watch.offences(SAVED), "without": self.watch.offences(CONTROL)}
+        lost = {which: accused(some) for which, some in offences.items()}
+        not_published = self.network.not_published((*self.clients, *control))
+        for which, records in (("with", self.records), ("without", control_records)):
+            slots = sorted({int(f["slot"]) for f in offences[which]})
+            print(f"  {which} a switch: {len(lost[which])} of 16 keys lost, {sorted(lost[which])}, in slots {slots}")
+            found = {(int(f["validator"]["index"]), f["kind"], int(f["slot" if f["kind"] == "double_proposal" else "epoch"])) for f in offences[which]}
+            signed = {(self.index_of[pubkey], kind, place) for pubkey, kind, place in contradictions(records)}
+            refused = {one for one in signed - found if one[1] == "double_vote" and (one[0], one[2]) in not_published}
+            text = f"{len(signed)} contradictions in the clients' own records, {len(refused)} of them never published"
+            false, missed = sorted(found - signed), sorted(signed - found - refused)
+            self.check(not false and not missed, f"{text}; {len(found)} found, missed: {missed or 'none'}, false: {false or 'none'}")
+        everybody = self.watch.offences(range(N_VALIDATORS))
+        found_proposals = {(int(f["validator"]["index"]), int(f["slot"])) for f in everybody if f["kind"] == "double_proposal"}
+        found_votes = {(int(f["validator"]["index"]), int(f["epoch"])) for f in everybody if f["kind"] == "double_vote"}
         missed = sorted((truth.double_proposals() - found_proposals) | (truth.double_votes() - found_votes))
         n = len(truth.double_proposals()) + len(truth.double_votes())
         self.check(truth.unresolved == 0, f"ground truth is complete ({truth.unresolved} attestations without committee)")
         self.check(not missed and n > 0, f"{n} offences in both nodes' blocks, missed: {missed or 'none'}")
-        self.check(not accused(offences) & set(RESIDENT), "nobody else is accused")
+        self.check(not accused(everybody) & set(RESIDENT), "nobody else is accused")
         return self.check(0 < len(lost["with"]) < len(lost["without"]), "the switch saves keys")
 
     def end(self):

@@ -17,6 +17,7 @@ from datetime import datetime, timezone
 
 from helpers import Process, free_ports, wait_for
 from rest import UNREACHABLE, Node
+from truth import SLOTS_PER_EPOCH
 
 PASSWORD = "of a test"
 TIMEOUT_S = 20
@@ -97,6 +98,22 @@ class Network:
         for process in self.processes:
             process.process.kill()
             process.process.wait()
+
+
+    def not_published(self, clients):
+        """Votes that were recorded and went nowhere, by the logs: {(validator, target epoch)}.
+
+        A node refuses the second vote of a validator for an epoch, because it knows the first one. A client that has lost a key after
+        it wrote its record cannot sign.
+        """
+        votes = set()
+        for log in [self.folder / "node1" / "log", self.folder / "node2" / "log"]:
+            pattern = r"Error on submitPoolAttestations .* targetEpoch=(\d+), validatorIndex=(\d+)"
+            votes |= {(int(index), int(epoch)) for epoch, index in re.findall(pattern, plain(log))}
+        for client in clients:
+            pattern = r"Error signing attestation slot=(\d+), .*validatorIndex=(\d+)"
+            votes |= {(int(index), int(slot) // SLOTS_PER_EPOCH) for slot, index in re.findall(pattern, plain(client.log))}
+        return votes
 
 
 class ValidatorClient:
@@ -180,13 +197,17 @@ class ValidatorClient:
     def requests(self):
         """What its keymanager API was asked, by its own account: (Unix seconds, "Req" or "Res", operation)."""
         found = []
-        for line in self.log.read_text(errors="replace").splitlines():
-            line = re.sub(r"\x1b\[[0-9;]*m", "", line)
+        for line in plain(self.log).splitlines():
             match = re.match(r"(\w{3}-\d\d \d\d:\d\d:\d\d\.\d{3})\[.*?\]\s*(?:\w+:)?\s*(Req|Res) \S+ (?:\S+ )?(\w+Keys)\b", line)
             if match:
                 stamp = datetime.strptime(f"{datetime.now(timezone.utc).year}-{match[1]} +0000", "%Y-%b-%d %H:%M:%S.%f %z")
                 found.append((stamp.timestamp(), match[2], match[3]))
         return found
+
+
+def plain(log):
+    """A log without its colours."""
+    return re.sub(r"\x1b\[[0-9;]*m", "", log.read_text(errors="replace"))
 
 
 def make_keystores(first, pubkeys):
@@ -196,34 +217,32 @@ def make_keystores(first, pubkeys):
     return json.loads(subprocess.run(["node", script], input=asked, capture_output=True, text=True, check=True, timeout=60).stdout)
 
 
-def signed_twice(records):
-    """Public keys whose records, over all these protection files, contradict each other: shares nothing with the program under test.
+def contradictions(records):
+    """What all these protection files together contradict: shares nothing with the program under test.
 
-    Two blocks of one slot or two votes with one target that differ in the signing root, or a vote that surrounds another.
+    {(public key, kind, slot of the blocks or target epoch of the votes)}: two blocks of one slot or two votes with one target that
+    differ in the signing root, or a vote that surrounds another.
     """
-    blocks, votes, twice = {}, {}, set()
-    for record in records:
-        for entry in record["data"]:
-            pubkey = entry["pubkey"]
-            for block in entry["signed_blocks"]:
-                blocks.setdefault((pubkey, int(block["slot"])), set()).add(block["signing_root"])
-            for vote in entry["signed_attestations"]:
-                span = (int(vote["source_epoch"]), int(vote["target_epoch"]))
-                votes.setdefault(pubkey, {}).setdefault(span[1], set()).add((span[0], vote["signing_root"]))
-    twice |= {pubkey for (pubkey, _), roots in blocks.items() if len(roots) > 1}
+    blocks, votes = {}, {}
+    for pubkey, kind, place, root, source in messages(records, with_source=True):
+        if kind == "block":
+            blocks.setdefault((pubkey, place), set()).add(root)
+        else:
+            votes.setdefault(pubkey, {}).setdefault(place, set()).add((root, source))
+    found = {(pubkey, "double_proposal", slot) for (pubkey, slot), roots in blocks.items() if len(roots) > 1}
     for pubkey, by_target in votes.items():
-        spans = [(source, target) for target, some in by_target.items() for source, _ in some]
-        surrounds = any(a[0] < b[0] and b[1] < a[1] for a in spans for b in spans)
-        if surrounds or any(len({root for _, root in some}) > 1 for some in by_target.values()):
-            twice.add(pubkey)
-    return twice
-
-
-def messages(records):
-    """Everything that these protection files record: (public key, kind, slot or target, signing root)."""
-    found = set()
-    for record in records:
-        for entry in record["data"]:
-            found |= {(entry["pubkey"], "block", int(one["slot"]), one["signing_root"]) for one in entry["signed_blocks"]}
-            found |= {(entry["pubkey"], "vote", int(one["target_epoch"]), one["signing_root"]) for one in entry["signed_attestations"]}
+        spans = [(source, target) for target, some in by_target.items() for _, source in some]
+        found |= {(pubkey, "double_vote", target) for target, some in by_target.items() if len({root for root, _ in some}) > 1}
+        found |= {(pubkey, "surround_vote", a[1]) for a in spans if any(a[0] < b[0] and b[1] < a[1] for b in spans)}
     return found
+
+
+def messages(records, with_source=False):
+    """Everything that these protection files record: {(public key, kind, slot or target, signing root)}."""
+    found = set()
+    for entry in (entry for record in records for entry in record["data"]):
+        pubkey = entry["pubkey"]
+        found |= {(pubkey, "block", int(one["slot"]), one["signing_root"], None) for one in entry["signed_blocks"]}
+        for vote in entry["signed_attestations"]:
+            found.add((pubkey, "vote", int(vote["target_epoch"]), vote["signing_root"], int(vote["source_epoch"])))
+    return found if with_source else {message[:4] for message in found}
