@@ -23,6 +23,7 @@ The times that it prints are the clients' own: their keymanager API logs each re
 """
 
 import argparse
+import contextlib
 import http.server
 import json
 import os
@@ -37,7 +38,7 @@ import tempfile
 import threading
 import time
 
-from helpers import Process, Report, free_ports, unix_seconds, wait_for
+from helpers import Process, Report, answered, free_ports, unix_seconds, wait_for
 from network import Network, ValidatorClient, contradictions, make_keystores, messages
 from truth import SLOTS_PER_EPOCH, Truth
 from watcher import Api, write_config
@@ -146,25 +147,23 @@ class Watch:
         return done.returncode, done.stdout + done.stderr
 
     def switch(self):
-        groups = self.api.get("/v1/watch/groups")
-        return next((group["kill_switch"] for group in groups["groups"] if group["name"] == GROUP), None) if groups else None
+        groups = answered(lambda: self.api.get("/v1/watch/groups"))["groups"]
+        return next(group["kill_switch"] for group in groups if group["name"] == GROUP)
 
     def offences(self, indices):
-        """Findings of offences by these validators, the earliest first. None if the API does not answer."""
-        findings = self.api.findings()
-        if findings is None:
-            return None
+        """Findings of offences by these validators, the earliest first."""
+        findings = answered(self.api.findings)
         own = [f for f in findings if f["kind"] in OFFENCES and int(f["validator"]["index"]) in indices]
         return sorted(own, key=lambda finding: unix_seconds(finding["recorded_at"]))
 
     def last_votes(self):
         """{validator: slot of its last vote}, of the group with the switch."""
-        page = self.api.get(f"/v1/watch/validators?group={GROUP}&limit=100")
-        return {int(key["index"]): int(key["last_vote"] or 0) for key in page["validators"]} if page else {}
+        page = answered(lambda: self.api.get(f"/v1/watch/validators?group={GROUP}&limit=100"))
+        return {int(key["index"]): int(key["last_vote"] or 0) for key in page["validators"]}
 
 
 def accused(findings):
-    return {int(finding["validator"]["index"]) for finding in findings or ()}
+    return {int(finding["validator"]["index"]) for finding in findings}
 
 
 class Bounty:
@@ -184,22 +183,22 @@ class Bounty:
         self.clients = (self.first, self.second)
         self.binary = binary
         self.supervisor = self.watcher = self.truth = None
+        # Whatever is started is stopped, the last one first, however this ends.
+        self.to_stop = contextlib.ExitStack()
 
     def run(self):
-        try:
-            for step in (self.bring_up, self.start_watching, self.start_second_signers, self.see_it_stop, self.see_silence,
-                         self.see_the_lock, self.see_it_return, self.compare, self.end):
+        steps = (
+            *(self.bring_up, self.start_watching, self.start_second_signers, self.see_it_stop, self.see_silence, self.see_the_lock),
+            *(self.see_it_return, self.compare, self.end),
+        )
+        with self.to_stop:
+            self.to_stop.callback(self.pings.shutdown)
+            self.to_stop.callback(self.network.stop)
+            for step in steps:
                 if not step():
                     if self.watcher:
                         print(self.watcher.log_tail())
                     return
-        finally:
-            if self.truth:
-                self.truth.stop()
-            for process in filter(None, (self.supervisor, self.watcher)):
-                process.stop()
-            self.network.stop()
-            self.pings.shutdown()
 
     def bring_up(self):
         network = self.network
@@ -217,6 +216,7 @@ class Bounty:
             client.has_keystores(self.keystores[group])
         self.watch = Watch(self.binary, self.folder, network, self.clients, f"http://127.0.0.1:{self.pings.server_port}/ping")
         self.supervisor = Supervisor(self.first, self.watch.lock_file)
+        self.to_stop.callback(self.supervisor.stop)
         self.control_first.start()
         up = lambda: all(len(client.listed() or ()) == 16 for client in (self.first, self.control_first))
         if not self.check(wait_for(up, UP_WITHIN_S), "two validator clients with 16 keys each"):
@@ -228,6 +228,7 @@ class Bounty:
         code, text = watch.command("config", "check", watch.config)
         self.check(code == 0, f"config check (exit {code}) {text if code else ''}")
         self.watcher = Process(self.binary, ["run", "--config", watch.config], self.folder / "slashwatch.log")
+        self.to_stop.callback(self.watcher.stop)
         if not self.check(watch.api.wait_ready(self.watcher, UP_WITHIN_S), "the watcher is ready"):
             return False
         heard = wait_for(lambda: all(watch.last_votes().get(index) for index in SAVED), 3 * EPOCH_SECONDS)
@@ -235,13 +236,14 @@ class Bounty:
         code, text = watch.command("killswitch", "test", GROUP, "--config", watch.config)
         drilled = "has 16 keys of the group and 0 others" in text and f"FAILED {self.second.url}" in text
         self.check(code != 0 and drilled, f"the drill finds one client and misses the other (exit {code}): {text.strip()[-300:]}")
-        self.check(len(self.first.listed() or ()) == 16 and not watch.lock_file.exists(), "the drill stopped nothing")
+        self.check(len(answered(self.first.listed)) == 16 and not watch.lock_file.exists(), "the drill stopped nothing")
         return self.check(watch.switch()["state"] == "ready" and watch.offences(range(N_VALIDATORS)) == [], "nobody has offended so far")
 
     def start_second_signers(self):
         since = max(node.head_slot() for node in self.network.nodes)
         self.truth = Truth(self.network.nodes, since_slot=since, poll_seconds=SLOT_SECONDS)
         self.truth.start()
+        self.to_stop.callback(self.truth.stop)
         self.crime_began = time.time()
         self.second.start()
         self.control_second.start()
@@ -249,10 +251,9 @@ class Bounty:
 
     def see_it_stop(self):
         # The clients are not asked meanwhile: what their logs have is what the watcher asked.
-        fired = lambda: (self.watch.switch() or {}).get("state") in ("done", "failed")
-        ordered = wait_for(fired, OFFENCE_WITHIN_S, 0.25)
-        switch = self.watch.switch() or {}
-        if not self.check(ordered and switch["state"] == "done", f"the switch fires: {switch.get('state')}, {switch.get('answer')}"):
+        wait_for(lambda: self.watch.switch()["state"] in ("done", "failed"), OFFENCE_WITHIN_S, 0.25)
+        switch = self.watch.switch()
+        if not self.check(switch["state"] == "done", f"the switch fires: {switch['state']}, {switch['answer']}"):
             return False
         self.stopped_at = unix_seconds(switch["ordered_at"]) + switch["took_ms"] / 1e3
         self.stopped_slot = self.network.slot_now()
@@ -267,13 +268,15 @@ class Bounty:
         deletes, confirmed = [], []
         for client, requests in asked.items():
             since = [one for one in requests if one[0] >= second_seen - 0.05]
-            deletes.append(min((at for at, how, what in since if (how, what) == ("Req", "deleteKeys")), default=float("inf")) - second_seen)
-            confirmed.append(max((at for at, how, what in since if how == "Res" and what.startswith("list")), default=float("inf")) - second_seen)
+            asked_to_delete = [at for at, how, what in since if (how, what) == ("Req", "deleteKeys")]
+            answered_list = [at for at, how, what in since if how == "Res" and what.startswith("list")]
+            deletes.append(min(asked_to_delete, default=float("inf")) - second_seen)
+            confirmed.append(max(answered_list, default=float("inf")) - second_seen)
         text = f"second message to DELETE: {min(deletes):.3f} s at the first client, {max(deletes):.3f} s at the last"
         self.check(max(confirmed) < MAX_STOP_S, f"{text}; to the lists that no longer have the keys: {max(confirmed):.3f} s")
         print(f"    second signers were started {second_seen - self.crime_began:.1f} s before; the order took {switch['took_ms']} ms")
         for client in self.clients:
-            self.check(client.listed() == set(), f"{client.name}: its list is empty")
+            self.check(answered(client.listed) == set(), f"{client.name}: its list is empty")
 
         self.check(self.watch.lock_file.exists(), "the lock file is there")
         folder = self.watch.data / "killswitch"
@@ -282,7 +285,8 @@ class Bounty:
         for client, records in self.kept.items():
             has = {entry["pubkey"] for record in records for entry in record["data"]}
             n = len(messages(records))
-            self.check(has == set(self.pubkeys[SAVED]) and n > 0, f"{client.name}: protection data of {len(has)} keys kept, {n} messages")
+            text = f"{client.name}: protection data of {len(has)} keys kept, {n} messages"
+            self.check(has == set(self.pubkeys[SAVED]) and n > 0, text)
         private = [f.name for f in folder.iterdir() if stat.S_IMODE(f.stat().st_mode) & 0o077]
         self.check(not private, f"nobody else can read what is kept: {private or 'well'}")
         return True
@@ -291,11 +295,12 @@ class Bounty:
         until = self.stopped_slot + SLOTS_PER_EPOCH + 2
         wait_for(lambda: self.network.slot_now() >= until, 4 * EPOCH_SECONDS)
         head = self.network.nodes[0].head_slot()
-        self.check(head > self.stopped_slot + SLOTS_PER_EPOCH // 2, f"the others go on: head at slot {head}, stopped at {self.stopped_slot}")
+        goes_on = head > self.stopped_slot + SLOTS_PER_EPOCH // 2
+        self.check(goes_on, f"the others go on: head at slot {head}, stopped at {self.stopped_slot}")
         late = {index: slot for index, slot in self.watch.last_votes().items() if slot > self.stopped_slot}
         self.check(not late, f"an epoch later no vote of the keys was heard since: {late or 'none'}")
         self.records = [record for some in self.kept.values() for record in some]
-        again = [client.delete(self.pubkeys[SAVED]) for client in self.clients]
+        again = [answered(lambda: client.delete(self.pubkeys[SAVED])) for client in self.clients]
         new = messages(again) - messages(self.records)
         self.check(not new, f"nor is there a record of one in either client: {sorted(new)[:2] or 'none'}")
         return True
@@ -314,9 +319,11 @@ class Bounty:
         began = time.time()
         code, text = self.watch.command("killswitch", "rearm", GROUP, "--config", self.watch.config)
         self.check(code == 0, f"rearm beside the watcher (exit {code}): {text.strip()[-200:]}")
-        self.check(not self.watch.lock_file.exists() and self.watch.switch()["state"] == "ready", "the lock is gone, and the switch is ready")
+        ready = self.watch.switch()["state"] == "ready"
+        self.check(ready and not self.watch.lock_file.exists(), "the lock is gone, and the switch is ready")
         back = wait_for(lambda: self.first.listed() is not None, UP_WITHIN_S, 0.2)
-        if not self.check(back and self.first.listed() == set(), f"the supervisor starts the client after {time.time() - began:.1f} s, without keys"):
+        text = f"the supervisor starts the client after {time.time() - began:.1f} s, without keys"
+        if not self.check(back and self.first.listed() == set(), text):
             return False
         for record in self.kept[self.second]:
             self.first.import_keys([], record)
@@ -331,7 +338,7 @@ class Bounty:
         wait_for(lambda: len(voting()) == len(SAVED), 4 * EPOCH_SECONDS)
         self.check(len(voting()) == len(SAVED), f"{len(voting())} of {len(SAVED)} keys sign again")
         self.check(len(self.watch.offences(SAVED)) == offences, "and offend no more")
-        after = self.first.delete(self.pubkeys[SAVED])
+        after = answered(lambda: self.first.delete(self.pubkeys[SAVED]))
         place = lambda records: {message[:3] for message in messages(records)}
         missing = place(self.records) - place([after])
         self.check(not missing, f"the new database has every duty of the kept files, missing: {sorted(missing)[:2] or 'none'}")
@@ -343,20 +350,20 @@ class Bounty:
         until = self.stopped_at + CONTROL_EPOCHS * EPOCH_SECONDS
         wait_for(lambda: time.time() >= until, CONTROL_EPOCHS * EPOCH_SECONDS + 1)
         control = (self.control_first, self.control_second)
-        control_records = [client.delete(self.pubkeys[CONTROL]) for client in control]
         # Deleted twice: this client lists the keys after the first DELETE, and would ask for their duties again.
-        control_records += [client.delete(self.pubkeys[CONTROL]) for client in control]
+        control_records = [answered(lambda: client.delete(self.pubkeys[CONTROL])) for client in (*control, *control)]
         seen_until = self.network.slot_now() + 3
         wait_for(lambda: self.network.slot_now() >= seen_until, 10 * SLOT_SECONDS)
         self.truth.stop()
-        truth, self.truth = self.truth, None
+        truth = self.truth
         offences = {"with": self.watch.offences(SAVED), "without": self.watch.offences(CONTROL)}
         lost = {which: accused(some) for which, some in offences.items()}
         not_published = self.network.not_published((*self.clients, *control))
         for which, records in (("with", self.records), ("without", control_records)):
             slots = sorted({int(f["slot"]) for f in offences[which]})
             print(f"  {which} a switch: {len(lost[which])} of 16 keys lost, {sorted(lost[which])}, in slots {slots}")
-            found = {(int(f["validator"]["index"]), f["kind"], int(f["slot" if f["kind"] == "double_proposal" else "epoch"])) for f in offences[which]}
+            place = lambda f: int(f["slot" if f["kind"] == "double_proposal" else "epoch"])
+            found = {(int(f["validator"]["index"]), f["kind"], place(f)) for f in offences[which]}
             signed = {(self.index_of[pubkey], kind, place) for pubkey, kind, place in contradictions(records)}
             refused = {one for one in signed - found if one[1] == "double_vote" and (one[0], one[2]) in not_published}
             text = f"{len(signed)} contradictions in the clients' own records, {len(refused)} of them never published"

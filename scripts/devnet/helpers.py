@@ -1,5 +1,6 @@
 """What both checks against the real client need: telling what held, waiting with a bound, ports, times, processes."""
 
+import random
 import signal
 import socket
 import subprocess
@@ -42,22 +43,36 @@ def free_port(port=0):
 
 
 def free_ports(count):
-    """So many different ports that are free for TCP and for UDP."""
-    held, ports = [], []
-    try:
-        while len(ports) < count:
-            tcp, udp = socket.socket(), socket.socket(type=socket.SOCK_DGRAM)
-            held += [tcp, udp]
-            tcp.bind(("127.0.0.1", 0))
+    """So many different ports that are free for TCP and for UDP.
+
+    They are below those that the system gives to connections, so that none is taken before its process starts.
+    """
+    ports = []
+    for port in random.sample(range(15_000, 32_000), 1_000):
+        with socket.socket() as tcp, socket.socket(type=socket.SOCK_DGRAM) as udp:
             try:
-                udp.bind(("127.0.0.1", tcp.getsockname()[1]))
+                tcp.bind(("127.0.0.1", port))
+                udp.bind(("127.0.0.1", port))
             except OSError:
                 continue
-            ports.append(tcp.getsockname()[1])
-    finally:
-        for one in held:
-            one.close()
-    return ports
+        ports.append(port)
+        if len(ports) == count:
+            return ports
+    raise OSError(f"no {count} free ports")
+
+
+def answered(ask, seconds=60):
+    """What it answers as soon as it is not None."""
+    answer = None
+
+    def asked():
+        nonlocal answer
+        answer = ask()
+        return answer is not None
+
+    if not wait_for(asked, seconds, 0.5):
+        raise TimeoutError(f"no answer within {seconds} s")
+    return answer
 
 
 def unix_seconds(text):
