@@ -1,21 +1,24 @@
 #!/usr/bin/env bash
 # slashwatch against a real consensus client, on loopback, without the network outside:
 #
-#   scripts/devnet-test.sh             the full check: 30 minutes connected, then a split network (about 40 minutes)
-#   scripts/devnet-test.sh --short     the same steps, each as brief as it can be (about 5 minutes)
+#   scripts/devnet-test.sh             everything: 30 minutes connected, then a split network, then the kill switch (45 minutes)
+#   scripts/devnet-test.sh --short     the networks only, each step as brief as it can be (about 5 minutes)
+#   scripts/devnet-test.sh --bounty    the kill switch only, against real validator clients (about 3 minutes)
 #   ... --keep DIR                     keeps logs, captures and findings in DIR
 #
-# What is checked stands at the head of scripts/devnet/check.py. Needs ../shared/lodestar beside the clone; installs node,
-# npm and the client if need be (scripts/setup.sh --devnet). Everything it starts it also stops, whatever happens.
+# What is checked stands at the heads of scripts/devnet/check.py and scripts/devnet/bounty.py. Needs ../shared/lodestar beside
+# the clone; installs node, npm and the client if need be (scripts/setup.sh --devnet). Everything it starts it also stops,
+# whatever happens.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-arguments=()
+arguments=() keep=() checks=(check bounty)
 while [ $# -gt 0 ]; do
   case $1 in
-    --short) arguments+=(--short) ;;
-    --keep) arguments+=(--keep "${2:?--keep needs a folder}"); shift ;;
-    *) sed -n '2,9p' "$0" >&2; exit 64 ;;
+    --short) arguments+=(--short) checks=(check) ;;
+    --bounty) checks=(bounty) ;;
+    --keep) keep=(--keep "${2:?--keep needs a folder}"); shift ;;
+    *) sed -n '2,11p' "$0" >&2; exit 64 ;;
   esac
   shift
 done
@@ -32,9 +35,14 @@ cleanup() { bash "$DEVNET_SCRIPT" down > /dev/null 2>&1 9>&- || true; }
 trap cleanup EXIT
 trap 'exit 130' INT
 trap 'exit 143' TERM
-python3 -B scripts/devnet/check.py --binary "$CARGO_TARGET_DIR/release/slashwatch" ${arguments[@]+"${arguments[@]}"} 9>&- &
-checker=$!
-trap 'kill -TERM $checker 2> /dev/null || true; wait $checker || true; cleanup' EXIT
+checker=
+trap '[ -z "$checker" ] || { kill -TERM $checker 2> /dev/null; wait $checker; } || true; cleanup' EXIT
 rc=0
-wait $checker || rc=$?
+for check in "${checks[@]}"; do
+  [ $check = check ] || arguments=()
+  python3 -B scripts/devnet/$check.py --binary "$CARGO_TARGET_DIR/release/slashwatch" ${arguments[@]+"${arguments[@]}"} ${keep[@]+"${keep[@]}"} 9>&- &
+  checker=$!
+  wait $checker || rc=$?
+  checker=
+done
 exit $rc

@@ -22,7 +22,6 @@ import os
 import pathlib
 import shutil
 import signal
-import socket
 import statistics
 import subprocess
 import sys
@@ -31,9 +30,10 @@ import threading
 import time
 from datetime import datetime
 
+from helpers import Process, Report, free_port, unix_seconds, wait_for
 from rest import Node
 from truth import Truth
-from watcher import Api, Watcher, write_config
+from watcher import Api, write_config
 
 DEVNET_PORTS = (8551, 9000, 9001, 9596, 9597)
 MAX_LATENCY_S = 1.0
@@ -58,46 +58,16 @@ class Scene:
         self.name, self.criminals, self.crime_seconds, self.slot_seconds = name, criminals, crime_seconds, slot_seconds
 
 
-class Report:
-    def __init__(self):
-        self.failed = 0
-
-    def check(self, held, text):
-        print(f"  {'ok    ' if held else 'FAILED'} {text}", flush=True)
-        self.failed += not held
-        return held
-
-
 def devnet(*arguments, slot_seconds):
     environment = dict(os.environ, SPS=str(slot_seconds), VALIDATORS="64", LODESTAR_PRESET="minimal")
     command = ["bash", os.environ["DEVNET_SCRIPT"], *arguments]
     subprocess.run(command, env=environment, check=True, timeout=180, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
 
 
-def free_port(port=0):
-    """That port if it is free, any free one for 0; None if it is taken."""
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("127.0.0.1", port))
-        except OSError:
-            return None
-        return probe.getsockname()[1]
-
-
 def stop_crime():
     """The second validator client only; `devnet.sh down` would stop the nodes too."""
     pid = int((pathlib.Path(os.environ["DEVNET_ROOT"]) / "run" / "crime.pid").read_text())
     os.kill(pid, signal.SIGTERM)
-
-
-def wait_for(condition, seconds, every=1.0):
-    until = time.monotonic() + seconds
-    while time.monotonic() < until:
-        if condition():
-            return True
-        time.sleep(every)
-    return bool(condition())
 
 
 class Connectivity(threading.Thread):
@@ -134,15 +104,6 @@ class Connectivity(threading.Thread):
         self.join()
 
 
-def seconds_between(earlier, later):
-    """RFC 3339 with nanoseconds, which the standard library reads to microseconds only."""
-    def nanoseconds(text):
-        head, _, fraction = text.rstrip("Z").partition(".")
-        whole = int(datetime.fromisoformat(head + "+00:00").timestamp())
-        return whole * 10**9 + int((fraction or "0").ljust(9, "0")[:9])
-    return (nanoseconds(later) - nanoseconds(earlier)) / 1e9
-
-
 def check_findings(report, scene, findings, truth):
     by_kind = lambda kind: [f for f in findings if f["kind"] == kind]
     proposals = {(int(f["validator"]["index"]), int(f["slot"])) for f in by_kind("double_proposal")}
@@ -157,7 +118,7 @@ def check_findings(report, scene, findings, truth):
     report.check(bool(truth.double_proposals() if scene.name == "connected" else truth.double_votes()), "there was a crime to find")
     innocent = sorted({int(f["validator"]["index"]) for f in findings} - set(scene.criminals))
     report.check(not innocent, f"nobody innocent accused: {innocent[:5] or 'none'}")
-    latencies = [seconds_between(f["second_seen"], f["recorded_at"]) for f in findings]
+    latencies = [unix_seconds(f["recorded_at"]) - unix_seconds(f["second_seen"]) for f in findings]
     if report.check(bool(latencies), f"{len(findings)} findings of {len({f['validator']['index'] for f in findings})} validators"):
         median, worst = statistics.median(latencies), max(latencies)
         text = f"second message to finding on disk: median {median * 1e3:.0f} ms, worst {worst * 1e3:.0f} ms"
@@ -281,8 +242,8 @@ def play(scene, binary, folder, report):
     api_port = free_port()
     write_config(folder / "run.toml", folder / "run-data", nodes, api_port)
     write_config(folder / "capture.toml", folder / "capture-data", nodes, None)
-    recorder = Watcher(binary, ["capture", "--config", folder / "capture.toml", "--out", folder / "capture.e2s"], folder / "capture.log")
-    watcher = Watcher(binary, ["run", "--config", folder / "run.toml"], folder / "run.log")
+    recorder = Process(binary, ["capture", "--config", folder / "capture.toml", "--out", folder / "capture.e2s"], folder / "capture.log")
+    watcher = Process(binary, ["run", "--config", folder / "run.toml"], folder / "run.log")
     api = Api(api_port)
     try:
         if not report.check(api.wait_ready(watcher, 60), "ready"):
@@ -317,7 +278,7 @@ def play(scene, binary, folder, report):
             if scene.name == "connected":
                 report.check(watcher.stop() == 0, "stopped, to be started with submission switched on")
                 write_config(folder / "run.toml", folder / "run-data", nodes, api_port, submits=True)
-                watcher = Watcher(binary, ["run", "--config", folder / "run.toml"], folder / "run-submitting.log")
+                watcher = Process(binary, ["run", "--config", folder / "run.toml"], folder / "run-submitting.log")
                 if report.check(api.wait_ready(watcher, 60), "ready again"):
                     check_submissions(report, api, nodes[0], findings, scene.slot_seconds)
                     findings = api.findings() or findings

@@ -1,18 +1,14 @@
-"""Starts, asks and stops the program under test."""
+"""Configures and asks the program under test."""
 
 import json
-import signal
-import subprocess
 import time
 import urllib.request
 
 from rest import UNREACHABLE
 
-STOP_SECONDS = 60
 
-
-def write_config(path, data_dir, nodes, api_port, submits=False):
-    """Both nodes as peers and as REST nodes. No listening: these are all the peers there are."""
+def write_config(path, data_dir, nodes, api_port, submits=False, more=""):
+    """Both nodes as peers and as REST nodes. No listening: these are all the peers there are. `more` is further tables."""
     urls = ", ".join(f'"{node.url}"' for node in nodes)
     peers = ", ".join(f'"{node.multiaddr()}"' for node in nodes)
     api = f'enabled = true\nlisten = "127.0.0.1:{api_port}"' if api_port else "enabled = false"
@@ -22,34 +18,8 @@ def write_config(path, data_dir, nodes, api_port, submits=False):
         f"[gossip]\nlisten = []\npeers = [{peers}]\n"
         f"[api]\n{api}\n"
         f"[submission]\nenabled = {str(submits).lower()}\n"
-        '[log]\nlevel = "info"\n'
+        '[log]\nlevel = "info"\n' + more
     )
-
-
-class Watcher:
-    """One process of the program, its log in a file."""
-
-    def __init__(self, binary, arguments, log):
-        self.log = log
-        with open(log, "wb") as out:
-            self.process = subprocess.Popen([binary, *map(str, arguments)], stdin=subprocess.DEVNULL, stdout=out, stderr=out)
-
-    def running(self):
-        return self.process.poll() is None
-
-    def stop(self):
-        """SIGINT, as a user would; the exit code, or None when it had to be killed."""
-        if self.running():
-            self.process.send_signal(signal.SIGINT)
-        try:
-            return self.process.wait(STOP_SECONDS)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait()
-            return None
-
-    def log_tail(self, lines=15):
-        return "\n".join(self.log.read_text(errors="replace").splitlines()[-lines:])
 
 
 class Api:

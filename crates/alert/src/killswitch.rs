@@ -241,7 +241,9 @@ impl KillSwitch {
                 self.group
             ),
         };
-        let bytes = serde_json::to_vec_pretty(&content).expect("names and numbers");
+        let mut bytes = serde_json::to_vec_pretty(&content).expect("names and numbers");
+        // Supervisors print the file into their logs.
+        bytes.push(b'\n');
         evidence::replace_file(path, &bytes)
             .map_err(|error| format!("the lock file {} cannot be written: {error}", path.display()))
     }

@@ -105,7 +105,7 @@ pub async fn test(
     match report.result {
         Ok(answer) => Ok(format!("kill switch of {group} took {:.0?}: {answer}", report.took)),
         Err(reason) => Err(ActionError::Failed(format!(
-            "kill switch of {group} failed after {:.0?}: {reason}. As it is, an offence would stop nothing: correct it and test again",
+            "kill switch of {group} failed after {:.0?}: {reason}. As it is, an offence would not stop everything: correct it and test again",
             report.took
         ))),
     }

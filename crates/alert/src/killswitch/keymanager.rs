@@ -11,7 +11,7 @@
 //! - All clients are asked at the same time, and each is tried again until the timeout while it is
 //!   away, hangs or has an internal problem. To delete what is deleted changes nothing.
 //! - What a client answers is not believed: keys count as stopped when its list lacks them. A key
-//!   that is still listed is deleted again.
+//!   that is still listed is deleted again, the first time without a pause.
 //! - The slashing-protection data that a client hands over is kept in the data directory, in a file
 //!   that only the watcher's user can read, beside one that says what became of each key. Whoever
 //!   moves the keys elsewhere needs the data. It is written before anything is reported.
@@ -124,6 +124,8 @@ struct ListedKey {
 enum AskError {
     /// It may succeed when it is repeated.
     Unavailable(String),
+    /// The client took the request and still lists so many of the keys.
+    StillListed(usize),
     /// It does not.
     Refused { status: StatusCode, reason: String },
 }
@@ -164,7 +166,7 @@ impl AskError {
     /// Of two failures the one that may pass, or else the first.
     fn hopeful(first: Option<Self>, second: Self) -> Option<Self> {
         match (first, second) {
-            (None, second) | (Some(Self::Refused { .. }), second @ Self::Unavailable(_)) => Some(second),
+            (None, second) | (Some(Self::Refused { .. }), second @ (Self::Unavailable(_) | Self::StillListed(_))) => Some(second),
             (first, _) => first,
         }
     }
@@ -172,6 +174,7 @@ impl AskError {
     fn reason(self) -> String {
         match self {
             Self::Unavailable(reason) | Self::Refused { reason, .. } => reason,
+            Self::StillListed(n_keys) => format!("it still lists {n_keys} of the keys"),
         }
     }
 }
@@ -252,6 +255,7 @@ impl Keymanager {
         let place = place_of(&client.url);
         let mut outcome = Outcome::default();
         let mut n_failures = 0;
+        let mut was_listed = false;
         let stopping = async {
             loop {
                 match self.stop_once(client, order, folder, now, &mut outcome).await {
@@ -264,6 +268,14 @@ impl Keymanager {
                         return;
                     }
                     Err(AskError::Unavailable(reason)) => outcome.trouble = Some(reason),
+                    Err(error @ AskError::StillListed(_)) => {
+                        outcome.trouble = Some(error.reason());
+                        // Lodestar removes a key that has signed only at the second DELETE, and
+                        // can finish a signature until then. So the first repetition comes at once.
+                        if !std::mem::replace(&mut was_listed, true) {
+                            continue;
+                        }
+                    }
                 }
                 n_failures += 1;
                 tokio::time::sleep(RetryPolicy::DEFAULT.order_pauses.pause(n_failures)).await;
@@ -390,8 +402,7 @@ impl Keymanager {
                 }
             }
             if !left.is_empty() {
-                let next = AskError::Unavailable(format!("it still lists {} of the keys", left.len()));
-                error = AskError::hopeful(error, next);
+                error = AskError::hopeful(error, AskError::StillListed(left.len()));
             }
         }
         error.map_or(Ok(()), Err)
@@ -456,11 +467,20 @@ impl Outcome {
         self.keys.values().filter(|key| statuses.contains(&key.status.as_str())).count()
     }
 
+    /// Number of keys that neither of the lists has. A local key is in one of the two.
+    fn n_not_there(&self) -> usize {
+        let with = |is_there: bool| -> BTreeSet<PubkeyBytes> {
+            let keys = self.keys.iter().filter(|(_, key)| (key.status != "not_found") == is_there);
+            keys.map(|((_, pubkey), _)| *pubkey).collect()
+        };
+        with(false).difference(&with(true)).count()
+    }
+
     fn report(&self, place: &str) -> Result<String, String> {
         let words = [("deleted", "deleted"), ("not_active", "not active"), ("not_found", "not there")];
         let mut parts: Vec<String> = Vec::new();
         for (status, word) in words {
-            let n = self.n_with(&[status]);
+            let n = if status == "not_found" { self.n_not_there() } else { self.n_with(&[status]) };
             if n > 0 {
                 parts.push(format!("{n} {word}"));
             }
