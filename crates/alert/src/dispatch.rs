@@ -15,6 +15,9 @@
 //! that are due now, and leaves the rest in the outbox. What it has told so far is stored together
 //! with the results.
 //!
+//! Times in the outbox are those of the wall clock, and pauses are those of the monotonic one. If the
+//! wall clock is set back, what waits would wait for as long again, so it is made due at once.
+//!
 //! The worker holds no other state that matters. It can be killed at any moment, and the next
 //! worker over the same store continues from the outbox.
 
@@ -22,17 +25,20 @@ use crate::merge::{Bundle, MAX_MERGED, MergeState, Plan};
 use crate::retry::{Failure, FailureKind, Next, Tries};
 use crate::route::{Route, Routes};
 use crate::{Context, RetryPolicy};
-use evidence::{AttemptEnd, DeliveryId, DueDelivery, RouteName, Store, StoreError, Subscription, Time};
+use evidence::{AttemptEnd, DeliveryId, DueDelivery, RouteName, Severity, Store, StoreError, Subscription, Time};
 use futures::future::join_all;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-/// Longest sleep of a worker that has nothing due. It matters if the clock jumps.
+/// Longest sleep of a worker that has nothing due. After it a clock that was set back is noticed.
 const LONGEST_SLEEP: Duration = Duration::from_secs(60);
+/// A clock that goes back by less than this is not set back, but corrected.
+const CLOCK_STEP: Duration = Duration::from_secs(5);
 /// Shortest time between two looks of a route that merges. Each look reads everything that waits,
 /// and a wave records findings many times in a second.
 const MERGE_LOOKS: Duration = Duration::from_millis(200);
@@ -83,6 +89,7 @@ impl Dispatcher {
                 told: None,
                 n_failures: 0,
                 is_refused: false,
+                looked_at: None,
             };
             workers.spawn(worker.run());
         }
@@ -130,6 +137,8 @@ struct Worker {
     n_failures: u32,
     /// Whether the last round had a refusal.
     is_refused: bool,
+    /// The wall clock and the monotonic one at the last round. `None` before the first one.
+    looked_at: Option<(Time, Instant)>,
 }
 
 impl Worker {
@@ -165,6 +174,7 @@ impl Worker {
     /// at all.
     async fn round(&mut self) -> Result<Option<Pause>, StoreError> {
         let read_at = (self.clock)();
+        self.follow_clock(read_at).await?;
         let Plan { bundles, next } = self.plan(read_at).await?;
         if bundles.is_empty() {
             // Of what waits for the next message, `next` says when. The others are retries: those
@@ -187,6 +197,23 @@ impl Worker {
             () = cut_off => return Ok(None),
         };
         self.record_results(bundles, results).await
+    }
+
+    /// Makes due what a clock that was ahead has put off. At the start nobody knows what the clock
+    /// was before, so only what no pause explains is moved.
+    async fn follow_clock(&mut self, now: Time) -> Result<(), StoreError> {
+        let monotonic = Instant::now();
+        let later_than = match self.looked_at.replace((now, monotonic)) {
+            None => now.after(self.policy.longest_wait()),
+            Some((wall, then)) if wall.after(monotonic - then).since(now) > CLOCK_STEP => now,
+            Some(_) => return Ok(()),
+        };
+        let (store, route) = (self.store.clone(), self.route.clone());
+        let n_moved = off_the_async_threads(move || store.make_due(route.name(), later_than, now)).await?;
+        if n_moved > 0 {
+            tracing::warn!(route = %self.route.name(), n_moved, "the clock was set back; deliveries that it put off are made now");
+        }
+        Ok(())
     }
 
     /// Reads the deliveries that are due at `now`, and makes the messages of this round.
@@ -221,7 +248,8 @@ impl Worker {
             match failure.kind {
                 FailureKind::Unavailable => trouble = Some(failure.reason.clone()),
                 FailureKind::Busy { retry_after } => {
-                    asked = asked.max(retry_after.unwrap_or_default().min(self.policy.max_retry_after));
+                    let longest = self.policy.longest_retry_after(Severity::Critical);
+                    asked = asked.max(retry_after.unwrap_or_default().min(longest));
                     trouble = Some(failure.reason.clone());
                 }
                 FailureKind::Refused => refused = Some(failure.reason.clone()),
@@ -275,10 +303,11 @@ impl Worker {
             }
             // The members of a message have the same pauses, so that they stay together.
             let attempts = bundle.members.iter().map(|due| due.attempts).max().unwrap_or_default().saturating_add(1);
-            let chance = rand::random();
+            let (chance, severity) = (rand::random(), bundle.severity());
             let first = ends.len();
             for due in &bundle.members {
-                ends.push((due.id.clone(), end_of(&self.policy, due, attempts, result, now, chance)));
+                let tries = Tries { attempts, refusals: due.refusals, created_at: due.created_at, severity };
+                ends.push((due.id.clone(), end_of(&self.policy, due, tries, result, now, chance)));
             }
             // The members of a message share its result. Some may be given up before the others.
             settled.push(match &ends[first].1 {
@@ -329,12 +358,11 @@ fn checkpoint_of(route: &RouteName) -> String {
     format!("alerts/{route}")
 }
 
-/// How an attempt ends for one of the deliveries of its message. `attempts` and `chance` are those
-/// of the message.
+/// How an attempt ends for one of the deliveries of its message. `chance` is that of the message.
 fn end_of(
     policy: &RetryPolicy,
     due: &DueDelivery,
-    attempts: u32,
+    tries: Tries,
     result: &Result<String, Failure>,
     now: Time,
     chance: f64,
@@ -344,7 +372,7 @@ fn end_of(
         Err(failure) => failure,
     };
     let refused = failure.kind == FailureKind::Refused;
-    let tries = Tries { attempts, refusals: due.refusals.saturating_add(u32::from(refused)), created_at: due.created_at };
+    let tries = Tries { refusals: tries.refusals.saturating_add(u32::from(refused)), ..tries };
     match policy.after_failure(tries, failure, now, chance) {
         Next::Retry { at } => AttemptEnd::Retry { at, error: failure.reason.clone(), refused },
         Next::GiveUp { reason } => {

@@ -14,6 +14,8 @@ pub enum AlertError {
     NoSuchRoute { route: String, known: String },
     #[error("route {route:?}: its address is not valid: {reason}; give one like https://example.org/hook")]
     BadUrl { route: String, reason: String },
+    #[error("route {route:?}: {reason}")]
+    BadMailbox { route: String, reason: String },
     #[error("{name:?} has no secret; give `secret_file` or `secret_env`")]
     NoSecret { name: String },
     #[error("secret file {path} cannot be read: {source}; check the path and its permissions")]

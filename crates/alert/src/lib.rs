@@ -46,6 +46,7 @@ pub use route::{Route, RouteConfig, Routes, TestReport, preview_text};
 pub use secret::{Secret, SecretSource, problem as secret_problem};
 pub use sink::alertmanager::AlertmanagerConfig;
 pub use sink::discord::DiscordConfig;
+pub use sink::email::{EmailConfig, Encryption};
 pub use sink::ntfy::NtfyConfig;
 pub use sink::pagerduty::PagerDutyConfig;
 pub use sink::program::{ProgramConfig, program_problem};

@@ -194,8 +194,12 @@ impl Alert {
         now.since(self.told_at) > if self.is_incident_open { FORGOTTEN_AFTER } else { OVER_AFTER }
     }
 
-    /// When an update is due about findings of which the first was recorded at `oldest`.
+    /// When an update is due about findings of which the first was recorded at `oldest`. If that is
+    /// in the future, the clock was set back, and nobody knows how long it has waited.
     fn update_due(&self, oldest: Time, now: Time) -> Time {
+        if oldest > now {
+            return now;
+        }
         oldest.after(now.since(self.opened_at).clamp(SHORTEST_WAIT, LONGEST_WAIT))
     }
 }
@@ -224,10 +228,10 @@ impl MergeState {
         self.forget_sent(now);
     }
 
+    /// Keeps the messages that count towards the limit. What seems to be sent in the future was sent
+    /// before the clock was set back.
     fn forget_sent(&mut self, now: Time) {
-        while self.sent.front().is_some_and(|sent| now.since(*sent) >= LIMIT_PERIOD) {
-            self.sent.pop_front();
-        }
+        self.sent.retain(|sent| is_recent(*sent, now));
     }
 
     /// Decides which of the deliveries that are due go now, and in which messages. `max_per_hour`
@@ -291,7 +295,7 @@ impl MergeState {
 
     /// Keeps the messages within the limit: the last ones are merged into one, or wait.
     fn limit(&self, bundles: Vec<Bundle>, max_per_hour: u32, now: Time, plan: &mut Plan) {
-        let recent = self.sent.iter().filter(|sent| now.since(**sent) < LIMIT_PERIOD);
+        let recent = self.sent.iter().filter(|sent| is_recent(**sent, now));
         let left = (max_per_hour as usize).saturating_sub(recent.clone().count());
         let n_limited = bundles.iter().filter(|bundle| !bundle.is_exempt).count();
         let mut separate = if n_limited > left { left.saturating_sub(1) } else { left };
@@ -314,6 +318,11 @@ impl MergeState {
         }
         plan.bundles.extend(rest);
     }
+}
+
+/// Whether a message was sent within the period of the limit.
+fn is_recent(sent: Time, now: Time) -> bool {
+    sent <= now && now.since(sent) < LIMIT_PERIOD
 }
 
 impl Plan {
@@ -396,6 +405,18 @@ mod tests {
         let soon = state.plan(vec![due(9, offence(9, &[]), at(59))], None, 9, at(59));
         assert_eq!((soon.bundles.len(), soon.next), (0, Some(at(59 + 59))));
         assert_eq!(state.plan(vec![due(9, offence(9, &[]), at(61))], None, 9, at(61)).bundles.len(), 1);
+    }
+
+    #[test]
+    fn a_clock_that_was_ahead_holds_no_message_back() {
+        let mut state = MergeState::default();
+        // Told, and recorded, with a clock that is ten hours ahead.
+        let first = state.plan(vec![due(1, offence(1, &[]), at(600))], None, 1, at(600));
+        state.told(&first.bundles[0], at(600));
+        let waiting = vec![due(2, offence(2, &[]), at(600))];
+        assert_eq!(state.plan(waiting.clone(), None, 1, at(600)).bundles.len(), 0, "an update waits");
+        let plan = state.plan(waiting, None, 1, at(0));
+        assert_eq!(plan.bundles.len(), 1, "nobody knows how long it has waited: {:?}", plan.next);
     }
 
     #[test]

@@ -127,7 +127,7 @@ impl RouteConfig {
     /// The files beside the configuration that the route needs. It is opened again when one of them
     /// changes.
     pub fn files(&self) -> impl Iterator<Item = &Path> {
-        self.sink.secret_file().into_iter().chain(self.template_file.as_deref())
+        self.sink.files().chain(self.template_file.as_deref())
     }
 
     /// Makes relative paths relative to `folder`.

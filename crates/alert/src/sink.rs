@@ -7,6 +7,7 @@
 
 pub mod alertmanager;
 pub mod discord;
+pub mod email;
 pub mod http;
 pub mod ntfy;
 pub mod pagerduty;
@@ -38,6 +39,7 @@ pub enum SinkConfig {
     #[serde(rename = "pagerduty")]
     PagerDuty(pagerduty::PagerDutyConfig),
     Ntfy(ntfy::NtfyConfig),
+    Email(email::EmailConfig),
     Program(program::ProgramConfig),
 }
 
@@ -54,6 +56,7 @@ impl SinkConfig {
             Self::Telegram(config) => config,
             Self::PagerDuty(config) => config,
             Self::Ntfy(config) => config,
+            Self::Email(config) => config,
             Self::Program(config) => config,
         }
     }
@@ -67,6 +70,7 @@ impl SinkConfig {
             Self::Telegram(config) => config,
             Self::PagerDuty(config) => config,
             Self::Ntfy(config) => config,
+            Self::Email(config) => config,
             Self::Program(config) => config,
         }
     }
@@ -100,17 +104,21 @@ impl SinkConfig {
         }
     }
 
-    /// The file with the secret, if there is one.
-    pub fn secret_file(&self) -> Option<&Path> {
-        self.settings().secret().file
+    /// The files beside the configuration that the sink reads: that with its secret, and that with
+    /// certificates.
+    pub fn files(&self) -> impl Iterator<Item = &Path> {
+        self.settings().secret().file.into_iter().chain(self.settings().ca_file())
     }
 
     /// Makes relative paths relative to `folder`.
     pub fn anchor(&mut self, folder: &Path) {
-        let secret_file = self.settings_mut().secret_file_mut().and_then(Option::as_mut);
-        if let Some(path) = secret_file.filter(|path| path.is_relative()) {
-            *path = folder.join(&path);
-        }
+        let anchored = |path: Option<&mut PathBuf>| {
+            if let Some(path) = path.filter(|path| path.is_relative()) {
+                *path = folder.join(&path);
+            }
+        };
+        anchored(self.settings_mut().secret_file_mut().and_then(Option::as_mut));
+        anchored(self.settings_mut().ca_file_mut());
     }
 
     pub(crate) fn open(&self, route: &str, client: &Client) -> Result<Arc<dyn Sink>, AlertError> {
@@ -140,6 +148,17 @@ pub(crate) trait SinkSettings {
 
     /// The file of [`Self::secret`], to make its path relative to the configuration file.
     fn secret_file_mut(&mut self) -> Option<&mut Option<PathBuf>>;
+
+    /// The file with certificates of the receiver, if the sink has such a key. The route is opened
+    /// again when it changes.
+    fn ca_file(&self) -> Option<&Path> {
+        None
+    }
+
+    /// The file of [`Self::ca_file`], to make its path relative to the configuration file.
+    fn ca_file_mut(&mut self) -> Option<&mut PathBuf> {
+        None
+    }
 
     /// Makes the sink. `client` is shared by all sinks and has their timeout. The secret is loaded
     /// from where [`Self::secret`] says, and is there if it is required.

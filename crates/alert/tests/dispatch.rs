@@ -217,19 +217,88 @@ async fn a_retry_has_the_same_ids_and_a_higher_number() {
     assert_eq!((counts.attempts, counts.retried), (3, 2));
 }
 
+fn busy_for_long() -> (StatusCode, Vec<(HeaderName, String)>) {
+    (StatusCode::SERVICE_UNAVAILABLE, vec![(axum::http::header::RETRY_AFTER, "3000".to_string())])
+}
+
 #[tokio::test]
-async fn retry_after_holds_the_whole_route() {
+async fn retry_after_is_followed_and_for_what_is_critical_only_a_while() {
     let dir = tempfile::tempdir().unwrap();
-    let hour = || (StatusCode::SERVICE_UNAVAILABLE, vec![(axum::http::header::RETRY_AFTER, "3000".to_string())]);
-    let receiver = receiver_at(anywhere(), move |_| hour()).await;
+    let receiver = receiver_at(anywhere(), move |_| busy_for_long()).await;
     let store = Store::open(dir.path(), NETWORK).unwrap();
     let routes = routes(dir.path(), receiver.address, quick());
-    store.record_anomalies(vec![finding(1, Severity::Critical)], &routes.names()).unwrap();
+    let findings = vec![finding(1, Severity::Critical), finding(2, Severity::Warning)];
+    store.record_anomalies(findings, &routes.names()).unwrap();
     let started = Time::now();
     let dispatcher = Dispatcher::start(store.clone(), routes, Time::now);
+    until(&dispatcher, |counts| counts.retried == 2).await;
+    for (seq, wanted) in [(1, 300), (2, 3000)] {
+        let delivery = store.delivery(&ops(seq)).unwrap().unwrap();
+        let DeliveryState::Pending { next_attempt } = delivery.state else { panic!("{delivery:?}") };
+        let wait = next_attempt.since(started).as_secs();
+        assert!((wanted..wanted + 30).contains(&wait), "delivery {seq} waits {wait} s");
+    }
+    dispatcher.stop().await;
+}
+
+/// The whole route pauses while its receiver is busy. A receiver that asks for an hour must not
+/// silence what becomes critical meanwhile.
+#[tokio::test]
+async fn a_receiver_that_asks_for_an_hour_gets_what_is_critical_before() {
+    let dir = tempfile::tempdir().unwrap();
+    let is_warning = |body: &Value| body["finding"]["severity"] == "warning";
+    let receiver =
+        receiver_at(anywhere(), move |body| if is_warning(body) { busy_for_long() } else { (StatusCode::OK, Vec::new()) }).await;
+    let store = Store::open(dir.path(), NETWORK).unwrap();
+    let policy = RetryPolicy { max_retry_after_critical: Duration::from_millis(50), ..quick() };
+    let routes = routes(dir.path(), receiver.address, policy);
+    store.record_anomalies(vec![finding(1, Severity::Warning)], &routes.names()).unwrap();
+    let dispatcher = Dispatcher::start(store.clone(), routes.clone(), Time::now);
     until(&dispatcher, |counts| counts.retried == 1).await;
-    let next = store.next_due(&ops(1).route).unwrap().unwrap();
-    assert!(next.since(started) >= Duration::from_secs(3000) && next.since(started) < Duration::from_secs(3030));
+    store.record_anomalies(vec![finding(2, Severity::Critical)], &routes.names()).unwrap();
+    let counts = tokio::time::timeout(Duration::from_secs(60), until(&dispatcher, |counts| counts.delivered == 1)).await;
+    assert_eq!(counts.expect("within a minute").retried, 1, "the warning waits as long as was asked");
+    dispatcher.stop().await;
+}
+
+/// A clock that can be set, for one test.
+static CLOCK_AHEAD_SECONDS: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(0);
+
+fn wrong_clock() -> Time {
+    Time::now().after(Duration::from_secs(CLOCK_AHEAD_SECONDS.load(std::sync::atomic::Ordering::SeqCst)))
+}
+
+#[tokio::test]
+async fn a_clock_that_was_ahead_holds_nothing_back_when_it_is_right_again() {
+    let set = |seconds| CLOCK_AHEAD_SECONDS.store(seconds, std::sync::atomic::Ordering::SeqCst);
+    let dir = tempfile::tempdir().unwrap();
+    let is_up = Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let up = is_up.clone();
+    let answer = move || if up.load(std::sync::atomic::Ordering::SeqCst) { StatusCode::OK } else { StatusCode::BAD_GATEWAY };
+    let receiver = receiver_at(anywhere(), move |_| (answer(), Vec::new())).await;
+    let store = Store::open(dir.path(), NETWORK).unwrap();
+    let routes = routes(dir.path(), receiver.address, quick());
+    let ahead = |nth: u64| Finding { recorded_at: wrong_clock(), ..finding(nth, Severity::Critical) };
+    let delivered = async |dispatcher: &Dispatcher, n: u64| {
+        let waited = until(dispatcher, |counts| counts.delivered == n);
+        tokio::time::timeout(Duration::from_secs(60), waited).await.expect("within a minute, and not in four hours");
+    };
+    // It is set right while the watcher runs, between two attempts.
+    set(4 * 3600);
+    store.record_anomalies(vec![ahead(1)], &routes.names()).unwrap();
+    let dispatcher = Dispatcher::start(store.clone(), routes.clone(), wrong_clock);
+    until(&dispatcher, |counts| counts.retried >= 1).await;
+    set(0);
+    is_up.store(true, std::sync::atomic::Ordering::SeqCst);
+    delivered(&dispatcher, 1).await;
+    dispatcher.stop().await;
+    // It is set right while the watcher does not run.
+    set(4 * 3600);
+    store.record_anomalies(vec![ahead(2)], &routes.names()).unwrap();
+    set(0);
+    let dispatcher = Dispatcher::start(store.clone(), routes, wrong_clock);
+    delivered(&dispatcher, 1).await;
+    assert_eq!(store.outbox_counts(), OutboxCounts { pending: 0, delivered: 2, given_up: 0 });
     dispatcher.stop().await;
 }
 

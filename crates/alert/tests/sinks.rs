@@ -1,5 +1,6 @@
 //! Every sink against a real server on loopback that is slow, refuses, is busy, fails, answers
-//! garbage, and dies in the middle. Nothing is lost, and nothing comes twice that was accepted.
+//! garbage, and dies in the middle. Nothing is lost, and nothing comes twice that was accepted. The
+//! server speaks HTTP, and SMTP for email.
 #![allow(clippy::unwrap_used, reason = "in a test an unwrap is an assertion")]
 
 use alert::{
@@ -31,7 +32,7 @@ enum Behaviour {
     Fails(u16),
     /// Answers with bytes that are no HTTP.
     Garbage,
-    /// Closes the connection after half of the request.
+    /// Closes the connection after half of the request, or in the middle of an email.
     DiesBefore,
     /// Takes the request and closes the connection in the middle of its status line. The client
     /// cannot know that it was taken.
@@ -40,7 +41,8 @@ enum Behaviour {
 
 use Behaviour::{Accepts, Busy, DiesAfter, DiesBefore, Fails, Garbage, Hangs};
 
-/// A request that the server took.
+/// A request that the server took. Of an email `line` has the commands before its text, and `body`
+/// is the text.
 #[derive(Clone, Debug)]
 struct Taken {
     line: String,
@@ -56,15 +58,20 @@ struct Server {
 }
 
 impl Server {
-    /// Behaves as `script` says, one request after the other, and accepts all further ones.
-    async fn start(script: &[Behaviour]) -> Self {
+    /// Behaves as `script` says, one request after the other, and accepts all further ones. The
+    /// server of the sink `email` is a mail server.
+    async fn start(sink: &str, script: &[Behaviour]) -> Self {
+        let is_mail = sink == "email";
         let listener = TcpListener::bind(anywhere()).await.unwrap();
         let server = Self { address: listener.local_addr().unwrap(), taken: Arc::default(), requests: Arc::default() };
         let left = Arc::new(Mutex::new(script.iter().copied().rev().collect::<Vec<_>>()));
         let this = server.clone();
         tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
-                tokio::spawn(this.clone().serve(stream, left.clone()));
+                match is_mail {
+                    true => drop(tokio::spawn(this.clone().serve_mail(stream, left.clone()))),
+                    false => drop(tokio::spawn(this.clone().serve(stream, left.clone()))),
+                }
             }
         });
         server
@@ -121,12 +128,74 @@ impl Server {
         }
     }
 
+    /// One connection of SMTP, with one behaviour. `Busy(429)` is 421 at the greeting, `Busy` with
+    /// another number is 451 for the recipient, `Fails(500)` is 451 for the message, `Fails(400)` is
+    /// 550 for the recipient, and `Fails` with another number is 554 for the message.
+    async fn serve_mail(self, stream: TcpStream, left: Arc<Mutex<Vec<Behaviour>>>) {
+        let behaviour = left.lock().unwrap().pop().unwrap_or(Accepts);
+        self.requests.lock().unwrap().push(behaviour);
+        let mut reader = BufReader::new(stream);
+        let greeting: &[u8] = match behaviour {
+            Hangs => return std::future::pending().await,
+            Garbage => b"\x00\xff HTTP/1.1 200 OK\r\n\r\n",
+            Busy(429) => b"421 4.7.0 too many connections\r\n",
+            _ => b"220 mail.test ESMTP\r\n",
+        };
+        reader.get_mut().write_all(greeting).await.unwrap();
+        let (mut commands, mut line) = (Vec::new(), String::new());
+        while reader.read_line(&mut line).await.unwrap_or(0) > 0 {
+            let command = std::mem::take(&mut line).trim_end().to_owned();
+            let answer = match command.split([' ', ':']).next().unwrap() {
+                "EHLO" => "250-mail.test\r\n250 AUTH PLAIN LOGIN\r\n",
+                "AUTH" => "235 2.7.0 welcome\r\n",
+                "RCPT" if behaviour == Fails(400) => "550 5.1.1 no such user here\r\n",
+                "RCPT" if command.contains("gone@") => "550 5.1.1 gone\r\n",
+                "RCPT" if matches!(behaviour, Busy(_)) => "451 4.7.1 greylisted, try again\r\n",
+                "DATA" => "354 go on\r\n",
+                "QUIT" => "221 bye\r\n",
+                _ => "250 ok\r\n",
+            };
+            reader.get_mut().write_all(answer.as_bytes()).await.unwrap();
+            commands.push(command.clone());
+            if command != "DATA" {
+                continue;
+            }
+            let mut text = String::new();
+            while !text.ends_with("\r\n.\r\n") {
+                if behaviour == DiesBefore || reader.read_line(&mut text).await.unwrap() == 0 {
+                    return;
+                }
+            }
+            let answer = match behaviour {
+                Fails(500) => "451 4.3.0 disk full\r\n",
+                Fails(_) => "554 5.7.1 looks like spam\r\n",
+                _ => {
+                    self.taken.lock().unwrap().push(email(&commands, &text));
+                    "250 2.0.0 queued\r\n"
+                }
+            };
+            if behaviour == DiesAfter {
+                return;
+            }
+            reader.get_mut().write_all(answer.as_bytes()).await.unwrap();
+        }
+    }
+
     fn taken(&self) -> Vec<Taken> {
         self.taken.lock().unwrap().clone()
     }
 }
 
-/// All sinks that post, each with a server as its receiver.
+/// An email, as it was sent.
+fn email(commands: &[String], text: &str) -> Taken {
+    let (head, body) = text.split_once("\r\n\r\n").unwrap();
+    let unfolded = head.replace("\r\n ", " ");
+    let headers = unfolded.split("\r\n").map(|line| line.split_once(": ").unwrap());
+    let headers = headers.map(|(name, value)| (name.to_lowercase(), value.to_owned())).collect();
+    Taken { line: commands.join("|"), headers, body: body.replace("=\r\n", "").replace("=3D", "=").into() }
+}
+
+/// All sinks that send to a server, each with this one as its receiver.
 fn sinks(dir: &Path, address: SocketAddr) -> Vec<(&'static str, SinkConfig)> {
     let secret = |name: &str, text: &str| {
         let path = dir.join(name);
@@ -145,6 +214,14 @@ fn sinks(dir: &Path, address: SocketAddr) -> Vec<(&'static str, SinkConfig)> {
         ("telegram", config(json!({ "type": "telegram", "url": url, "chat_id": "-100", "secret_file": token }))),
         ("pagerduty", config(json!({ "type": "pagerduty", "url": url, "secret_file": token }))),
         ("ntfy", config(json!({ "type": "ntfy", "url": url, "topic": "mine", "secret_file": token }))),
+        (
+            "email",
+            config(json!({
+                "type": "email", "server": address.ip(), "port": address.port(), "encryption": "none", "timeout": "300ms",
+                "from": "Slashwatch <watch@acme.test>", "to": ["oncall@acme.test", "gone@acme.test"],
+                "user": "watch", "secret_file": token,
+            })),
+        ),
     ]
 }
 
@@ -201,7 +278,7 @@ async fn no_sink_loses_or_repeats_what_a_bad_receiver_did_not_take() {
     let dir = tempfile::tempdir().unwrap();
     let names: Vec<&str> = sinks(dir.path(), anywhere()).into_iter().map(|(name, _)| name).collect();
     for (nth, name) in names.into_iter().enumerate() {
-        let server = Server::start(&bad).await;
+        let server = Server::start(name, &bad).await;
         let (_, sink) = sinks(dir.path(), server.address).swap_remove(nth);
         let store = Store::open(&dir.path().join(name), NETWORK).unwrap();
         let routes = routes(name, sink);
@@ -222,14 +299,15 @@ async fn no_sink_loses_or_repeats_what_a_bad_receiver_did_not_take() {
 async fn what_was_taken_without_an_answer_comes_again_under_the_same_key() {
     let dir = tempfile::tempdir().unwrap();
     type KeyOf = fn(&Taken) -> String;
-    let key_of: [(&str, KeyOf); 4] = [
+    let key_of: [(&str, KeyOf); 5] = [
         ("webhook", |one| one.headers["idempotency-key"].clone()),
         ("alertmanager", |one| one.body[0]["labels"].to_string()),
         ("pagerduty", |one| one.body["dedup_key"].to_string()),
         ("telegram", |one| one.body["text"].to_string()),
+        ("email", |one| one.headers["message-id"].clone()),
     ];
     for (wanted, key) in key_of {
-        let server = Server::start(&[DiesAfter]).await;
+        let server = Server::start(wanted, &[DiesAfter]).await;
         let (name, sink) = sinks(dir.path(), server.address).into_iter().find(|(name, _)| *name == wanted).unwrap();
         let store = Store::open(&dir.path().join(name), NETWORK).unwrap();
         let routes = routes(name, sink);
@@ -246,9 +324,11 @@ async fn what_was_taken_without_an_answer_comes_again_under_the_same_key() {
 #[tokio::test]
 async fn each_receiver_gets_what_its_api_asks_for() {
     let dir = tempfile::tempdir().unwrap();
-    let server = Server::start(&[]).await;
+    let (web, mail) = (Server::start("webhook", &[]).await, Server::start("email", &[]).await);
     let mut taken = BTreeMap::new();
-    for (name, sink) in sinks(dir.path(), server.address) {
+    for (nth, (name, _)) in sinks(dir.path(), web.address).into_iter().enumerate() {
+        let server = if name == "email" { &mail } else { &web };
+        let (_, sink) = sinks(dir.path(), server.address).swap_remove(nth);
         let store = Store::open(&dir.path().join(name), NETWORK).unwrap();
         let routes = routes(name, sink);
         let preview = routes.get(name).unwrap().preview(&offence(5, &[]).0.kind, &Context::default());
@@ -299,6 +379,18 @@ async fn each_receiver_gets_what_its_api_asks_for() {
     let one = &taken["ntfy"];
     assert_eq!((one.line.as_str(), &one.body["topic"], &one.body["priority"]), ("POST / HTTP/1.1", &json!("mine"), &json!(5)));
     assert_eq!((&one.body["title"], &one.body["click"]), (&json!(title), &json!(link)));
+
+    let one = &taken["email"];
+    let login = "AUTH PLAIN AHdhdGNoAGh1bnRlcjI=";
+    let envelope = "MAIL FROM:<watch@acme.test>|RCPT TO:<oncall@acme.test>|RCPT TO:<gone@acme.test>|DATA";
+    assert_eq!(one.line, format!("EHLO [127.0.0.1]|{login}|{envelope}"));
+    let header = |name: &str| one.headers[name].as_str();
+    assert_eq!((header("subject"), header("auto-submitted")), (title, "auto-generated"));
+    assert_eq!(header("to"), "oncall@acme.test, gone@acme.test");
+    assert_eq!(header("message-id"), format!("<{id}-1.email@acme.test>"));
+    assert_eq!((header("in-reply-to"), header("references")), (&*format!("<{id}.email@acme.test>"), header("in-reply-to")));
+    let text = one.body.as_str().unwrap();
+    assert!(text.starts_with(title) && text.contains("What now: stop every machine") && text.contains(&link), "{text}");
 
     let one = &taken["webhook"];
     assert_eq!((&one.body["finding"]["id"], one.body.get("merged")), (&json!(id), None), "one finding a message");
@@ -352,7 +444,7 @@ async fn a_program_gets_the_text_and_says_whether_to_try_again() {
 async fn a_wave_of_3000_keys_makes_at_most_20_messages_and_own_keys_have_their_own() {
     const KEYS: u64 = 3000;
     let dir = tempfile::tempdir().unwrap();
-    let server = Server::start(&[Fails(500), Busy(429)]).await;
+    let server = Server::start("pagerduty", &[Fails(500), Busy(429)]).await;
     let (_, sink) = sinks(dir.path(), server.address).into_iter().find(|(name, _)| *name == "pagerduty").unwrap();
     let store = Store::open(&dir.path().join("db"), NETWORK).unwrap();
     let routes = routes("pager", sink.clone());

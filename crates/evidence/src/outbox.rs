@@ -435,6 +435,42 @@ impl Store {
         Ok(n_waiting)
     }
 
+    /// Makes the pending deliveries of a route due at `now` that are due after `later`, and returns
+    /// how many there are. Their times were written while the clock was ahead.
+    pub fn make_due(&self, route: &RouteName, later: Time, now: Time) -> Result<u64, StoreError> {
+        let mut n_moved = 0;
+        let from = later.max(now).after(Duration::from_nanos(1));
+        loop {
+            let mut rows = Vec::new();
+            {
+                let at = self.shared.db.snapshot();
+                for priority in Priority::ALL {
+                    let room = MOVED_AT_ONCE.saturating_sub(rows.len());
+                    for row in self.pending_from(&at, route, priority, from)?.take(room) {
+                        let (due_at, seq) = row?;
+                        rows.push((priority, due_at, seq));
+                    }
+                }
+            }
+            if rows.is_empty() {
+                return Ok(n_moved);
+            }
+            let mut writer = self.lock_writer()?;
+            let next = *writer;
+            let mut batch = WriteBatch::default();
+            for (priority, due_at, seq) in rows {
+                let id = DeliveryId { seq, route: route.clone() };
+                batch.delete_cf(&self.family(PENDING), Key::pending(route, priority, due_at, seq));
+                let Some(mut delivery) = self.delivery(&id)?.filter(Delivery::is_pending) else { continue };
+                delivery.state = DeliveryState::Pending { next_attempt: now };
+                batch.put_cf(&self.family(PENDING), Key::pending(route, priority, now, seq), []);
+                batch.put_cf(&self.family(DELIVERIES), Key::delivery(seq, route), delivery_to_json(&delivery));
+                n_moved += 1;
+            }
+            self.commit(&mut writer, next, batch)?;
+        }
+    }
+
     /// Number of deliveries in each state.
     pub fn outbox_counts(&self) -> OutboxCounts {
         self.counts_now()
