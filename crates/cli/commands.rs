@@ -24,7 +24,9 @@ use offline::history::Form;
 use offline::replay::{Replay, ReplayOptions, ReplayStep, ReplaySummary};
 use std::io::{IsTerminal as _, Write as _};
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
+use tracing_appender::non_blocking::{NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::EnvFilter;
 use watcher::config::{CommandLine, Config, LogConfig, LogFormat};
 
@@ -268,6 +270,14 @@ fn crawl(network: &str, duration: Duration, json: bool) -> anyhow::Result<u8> {
     Ok(0)
 }
 
+/// The thread that writes the log. Dropped, it writes what still waits.
+static LOG: Mutex<Option<WorkerGuard>> = Mutex::new(None);
+
+/// Writes what the log still has to say.
+pub(crate) fn flush_log() {
+    drop(LOG.lock().unwrap_or_else(PoisonError::into_inner).take());
+}
+
 fn log_to_stderr(config: &LogConfig) -> anyhow::Result<()> {
     let level = std::env::var("RUST_LOG").unwrap_or_else(|_| config.level.clone());
     // gossipsub warns about each peer that sends GRAFT again too soon, which some peers do all day,
@@ -276,8 +286,12 @@ fn log_to_stderr(config: &LogConfig) -> anyhow::Result<()> {
     let level = format!("libp2p_gossipsub=error,discv5=error,{level}");
     let filter = EnvFilter::try_new(&level)
         .map_err(|error| UsageError(format!("log.level {level:?}: {error}; write it as in \"info\"")))?;
-    // A line that cannot be written is lost. To say so on the same stderr would be a panic.
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).log_internal_errors(false);
+    // A thread of its own writes, and lines for which it has no room are lost: whoever does not read
+    // the log must not hold up the engine or a kill switch. A line that cannot be written is lost
+    // too. To say so on the same stderr would be a panic.
+    let (writer, guard) = NonBlockingBuilder::default().lossy(true).finish(std::io::stderr());
+    *LOG.lock().unwrap_or_else(PoisonError::into_inner) = Some(guard);
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer).log_internal_errors(false);
     let colours = std::io::stderr().is_terminal();
     match config.format {
         LogFormat::Text => builder.with_ansi(colours).init(),

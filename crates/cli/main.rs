@@ -28,7 +28,9 @@ fn main() -> ExitCode {
     // libp2p and reqwest could bring two TLS providers. The choice must be made before either is
     // used.
     let _ = rustls::crypto::ring::default_provider().install_default();
-    match commands::run(args) {
+    let ended = commands::run(args);
+    commands::flush_log();
+    match ended {
         Ok(code) => ExitCode::from(code),
         // The reader of stdout has stopped reading, for example `head`. This is not a failure.
         Err(error) if output::is_reader_gone(&error) => ExitCode::SUCCESS,

@@ -46,7 +46,7 @@ const LIMIT_PERIOD: Duration = Duration::from_secs(3600);
 /// Limit on the validators that an alert remembers, to count each once. Further ones are counted as
 /// often as they come.
 const MAX_VALIDATORS: usize = 16_384;
-/// Limit on the labels that an alert names.
+/// Limit on the labels that an alert names. As many groups have a place beside them.
 const MAX_LABELS: usize = 16;
 
 /// What a merging route has told so far. It is stored with the outbox.
@@ -173,8 +173,13 @@ impl Alert {
             self.findings += 1;
             self.severity = self.severity.max(finding.severity);
             self.since = self.since.min(finding.first_seen);
-            for label in finding.labels() {
-                if self.labels.len() < MAX_LABELS {
+            // A wave names the labels of all its members. Its alert is about strangers, and each
+            // group has one of its own.
+            let labels = finding.labels().filter(|_| finding.kind != Kind::SlashingWave);
+            for label in labels {
+                // Lists of others must not keep out whose key it is.
+                let most = if label.starts_with("group=") { 2 * MAX_LABELS } else { MAX_LABELS };
+                if self.labels.len() < most {
                     self.labels.insert(label.to_owned());
                 }
             }
@@ -194,13 +199,14 @@ impl Alert {
         now.since(self.told_at) > if self.is_incident_open { FORGOTTEN_AFTER } else { OVER_AFTER }
     }
 
-    /// When an update is due about findings of which the first was recorded at `oldest`. If that is
-    /// in the future, the clock was set back, and nobody knows how long it has waited.
+    /// When an update is due about findings of which the first was recorded at `oldest`. The age of
+    /// the alert at that time counts: its age now would grow as fast as the finding waits. If
+    /// `oldest` is in the future, the clock was set back, and nobody knows how long it has waited.
     fn update_due(&self, oldest: Time, now: Time) -> Time {
         if oldest > now {
             return now;
         }
-        oldest.after(now.since(self.opened_at).clamp(SHORTEST_WAIT, LONGEST_WAIT))
+        oldest.after(oldest.since(self.opened_at).clamp(SHORTEST_WAIT, LONGEST_WAIT))
     }
 }
 
@@ -224,7 +230,8 @@ impl MergeState {
             }
         }
         self.sent.push_back(now);
-        self.alerts.retain(|_, alert| !alert.is_forgotten(now));
+        // Findings may still wait for an update.
+        self.alerts.retain(|_, alert| !alert.is_forgotten(now) || now.since(alert.told_at) <= OVER_AFTER + LONGEST_WAIT);
         self.forget_sent(now);
     }
 
@@ -269,13 +276,14 @@ impl MergeState {
     /// The message about a subject, or when it is due.
     fn bundle(&self, subject: String, mut members: Vec<DueDelivery>, now: Time) -> Result<Bundle, Time> {
         let first = &members[0];
-        let open = self.alerts.get(&subject).filter(|alert| !alert.is_forgotten(now));
+        let oldest = members.iter().map(|one| one.created_at).min().unwrap_or(now);
+        // What waits for an update belongs to the alert that was open when it came.
+        let open = self.alerts.get(&subject).filter(|alert| !alert.is_forgotten(oldest.min(now)));
         let is_own_first = open.is_none() && is_own_offence(&first.finding);
         if is_own_first {
             members.truncate(1);
         } else if let Some(alert) = open {
             let has_news = members.iter().any(|one| incident_of(&one.finding).is_some());
-            let oldest = members.iter().map(|one| one.created_at).min().unwrap_or(now);
             let due = alert.update_due(oldest, now);
             if !has_news && (members.len() as u64) < alert.findings && due > now {
                 return Err(due);
@@ -405,6 +413,34 @@ mod tests {
         let soon = state.plan(vec![due(9, offence(9, &[]), at(59))], None, 9, at(59));
         assert_eq!((soon.bundles.len(), soon.next), (0, Some(at(59 + 59))));
         assert_eq!(state.plan(vec![due(9, offence(9, &[]), at(61))], None, 9, at(61)).bundles.len(), 1);
+    }
+
+    /// The third key of a group comes ten minutes after the alert began.
+    #[test]
+    fn a_finding_waits_as_long_as_the_alert_was_old_when_it_came() {
+        let mut state = MergeState::default();
+        assert_eq!(play(&mut state, 0..1, 4, u32::MAX), [(0, 4)]);
+        for (recorded, told) in [(1, 6), (10, 20), (25, 50)] {
+            let waiting = || vec![due(9, offence(9, &[]), at(recorded))];
+            assert_eq!(state.plan(waiting(), None, 9, at(told - 1)).bundles.len(), 0, "recorded at {recorded}");
+            assert_eq!(state.plan(waiting(), None, 9, at(told)).bundles.len(), 1, "recorded at {recorded}");
+        }
+    }
+
+    /// Sixteen labels of a list of others, and a wave with the labels of everybody.
+    #[test]
+    fn whose_key_it_is_has_a_place_among_the_labels_and_strangers_do_not_get_it() {
+        let mut state = MergeState::default();
+        let many: Vec<String> = (0..40).map(|nth| format!("a{nth:02}=x")).collect();
+        let labels: Vec<&str> = many.iter().map(String::as_str).chain(["group=acme"]).collect();
+        let plan = state.plan(vec![due(1, offence(1, &labels), START)], None, 9, START);
+        assert!(plan.bundles[0].alerts[0].1.labels.contains("group=acme"));
+        state.told(&plan.bundles[0], START);
+        let mut wave = incident(Kind::SlashingWave, None);
+        wave.details.get_or_insert_default().insert("labels".into(), json!(["group=acme", "operator=acme"]));
+        let plan = state.plan(vec![due(2, offence(2, &[]), START), due(3, wave, START)], None, 9, START);
+        assert_eq!(plan.bundles.len(), 1);
+        assert!(plan.bundles[0].alerts[0].1.labels.is_empty(), "{:?}", plan.bundles[0].alerts);
     }
 
     #[test]

@@ -104,10 +104,13 @@ impl<'a> TextFacts<'a> {
         // this alert has told of is counted.
         let announced = bundle.members.iter().rev().find_map(|one| detail(&one.finding, "validators")?.parse().ok());
         let told = bundle.alerts.iter().map(|(_, alert)| alert.validators).sum::<u64>();
-        let labels: BTreeSet<&str> = match bundle.alerts.as_slice() {
+        let mut labels: Vec<&str> = match bundle.alerts.as_slice() {
             [] => finding.labels().collect(),
             alerts => alerts.iter().flat_map(|(_, alert)| alert.labels.iter().map(String::as_str)).collect(),
         };
+        // Whose key it is comes first.
+        labels.sort_unstable_by_key(|label| (!label.starts_with("group="), *label));
+        labels.dedup();
         let since = bundle.alerts.iter().map(|(_, alert)| alert.since).min().unwrap_or(finding.first_seen);
         let own = labels.iter().any(|label| label.starts_with("group="));
         let is_over = bundle.state == AlertState::Resolved;
@@ -142,7 +145,7 @@ impl<'a> TextFacts<'a> {
             slot: finding.slot.to_string(),
             epoch: finding.epoch.to_string(),
             punishable: finding.punishable.map_or("", punishable_in_words),
-            advice: if is_over { "nothing. It is over." } else { advice(finding, own) },
+            advice: if is_over { advice_afterwards(finding) } else { advice(finding, own) },
             switches: switches.iter().map(switch_in_words).collect(),
             link: link.unwrap_or_default(),
             finding,
@@ -186,6 +189,23 @@ fn switch_in_words(note: &SwitchNote) -> String {
     format!("The kill switch of group {} {what}{reason}.", note.group)
 }
 
+/// What the reader should do when an incident is over.
+fn advice_afterwards(finding: &Finding) -> &'static str {
+    match finding.kind {
+        Kind::ClockSkew => {
+            "nothing, if your clocks were right. A key that signed ahead of time must not start again before the network has passed those \
+             epochs."
+        }
+        Kind::SlashingWave | Kind::Offence(_) => {
+            "what is stopped stays so until you know the cause. The docs say how to start again."
+        }
+        Kind::HeadSplit | Kind::CheckpointSplit => {
+            "nothing, if your keys followed this side. Those that voted on the other one can be slashed for coming back: look first."
+        }
+        _ => "nothing. It is over.",
+    }
+}
+
 /// What the reader should do. `own` is whether a watched key is concerned.
 fn advice(finding: &Finding, own: bool) -> &'static str {
     match &finding.kind {
@@ -207,15 +227,22 @@ fn advice(finding: &Finding, own: bool) -> &'static str {
         }
         Kind::OwnClock => "set this machine's clock.",
         Kind::SubnetSilent | Kind::BlindSpot => "look at the peers of this watcher: a part of the network is not heard.",
-        Kind::HeadSplit | Kind::CheckpointSplit | Kind::FinalityDelay | Kind::DeepReorg | Kind::ParticipationDrop => {
-            "check that your nodes follow the same head as the network."
+        Kind::HeadSplit | Kind::CheckpointSplit => {
+            "move no validator to another branch, node or client: a key that voted on one side can be slashed for changing to the other. \
+             See which side yours are on; the page knows."
+        }
+        Kind::ClockSkew => {
+            "check the clocks of your machines. Stop a validator client before you set its clock back: it has signed for epochs to come, \
+             and must not sign for them again."
+        }
+        Kind::FinalityDelay | Kind::DeepReorg | Kind::ParticipationDrop => {
+            "check that your nodes follow the same head as the network, and change nothing else in a hurry."
         }
         Kind::PayloadStatusSplit => {
             "let no key sign with two nodes that disagree about a payload: a vote of each for one target is a slashable offence."
         }
         Kind::UnpunishedOffence => "nothing for your keys. Proofs can be handed in: see `submission`.",
-        Kind::ClockSkew
-        | Kind::CompetingBlocks
+        Kind::CompetingBlocks
         | Kind::StaleVotes
         | Kind::MissedProposals
         | Kind::LateBlocks
@@ -260,8 +287,13 @@ impl Template {
         Ok(Self(Arc::new(environment)))
     }
 
+    /// Renders the text. Receivers refuse an empty one, so it is a failure too.
     fn try_render(&self, facts: &TextFacts<'_>) -> Result<String, minijinja::Error> {
-        self.0.get_template(NAME)?.render(Serde(facts))
+        let text = self.0.get_template(NAME)?.render(Serde(facts))?;
+        match text.trim() {
+            "" => Err(minijinja::Error::new(minijinja::ErrorKind::InvalidOperation, "the text is empty")),
+            _ => Ok(text),
+        }
     }
 
     /// Renders the text. A template that fails must not cost an alert, so the default one is used
@@ -311,7 +343,7 @@ mod tests {
         let texts = texts(&Kind::SlashingWave, &[]);
         assert!(texts[0].starts_with("hoodi: slashing wave of 3000 validators\nSeverity: critical. Since "), "{}", texts[0]);
         assert!(texts[1].starts_with("hoodi: OVER: slashing wave of 3000 validators\n"), "{}", texts[1]);
-        assert!(texts[1].ends_with("What now: nothing. It is over."), "{}", texts[1]);
+        assert!(texts[1].contains("What now: what is stopped stays so until you know the cause."), "{}", texts[1]);
     }
 
     #[test]
@@ -342,6 +374,7 @@ mod tests {
         for (bad, word) in [
             ("{% if %}", "alert.txt.j2"),
             ("{{ nothing_like_this }}", "undefined"),
+            ("{% if findings > 99 %}x{% endif %}", "the text is empty"),
             ("{% for x in range(9999999) %}x{% endfor %}", ""),
         ] {
             let told = load(bad).unwrap_err().to_string();

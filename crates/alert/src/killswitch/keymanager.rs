@@ -35,9 +35,12 @@ use std::time::Duration;
 /// Limit on an answer in bytes. A complete record of a thousand keys over a year has 60 MB, and
 /// clients hand over minimal ones.
 const MAX_ANSWER_BYTES: usize = 128 * 1024 * 1024;
-/// Limit on the files with protection data of one client. A client that is asked again and again
-/// hands over the same records again.
-const MAX_FILES: usize = 4;
+/// Largest number of keys of one DELETE. Clients and proxies have limits on a body: a megabyte is
+/// usual, and some have 100 kB.
+const KEYS_AT_A_TIME: usize = 500;
+/// Limit on the files with protection data of one client, one for each DELETE. A client that is
+/// asked again and again hands over the same records again.
+const MAX_FILES: usize = 256;
 /// Folder below the data directory in which protection data is kept.
 const FOLDER: &str = "killswitch";
 
@@ -331,10 +334,26 @@ impl Keymanager {
                 Err(error) => self.without_list(list, error)?,
             },
         };
-        if keys.is_empty() {
-            return Ok(false);
+        let mut was_asked = false;
+        for some in keys.chunks(KEYS_AT_A_TIME) {
+            was_asked |= self.delete_some(some, list, client, order, folder, now, outcome).await?;
         }
-        let deleted = match client.delete(list, &keys).await {
+        Ok(was_asked)
+    }
+
+    /// Deletes some keys in one request. Returns false if the client does not have the list.
+    #[allow(clippy::too_many_arguments)] // Parts of one request.
+    async fn delete_some(
+        &self,
+        keys: &[PubkeyBytes],
+        list: KeyList,
+        client: &ValidatorClient,
+        order: &SwitchOrder<'_>,
+        folder: Option<&Path>,
+        now: Time,
+        outcome: &mut Outcome,
+    ) -> Result<bool, AskError> {
+        let deleted = match client.delete(list, keys).await {
             Ok(deleted) => deleted,
             Err(error) => return self.without_list(list, error),
         };

@@ -310,10 +310,16 @@ impl Email {
         connection.message(&mail.formatted()).await.map_err(failed)?;
         // The message is accepted. How the connection ends does not matter any more.
         let _ = tokio::time::timeout(QUIT_TIMEOUT, connection.quit()).await;
-        let mut answer = format!("{} accepted it for {} of {} recipients", self.place(), self.to.len() - refused.len(), self.to.len());
+        let mut answer =
+            format!("{} accepted it for {} of {} recipients", self.place(), self.to.len() - refused.len(), self.to.len());
         for (recipient, failure) in refused {
             let reason = failure.reason;
-            tracing::warn!(route = self.route, recipient, reason, "the mail server refuses a recipient; the others get the alert");
+            tracing::warn!(
+                route = self.route,
+                recipient,
+                reason,
+                "the mail server refuses a recipient; the others get the alert"
+            );
             answer.push_str(&format!("; not for {recipient}: {reason}"));
         }
         Ok(answer)
