@@ -20,6 +20,7 @@ use anyhow::Context as _;
 use consensus::Epoch;
 use indicatif::{ProgressBar, ProgressStyle};
 use offline::backfill::{BackfillRange, BlocksFrom};
+use offline::counted;
 use offline::history::Form;
 use offline::replay::{Replay, ReplayOptions, ReplayStep, ReplaySummary};
 use std::io::{IsTerminal as _, Write as _};
@@ -384,11 +385,6 @@ fn writer_to(path: &Path) -> anyhow::Result<Box<dyn std::io::Write>> {
     }
     let file = std::fs::File::create(path).with_context(|| could_not_write(path))?;
     Ok(Box::new(std::io::BufWriter::new(file)))
-}
-
-/// A number with its unit.
-fn counted(n: u64, one: &str, many: &str) -> String {
-    format!("{n} {}", if n == 1 { one } else { many })
 }
 
 fn progress_bar() -> ProgressBar {
