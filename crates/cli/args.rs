@@ -532,6 +532,8 @@ pub enum Bench {
     Verify(BenchVerify),
     /// Measures the whole pipeline under mainnet's load: unpaced from a capture, then in real time.
     Pipeline(BenchPipeline),
+    /// Measures event streams: from the record of a finding to its arrival on each of many streams.
+    Streams(BenchStreams),
     /// Runs one process of `bench pipeline`.
     #[command(hide = true)]
     Part {
@@ -559,6 +561,21 @@ pub struct BenchVerify {
     /// Number of different attestation data among them.
     #[arg(long, default_value_t = 1)]
     pub distinct_data: u64,
+    #[command(flatten)]
+    pub form: ReportForm,
+}
+
+#[derive(clap::Args)]
+pub struct BenchStreams {
+    /// Streams that are open at once.
+    #[arg(long, default_value_t = 2000, value_parser = at_least::<1>)]
+    pub streams: usize,
+    /// Findings that are recorded one by one, each after the one before has arrived everywhere.
+    #[arg(long, default_value_t = 20)]
+    pub singles: u64,
+    /// Findings that are then recorded as fast as the store takes them.
+    #[arg(long, default_value_t = 150)]
+    pub burst: u64,
     #[command(flatten)]
     pub form: ReportForm,
 }

@@ -132,6 +132,7 @@ pub fn run(args: Args) -> anyhow::Result<u8> {
         Command::Bench { what: Bench::Index(options) } => bench::index(options),
         Command::Bench { what: Bench::Verify(options) } => bench::verify(&options),
         Command::Bench { what: Bench::Pipeline(options) } => bench::pipeline(&options),
+        Command::Bench { what: Bench::Streams(options) } => bench::streams(&options),
         Command::Bench { what: Bench::Part { options } } => {
             log_to_stderr(&LogConfig { level: "warn".into(), format: LogFormat::Text })?;
             bench::part(&options)
