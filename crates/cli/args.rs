@@ -39,6 +39,10 @@ pub enum Command {
         /// which of them are concerned.
         #[arg(long, value_name = "FILE")]
         watch: Vec<PathBuf>,
+        /// Whoever reads needs a token, as with `api.read_needs_token`. `slashwatch token new`
+        /// makes one.
+        #[arg(long)]
+        needs_token: bool,
     },
     /// Shows the state of a running watcher: head, peers, how much of the network and which of the
     /// own keys it hears first-hand, open incidents.

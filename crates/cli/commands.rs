@@ -79,9 +79,9 @@ pub fn run(args: Args) -> anyhow::Result<u8> {
             log_to_stderr(&LogConfig { level: "warn".into(), format: LogFormat::Text })?;
             demo::demo(args)
         }
-        Command::Serve { data_dir, listen, watch } => {
+        Command::Serve { data_dir, listen, watch, needs_token } => {
             log_to_stderr(&LogConfig { level: "warn".into(), format: LogFormat::Text })?;
-            offline::serve::serve(&data_dir, &watch, listen, stop_signal, |address| {
+            offline::serve::serve(&data_dir, &watch, listen, needs_token, stop_signal, |address| {
                 // The reader of this line may be gone. That is no reason to stop serving others.
                 if let Err(error) = output::line(format!("page and API: http://{address}")) {
                     tracing::warn!(%error, %address, "the address of page and API cannot be written to stdout");
