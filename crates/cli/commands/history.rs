@@ -92,7 +92,11 @@ fn text(report: &Audit) -> String {
     );
     let _ = writeln!(out, "{}", covered(&report.coverage));
     if totals.keys_never_heard > 0 {
-        let _ = writeln!(out, "no message of {} was received, so nothing can be said about that", counted(totals.keys_never_heard, "key", "keys"));
+        let _ = writeln!(
+            out,
+            "no message of {} was received, so nothing can be said about that",
+            counted(totals.keys_never_heard, "key", "keys")
+        );
     }
     for key in &report.validators {
         describe(key, &mut out);
@@ -133,7 +137,10 @@ fn verdict(report: &Audit) -> Vec<String> {
         ));
     }
     if totals.keys_behind > 0 {
-        lines.push(format!("for {} the file ENDS BEFORE the last message that was seen", counted(totals.keys_behind, "key", "keys")));
+        lines.push(format!(
+            "for {} the file ENDS BEFORE the last message that was seen",
+            counted(totals.keys_behind, "key", "keys")
+        ));
     }
     if totals.before_record > 0 {
         lines.push(format!(
