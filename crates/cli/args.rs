@@ -39,6 +39,10 @@ pub enum Command {
         /// which of them are concerned.
         #[arg(long, value_name = "FILE")]
         watch: Vec<PathBuf>,
+        /// Whoever reads needs a token, as with `api.read_needs_token`. `slashwatch token new`
+        /// makes one.
+        #[arg(long)]
+        needs_token: bool,
     },
     /// Shows the state of a running watcher: head, peers, how much of the network and which of the
     /// own keys it hears first-hand, open incidents.
@@ -532,6 +536,8 @@ pub enum Bench {
     Verify(BenchVerify),
     /// Measures the whole pipeline under mainnet's load: unpaced from a capture, then in real time.
     Pipeline(BenchPipeline),
+    /// Measures event streams: from the record of a finding to its arrival on each of many streams.
+    Streams(BenchStreams),
     /// Runs one process of `bench pipeline`.
     #[command(hide = true)]
     Part {
@@ -559,6 +565,21 @@ pub struct BenchVerify {
     /// Number of different attestation data among them.
     #[arg(long, default_value_t = 1)]
     pub distinct_data: u64,
+    #[command(flatten)]
+    pub form: ReportForm,
+}
+
+#[derive(clap::Args)]
+pub struct BenchStreams {
+    /// Streams that are open at once.
+    #[arg(long, default_value_t = 2000, value_parser = at_least::<1>)]
+    pub streams: usize,
+    /// Findings that are recorded one by one, each after the one before has arrived everywhere.
+    #[arg(long, default_value_t = 20)]
+    pub singles: u64,
+    /// Findings that are then recorded as fast as the store takes them.
+    #[arg(long, default_value_t = 150)]
+    pub burst: u64,
     #[command(flatten)]
     pub form: ReportForm,
 }

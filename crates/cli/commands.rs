@@ -20,6 +20,7 @@ use anyhow::Context as _;
 use consensus::Epoch;
 use indicatif::{ProgressBar, ProgressStyle};
 use offline::backfill::{BackfillRange, BlocksFrom};
+use offline::counted;
 use offline::history::Form;
 use offline::replay::{Replay, ReplayOptions, ReplayStep, ReplaySummary};
 use std::io::{IsTerminal as _, Write as _};
@@ -80,9 +81,9 @@ pub fn run(args: Args) -> anyhow::Result<u8> {
             log_to_stderr(&LogConfig { level: "warn".into(), format: LogFormat::Text })?;
             demo::demo(args)
         }
-        Command::Serve { data_dir, listen, watch } => {
+        Command::Serve { data_dir, listen, watch, needs_token } => {
             log_to_stderr(&LogConfig { level: "warn".into(), format: LogFormat::Text })?;
-            offline::serve::serve(&data_dir, &watch, listen, stop_signal, |address| {
+            offline::serve::serve(&data_dir, &watch, listen, needs_token, stop_signal, |address| {
                 // The reader of this line may be gone. That is no reason to stop serving others.
                 if let Err(error) = output::line(format!("page and API: http://{address}")) {
                     tracing::warn!(%error, %address, "the address of page and API cannot be written to stdout");
@@ -133,6 +134,7 @@ pub fn run(args: Args) -> anyhow::Result<u8> {
         Command::Bench { what: Bench::Index(options) } => bench::index(options),
         Command::Bench { what: Bench::Verify(options) } => bench::verify(&options),
         Command::Bench { what: Bench::Pipeline(options) } => bench::pipeline(&options),
+        Command::Bench { what: Bench::Streams(options) } => bench::streams(&options),
         Command::Bench { what: Bench::Part { options } } => {
             log_to_stderr(&LogConfig { level: "warn".into(), format: LogFormat::Text })?;
             bench::part(&options)
@@ -398,11 +400,6 @@ fn writer_to(path: &Path) -> anyhow::Result<Box<dyn std::io::Write>> {
     }
     let file = std::fs::File::create(path).with_context(|| could_not_write(path))?;
     Ok(Box::new(std::io::BufWriter::new(file)))
-}
-
-/// A number with its unit.
-fn counted(n: u64, one: &str, many: &str) -> String {
-    format!("{n} {}", if n == 1 { one } else { many })
 }
 
 fn progress_bar() -> ProgressBar {

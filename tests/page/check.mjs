@@ -6,17 +6,20 @@
 //     console, asks no other server, and axe-core finds no violation;
 //   - the keyboard reaches every control of every view, and its place is visible;
 //   - what a view says equals what the API says;
-//   - links between views, the way back, filters and the search box.
+//   - links between views, the way back, filters and the search box;
+//   - the token: asked for, refused with a reason, used for everything and never in an address, forgotten;
+//   - with --big: an incident of 3 000 members and 15 000 findings, how long until it is there and how smoothly it scrolls.
 // Ports are chosen by the system. Everything that is started is stopped, whatever happens.
 import assert from "node:assert/strict";
 import { spawn, spawnSync } from "node:child_process";
 import fs from "node:fs";
 import { createRequire } from "node:module";
+import net from "node:net";
 import os from "node:os";
 import path from "node:path";
 import { parseArgs } from "node:util";
 
-const { values: options } = parseArgs({ options: { binary: { type: "string" }, modules: { type: "string" }, chromium: { type: "string" }, shots: { type: "string" } } });
+const { values: options } = parseArgs({ options: { binary: { type: "string" }, modules: { type: "string" }, chromium: { type: "string" }, shots: { type: "string" }, big: { type: "boolean" } } });
 const modules = createRequire(path.resolve(options.modules, "package.json"));
 const { chromium } = modules("playwright-core");
 const AXE = fs.readFileSync(modules.resolve("axe-core/axe.min.js"), "utf8");
@@ -48,6 +51,7 @@ async function check(name, work) {
 function run(...args) {
   const done = spawnSync(options.binary, args, { cwd: ROOT, encoding: "utf8" });
   assert.equal(done.status, 0, `slashwatch ${args.join(" ")}: ${done.stderr}`);
+  return done.stdout;
 }
 
 // Starts a server and returns its address, which it prints.
@@ -370,6 +374,147 @@ async function ended(base) {
   });
 }
 
+// Everything of a server that answers nothing without a token.
+async function token(base, data) {
+  const made = (name, ...more) => run("token", "new", "--data-dir", data, "--scope", "read", "--name", name, ...more).match(/slashwatch_[0-9a-f]+/)[0];
+  const [good, other] = [made("page"), made("other")];
+  run("token", "revoke", "other", "--data-dir", data);
+  await check("without a token the page asks for one, and the browser does not", async () => {
+    const asked = [];
+    const page = await browser.newPage();
+    page.setDefaultTimeout(15000);
+    page.on("request", (request) => asked.push(request));
+    page.on("pageerror", (error) => problems.push({ text: error.message }));
+    await page.goto(base + "/slashings");
+    await page.waitForSelector("form.token input");
+    assert.equal(await text(page, "h1"), "A token is needed");
+    await page.evaluate(AXE);
+    await looks(page, "token");
+    await keyboard(page);
+    const input = page.locator("form.token input");
+    const refused = async (value, reason) => {
+      await input.fill(value);
+      await page.keyboard.press("Enter");
+      await page.waitForFunction((wanted) => document.querySelector("form.token [role=alert]").innerText.includes(wanted), reason);
+    };
+    await refused("", "the field is empty");
+    await refused("a token", "this is no token");
+    await refused(other, "wrong or was revoked");
+    assert.equal(await page.evaluate(() => sessionStorage.length), 0, "a refused token is not kept");
+    await input.fill(`  ${good} `);
+    await page.keyboard.press("Enter");
+    await page.waitForSelector("[aria-label='Table: Proofs'] tbody tr");
+    await page.waitForFunction(() => document.querySelector("footer").innerText.includes("Token page shows what everybody may see."));
+    // All that is asked from now on is allowed, and no address has the token.
+    await page.locator("nav a", { hasText: "Incidents" }).click();
+    await loaded(page);
+    assert.match(await text(page, "h1"), /^Incidents/);
+    await page.goto(base + "/");
+    await page.waitForSelector("[aria-label='Table: Findings'] tbody tr");
+    const [file] = await Promise.all([page.waitForEvent("download"), page.locator("footer a", { hasText: "findings as JSON" }).click()]);
+    assert.equal(file.suggestedFilename(), "findings.json");
+    assert.ok(JSON.parse(fs.readFileSync(await file.path(), "utf8")).findings.length > 0);
+    for (const request of asked) assert.ok(!request.url().includes(good) && !request.url().includes(other), request.url());
+    assert.ok(asked.some((request) => request.headers().authorization === "Bearer " + good));
+    // It is this tab's alone.
+    const second = await (await browser.newContext()).newPage();
+    await second.goto(base + "/");
+    await second.waitForSelector("form.token input");
+    await second.context().close();
+    // A token that is revoked while it is used: the page says so, and forgets it.
+    await page.locator("footer button", { hasText: "Forget it" }).click();
+    await page.waitForSelector("form.token input");
+    assert.equal(await page.evaluate(() => sessionStorage.length), 0);
+    await page.evaluate((token) => sessionStorage.setItem("slashwatch-token", token), other);
+    await page.reload();
+    await page.waitForFunction(() => document.querySelector("h1")?.innerText === "The token is not accepted");
+    assert.match(await text(page, "form.token"), /wrong or was revoked/);
+    assert.equal(await page.evaluate(() => sessionStorage.length), 0);
+    await page.close();
+    noProblems();
+  });
+}
+
+// The event stream of a live watcher, whose connections are lost and come back.
+async function reconnects(base) {
+  const sockets = new Set();
+  const between = net.createServer((near) => {
+    const far = net.connect(Number(new URL(base).port), "127.0.0.1");
+    for (const socket of [near, far]) {
+      sockets.add(socket);
+      socket.on("error", () => {}).on("close", () => (near.destroy(), far.destroy(), sockets.delete(socket)));
+    }
+    near.pipe(far).pipe(near);
+  });
+  await new Promise((done) => between.listen(0, "127.0.0.1", done));
+  await check("the event stream goes on after the last event", async () => {
+    const page = await browser.newPage();
+    page.setDefaultTimeout(40000);
+    const after = [];
+    page.on("request", (request) => new URL(request.url()).pathname === "/v1/events" && after.push(Number(request.headers()["last-event-id"])));
+    await page.goto(`http://127.0.0.1:${between.address().port}/`);
+    const isLive = () => page.waitForFunction(() => document.querySelector(".feed")?.innerText === "live updates");
+    await isLive();
+    for (const socket of sockets) socket.destroy();
+    await page.waitForFunction(() => document.querySelector(".feed").innerText.includes("interrupted"));
+    await isLive();
+    const { findings } = await json(base, "/v1/status");
+    assert.equal(after.length, 2);
+    assert.ok(after[0] <= after[1] && after[1] <= findings, `${after} of ${findings}`);
+    await page.close();
+  });
+  between.close();
+}
+
+// 3 000 validators that each sign twice in five epochs. The page must stay usable.
+async function big(data) {
+  const scenario = path.join(folder, "big.toml");
+  const acts = [24, 32, 40, 48, 56].map((slot) => `[[acts]]\ndeed = "double_vote"\nfirst = 100\nn = 3000\nfrom = ${slot}\n`);
+  fs.writeFileSync(scenario, `seed = 3000\nvalidators = 4096\nslots = 72\nslot_ms = 12000\noperator = [100, 3000]\n${acts.join("")}`);
+  run("simulate", scenario, "--out", path.join(folder, "big.e2s"));
+  run("replay", path.join(folder, "big.e2s"), "--data-dir", data);
+  say("15 000 findings are recorded");
+  const base = await serve("serve", "--data-dir", data, "--listen", "127.0.0.1:0");
+  await check("an incident of 3 000 members stays fluent", async () => {
+    const { incidents } = await json(base, "/v1/incidents");
+    const incident = incidents.filter((one) => one.kind === "slashing_wave").sort((a, b) => Number(b.validators) - Number(a.validators))[0];
+    const { findings } = await json(base, "/v1/status");
+    const page = await browser.newPage({ viewport: { width: 1440, height: 1000 } });
+    page.setDefaultTimeout(60000);
+    await page.addInitScript(() => {
+      globalThis.tasks = [];
+      new PerformanceObserver((list) => globalThis.tasks.push(...list.getEntries().map((one) => one.duration))).observe({ type: "longtask", buffered: true });
+    });
+    const began = performance.now();
+    await page.goto(base + "/incidents/" + incident.id);
+    await page.waitForSelector(".verdict");
+    const first = performance.now() - began;
+    await page.waitForFunction(() => document.querySelector("[aria-label='Table: Members'] tbody tr") && !/\bLoading\b/.test(document.querySelector("main").innerText));
+    await page.evaluate(() => new Promise((done) => requestIdleCallback(done)));
+    const idle = performance.now() - began;
+    await says(page, `1 to 50 of ${grouped(incident.validators)}`);
+    const frames = await page.evaluate(async () => {
+      const took = [];
+      let last = performance.now();
+      for (let n = 0; n < 120; n++) {
+        scrollBy(0, n < 60 ? 120 : -120);
+        await new Promise((done) => requestAnimationFrame(done));
+        took.push(performance.now() - last);
+        last = performance.now();
+      }
+      return took.sort((a, b) => a - b);
+    });
+    const tasks = await page.evaluate(() => globalThis.tasks);
+    const p95 = frames[Math.floor(frames.length * 0.95)];
+    say(`${incident.validators} members, ${findings} findings: first answer ${first.toFixed(0)} ms, idle ${idle.toFixed(0)} ms, longest task ${Math.max(0, ...tasks).toFixed(0)} ms, frame while scrolling p95 ${p95.toFixed(1)} ms`);
+    assert.ok(Number(incident.validators) >= 3000 && findings >= 15000, `${incident.validators} members, ${findings} findings`);
+    // Bounds that a loaded machine keeps too.
+    assert.ok(idle < 20000, `idle after ${idle} ms`);
+    assert.ok(p95 < 200, `a frame takes ${p95} ms`);
+    await page.close();
+  });
+}
+
 const routes = [];
 const isRoute = (url) => routes.some((pattern) => pattern.test(new URL(url).pathname));
 async function has(base, route) {
@@ -398,8 +543,11 @@ try {
   await wave(await serve("serve", "--data-dir", dir("wave"), "--listen", "127.0.0.1:0"));
   await report(dir("offences"));
   await report(dir("wave"));
+  await token(await serve("serve", "--data-dir", dir("wave"), "--listen", "127.0.0.1:0", "--needs-token"), dir("wave"));
   await live(await demo);
+  await reconnects(await demo);
   await ended(await over);
+  if (options.big) await big(dir("big"));
 } catch (error) {
   failures.push("the check itself");
   say(error.stack);

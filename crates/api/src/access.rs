@@ -2,19 +2,21 @@
 //!
 //! There is one router for each [`Scope`]. All have the same routes and show different
 //! [views](crate::privacy::Privacy) of the same data. A request without a token gets the router of
-//! scope `read`, which shows what everybody may see, or 401 if `api.read_needs_token` is set.
+//! scope `read`, which shows what everybody may see, or 401 if `api.read_needs_token` is set. The
+//! files of the web page are given to everybody, because the page asks for the token.
 //!
 //! No request changes anything. A handler that changes something must ask for scope `admin` in a
 //! bearer token: browsers send passwords by themselves, also to forms of other pages.
 
 use crate::metrics::Metrics;
 use crate::middleware::with_headers;
+use crate::page;
 use crate::problem::ProblemDetails;
 use crate::rate_limit::{ClientAddress, RateLimits};
 use crate::server::Shared;
 use crate::tokens::{Presented, Scope, TokenRecord, Tokens};
 use axum::extract::{Request, State};
-use axum::http::{HeaderValue, header};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
 use axum::response::{IntoResponse as _, Response};
 use axum::{Extension, Json, Router};
 use consensus::Root;
@@ -26,6 +28,11 @@ use utoipa::ToSchema;
 
 /// Addresses that never need a token, for those who watch the watcher.
 const OPEN: [&str; 3] = ["/healthz", "/readyz", "/metrics"];
+
+/// A request with this header comes from a script that asks for the token itself. If it were asked
+/// for a password, the browser would ask its user for one, before the script knows of it. The web
+/// page sends it; so do others, for the same reason.
+const ASKS_ITSELF: HeaderName = HeaderName::from_static("x-requested-with");
 
 /// What happened with a request's token, as a label of a metric.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -92,7 +99,8 @@ impl Access {
             Presented::Missing | Presented::Wrong | Presented::Expired => None,
         };
         self.limit(request, valid)?;
-        let needs_token = self.read_needs_token && !OPEN.contains(&request.uri().path());
+        let path = request.uri().path();
+        let needs_token = self.read_needs_token && !OPEN.contains(&path) && !page::is_part_of_it(path);
         let outcome = match presented {
             Presented::Valid(token) => return Ok(Some(token)),
             Presented::Missing if !needs_token => return Ok(None),
@@ -100,7 +108,7 @@ impl Access {
             Presented::Wrong => TokenOutcome::Wrong,
             Presented::Expired => TokenOutcome::Expired,
         };
-        Err(Box::new(unauthorized(outcome, &self.metrics)))
+        Err(Box::new(unauthorized(outcome, request.headers(), &self.metrics)))
     }
 
     fn limit(&self, request: &Request, token: Option<Root>) -> Result<(), Box<Response>> {
@@ -138,16 +146,20 @@ pub(crate) struct TokenView {
     (status = 200, description = "the token", body = TokenView),
     (status = 401, description = "no token was sent, or it is wrong or expired", body = ProblemDetails, content_type = "application/problem+json"),
 ))]
-pub(crate) async fn token(State(shared): State<Arc<Shared>>, token: Option<Extension<TokenRecord>>) -> Response {
+pub(crate) async fn token(
+    State(shared): State<Arc<Shared>>,
+    token: Option<Extension<TokenRecord>>,
+    headers: HeaderMap,
+) -> Response {
     match token {
         Some(Extension(token)) => {
             Json(TokenView { name: token.name, scope: token.scope, expires_at: token.expires_at }).into_response()
         }
-        None => unauthorized(TokenOutcome::Missing, &shared.metrics),
+        None => unauthorized(TokenOutcome::Missing, &headers, &shared.metrics),
     }
 }
 
-fn unauthorized(outcome: TokenOutcome, metrics: &Metrics) -> Response {
+fn unauthorized(outcome: TokenOutcome, asked: &HeaderMap, metrics: &Metrics) -> Response {
     metrics.count_token(outcome);
     let mut response = ProblemDetails::unauthorized(outcome).into_response();
     // RFC 6750 gives a reason only to those who sent a token.
@@ -160,7 +172,9 @@ fn unauthorized(outcome: TokenOutcome, metrics: &Metrics) -> Response {
     // Programs send a bearer token, browsers ask for a password.
     let headers = response.headers_mut();
     headers.append(header::WWW_AUTHENTICATE, HeaderValue::from_static(bearer));
-    headers.append(header::WWW_AUTHENTICATE, HeaderValue::from_static("Basic realm=\"slashwatch\", charset=\"UTF-8\""));
+    if !asked.contains_key(ASKS_ITSELF) {
+        headers.append(header::WWW_AUTHENTICATE, HeaderValue::from_static("Basic realm=\"slashwatch\", charset=\"UTF-8\""));
+    }
     response
 }
 

@@ -11,30 +11,25 @@ use crate::findings::read;
 use crate::problem::ProblemDetails;
 use crate::server::Shared;
 use crate::slashings::{Outlook, is_slashed};
+use crate::streams::{self, BATCH, BATCH_BYTES, Batch, Piece, Position};
 use axum::Json;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, State};
 use axum::http::{HeaderName, HeaderValue};
-use axum::response::sse::{Event, KeepAlive};
-use axum::response::{IntoResponse, Sse};
+use axum::response::{IntoResponse, Response};
 use consensus::{Root, ValidatorIndex};
-use evidence::{Evidence, EvidenceKind, Finding, Punishable, Query as FindingQuery, SortOrder};
-use futures::Stream;
+use evidence::{EvidenceKind, EvidenceRef, Finding, Punishable, Query as FindingQuery, SortOrder, StoreError};
 use serde::Serialize;
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::convert::Infallible;
 use std::sync::Arc;
-use std::time::Duration;
-use tokio::sync::{OwnedSemaphorePermit, watch};
 use utoipa::ToSchema;
 
-/// Findings that a stream holds in memory at once.
-const PAGE: usize = 64;
 /// Proofs that a stream remembers, so that it sends each once: one proof may be that of many
 /// findings, which may be recorded one after another.
 const REMEMBERED: usize = 1024;
-const KEEP_ALIVE: Duration = Duration::from_secs(15);
+/// The first bytes of a stream.
+const GREETING: &[u8] = b": connected\n\n";
 /// Findings that a request for the pool reads at once, and how often it does.
 const CHUNK: usize = 500;
 const MAX_CHUNKS: usize = 8;
@@ -70,29 +65,50 @@ pub(crate) struct VersionedPoolView {
 pub(crate) async fn events(
     State(shared): State<Arc<Shared>>,
     query: Result<Query<Vec<(String, String)>>, QueryRejection>,
-) -> Result<Sse<impl Stream<Item = Result<Event, Infallible>>>, ProblemDetails> {
+) -> Result<Response, ProblemDetails> {
     let kinds = kinds(&query.map_err(|error| ProblemDetails::bad_request(error.body_text()))?.0)?;
-    let place = shared.free_streams.clone().try_acquire_owned().map_err(|_| {
-        shared.metrics.streams_refused.inc();
-        ProblemDetails::too_many_streams(shared.max_streams)
-    })?;
-    shared.metrics.streams.inc();
-    let position = shared.store.last_seq();
-    let cursor = SlashingCursor {
-        bell: shared.recordings.clone(),
-        position,
-        kinds,
-        page: VecDeque::new(),
-        sent: VecDeque::new(),
-        greeted: false,
-        shared,
-        _place: place,
-    };
-    let events = futures::stream::unfold(cursor, |mut cursor| async move {
-        let event = cursor.next().await?;
-        Some((Ok(event), cursor))
-    });
-    Ok(Sse::new(events).keep_alive(KeepAlive::new().interval(KEEP_ALIVE)))
+    let joined = streams::join(&shared, &shared.slashings_feed)?;
+    let position = newest(&shared);
+    let feed = shared.slashings_feed.clone();
+    // Proofs that were sent, the latest last.
+    let mut sent: VecDeque<Root> = VecDeque::new();
+    Ok(streams::answer(shared, feed, position, GREETING, joined, move |proof: &EvidenceRef| {
+        if !kinds.contains(&proof.kind) || sent.contains(&proof.id) {
+            return 0;
+        }
+        if sent.len() == REMEMBERED {
+            sent.pop_front();
+        }
+        sent.push_back(proof.id);
+        1
+    }))
+}
+
+/// The newest finding. Incidents are no slashings.
+pub(crate) fn newest(shared: &Shared) -> Position {
+    Position { seq: shared.store.last_seq(), revision: 0 }
+}
+
+/// The proofs of the findings after a position, each as one event. One that accuses many validators
+/// may come again in a later batch.
+pub(crate) fn read_batch(shared: &Shared, after: Position) -> Result<Batch<EvidenceRef>, StoreError> {
+    let mut until = after;
+    let (mut events, mut n_bytes): (Vec<Piece<EvidenceRef>>, usize) = (Vec::new(), 0);
+    for (seq, finding) in shared.store.findings_after(after.seq, BATCH)? {
+        until.seq = seq;
+        let Some(reference) = finding.evidence.as_ref().filter(|_| is_due(&finding)) else { continue };
+        if events.iter().any(|event| event.about.id == reference.id) {
+            continue;
+        }
+        let Some(evidence) = shared.store.evidence(reference.id)? else { continue };
+        let text = format!("event: {}\ndata: {}\n\n", evidence.kind.as_str(), evidence.json);
+        n_bytes += text.len();
+        events.push(Piece { about: reference.clone(), bytes: text.into() });
+        if n_bytes >= BATCH_BYTES {
+            break;
+        }
+    }
+    Ok(Batch { after, until, events })
 }
 
 /// Attester slashings that are proven here and in no block, newest first.
@@ -158,79 +174,6 @@ fn kinds(parameters: &[(String, String)]) -> Result<Vec<EvidenceKind>, ProblemDe
 /// Whether somebody can still be punished, as far as this watcher knows.
 fn is_due(finding: &Finding) -> bool {
     finding.punishable.is_some_and(Punishable::is_possible)
-}
-
-/// The position of one client in the findings.
-struct SlashingCursor {
-    shared: Arc<Shared>,
-    bell: watch::Receiver<u64>,
-    /// Number of the last finding that was read.
-    position: u64,
-    kinds: Vec<EvidenceKind>,
-    page: VecDeque<Finding>,
-    /// Proofs that were sent, the latest last.
-    sent: VecDeque<Root>,
-    greeted: bool,
-    _place: OwnedSemaphorePermit,
-}
-
-impl SlashingCursor {
-    /// Returns the next event. `None` ends the stream, at shutdown or when the store cannot be
-    /// read.
-    async fn next(&mut self) -> Option<Event> {
-        if self.shared.stop.is_cancelled() {
-            return None;
-        }
-        if !self.greeted {
-            // The headers are sent with the first bytes, so the client knows that it is connected.
-            self.greeted = true;
-            return Some(Event::default().comment("connected"));
-        }
-        loop {
-            if let Some(finding) = self.page.pop_front() {
-                let Some(evidence) = self.new_proof(&finding).await? else { continue };
-                self.shared.metrics.stream_events.inc();
-                let data = serde_json::to_string(&evidence.json).expect("a proof has string keys only");
-                return Some(Event::default().event(evidence.kind.as_str()).data(data));
-            }
-            // This must come before reading, so that anything recorded later notifies again.
-            self.bell.mark_unchanged();
-            let position = self.position;
-            let page = read(&self.shared, move |store| store.findings_after(position, PAGE)).await.ok()?;
-            if let Some((seq, _)) = page.last() {
-                self.position = *seq;
-                self.page = page.into_iter().map(|(_, finding)| finding).collect();
-                continue;
-            }
-            let stop = self.shared.stop.clone();
-            tokio::select! {
-                () = stop.cancelled() => return None,
-                rung = self.bell.changed() => rung.ok()?,
-            }
-        }
-    }
-
-    /// The proof of a finding, if it is wanted and was not sent. The outer `None` ends the stream.
-    async fn new_proof(&mut self, finding: &Finding) -> Option<Option<Evidence>> {
-        let Some(reference) = finding.evidence.as_ref().filter(|reference| self.kinds.contains(&reference.kind)) else {
-            return Some(None);
-        };
-        let id = reference.id;
-        if !is_due(finding) || self.sent.contains(&id) {
-            return Some(None);
-        }
-        if self.sent.len() == REMEMBERED {
-            self.sent.pop_front();
-        }
-        self.sent.push_back(id);
-        read(&self.shared, move |store| store.evidence(id)).await.ok()
-    }
-}
-
-impl Drop for SlashingCursor {
-    fn drop(&mut self) {
-        self.shared.metrics.streams.dec();
-    }
 }
 
 /// The proofs that no block has. Of several that accuse the same validators only the newest is

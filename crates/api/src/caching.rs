@@ -1,37 +1,106 @@
 //! Lets clients keep an answer and ask whether it is still the same. The tag of an answer is a hash
 //! of its content, so a client that has it gets a 304 without a body.
 //!
-//! Answers that come from the store alone are kept here too, as they are sent, until the store
-//! changes or [`KEPT_FOR`] has passed. So an answer that thousands ask for is made once. Each
-//! [scope](crate::tokens::Scope) has answers of its own. What is kept is bounded in bytes, and all
-//! of it is dropped at once.
+//! Answers to which it is known what changes them are kept here too, as they are sent, until that
+//! has changed or [`KEPT_FOR`] has passed. So an answer that thousands ask for is made once: while
+//! it is made, the others wait for it. Each [scope](crate::tokens::Scope) has answers of its own.
+//! What is kept is bounded in bytes, and all of it is dropped at once.
 
+use crate::observed::Recent;
 use crate::server::Shared;
 use axum::body::{Body, Bytes, HttpBody as _, to_bytes};
 use axum::extract::{MatchedPath, Request, State};
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
+use consensus::Slot;
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hasher as _};
 use std::io::Write as _;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 /// Longer answers get no tag.
 const MAX_BYTES: u64 = 16 << 20;
 /// Content types of answers that get a tag.
 const TAGGED: [&str; 2] = ["application/json", "application/rss+xml"];
-/// Routes whose answers depend on the address and the store only. Which labels are private can
-/// change too, and that is what [`KEPT_FOR`] is for.
-const KEPT: [&str; 5] = ["/v1/findings", "/v1/findings/{id}", "/v1/incidents", "/v1/incidents/{id}", "/openapi.json"];
+/// Routes whose answers are kept, with what changes them apart from the address. Which labels are
+/// private can change too, and that is what [`KEPT_FOR`] is for.
+const KEPT: [(&str, Basis); 17] = [
+    ("/v1/findings", Basis::Store),
+    ("/v1/findings/{id}", Basis::Store),
+    ("/v1/incidents", Basis::Store),
+    ("/v1/incidents/{id}", Basis::Store),
+    ("/v1/submissions", Basis::Store),
+    ("/openapi.json", Basis::Store),
+    ("/v1/slashings", Basis::StoreAndSlot),
+    ("/v1/slashings.rss", Basis::StoreAndSlot),
+    ("/eth/v1/beacon/pool/attester_slashings", Basis::StoreAndSlot),
+    ("/eth/v1/beacon/pool/proposer_slashings", Basis::StoreAndSlot),
+    ("/v1/heads", Basis::Recent),
+    ("/v1/forks", Basis::StoreAndRecent),
+    ("/v1/network", Basis::StoreAndRecent),
+    ("/v1/participation", Basis::StoreAndRecent),
+    ("/v1/epochs/{epoch}", Basis::StoreAndRecent),
+    ("/v1/slots/{slot}", Basis::StoreAndRecent),
+    ("/v1/validators/{validator}", Basis::StoreAndRecent),
+];
+
+/// What an answer is made from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Basis {
+    Store,
+    /// What can still be punished changes with the slot, and so does how long something waits.
+    StoreAndSlot,
+    /// What was heard of the last epochs.
+    Recent,
+    StoreAndRecent,
+}
+
+/// The state of what an answer is made from, as far as the answer depends on it.
+#[derive(Clone)]
+struct Version {
+    store: Option<u64>,
+    slot: Option<Slot>,
+    recent: Option<Weak<Recent>>,
+}
+
+impl Version {
+    fn now(basis: Basis, shared: &Shared) -> Self {
+        let (needs_store, needs_slot, needs_recent) = match basis {
+            Basis::Store => (true, false, false),
+            Basis::StoreAndSlot => (true, true, false),
+            Basis::Recent => (false, false, true),
+            Basis::StoreAndRecent => (true, false, true),
+        };
+        let recent = (needs_slot || needs_recent).then(|| shared.observed.recent());
+        Self {
+            store: needs_store.then(|| shared.store.version()),
+            slot: recent.as_ref().filter(|_| needs_slot).map(|recent| recent.now),
+            recent: recent.filter(|_| needs_recent).map(|recent| Arc::downgrade(&recent)),
+        }
+    }
+
+    /// Whether an answer of this version is not older than one of the other.
+    fn is_as_new_as(&self, other: &Self) -> bool {
+        // What was heard is never changed, only replaced.
+        let is_same = match (&self.recent, &other.recent) {
+            (Some(own), Some(other)) => Weak::ptr_eq(own, other),
+            (own, other) => own.is_none() && other.is_none(),
+        };
+        self.store >= other.store && self.slot >= other.slot && is_same
+    }
+}
+
 const KEPT_FOR: Duration = Duration::from_secs(1);
 /// Bytes of all answers that one scope keeps, without their compressed copies.
 const MAX_KEPT_BYTES: usize = 16 << 20;
 /// Longer answers are not kept.
 const MAX_KEPT_ANSWER: usize = 1 << 20;
+/// Number of turns from which on those that have ended are forgotten.
+const MAX_ENDED_TURNS: usize = 256;
 /// Shorter answers are not compressed. It is the limit of the layer that compresses the others.
 const MIN_COMPRESSED: usize = 32;
 
@@ -50,31 +119,50 @@ pub(crate) struct KeptAnswers(Mutex<Kept>);
 
 #[derive(Default)]
 struct Kept {
-    /// The state of the store that all of them show.
-    version: u64,
-    answers: HashMap<String, Arc<Answer>>,
+    answers: HashMap<String, (Version, Arc<Answer>)>,
     bytes: usize,
+    /// Held by the request that makes an answer, by path and query.
+    making: HashMap<String, Weak<tokio::sync::Mutex<()>>>,
 }
 
 impl KeptAnswers {
-    fn get(&self, address: &str, version: u64) -> Option<Arc<Answer>> {
-        let kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let answer = kept.answers.get(address).filter(|_| kept.version == version)?;
+    fn get(&self, address: &str, wanted: &Version) -> Option<Arc<Answer>> {
+        let kept = self.lock();
+        let (_, answer) = kept.answers.get(address).filter(|(version, _)| version.is_as_new_as(wanted))?;
         (answer.made.elapsed() < KEPT_FOR).then(|| answer.clone())
     }
 
-    /// Keeps an answer that was made from `version` of the store, or a later one.
-    fn put(&self, address: String, version: u64, answer: Arc<Answer>) {
+    /// Keeps an answer that was made from this version, or a later one.
+    fn put(&self, address: String, version: Version, answer: Arc<Answer>) {
         let size = address.len() + answer.body.len();
         if size > MAX_KEPT_ANSWER {
             return;
         }
-        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if kept.version != version || kept.bytes + size > MAX_KEPT_BYTES {
-            *kept = Kept { version, ..Kept::default() };
+        let mut kept = self.lock();
+        if kept.bytes + size > MAX_KEPT_BYTES {
+            (kept.answers, kept.bytes) = (HashMap::new(), 0);
         }
-        let replaced = kept.answers.insert(address.clone(), answer).map_or(0, |old| address.len() + old.body.len());
-        kept.bytes = kept.bytes + size - replaced;
+        let replaced = kept.answers.insert(address.clone(), (version, answer));
+        kept.bytes = kept.bytes + size - replaced.map_or(0, |(_, old)| address.len() + old.body.len());
+    }
+
+    /// The turn to make an answer. Whoever has to wait for it finds the answer made.
+    fn turn(&self, address: &str) -> Arc<tokio::sync::Mutex<()>> {
+        let mut kept = self.lock();
+        if let Some(turn) = kept.making.get(address).and_then(Weak::upgrade) {
+            return turn;
+        }
+        if kept.making.len() >= MAX_ENDED_TURNS {
+            // Those in use are no more than there are connections.
+            kept.making.retain(|_, turn| turn.strong_count() > 0);
+        }
+        let turn = Arc::default();
+        kept.making.insert(address.to_owned(), Arc::downgrade(&turn));
+        turn
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Kept> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -85,31 +173,49 @@ pub(crate) async fn tag(State(shared): State<Arc<Shared>>, request: Request, nex
         return next.run(request).await;
     }
     let asked = Asked::of(request.headers());
-    let route = request.extensions().get::<MatchedPath>();
-    let address = route.filter(|route| KEPT.contains(&route.as_str())).map(|_| {
-        let uri = request.uri();
-        uri.path_and_query().map_or(uri.path(), |address| address.as_str()).to_owned()
+    let basis = request.extensions().get::<MatchedPath>().and_then(|route| {
+        let row = KEPT.iter().find(|(kept, _)| *kept == route.as_str());
+        row.map(|(_, basis)| *basis)
     });
-    // Read before the answer is made: if the store changes meanwhile, the answer counts as old.
-    let version = shared.store.version();
-    if let Some(answer) = address.as_ref().and_then(|address| shared.kept.get(address, version)) {
+    let Some(basis) = basis else {
+        return match made(request, next).await {
+            Ok((answer, headers)) => answer.to_response(&asked, headers),
+            Err(response) => *response,
+        };
+    };
+    let uri = request.uri();
+    let address = uri.path_and_query().map_or(uri.path(), |address| address.as_str()).to_owned();
+    let wanted = Version::now(basis, &shared);
+    if let Some(answer) = shared.kept.get(&address, &wanted) {
         return answer.to_response(&asked, HeaderMap::new());
     }
+    let turn = shared.kept.turn(&address);
+    let _turn = turn.lock().await;
+    if let Some(answer) = shared.kept.get(&address, &wanted) {
+        return answer.to_response(&asked, HeaderMap::new());
+    }
+    // Read before the answer is made: if something changes meanwhile, the answer counts as old.
+    let version = Version::now(basis, &shared);
+    let (answer, headers) = match made(request, next).await {
+        Ok((answer, headers)) => (Arc::new(answer), headers),
+        Err(response) => return *response,
+    };
+    shared.kept.put(address, version, answer.clone());
+    answer.to_response(&asked, headers)
+}
+
+/// Has an answer made that gets a tag, with its headers. Any other is given back as it is.
+async fn made(request: Request, next: Next) -> Result<(Answer, HeaderMap), Box<Response>> {
     let response = next.run(request).await;
     if !is_tagged(&response) {
-        return response;
+        return Err(Box::new(response));
     }
     let (parts, body) = response.into_parts();
     // The length is known, so the body is in memory already.
-    let Ok(body) = to_bytes(body, MAX_BYTES as usize).await else {
-        return StatusCode::INTERNAL_SERVER_ERROR.into_response();
-    };
-    let Some(answer) = Answer::new(body, &parts.headers) else { return StatusCode::INTERNAL_SERVER_ERROR.into_response() };
-    let answer = Arc::new(answer);
-    if let Some(address) = address {
-        shared.kept.put(address, version, answer.clone());
-    }
-    answer.to_response(&asked, parts.headers)
+    let body = to_bytes(body, MAX_BYTES as usize).await.ok();
+    let answer = body.and_then(|body| Answer::new(body, &parts.headers));
+    let answer = answer.ok_or_else(|| Box::new(StatusCode::INTERNAL_SERVER_ERROR.into_response()))?;
+    Ok((answer, parts.headers))
 }
 
 /// What a client said about the answer that it wants.

@@ -15,6 +15,7 @@
 //! - [`problem`]: errors, RFC 9457
 //! - `findings`, `incidents`, `submissions`, `events`, `watch`, `coverage`, `process`, `slots`,
 //!   `heads`, `validators`, `network`, `slashings`, `beacon`: the handlers
+//! - `streams`: what the event streams have in common
 //! - `access`, `tokens`, `rate_limit`, `hosts`, `cors`, `tls`: who is answered
 //! - `observed`: what was heard of the network
 //! - `pack`: the evidence of an incident in one file
@@ -81,6 +82,7 @@ mod server;
 mod slashings;
 mod slots;
 mod status;
+mod streams;
 mod submissions;
 mod tls;
 mod tokens;

@@ -40,17 +40,21 @@ macro_rules! files {
     };
 }
 
-const FILES: [(&str, &str, &str); 25] = files! {
+const FILES: [(&str, &str, &str); 29] = files! {
     CSS "page.css",
     SVG "icon.svg",
     SCRIPT "app.js",
     SCRIPT "lib/charts.js",
     SCRIPT "lib/data.js",
+    SCRIPT "lib/download.js",
     SCRIPT "lib/findings.js",
     SCRIPT "lib/parts.js",
     SCRIPT "lib/roots.js",
     SCRIPT "lib/search.js",
+    SCRIPT "lib/stream.js",
     SCRIPT "lib/text.js",
+    SCRIPT "lib/token.js",
+    SCRIPT "lib/token_form.js",
     SCRIPT "lib/tree.js",
     SCRIPT "lib/words.js",
     TEXT "vendor/LICENSES.txt",
@@ -73,6 +77,16 @@ pub(crate) fn routes<S: Clone + Send + Sync + 'static>() -> Router<S> {
     FILES
         .into_iter()
         .fold(views, |router, (path, content_type, content)| router.route(path, get(move || file(content_type, content))))
+}
+
+/// Whether the path is that of a view or of one of the files. They show nothing that anybody has
+/// signed, so a reader who has no token yet gets them, and is asked for one.
+pub(crate) fn is_part_of_it(path: &str) -> bool {
+    let is_view = |view: &&str| match view.split_once('{') {
+        Some((before, _)) => path.strip_prefix(before).is_some_and(|rest| !rest.is_empty() && !rest.contains('/')),
+        None => path == *view,
+    };
+    VIEWS.iter().any(|view| is_view(&view)) || FILES.iter().any(|(file, ..)| path == *file)
 }
 
 async fn file(content_type: &'static str, content: &'static str) -> impl IntoResponse {

@@ -3,12 +3,12 @@
 use crate::access::{self, Access};
 use crate::caching::{self, KeptAnswers};
 use crate::connections::Apps;
-use crate::events::StreamReads;
 use crate::hosts::Hosts;
 use crate::metrics::Metrics;
 use crate::privacy::{OwnKeys, Privacy, shows_addresses};
 use crate::problem::ProblemDetails;
 use crate::rate_limit::RateLimits;
+use crate::streams::Feed;
 use crate::tls::{Tls, TlsError, TlsFiles};
 use crate::tokens::{Scope, TokenFile, Tokens};
 use crate::{
@@ -19,7 +19,7 @@ use axum::Router;
 use axum::body::Bytes;
 use axum::http::header;
 use axum::routing::get;
-use evidence::{Store, Subscription};
+use evidence::{EvidenceRef, Store, Subscription};
 use prometheus::{IntCounter, Registry};
 use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroU32;
@@ -211,7 +211,10 @@ pub(crate) struct Shared {
     /// How often findings and incidents were recorded since the start. A change wakes the event
     /// streams.
     pub(crate) recordings: watch::Receiver<u64>,
-    pub(crate) stream_reads: Arc<StreamReads>,
+    /// What `/v1/events` sends, with the number of events in each piece.
+    pub(crate) findings_feed: Arc<Feed<u64>>,
+    /// What `/eth/v1/events` sends.
+    pub(crate) slashings_feed: Arc<Feed<EvidenceRef>>,
     pub(crate) stop: CancellationToken,
     /// Held by the request that reads a pool of slashings.
     pub(crate) pools: Arc<tokio::sync::Mutex<()>>,
@@ -276,6 +279,7 @@ fn apps(parts: ApiParts, address: SocketAddr, stop: CancellationToken) -> Result
     let metrics = Metrics::new(&registry).map_err(ApiError::Metrics)?;
     let (recorded, recordings) = watch::channel(0);
     let subscription = store.subscribe(move |_| recorded.send_modify(|recordings| *recordings += 1));
+    let findings_feed = || Arc::new(Feed::new(events::newest, events::read_batch));
     let shared = Arc::new(Shared {
         store,
         status,
@@ -288,7 +292,8 @@ fn apps(parts: ApiParts, address: SocketAddr, stop: CancellationToken) -> Result
         free_streams: Arc::new(Semaphore::new(max_streams.min(Semaphore::MAX_PERMITS))),
         packing: Arc::new(Semaphore::new(1)),
         recordings,
-        stream_reads: Arc::default(),
+        findings_feed: findings_feed(),
+        slashings_feed: Arc::new(Feed::new(beacon::newest, beacon::read_batch)),
         stop,
         pools: Arc::default(),
         openapi: openapi_json().into(),
@@ -306,7 +311,7 @@ fn apps(parts: ApiParts, address: SocketAddr, stop: CancellationToken) -> Result
         let shared = Arc::new(Shared {
             privacy: shared.privacy.for_scope(scope),
             kept: Arc::default(),
-            stream_reads: Arc::default(),
+            findings_feed: findings_feed(),
             ..(*shared).clone()
         });
         let tag = axum::middleware::from_fn_with_state(shared.clone(), caching::tag);

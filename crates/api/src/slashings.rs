@@ -164,8 +164,10 @@ async fn page(
         let outlook = Outlook { now, network, records: BTreeMap::new() };
         let mut rows = Rows { slashings: Vec::new(), included, limit, outlook, slashed: BTreeMap::new() };
         let mut query = FindingQuery { after, order, ..FindingQuery::default() };
-        for _ in 0..MAX_CHUNKS {
-            let chunk = store.find(&query, CHUNK)?;
+        for nth in 0..MAX_CHUNKS {
+            // Mostly each finding has a proof of its own, so these are enough. Those that are read
+            // beyond the page are parsed for nothing.
+            let chunk = store.find(&query, if nth == 0 { limit + 1 } else { CHUNK })?;
             rows.outlook.learn(chunk.findings.iter().map(|(_, finding)| finding), &*source);
             for (seq, finding) in chunk.findings {
                 let Some(finding) = privacy.finding(finding) else { continue };

@@ -120,11 +120,12 @@ async fn wrong_and_expired_tokens_are_refused_everywhere_and_counted() {
 }
 
 #[tokio::test]
-async fn where_reading_needs_a_token_only_health_and_metrics_do_without() {
+async fn where_reading_needs_a_token_health_metrics_and_the_page_that_asks_for_it_do_without() {
     let with = WithTokens::start(true).await;
     for path in [
-        "/",
-        "/page/app.js",
+        "/docs",
+        "/findings/a/b",
+        "/page/none.js",
         "/v1/status",
         "/v1/findings",
         "/v1/events",
@@ -136,9 +137,15 @@ async fn where_reading_needs_a_token_only_health_and_metrics_do_without() {
         assert!(answer.headers()["www-authenticate"].to_str().unwrap().starts_with("Bearer"), "{path}");
         assert_problem(answer, StatusCode::UNAUTHORIZED, "slashwatch token new").await;
     }
-    assert_eq!(with.counted("missing").await, 8);
-    for path in ["/healthz", "/readyz", "/metrics"] {
+    assert_eq!(with.counted("missing").await, 9);
+    for path in ["/healthz", "/readyz", "/metrics", "/", "/page/app.js", "/findings/0x00", "/incidents", "/slots/7"] {
         assert_eq!(with.api.get(path).await.status(), StatusCode::OK, "{path}");
+    }
+    // The browser must not ask for a password where the page asks for a token.
+    for path in ["/v1/status", "/v1/token"] {
+        let answer = with.api.client.get(with.api.url(path)).header("x-requested-with", "slashwatch-page").send().await.unwrap();
+        let asks: Vec<&str> = answer.headers().get_all("www-authenticate").iter().map(|ask| ask.to_str().unwrap()).collect();
+        assert_eq!((answer.status(), asks), (StatusCode::UNAUTHORIZED, vec!["Bearer realm=\"slashwatch\""]), "{path}");
     }
     for path in ["/", "/v1/status", "/v1/findings", "/v1/events"] {
         assert_eq!(with.get(path, &with.read).await.status(), StatusCode::OK, "{path}");

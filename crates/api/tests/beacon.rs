@@ -5,7 +5,6 @@ mod common;
 
 use common::*;
 use consensus::{ForkName, Offence, Root, Slot};
-use eventsource_stream::Eventsource as _;
 use evidence::{Changes, Evidence, EvidenceKind, Finding, Included, Kind, Punishable, Severity};
 use futures::StreamExt as _;
 use reqwest::StatusCode;
@@ -49,30 +48,63 @@ fn indices(vote: &Value) -> BTreeSet<u64> {
     vote["attesting_indices"].as_array().unwrap().iter().map(|index| index.as_str().unwrap().parse().unwrap()).collect()
 }
 
-/// What Vero's event consumer and its validator status tracker do: subscribe to four topics of a
-/// node, and stop all duties when a slashing names one of the own validators. Returns the event
-/// that stopped it, and how many it had read before.
+/// The lines of a stream, one by one.
+struct Lines<S> {
+    pieces: S,
+    left: Vec<u8>,
+}
+
+impl<S: futures::Stream<Item = reqwest::Result<axum::body::Bytes>> + Unpin> Lines<S> {
+    async fn next(&mut self) -> String {
+        loop {
+            if let Some(end) = self.left.iter().position(|byte| *byte == b'\n') {
+                return String::from_utf8(self.left.drain(..=end).collect()).unwrap();
+            }
+            self.left.extend(self.pieces.next().await.expect("the stream goes on").unwrap());
+        }
+    }
+}
+
+/// What Vero's `subscribe_to_events`, event consumer and validator status tracker do (version
+/// 1.4.1): subscribe to four topics of a node, read the stream by lines of their own making, and
+/// stop all duties when a slashing names one of the own validators. Returns the event that stopped
+/// it, and how many it had read before.
+///
+/// It is stricter than a reader of server-sent events: nothing may come between `event:` and
+/// `data:`, the data is one line without another `data:`, and the JSON has these fields at least.
 async fn stops_on(answer: reqwest::Response, own: &BTreeSet<u64>) -> (String, usize) {
-    let mut events = answer.bytes_stream().eventsource();
+    let mut lines = Lines { pieces: answer.bytes_stream(), left: Vec::new() };
     let mut n_read = 0;
-    while let Some(event) = events.next().await {
-        let event = event.unwrap();
-        let data: Value = serde_json::from_str(&event.data).unwrap();
-        let accused: BTreeSet<u64> = match event.event.as_str() {
+    loop {
+        let line = lines.next().await;
+        if line.starts_with(':') || line.trim().is_empty() {
+            continue;
+        }
+        assert!(line.starts_with("event:"), "Vero does not expect this line: {line:?}");
+        let event = line.split(':').nth(1).unwrap().trim().to_owned();
+        let mut of_event = Vec::new();
+        loop {
+            match lines.next().await {
+                end if end == "\n" || end == "\r\n" => break,
+                line => of_event.push(line),
+            }
+        }
+        let data: Value = serde_json::from_str(of_event[0].split("data:").nth(1).unwrap()).unwrap();
+        let accused: BTreeSet<u64> = match event.as_str() {
             "attester_slashing" => {
                 indices(&data["attestation_1"]).intersection(&indices(&data["attestation_2"])).copied().collect()
             }
             "proposer_slashing" => {
-                [data["signed_header_1"]["message"]["proposer_index"].as_str().unwrap().parse().unwrap()].into()
+                let proposer = |header: &str| data[header]["message"]["proposer_index"].as_str().unwrap().parse().unwrap();
+                [proposer("signed_header_1"), proposer("signed_header_2")].into()
             }
-            other => panic!("an event that was not asked for: {other}"),
+            other => panic!("an event that Vero cannot process: {other}"),
         };
         if accused.iter().any(|validator| own.contains(validator)) {
-            return (event.event, n_read);
+            return (event, n_read);
         }
         n_read += 1;
     }
-    panic!("the stream ended");
 }
 
 const VERO: &str = "/eth/v1/events?topics=head&topics=chain_reorg&topics=attester_slashing&topics=proposer_slashing";

@@ -175,3 +175,51 @@ async fn who_comes_back_is_told_of_incidents_that_changed_long_before_the_busies
 fn wave() -> Incident {
     Incident { validators: Some(Count(3)), ..Incident::sample() }
 }
+
+/// Streams that are opened while findings come, next to those that are there all the time. Each
+/// gets every finding after its beginning once, in order, whoever reads it from the store.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn all_streams_get_the_same_whenever_they_were_opened() {
+    const N_FINDINGS: u64 = 900;
+    const N_STREAMS: usize = 40;
+    let api = Api::start_as(Options { max_streams: N_STREAMS, max_connections: 2 * N_STREAMS, ..Options::default() }).await;
+    let store = api.store.clone();
+    let mut streams = vec![(0, connect(&api, "/v1/events?after=0", None).await)];
+    let recorder = std::thread::spawn(move || {
+        let mut next = 1;
+        while next <= N_FINDINGS {
+            // One alone, and then more than a batch at once.
+            let until = (next + if next % 2 == 0 { 1 } else { 100 }).min(N_FINDINGS + 1);
+            store.record((next..until).map(|nth| double_vote(nth, nth)).collect(), &[]).unwrap();
+            next = until;
+        }
+    });
+    for nth in 1..N_STREAMS as u64 {
+        let after = nth * 7;
+        streams.push((after, connect(&api, &format!("/v1/events?after={after}"), None).await));
+    }
+    recorder.join().unwrap();
+    // Those that asked for a number that was not there yet begin at the start.
+    for (after, mut events) in streams {
+        let first = events.next().await.unwrap().id.parse::<u64>().unwrap();
+        assert!(first == after + 1 || first == 1, "{first} after {after}");
+        let rest = ids(&mut events, (N_FINDINGS - first) as usize).await;
+        assert_eq!(rest, (first + 1..=N_FINDINGS).collect::<Vec<_>>(), "after {after}");
+    }
+}
+
+/// A client reads nothing while more comes than is kept for it, and then goes on. Nothing is
+/// missing.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_does_not_read_for_a_while_misses_nothing() {
+    const PER_WRITE: u64 = 64;
+    const N_FINDINGS: u64 = 256 * PER_WRITE;
+    let api = Api::start().await;
+    let mut slow = connect(&api, "/v1/events", None).await;
+    let mut quick = connect(&api, "/v1/events", None).await;
+    for first in (1..N_FINDINGS).step_by(PER_WRITE as usize) {
+        api.store.record((first..first + PER_WRITE).map(|nth| double_vote(nth, nth)).collect(), &[]).unwrap();
+        assert_eq!(ids(&mut quick, PER_WRITE as usize).await.last(), Some(&(first + PER_WRITE - 1)));
+    }
+    assert_eq!(ids(&mut slow, N_FINDINGS as usize).await, (1..=N_FINDINGS).collect::<Vec<_>>());
+}

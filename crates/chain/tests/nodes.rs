@@ -35,6 +35,8 @@ fn quick() -> NodeConfig {
         move_on_after: Duration::from_millis(500),
         request_timeout: Duration::from_millis(500),
         state_timeout: Duration::from_secs(2),
+        state_window: Duration::from_millis(100),
+        least_state_bytes: 1_000,
         rounds: 2,
         pauses: base::Backoff::new(Duration::from_millis(1), Duration::from_millis(1)),
         limits: ResponseLimits { small_bytes: 100_000, block_bytes: 2_000_000, state_bytes: 5_000_000 },
@@ -310,6 +312,34 @@ async fn states_come_as_ssz_only() {
     let error = nodes.state_ssz(StateId::Head).await.unwrap_err().to_string();
     assert!(error.contains("serves states as SSZ"), "{error}");
     assert!(matches!(nodes.state_ssz(StateId::Slot(Slot::new(3))).await, Err(NodeError::TooLarge { .. })));
+}
+
+/// A node that sends its state byte by byte would hold up a start for as long as it likes. It is
+/// left, the error says why, and the next node is asked.
+#[tokio::test]
+async fn a_state_that_drips_is_given_up_and_the_next_node_asked() {
+    let drip = |piece: Vec<u8>| {
+        get(move || {
+            let piece = piece.clone();
+            async move {
+                Body::from_stream(futures::stream::unfold(piece, |piece| async {
+                    tokio::time::sleep(Duration::from_millis(5)).await;
+                    Some((Ok::<_, std::io::Error>(piece.clone()), piece))
+                }))
+            }
+        })
+    };
+    let path = "/eth/v2/debug/beacon/states/{id}";
+    let dripping = serve(Router::new().route(path, drip(vec![7]))).await;
+    // Slow, but fast enough. It has no end, so the limit ends it.
+    let steady = serve(Router::new().route(path, drip(vec![7; 100_000]))).await;
+    let good = Router::new().route(path, get(|| async { ([(header::CONTENT_TYPE, "application/octet-stream")], vec![1u8, 2]) }));
+    let good = serve(good).await;
+    let error = set(&[&dripping]).state_ssz(StateId::Finalized).await.unwrap_err();
+    assert!(matches!(error, NodeError::TooSlow { least: 1_000, received: 1..1_000, .. }), "{error}");
+    assert!(error.to_string().contains("too slowly") && error.to_string().contains(&dripping), "{error}");
+    assert!(matches!(set(&[&steady]).state_ssz(StateId::Finalized).await, Err(NodeError::TooLarge { .. })));
+    assert_eq!(set(&[&dripping, &good]).state_ssz(StateId::Finalized).await.unwrap(), [1, 2]);
 }
 
 /// The responses of a real node.

@@ -9,7 +9,7 @@ pub use parts::part;
 pub use pipeline_run::pipeline;
 pub use verify_run::verify;
 
-use crate::args::{BenchIndex, ReportForm};
+use crate::args::{BenchIndex, BenchStreams, ReportForm};
 use crate::exit::UsageError;
 use crate::output;
 use index::bench::Variant;
@@ -33,6 +33,8 @@ const INDEX_FIELDS: [&str; 15] = [
     "missed",
     "false",
 ];
+
+const STREAM_FIELDS: [&str; 5] = ["streams", "singles", "burst", "findings", "slashings"];
 
 /// Runs the benchmark of the vote index. It prints one JSON object to stdout, and progress to
 /// stderr if that is a terminal.
@@ -69,6 +71,15 @@ pub fn index(args: BenchIndex) -> anyhow::Result<u8> {
     // The user asked for the comparison, so it is printed in any case.
     let details = args.form.details || !report.compared.is_empty();
     print_report(&report, &INDEX_FIELDS, ReportForm { details, ..args.form })?;
+    Ok(0)
+}
+
+/// Runs the benchmark of event streams.
+pub fn streams(args: &BenchStreams) -> anyhow::Result<u8> {
+    let folder = load::BenchFolder::new(None)?;
+    let options = offline::bench::StreamOptions { streams: args.streams, singles: args.singles, burst: args.burst };
+    let report = offline::bench::streams(options, folder.path())?;
+    print_report(&report, &STREAM_FIELDS, args.form)?;
     Ok(0)
 }
 

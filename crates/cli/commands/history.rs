@@ -5,6 +5,7 @@ use crate::exit::FAILED;
 use crate::output;
 use consensus::interchange::{SignedEpochs, SignedSlot, SigningHistory};
 use detect::audit::{Contradiction, Counted};
+use offline::counted;
 use offline::history::{Audit, AuditedKey, Form, History, KnownTimes};
 use std::fmt::Write as _;
 use std::io::{BufWriter, Write as _};
@@ -24,8 +25,10 @@ pub fn export(data_dir: &Path, validators: &str, form: Form) -> anyhow::Result<u
     let blocks: usize = file.data.iter().map(|key| key.signed_blocks.len()).sum();
     let votes: usize = file.data.iter().map(|key| key.signed_attestations.len()).sum();
     eprintln!(
-        "{} keys, {votes} attestations, {blocks} blocks: the messages that were received, which may not be all that were signed",
-        file.data.len()
+        "{}, {}, {}: the messages that were received, which may not be all that were signed",
+        counted(file.data.len(), "key", "keys"),
+        counted(votes, "attestation", "attestations"),
+        counted(blocks, "block", "blocks")
     );
     eprintln!("{}", covered(&history.coverage()?));
     let empty = |key: &&SigningHistory| key.signed_blocks.is_empty() && key.signed_attestations.is_empty();
@@ -33,8 +36,8 @@ pub fn export(data_dir: &Path, validators: &str, form: Form) -> anyhow::Result<u
     if !never_received.is_empty() {
         let more = if never_received.len() > NAMED { ", .." } else { "" };
         eprintln!(
-            "WARNING: no message of {} keys was received; their entries are empty and protect from nothing: {}{more}",
-            never_received.len(),
+            "WARNING: no message of {} was received; an empty entry protects from nothing: {}{more}",
+            counted(never_received.len(), "key", "keys"),
             never_received[..never_received.len().min(NAMED)].join(", ")
         );
     }
@@ -71,23 +74,29 @@ fn text(report: &Audit) -> String {
     }
     let _ = writeln!(
         out,
-        "{} keys on {}: {} messages agree, {} votes and {} blocks were seen and are not in the file, {} contradict it, {} contradict each other",
-        totals.keys,
+        "{} on {}: {}, {} and {} seen and not in the file, {} against the file, {} against each other",
+        counted(totals.keys, "key", "keys"),
         report.network,
-        totals.agreeing,
-        totals.absent_votes,
-        totals.absent_blocks,
+        counted(totals.agreeing, "message agrees", "messages agree"),
+        counted(totals.absent_votes, "vote", "votes"),
+        counted(totals.absent_blocks, "block", "blocks"),
         totals.contradictions,
         totals.slashable
     );
     let _ = writeln!(
         out,
-        "{} were seen before the file's record begins; in the file and never seen: {} votes, {} blocks",
-        totals.before_record, totals.unheard_votes, totals.unheard_blocks
+        "seen before the file's record begins: {}; in the file and never seen: {}, {}",
+        counted(totals.before_record, "message", "messages"),
+        counted(totals.unheard_votes, "vote", "votes"),
+        counted(totals.unheard_blocks, "block", "blocks")
     );
     let _ = writeln!(out, "{}", covered(&report.coverage));
     if totals.keys_never_heard > 0 {
-        let _ = writeln!(out, "no message of {} keys was received, so nothing can be said about them", totals.keys_never_heard);
+        let _ = writeln!(
+            out,
+            "no message of {} was received, so nothing can be said about that",
+            counted(totals.keys_never_heard, "key", "keys")
+        );
     }
     for key in &report.validators {
         describe(key, &mut out);
@@ -110,9 +119,9 @@ fn verdict(report: &Audit) -> Vec<String> {
         ));
     } else if report.lacks_something() {
         lines.push(format!(
-            "the file LACKS something for {} keys: somebody else may be signing with them, or the record was lost. Do not start a validator \
+            "the file LACKS something for {}: somebody else may be signing, or the record was lost. Do not start a validator \
              client with this file; find the second signer, then complete it with `slashwatch export interchange --minimal`",
-            totals.keys_lacking
+            counted(totals.keys_lacking, "key", "keys")
         ));
     }
     if totals.keys_not_in_file > 0 {
@@ -120,26 +129,29 @@ fn verdict(report: &Audit) -> Vec<String> {
         let seen: Vec<String> = report.validators.iter().filter(seen).map(|key| key.index.to_string()).collect();
         let more = if seen.len() > NAMED { ", .." } else { "" };
         lines.push(format!(
-            "{} keys of --validators are NOT IN THE FILE, and {} of them were seen signing{}{}{more}",
-            totals.keys_not_in_file,
-            seen.len(),
+            "{} NOT IN THE FILE, and {} seen signing{}{}{more}",
+            counted(totals.keys_not_in_file, "key of --validators is", "keys of --validators are"),
+            counted(seen.len(), "of them was", "of them were"),
             if seen.is_empty() { "" } else { ": " },
             seen[..seen.len().min(NAMED)].join(", ")
         ));
     }
     if totals.keys_behind > 0 {
-        lines.push(format!("for {} keys the file ENDS BEFORE the last message that was seen of them", totals.keys_behind));
+        lines.push(format!(
+            "for {} the file ENDS BEFORE the last message that was seen",
+            counted(totals.keys_behind, "key", "keys")
+        ));
     }
     if totals.before_record > 0 {
         lines.push(format!(
-            "{} messages are older than the file's record: it was pruned, or lost and made anew. If you do not know which, do not start; \
+            "{} older than the file's record: it was pruned, or lost and made anew. If you do not know which, do not start; \
              if your client prunes, --pruned-ok says so",
-            totals.before_record
+            counted(totals.before_record, "message is", "messages are")
         ));
     }
     if totals.keys_slashable > 0 {
         lines.push(format!(
-            "{} of these keys CAN BE SLASHED whatever the file says, because they contradicted themselves: do not start them",
+            "{} of these keys CAN BE SLASHED whatever the file says, because of messages that contradict each other: do not start those",
             totals.keys_slashable
         ));
     }

@@ -3,6 +3,7 @@
 
 use crate::exit::UsageError;
 use anyhow::Context as _;
+use offline::counted;
 use offline::report::{Report, ReportFormat, TimeLimit};
 use std::path::Path;
 
@@ -19,8 +20,8 @@ pub fn report(data_dir: &Path, from: Option<TimeLimit>, to: Option<TimeLimit>, o
     }
     let report = Report::gather(data_dir, from, to)?;
     std::fs::write(out, report.write(format)).with_context(|| super::could_not_write(out))?;
-    let incidents = super::counted(report.n_incidents() as u64, "incident", "incidents");
-    let validators = super::counted(report.n_members() as u64, "validator", "validators");
+    let incidents = counted(report.n_incidents() as u64, "incident", "incidents");
+    let validators = counted(report.n_members() as u64, "validator", "validators");
     eprintln!("{}: {incidents}, {validators}", out.display());
     Ok(0)
 }

@@ -38,6 +38,7 @@ use detect::{DetectConfig, Monitor, PeerNews, Proofs};
 use evidence::{Changes, Finding, Incident, Recorded, RouteFilter, Store, StoreError, Time};
 use index::{Index, IndexError, Shape};
 use std::collections::{BTreeMap, HashMap};
+use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -124,6 +125,38 @@ pub struct Engine {
     /// Number of voters that the monitor did not tally, as last reported to the metric.
     n_untallied: u64,
     named_blocks: NamedBlocks,
+    older_store: Option<OlderStore>,
+}
+
+/// The store of findings is older than the vote index, as after it was restored from a backup by
+/// itself. Each commit of the index writes how many findings there were.
+///
+/// What the index has counts as known, so an offence whose finding is lost is not found again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OlderStore {
+    /// Number of the newest finding in the store.
+    pub last: u64,
+    /// Number of the newest finding when the index was committed last.
+    pub expected: u64,
+}
+
+impl OlderStore {
+    fn of(index: &Index, store: &Store) -> Option<Self> {
+        let last = store.last_seq();
+        index.written_mark().filter(|expected| *expected > last).map(|expected| Self { last, expected })
+    }
+}
+
+impl fmt::Display for OlderStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "evidence/ is older than index/: its last finding has number {}, and there were {} when index/ was written. Was it \
+             restored from an older backup? The offences between are not found again, because index/ has their messages already: \
+             stop, and restore evidence/ and index/ from the same backup, or replay captures of that time into a new directory",
+            self.last, self.expected
+        )
+    }
 }
 
 /// Findings that cannot be punished are deleted this long after they were recorded.
@@ -180,6 +213,10 @@ impl Engine {
         };
         let index = Index::open(index, shape)?;
         let store = Store::open(evidence, network.genesis_validators_root)?;
+        let older_store = OlderStore::of(&index, &store);
+        if let Some(older) = &older_store {
+            tracing::error!("{older}");
+        }
         let EngineParts { chain, keys, verifier, routes, unrecorded, metrics, clock, detect, fold_after_epochs, watch, .. } =
             parts;
         let mut resolver = LabelResolver::new(store.clone())?;
@@ -233,6 +270,7 @@ impl Engine {
             open_incidents,
             n_untallied: 0,
             named_blocks,
+            older_store,
         };
         engine.record(Vec::new(), HashMap::new(), unreported, Time::from_unix_ns(clock().0))?;
         Ok(engine)
@@ -252,6 +290,11 @@ impl Engine {
 
     pub fn store(&self) -> &Store {
         &self.store
+    }
+
+    /// Whether findings are missing that the vote index knew of when this run began.
+    pub fn older_store(&self) -> Option<OlderStore> {
+        self.older_store
     }
 
     pub fn index(&self) -> &Index {
@@ -457,6 +500,8 @@ impl Engine {
         source: SourceState,
     ) -> Result<Processed, EngineError> {
         recorded.extend(self.find_and_record(&verified, source)?);
+        // Findings are on disk before the index is, so the store is never behind this number.
+        self.index.set_mark(self.store.last_seq());
         self.index.commit()?;
         self.count_refused(&verified);
         self.count(&verified.outcomes, &recorded);

@@ -17,5 +17,5 @@ mod named_blocks;
 pub mod priority_queues;
 pub mod silence;
 
-pub use engine::{Engine, EngineError, EngineParts, Processed, Unrecorded, WORTHLESS_KEPT, WatchParts};
+pub use engine::{Engine, EngineError, EngineParts, OlderStore, Processed, Unrecorded, WORTHLESS_KEPT, WatchParts};
 pub use named_blocks::WantedBlock;

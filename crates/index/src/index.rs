@@ -82,6 +82,10 @@ pub struct Index {
     folded_to: Epoch,
     /// Kept between calls so that its memory is used again.
     joined: Joined,
+    /// As the owner has set it. See [`Self::set_mark`].
+    mark: Option<u64>,
+    /// The mark that is on disk.
+    written_mark: Option<u64>,
 }
 
 impl Index {
@@ -94,6 +98,17 @@ impl Index {
     /// An earlier epoch is ignored.
     pub fn set_now(&mut self, epoch: Epoch) {
         self.limits.set_now(epoch);
+    }
+
+    /// Sets a number of the owner's that is written with the next commit. It says how far another
+    /// database was at that time, so that the owner notices when one of the two is exchanged.
+    pub fn set_mark(&mut self, mark: u64) {
+        self.mark = Some(mark);
+    }
+
+    /// The mark of the last commit. `None` if there never was one.
+    pub fn written_mark(&self) -> Option<u64> {
+        self.written_mark
     }
 
     /// Access to all rows, on disk and in memory.

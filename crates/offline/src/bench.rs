@@ -1,4 +1,4 @@
-//! The measuring half of `slashwatch bench pipeline`. It sends the load of a capture through the
+//! The measuring half of `slashwatch bench pipeline` and `bench streams`. The former sends the load of a capture through the
 //! same pipeline as everything else and measures it.
 //!
 //! [`replayed()`] processes the load as fast as possible, with [`crate::replay`]. [`paced()`] runs
@@ -10,9 +10,11 @@
 
 mod paced;
 mod process;
+mod streams;
 
 pub use paced::{InboundPeers, LoadSource, PacedOptions, paced};
 pub use process::{cpu_seconds, peak_rss_bytes};
+pub use streams::{StreamOptions, StreamReport, StreamTimes, streams};
 
 use crate::replay::{Replay, ReplayOptions, ReplayStep};
 use consensus::Root;
@@ -57,8 +59,8 @@ pub struct Measured {
     pub scores: Vec<f64>,
 }
 
-/// Time from the arrival of an offence's second message until its finding is on disk, in
-/// milliseconds.
+/// Percentiles of times, in milliseconds. In a run of the pipeline these are the times from the
+/// arrival of an offence's second message until its finding is on disk.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Latency {
     pub p50: f64,

@@ -7,6 +7,7 @@ pub mod actions;
 pub mod backfill;
 pub mod bench;
 pub mod capture;
+mod counted;
 pub mod history;
 pub mod inspect;
 mod list_check;
@@ -20,5 +21,6 @@ mod switch_members;
 pub mod tokens;
 pub mod verify_proof;
 
+pub use counted::counted;
 pub use list_check::list_notes;
 pub use switch_members::unprotected_members;

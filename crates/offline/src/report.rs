@@ -13,6 +13,7 @@ mod html;
 mod markdown;
 mod sections;
 
+use crate::counted;
 use consensus::{Epoch, Network, Offence, PubkeyBytes, Root, Slot, ValidatorIndex};
 use evidence::{Finding, Incident, Kind, Punishable, Store, Time};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -332,7 +333,7 @@ fn known_in(finding: &Finding, network: &Network) -> Slot {
 }
 
 fn plural(n: u64, what: &str) -> String {
-    if n == 1 { format!("1 {what}") } else { format!("{n} {what}s") }
+    counted(n, what, &format!("{what}s"))
 }
 
 /// Formats a time to the second, without the letter T.

@@ -40,6 +40,7 @@ pub fn serve<F: Future<Output = ()>>(
     path: &Path,
     watch: &[PathBuf],
     listen: SocketAddr,
+    needs_token: bool,
     stop: fn() -> F,
     ready: impl FnOnce(SocketAddr),
 ) -> Result<(), WatcherError> {
@@ -50,7 +51,7 @@ pub fn serve<F: Future<Output = ()>>(
     observed.own = keys.clone();
     let observed = Arc::new(observed);
     let recording = Arc::new(RecordedStatus::read(&inspection, observed.recent.head)?);
-    let config = ApiConfig { listen, ..ApiConfig::default() };
+    let config = ApiConfig { listen, read_needs_token: needs_token, ..ApiConfig::default() };
     file_handles::raise_for(config.max_connections);
     run::runtime()?.block_on(async {
         let listener = api::bind(listen).await?;

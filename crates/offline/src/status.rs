@@ -1,5 +1,6 @@
 //! `slashwatch status`: asks a running watcher for its state over its API, and prints it.
 
+use crate::counted;
 use base::http::{client_builder, failure_reason};
 use serde_json::{Map, Value, json};
 use std::fmt::Write as _;
@@ -180,12 +181,12 @@ fn peers(status: &Value) -> String {
     if !connections["known_nodes"].is_null() {
         let _ = match connections["reached_from_outside"].as_u64() {
             Some(0) | None => write!(out, "; NOT yet reached from outside: open the ports"),
-            Some(times) => write!(out, "; reached from outside {times} times"),
+            Some(times) => write!(out, "; reached from outside {}", counted(times, "time", "times")),
         };
     }
     let silent = connections["silent_topics"].as_array().map_or(0, Vec::len);
     if silent > 0 {
-        let _ = write!(out, "; {silent} topics without a peer");
+        let _ = write!(out, "; {} without a peer", counted(silent, "topic", "topics"));
     }
     out
 }
@@ -199,13 +200,14 @@ fn coverage(coverage: &Value) -> Vec<(&'static str, String)> {
             Some(share) => {
                 let last = percent(coverage["last_epoch"].as_f64());
                 let mut out = format!(
-                    "{} of the stake is heard first-hand, from {} peers; {last} of the votes of epoch {}",
+                    "{} of the stake is heard first-hand, from {}; {last} of the votes of epoch {}",
                     percent(Some(share)),
-                    coverage["peers"],
+                    counted(&coverage["peers"], "peer", "peers"),
                     text(&coverage["epoch"])
                 );
-                if coverage["peers_discarded"].as_u64().is_some_and(|n| n > 0) {
-                    let _ = write!(out, "; {} peers bring others' votes and do not count", coverage["peers_discarded"]);
+                if let Some(n) = coverage["peers_discarded"].as_u64().filter(|n| *n > 0) {
+                    let peers = counted(n, "peer brings others' votes and does", "peers bring others' votes and do");
+                    let _ = write!(out, "; {peers} not count");
                 }
                 out
             }
@@ -214,20 +216,23 @@ fn coverage(coverage: &Value) -> Vec<(&'static str, String)> {
     let punished = &coverage["punished"];
     let share = match (punished["validators"].as_u64(), punished["heard"].as_u64()) {
         (Some(0) | None, _) | (_, None) => "no validator was".to_owned(),
+        (Some(1), Some(heard)) => format!("{heard} of 1 validator was heard before it was"),
         (Some(all), Some(heard)) => format!("{heard} of {all} validators were heard before they were"),
     };
-    lines.push(("punished", format!("{share} slashed by a block in {} days", punished["days"])));
+    let days = counted(&punished["days"], "day", "days");
+    lines.push(("punished", format!("{share} slashed by a block in {days}")));
     lines
 }
 
 fn group(group: &Value) -> String {
-    let (name, keys, heard) = (text(&group["name"]), &group["validators"], &group["first_hand"]);
+    let (name, heard) = (text(&group["name"]), &group["first_hand"]);
+    let keys = counted(&group["validators"], "key", "keys");
     if heard.is_null() {
-        return format!("{name}: {keys} keys, first-hand not yet known");
+        return format!("{name}: {keys}, first-hand not yet known");
     }
-    let mut out = format!("{name}: {keys} keys: {} yes", heard["heard"]);
+    let mut out = format!("{name}: {keys}: {} yes", heard["heard"]);
     if let Some(since) = heard["since"].as_str() {
-        let _ = write!(out, ", since {}, by {} peers", time(since), heard["peers"]);
+        let _ = write!(out, ", since {}, by {}", time(since), counted(&heard["peers"], "peer", "peers"));
     }
     let missing: Vec<String> = heard["missing"].as_array().into_iter().flatten().map(text).collect();
     if !missing.is_empty() {
@@ -299,10 +304,10 @@ network     hoodi, slashwatch 1.2.3
 receiving   yes; last message 2026-11-29 12:00:01 UTC
 head        slot 1000 (clock 1001), finalized epoch 29
 peers       40: 30 have dialled us, 10 were dialled; reached from outside 14 times
-coverage    31.2 % of the stake is heard first-hand, from 33 peers; 24.0 % of the votes of epoch 30; 1 peers bring others' votes and do not count
+coverage    31.2 % of the stake is heard first-hand, from 33 peers; 24.0 % of the votes of epoch 30; 1 peer brings others' votes and does not count
 punished    3 of 4 validators were heard before they were slashed by a block in 30 days
 group       acme: 75 keys: 75 yes, since 2026-11-29 12:04:00 UTC, by 9 peers
-group       blue: 2 keys: 1 yes, since 2026-11-29 12:05:00 UTC, by 1 peers; not 8
+group       blue: 2 keys: 1 yes, since 2026-11-29 12:05:00 UTC, by 1 peer; not 8
             to hear them, name this watcher as a direct peer of their nodes:
               Prysm       --peer /ip4/192.0.2.1/tcp/9000/p2p/16Uiu2
 findings    7

@@ -9,9 +9,9 @@ use api::{Connections, Gap, GoodbyeView, Head, NodeState, PeerView, Readiness, S
 use chain::HeadView;
 use consensus::{Checkpoint, Epoch, Network, Slot};
 use detect::coverage::SharedCoverage;
-use engine::Engine;
 use engine::metrics::Metrics;
 use engine::silence::Reception;
+use engine::{Engine, OlderStore};
 use evidence::Time;
 use index::Stats;
 use prometheus::core::Collector as _;
@@ -53,6 +53,8 @@ pub struct EngineSnapshot {
     pub writes_refused_since: Option<Time>,
     /// Whether the network follows another draft of its fork than this program.
     pub other_draft: bool,
+    /// Findings are missing that the vote index knew of at the start.
+    pub older_store: Option<OlderStore>,
     /// Slots that were not watched, or in which nothing was received.
     pub gaps: Arc<Vec<Gap>>,
 }
@@ -72,6 +74,7 @@ impl EngineSnapshot {
             index: engine.index().stats(),
             reception,
             heard_percent: heard_percent(engine),
+            older_store: engine.older_store(),
             writes_refused_since: None,
             other_draft: engine.sees_other_draft(),
             gaps: gaps.clone(),
@@ -161,6 +164,7 @@ impl StatusPage {
             notices.extend(gossip.peers().iter().filter(|peer| peer.configured && !peer.connected).map(missing_peer));
         }
         notices.extend(self.gossip.as_ref().and_then(|gossip| unreached(&gossip.state(), self.started, clock::now())));
+        notices.extend(snapshot.older_store.map(|older| older.to_string()));
         notices.extend(hears_little(snapshot));
         notices.extend(needed_state(snapshot));
         if snapshot.missing_blocks > 0 {

@@ -1,10 +1,12 @@
 // The page: its frame, and which view an address shows. Text from the server is inserted as text,
 // never as markup. Nothing is shown as good before the server has confirmed it.
 import { html, render, useEffect, useErrorBoundary, useState } from "./vendor/preact-htm.js";
-import { startData, useFeed, useHealth } from "./lib/data.js";
+import { startData, useFeed, useHealth, useRefusal } from "./lib/data.js";
+import { downloadsWithToken } from "./lib/download.js";
 import { Page, Pill } from "./lib/parts.js";
 import { Search } from "./lib/search.js";
 import { ago, clock } from "./lib/text.js";
+import { TokenLine, TokenNeeded } from "./lib/token_form.js";
 import { Epoch } from "./views/epoch.js";
 import { Finding } from "./views/finding.js";
 import { Heads } from "./views/heads.js";
@@ -122,6 +124,17 @@ function Alarm({ health }) {
   return html`<section class="alarm" role="alert"><h2>${title}</h2><p>${begun}</p><ul>${advice.map((one) => html`<li key=${one}>${one}</li>`)}</ul></section>`;
 }
 
+// What a link names and the server does not give, although a token was sent.
+function NotDownloaded() {
+  const [failed, setFailed] = useState(null);
+  useEffect(() => {
+    const tell = ({ detail }) => setFailed(detail);
+    addEventListener("not-downloaded", tell);
+    return () => removeEventListener("not-downloaded", tell);
+  }, []);
+  return failed && html`<p class="stale" role="alert">${failed.name} could not be downloaded: ${failed.reason}.</p>`;
+}
+
 function NotFound() {
   return html`<${Page} title="No such page"><p>This address shows nothing. <a href="/">What happens now</a></p><//>`;
 }
@@ -137,8 +150,9 @@ function App() {
   const address = useAddress();
   const health = useHealth();
   const feed = useFeed();
+  const refusal = useRefusal();
   const found = viewOf(address.path) ?? { view: NotFound, section: "" };
-  const [tone, text] = state(health);
+  const [tone, text] = refusal ? ["none", "token needed"] : state(health);
   useEffect(() => {
     document.body.classList.toggle("unknown", Boolean(health.error));
     document.body.classList.toggle("silent", !health.status?.ready);
@@ -152,12 +166,15 @@ function App() {
       <p class="state"><span class="feed">${health.status?.recording ? FEEDS.recording : FEEDS[feed]}</span> <span role="status"><${Pill} tone=${tone}>${text}<//></span></p>
     </header>
     <main id="main" tabindex="-1">
+      ${refusal ? html`<${TokenNeeded} reason=${refusal.reason} />` : html`
       <${Alarm} health=${health} />
-      <${Guarded} key=${address.path}><${found.view} id=${found.id} query=${address.query} /><//>
+      <${NotDownloaded} />
+      <${Guarded} key=${address.path}><${found.view} id=${found.id} query=${address.query} /><//>`}
     </main>
-    <footer><p>slashwatch ${version} · <a href="/v1/status">status</a> · <a href="/metrics">metrics</a> · <a href="/openapi.json">API</a> · <a href="/v1/findings">findings as JSON</a> · <a href="/page/vendor/LICENSES.txt">licences</a></p></footer>`;
+    <footer>${!refusal && html`<${TokenLine} />`}<p>slashwatch ${version} · <a href="/v1/status">status</a> · <a href="/metrics">metrics</a> · <a href="/openapi.json">API</a> · <a href="/v1/findings">findings as JSON</a> · <a href="/page/vendor/LICENSES.txt">licences</a></p></footer>`;
 }
 
 document.getElementById("app").replaceChildren();
 render(html`<${App} />`, document.getElementById("app"));
+downloadsWithToken();
 startData();

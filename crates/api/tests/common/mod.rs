@@ -46,6 +46,7 @@ pub struct Options {
     pub requests_per_second: Option<std::num::NonZeroU32>,
     pub cors_origins: Vec<String>,
     pub tls: Option<api::TlsFiles>,
+    pub observed: Arc<dyn api::ObservedSource>,
 }
 
 impl Default for Options {
@@ -60,6 +61,7 @@ impl Default for Options {
             requests_per_second: None,
             cors_origins: Vec::new(),
             tls: None,
+            observed: Arc::new(TestObserved),
         }
     }
 }
@@ -101,7 +103,7 @@ impl Api {
             max_connections: options.max_connections,
             header_timeout: options.header_timeout,
             watch: Arc::new(TestKeys),
-            observed: Arc::new(TestObserved),
+            observed: options.observed,
             own_keys: options.own_keys,
             hosts: vec!["watch.example".into()],
             tokens: Some(tokens.clone()),

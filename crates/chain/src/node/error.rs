@@ -1,6 +1,7 @@
 //! Why a node's response cannot be used.
 
 use super::MAX_NODES;
+use std::time::Duration;
 
 /// Characters of a path that are shown.
 const SHOWN_PATH: usize = 80;
@@ -26,6 +27,11 @@ pub enum NodeError {
     Status { node: String, path: String, status: u16, message: String, advice: &'static str },
     #[error("node {node} sends more than {limit} bytes for {at}; it is refused, use another node or raise the limit", at = short(path))]
     TooLarge { node: String, path: String, limit: usize },
+    #[error(
+        "node {node} sends {at} too slowly: {received} bytes in {within:?}, and {least} are the least; use another node, or one nearer by",
+        at = short(path)
+    )]
+    TooSlow { node: String, path: String, received: usize, least: usize, within: Duration },
     #[error("node {node} sends something else than asked for at {at}: {reason}; use another node or version of it", at = short(path))]
     Malformed { node: String, path: String, reason: String },
     #[error(
@@ -139,6 +145,7 @@ impl NodeError {
             | Self::WrongCount { .. }
             | Self::Client { .. }
             | Self::TooLarge { .. }
+            | Self::TooSlow { .. }
             | Self::WebPage { .. }
             | Self::Malformed { .. } => false,
         }

@@ -16,7 +16,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tracing::{debug, warn};
 
 /// Maximum number of nodes in a set.
@@ -54,6 +54,10 @@ pub struct NodeConfig {
     pub request_timeout: Duration,
     /// Maximum time for a whole state.
     pub state_timeout: Duration,
+    /// While a state is read, each such time must bring [`Self::least_state_bytes`]. A node that
+    /// sends a byte now and then is left, because others may be waiting to be asked.
+    pub state_window: Duration,
+    pub least_state_bytes: usize,
     /// Number of rounds over all nodes before a request fails.
     pub rounds: u32,
     /// The pauses between rounds.
@@ -69,6 +73,9 @@ impl Default for NodeConfig {
             move_on_after: Duration::from_secs(10),
             request_timeout: Duration::from_secs(20),
             state_timeout: Duration::from_secs(600),
+            // 32 kB a second. Mainnet's state needs twenty times as much to come within its time.
+            state_window: Duration::from_secs(20),
+            least_state_bytes: 640 << 10,
             rounds: 3,
             pauses: Backoff::new(Duration::from_millis(500), Duration::from_secs(8)),
             limits: ResponseLimits::default(),
@@ -292,7 +299,8 @@ impl NodeSet {
         let header = |name: &str| response.headers().get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
         let content_type = header(CONTENT_TYPE.as_str()).unwrap_or_default();
         let version = header(VERSION_HEADER);
-        let body = bounded_body(url, path, response, limit, &mut wait).await?;
+        let least = (format == BodyFormat::State).then_some((self.config.least_state_bytes, self.config.state_window));
+        let body = bounded_body(url, path, response, limit, least, &mut wait).await?;
         if is_web_page(&content_type, &body) {
             return Err(NodeError::WebPage { node: shown(url), path: path.to_owned() });
         }
@@ -341,7 +349,7 @@ fn unreachable_node(url: &Url, path: &str, error: reqwest::Error) -> NodeError {
 
 async fn refusal(url: &Url, path: &str, status: StatusCode, response: reqwest::Response) -> NodeError {
     let content_type = response.headers().get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default().to_owned();
-    let body = bounded_body(url, path, response, 64 << 10, &mut Wait::begin(url, path)).await.unwrap_or_default();
+    let body = bounded_body(url, path, response, 64 << 10, None, &mut Wait::begin(url, path)).await.unwrap_or_default();
     if is_web_page(&content_type, &body) && status.is_client_error() {
         return NodeError::WebPage { node: shown(url), path: path.to_owned() };
     }
@@ -358,12 +366,15 @@ async fn refusal(url: &Url, path: &str, status: StatusCode, response: reqwest::R
     NodeError::Status { node: shown(url), path: path.to_owned(), status: status.as_u16(), message: text, advice }
 }
 
-/// Reads a response in parts and stops at the limit, whatever length was announced.
+/// Reads a response in parts and stops at the limit, whatever length was announced. With `least`,
+/// each such time must bring so many bytes. If nothing comes at all, the client's own timeout ends
+/// it.
 async fn bounded_body(
     url: &Url,
     path: &str,
     response: reqwest::Response,
     limit: usize,
+    least: Option<(usize, Duration)>,
     wait: &mut Wait<'_>,
 ) -> Result<Vec<u8>, NodeError> {
     let too_large = || NodeError::TooLarge { node: shown(url), path: path.to_owned(), limit };
@@ -372,6 +383,7 @@ async fn bounded_body(
     }
     wait.expect(response.content_length());
     let mut body = Vec::new();
+    let (mut since, mut len_before) = (Instant::now(), 0);
     let mut pieces = response.bytes_stream();
     while let Some(piece) = wait.for_this(pieces.next()).await {
         let piece = piece.map_err(|error| unreachable_node(url, path, error))?;
@@ -380,6 +392,13 @@ async fn bounded_body(
         }
         body.extend_from_slice(&piece);
         wait.received(body.len());
+        if let Some((least, within)) = least.filter(|(_, within)| since.elapsed() >= *within) {
+            let received = body.len() - len_before;
+            if received < least {
+                return Err(NodeError::TooSlow { node: shown(url), path: path.to_owned(), received, least, within });
+            }
+            (since, len_before) = (Instant::now(), body.len());
+        }
     }
     Ok(body)
 }

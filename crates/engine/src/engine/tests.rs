@@ -112,6 +112,40 @@ fn a_silence_is_told_once_to_every_route_over_a_restart_and_its_end_once() {
     assert_eq!((over.state, over.last_slot), (evidence::IncidentState::Closed, Slot::new(99)));
 }
 
+/// The findings of a backup come without those that were made since, and the index has what they
+/// were made from. So none of them would ever be found again.
+#[test]
+fn an_evidence_store_that_is_older_than_its_index_is_noticed() {
+    let path = tempfile::tempdir().unwrap();
+    let dir = path.path();
+    let (evidence, backup) = (dir.join("evidence"), dir.join("backup"));
+    let copy = |from: &Path, to: &Path| {
+        std::fs::create_dir(to).unwrap();
+        for file in std::fs::read_dir(from).unwrap().map(Result::unwrap) {
+            std::fs::copy(file.path(), to.join(file.file_name())).unwrap();
+        }
+    };
+    let mut engine = engine(dir, 4_096);
+    let at = |engine: &Engine, slot| Time(engine.chain().network().slot_start_ns(Slot::new(slot)));
+    let (begin, noticed) = (at(&engine, 10), at(&engine, 13));
+    engine.process(Vec::new(), begin).unwrap();
+    drop(engine);
+    copy(&evidence, &backup);
+    let mut engine = self::engine(dir, 4_096);
+    assert_eq!(engine.older_store(), None);
+    engine.record_silence(SilenceChange::Began { since: begin }, noticed).unwrap();
+    engine.process(Vec::new(), noticed).unwrap();
+    let expected = engine.store().last_seq();
+    assert!(expected > 0);
+    drop(engine);
+    assert_eq!(self::engine(dir, 4_096).older_store(), None, "after an ordinary restart");
+    std::fs::remove_dir_all(&evidence).unwrap();
+    copy(&backup, &evidence);
+    let older = self::engine(dir, 4_096).older_store().unwrap();
+    assert_eq!(older, OlderStore { last: 0, expected });
+    assert!(older.to_string().contains("restore evidence/ and index/ from the same backup"), "{older}");
+}
+
 /// Invalid and old messages do not count as reception. Signed and current messages do.
 #[test]
 fn only_proven_messages_of_the_present_are_the_network() {

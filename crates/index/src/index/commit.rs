@@ -17,6 +17,8 @@ use crate::{Index, IndexError};
 use consensus::Epoch;
 use std::collections::BTreeSet;
 
+/// The key of the owner's mark in the column family `default`.
+pub(super) const MARK_KEY: &[u8] = b"mark";
 /// A set is closed after this many commits without an addition.
 const QUIET_COMMITS: u64 = 64;
 /// A set stays in the log for at most this many entries.
@@ -109,6 +111,10 @@ impl Index {
         if self.format < FORMAT {
             put_shape(&mut batch, &self.shape);
         }
+        let mark = self.mark.filter(|mark| self.written_mark != Some(*mark));
+        if let Some(mark) = mark {
+            batch.put(Cf::Meta, MARK_KEY, &mark.to_be_bytes());
+        }
         if !batch.is_empty() || state != self.state {
             batch.put(Cf::Meta, State::key(), &state.encode());
             #[cfg(test)]
@@ -117,6 +123,7 @@ impl Index {
             #[cfg(test)]
             super::crash_tests::abort_point("after the write", self.n_commits);
         }
+        self.written_mark = mark.or(self.written_mark);
         self.committed(state, checkpoint, &done, sequence);
         Ok(())
     }

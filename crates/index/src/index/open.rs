@@ -1,6 +1,7 @@
 //! Opens the index: checks what the directory must contain, and rebuilds the state in memory.
 
 use super::Index;
+use super::commit::MARK_KEY;
 use super::inspect::Stats;
 use super::proposals::StagedProposals;
 use super::prune::folded_to;
@@ -55,6 +56,13 @@ impl Index {
             Some(value) => State::decode(&value).ok_or_else(|| db.corrupt("its state row does not parse"))?,
             None => State::default(),
         };
+        let written_mark = match db.get(Cf::Meta, MARK_KEY)? {
+            Some(value) => {
+                let bytes = <[u8; 8]>::try_from(&value[..]).map_err(|_| db.corrupt("its mark has the wrong length"))?;
+                Some(u64::from_be_bytes(bytes))
+            }
+            None => None,
+        };
         let mut index = Self {
             peers: PeerTable::load(&db, state.newest)?,
             folded_to: folded_to(&db)?,
@@ -79,6 +87,8 @@ impl Index {
             epochs_seen: BTreeMap::new(),
             n_commits: 0,
             joined: Joined::default(),
+            mark: None,
+            written_mark,
         };
         index.load_heads()?;
         index.replay_log()?;

@@ -1,10 +1,13 @@
 // Asks the API. One status poll and one event stream serve the whole page; views name the address
 // that they show and are drawn again when its answer changes.
 import { useEffect, useState } from "../vendor/preact-htm.js";
+import { readEvents } from "./stream.js";
+import { dropToken, heldToken, requestHeaders } from "./token.js";
 
 const STATUS_EVERY_MS = 5000;
 const RECORDING_EVERY_MS = 30000;
 const STREAM_RETRY_MS = 60000;
+const RECONNECT_MS = 2000;
 const GATHER_MS = 400;
 const BUSY_RETRY_MS = 1200;
 
@@ -22,16 +25,22 @@ class ApiError extends Error {
   }
 }
 
-export async function getJson(address, signal) {
+// `token` is one that is tried out; otherwise the one that is held is sent.
+export async function getJson(address, signal, token) {
+  const sent = token ?? heldToken();
   let answer;
   try {
-    answer = await fetch(address, { signal, headers: { accept: "application/json" } });
+    answer = await fetch(address, { signal, headers: { accept: "application/json", ...requestHeaders(sent) } });
   } catch (error) {
     if (error.name === "AbortError") throw error;
     throw new ApiError(0, { detail: "slashwatch does not answer" });
   }
   const body = await answer.json().catch(() => null);
-  if (!answer.ok) throw new ApiError(answer.status, body ?? {});
+  if (!answer.ok) {
+    const error = new ApiError(answer.status, body ?? {});
+    if (answer.status === 401 && token === undefined) refuse(error, sent);
+    throw error;
+  }
   if (!body) throw new ApiError(answer.status, { detail: "the answer is no JSON" });
   return body;
 }
@@ -62,6 +71,16 @@ function useStore(shared) {
   return value;
 }
 
+// Why the server answers nothing to this page; null while it answers.
+const refusal = store(null);
+export const useRefusal = () => useStore(refusal);
+
+function refuse(error, sent) {
+  // Another tab, or the reader, may have another token by now.
+  const isOurs = sent !== null && sent === heldToken() && dropToken();
+  if (!refusal.get()) refusal.set({ reason: isOurs ? error.message : null });
+}
+
 // `status` is the last answer, `at` its time, `error` why there is no newer one.
 const health = store({ status: null, at: null, error: null });
 const feed = store("connecting");
@@ -77,6 +96,8 @@ async function pollStatus() {
   } catch (error) {
     health.set({ ...health.get(), error });
   }
+  // Nothing is asked any more until there is a token, which loads the page again.
+  if (refusal.get()) return;
   for (const listener of [...changes.poll]) listener();
   const isRecording = health.get().status?.recording && !health.get().error;
   setTimeout(pollStatus, isRecording ? RECORDING_EVERY_MS : STATUS_EVERY_MS);
@@ -92,20 +113,27 @@ function changed(kind) {
   }, GATHER_MS));
 }
 
-function listen(after) {
-  // The browser reconnects by itself and sends the last id that it saw, so nothing is missed.
-  const events = new EventSource("/v1/events?after=" + after);
-  events.onopen = () => feed.set("live");
-  events.onerror = () => {
-    if (events.readyState !== EventSource.CLOSED) return feed.set("interrupted");
-    feed.set("no stream");
-    setTimeout(() => listen(after), STREAM_RETRY_MS);
-  };
-  events.addEventListener("finding", (event) => {
-    after = event.lastEventId;
-    changed("finding");
-  });
-  events.addEventListener("incident", () => changed("incident"));
+// Keeps a stream open, and goes on after the last event that was read, so that nothing is missed.
+async function listen(after) {
+  for (;;) {
+    let isRefused = false;
+    try {
+      const answer = await fetch("/v1/events", { headers: { accept: "text/event-stream", "last-event-id": after, ...requestHeaders() } });
+      isRefused = !answer.ok;
+      if (answer.ok) {
+        feed.set("live");
+        await readEvents(answer, ({ name, id }) => {
+          after = id ?? after;
+          if (changes[name]) changed(name);
+        });
+      }
+    } catch {
+      // The connection was lost.
+    }
+    if (refusal.get()) return;
+    feed.set(isRefused ? "no stream" : "interrupted");
+    await new Promise((done) => setTimeout(done, isRefused ? STREAM_RETRY_MS : RECONNECT_MS));
+  }
 }
 
 export async function startData() {

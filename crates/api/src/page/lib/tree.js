@@ -55,7 +55,7 @@ export function BlockTree({ heads }) {
         const [x1, y1, x2, y2] = [x(parent.slot), y(parent.root), x(block.slot), y(block.root)];
         return html`<path key=${"e" + block.root} class=${"edge l" + (lane.get(block.root) % 4)} stroke-width=${1.5 + (block.weight.votes / most) * 6} d=${y1 === y2 ? `M ${x1} ${y1} H ${x2}` : `M ${x1} ${y1} C ${x1 + 16} ${y2} ${x1 + 6} ${y2} ${x2} ${y2}`} />`;
       })}
-      ${shown.map((block) => html`<a key=${block.root} href=${"/slots/" + block.slot} aria-label=${`Slot ${block.slot}, block ${block.root.slice(0, 10)}, weight ${block.weight.votes} votes${block.is_head ? ", the head" : ""}${block.peers ? `, ${block.peers} peers stand here` : ""}`}>
+      ${shown.map((block) => html`<a key=${block.root} href=${"/slots/" + block.slot} aria-label=${`Slot ${block.slot}, block ${block.root.slice(0, 10)}, weight ${plural(block.weight.votes, "vote")}${block.is_head ? ", the head" : ""}${block.peers ? `, ${block.peers} peers stand here` : ""}`}>
         <circle class=${`block l${lane.get(block.root) % 4}${block.in_turn || !knowsTurns ? "" : " outofturn"}${block.is_head ? " head" : ""}`} cx=${x(block.slot)} cy=${y(block.root)} r=${block.is_head ? 9 : 7} />
         ${block.peers > 0 && html`<text class="axis" x=${x(block.slot)} y=${y(block.root) - 12} text-anchor="middle">${block.peers}</text>`}
       </a>`)}

@@ -129,16 +129,16 @@ const INCIDENTS = {
     ],
   }),
   missed_proposals: (i, d) => ({
-    what: `${d.missed} of ${d.of_slots} slots had no block. Missing by client: ${clients(d.blocks_missing_by_client) || "not known"}.`,
+    what: `${d.missed} of ${plural(d.of_slots, "slot")} had no block. Missing by client: ${clients(d.blocks_missing_by_client) || "not known"}.`,
     now: ["If it is your client or relay, check your nodes' logs for the proposals of these slots."],
   }),
   late_blocks: (i, d) => ({
-    what: `${d.late} of ${d.of_blocks} blocks came after the votes. By client: ${clients(d.late_by_client) || "not known"}.`,
+    what: `${d.late} of ${plural(d.of_blocks, "block")} came after the votes. By client: ${clients(d.late_by_client) || "not known"}.`,
     now: ["If these are your proposers, check relays and block building times."],
   }),
   client_dominance: (i, d) => ({ what: `${d.client} has ${d.percent}\u202f%.`, now: ["One bug in it could decide the chain. Consider another client."] }),
   sync_storm: (i, d) => ({
-    what: `${d.far_behind} of ${d.peers} peers are far behind. By client: ${clients(d.far_behind_by_client)}.`,
+    what: `${d.far_behind} of ${plural(d.peers, "peer")} ${String(d.far_behind) === "1" ? "is" : "are"} far behind. By client: ${clients(d.far_behind_by_client)}.`,
     now: ["Expect slow peers. Nodes that sync do not vote."],
   }),
   subnet_silent: (i, d) => d.subnets === "all"

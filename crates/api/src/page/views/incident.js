@@ -98,7 +98,7 @@ function Mine({ incident, groups, members, findings }) {
   if (!incident.offences) return html`<p class="answer">It names no single validators.</p><p><a href="/watch">Your keys: what each group missed</a></p>`;
   if (!findings.isDone) return html`<p class="answer">Looking for your keys among the members.</p>`;
   if (!isWhole(findings, members, incident)) return html`<p class="answer wait">Not known: not all members could be read.</p><p><a href="/watch">Watched keys and their alarms</a></p>`;
-  return html`<p class="answer good">No: none of your ${grouped(keys)} keys is in it.</p>`;
+  return html`<p class="answer good">No: none of your ${plural(keys, "key")} is in it.</p>`;
 }
 
 function Timeline({ incident, members }) {

@@ -86,7 +86,7 @@ export function Participation({ rows }) {
   const chart = rows.map(participationRow);
   // A recording does not know who should have voted, so the voters themselves are drawn.
   const drawn = known ? chart : rows.map((row, n) => ({ ...chart[n], value: row.voters }));
-  return html`<${BarChart} label=${`Participation by slot, ${rows.length} slots`} rows=${drawn} max=${known ? 1 : undefined}
+  return html`<${BarChart} label=${`Participation by slot, ${plural(rows.length, "slot")}`} rows=${drawn} max=${known ? 1 : undefined}
       axis=${known ? (value) => Math.round(value * 100) + "\u202f%" : grouped} marks=${known ? [2 / 3] : []}
       unit=${known ? "Share of the seats of each slot that voted. Dashed: two thirds. Red: with findings." : "Voters of each slot. Red: with findings."} />
     <details><summary>As a table</summary><${Table} label="Participation by slot" keyOf=${(row) => row.slot} rows=${[...rows].reverse()} columns=${[
@@ -97,7 +97,7 @@ export function Participation({ rows }) {
 }
 
 function HeadsNow({ heads }) {
-  const rows = heads.branches.map((branch) => [`${branch.end.slice(0, 10)}… slot ${branch.slot}`, branch.weight_share ?? 0, percent(branch.weight_share, `${grouped(branch.votes.votes)} votes`)]);
+  const rows = heads.branches.map((branch) => [`${branch.end.slice(0, 10)}… slot ${branch.slot}`, branch.weight_share ?? 0, percent(branch.weight_share, plural(branch.votes.votes, "vote"))]);
   return html`<${Bars} label="Weight of each branch" rows=${rows.slice(0, 5)} empty="No votes for any head yet." />
     <${Facts} of=${[
       ["Head", html`<${SlotLink} slot=${heads.head.slot} /> <${Hash} of=${heads.head.root} />`],
@@ -116,7 +116,7 @@ function Tiles({ status }) {
     ["Finalized epoch", status.finalized ? grouped(status.finalized.epoch) : "not yet known"],
     !status.recording && ["Last message", status.readiness.last_message ? status.readiness.last_message.slice(11, 19) : "none yet"],
     !status.recording && ["Peers", grouped(status.peers)],
-    reach && reach.known_nodes !== null && ["Reached from outside", reach.reached_from_outside ? `${grouped(reach.reached_from_outside)} times` : "not yet"],
+    reach && reach.known_nodes !== null && ["Reached from outside", reach.reached_from_outside ? plural(reach.reached_from_outside, "time") : "not yet"],
     heard && ["Stake heard first-hand", percent(heard.first_hand)],
     status.validators > 0 && ["Validators", grouped(status.validators)],
     ["Findings", grouped(status.findings)],
