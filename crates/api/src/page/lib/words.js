@@ -125,7 +125,7 @@ const INCIDENTS = {
     what: `${d.two_justified_checkpoints ? "Two branches justify different checkpoints" : "Votes name checkpoints that exclude each other"}. ${d.would_surround_by_joining_the_other_side ? `${plural(d.would_surround_by_joining_the_other_side, "validator")} cannot change sides without a surround vote.` : "Nobody who changed sides now would surround a vote, as far as is known."}`,
     now: [
       "Do not let validators change sides: stop them before their node does.",
-      "See which branch your keys voted on. Do not start them on the other branch before it has justified what they signed as source, or a newer epoch.",
+      { text: "See ", link: ["/heads", "which branch your keys voted on"], after: ". Do not start them on the other branch before it has justified what they signed as source, or a newer epoch." },
     ],
   }),
   stale_votes: (i, d) => ({
