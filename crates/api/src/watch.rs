@@ -358,12 +358,8 @@ impl GroupView {
         }
         for severity in [Severity::Critical, Severity::Warning] {
             let labels = vec![label.clone()];
-            let newest = evidence::Query {
-                labels,
-                severity: Some(severity),
-                order: SortOrder::NewestFirst,
-                ..evidence::Query::default()
-            };
+            let newest =
+                evidence::Query { labels, severity: Some(severity), order: SortOrder::NewestFirst, ..evidence::Query::default() };
             let page = store.find(&newest, MAX_COUNTED)?;
             counts.is_partial |= page.next.is_some();
             page.findings.iter().for_each(|(_, finding)| counts.add(finding));
@@ -433,11 +429,8 @@ impl GroupCounts {
             if self.keys.contains(&key.index) {
                 continue;
             }
-            let about = evidence::Query {
-                validator: Some(key.index),
-                severity: Some(Severity::Critical),
-                ..evidence::Query::default()
-            };
+            let about =
+                evidence::Query { validator: Some(key.index), severity: Some(Severity::Critical), ..evidence::Query::default() };
             if !store.find(&about, 1)?.findings.is_empty() {
                 self.keys.insert(key.index);
             }
@@ -459,8 +452,7 @@ impl GroupCounts {
                 kind: finding.kind,
             })
         });
-        let offences =
-            OwnOffences { keys: self.keys.len() as u64, is_partial: self.is_partial && !self.knows_all_keys, newest };
+        let offences = OwnOffences { keys: self.keys.len() as u64, is_partial: self.is_partial && !self.knows_all_keys, newest };
         (Alarms { by_kind: self.by_kind, worst: self.worst, is_partial: self.is_partial }, offences)
     }
 }
@@ -531,9 +523,7 @@ pub(crate) async fn groups(State(shared): State<Arc<Shared>>) -> Result<Json<Gro
         let open = open_incidents(store)?;
         let recent = RecentFindings::read(store, &*watch)?;
         let groups = watch.groups().into_iter();
-        groups
-            .map(|group| GroupView::of(store, group, &open, &recent, &*watch))
-            .collect::<Result<Vec<_>, StoreError>>()
+        groups.map(|group| GroupView::of(store, group, &open, &recent, &*watch)).collect::<Result<Vec<_>, StoreError>>()
     })
     .await?;
     Ok(Json(GroupsView { schema: 1, groups }))

@@ -455,7 +455,8 @@ async fn watched_keys_come_in_pages_and_groups_with_their_kill_switches() {
     assert_eq!(seen, (0..25).map(|index| index.to_string()).collect::<Vec<_>>());
     assert_eq!((&groups["groups"][0]["indices"], &groups["groups"][0]["labels"]), (&"0-24".into(), &json!(["operator=a"])));
     // Epoch 33 has been voted for in epoch 31. The next one begins in slot 34 * 32.
-    let free_from = evidence::Time::from_unix_ns(api::ObservedSource::network(&TestObserved).slot_start_ns(consensus::Slot::new(34 * 32)));
+    let free_from =
+        evidence::Time::from_unix_ns(api::ObservedSource::network(&TestObserved).slot_start_ns(consensus::Slot::new(34 * 32)));
     let signed = json!({"voted": 3, "ahead": 1, "highest_target": "33", "free_from": free_from});
     assert_eq!(groups["groups"][0]["signed"], signed);
     assert_eq!(groups["groups"][0]["cannot_change_sides"], Value::Null);

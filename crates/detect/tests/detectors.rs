@@ -40,7 +40,8 @@ fn two_sources_of_one_epoch_need_no_tree() {
 fn a_side_with_an_older_source_cannot_be_joined_although_the_sources_are_of_one_chain() {
     let mut stage = MonitorSetup::new(64, &DetectConfig::default());
     let parent = stage.chain.head().root;
-    let blocks = [b"left", b"rest"].map(|word| common::block(Slot::new(1), ValidatorIndex::new(0), parent, word, b"", stage.at(1, 900)));
+    let blocks =
+        [b"left", b"rest"].map(|word| common::block(Slot::new(1), ValidatorIndex::new(0), parent, word, b"", stage.at(1, 900)));
     let [left, right] = [0, 1].map(|nth: usize| blocks[nth].block.root);
     stage.play(1, SlotInput { blocks: blocks.into(), ..SlotInput::default() });
     for slot in 2..40 {
