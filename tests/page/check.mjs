@@ -7,6 +7,8 @@
 //   - the keyboard reaches every control of every view, and its place is visible;
 //   - what a view says equals what the API says;
 //   - links between views, the way back, filters and the search box;
+//   - what it says about own keys: a single offence, a wave, groups that share a label, and danger before anything has happened;
+//   - its commands work as they are copied;
 //   - the token: asked for, refused with a reason, used for everything and never in an address, forgotten;
 //   - with --big: an incident of 3 000 members and 15 000 findings, how long until it is there and how smoothly it scrolls.
 // Ports are chosen by the system. Everything that is started is stopped, whatever happens.
@@ -52,6 +54,16 @@ function run(...args) {
   const done = spawnSync(options.binary, args, { cwd: ROOT, encoding: "utf8" });
   assert.equal(done.status, 0, `slashwatch ${args.join(" ")}: ${done.stderr}`);
   return done.stdout;
+}
+
+// Runs the command lines of the page, in the folder where a reader would have put the files.
+function copied(commands, code = 0) {
+  for (const line of commands.trim().split("\n")) {
+    const [program, ...args] = line.split(" ");
+    assert.equal(program, "slashwatch");
+    const done = spawnSync(options.binary, args, { cwd: folder, encoding: "utf8" });
+    assert.equal(done.status, code, `${line}: ${done.stdout}${done.stderr}`);
+  }
 }
 
 // Starts a server and returns its address, which it prints.
@@ -209,9 +221,12 @@ async function everyOffence(base) {
       const roots = await page.locator(".compare code").evaluateAll((all) => all.map((code) => code.title));
       for (const data of [one, other]) for (const root of [data.beacon_block_root, data.source.root, data.target.root]) assert.ok(roots.includes(root), root);
       await says(page, finding.id, `${one.source.epoch} to ${one.target.epoch}`, `${other.source.epoch} to ${other.target.epoch}`,
-        `slashwatch verify-proof ${finding.evidence.json} --network ${status.network}`, "$NODE/eth/v2/beacon/pool/attester_slashings", `Eth-Consensus-Version: ${finding.fork}`);
+        `slashwatch verify-proof ${finding.evidence.json} --network ${status.data_dir}`, "$NODE/eth/v2/beacon/pool/attester_slashings", `Eth-Consensus-Version: ${finding.fork}`);
       const file = await page.locator("a", { hasText: "Proof as JSON" }).getAttribute("href");
       assert.deepEqual(await json(base, file), proof);
+      fs.writeFileSync(path.join(folder, finding.evidence.json), JSON.stringify(proof));
+      copied(await text(page, "[aria-label='Command that checks the proof']"));
+      assert.equal(await page.locator(".fold").count(), 0, "a stranger's proof is not folded away");
     });
   }
 
@@ -315,6 +330,120 @@ async function wave(base) {
   });
 }
 
+const now = async (base, address = "/") => {
+  const page = await open(base, address);
+  return { page, banner: plain(await text(page, ".verdict")) };
+};
+const holds = (shown, ...wanted) => wanted.forEach((one) => assert.ok(shown.includes(one), `"${one}" is not in: ${shown}`));
+const lacks = (shown, ...unwanted) => unwanted.forEach((one) => assert.ok(!shown.includes(one), `"${one}" is in: ${shown}`));
+
+// A wave that hits one group of three: acme-1. us-1 shares its operator, solo shares nothing.
+async function ownWave(base, data) {
+  const { groups } = await json(base, "/v1/watch/groups");
+  const { incidents } = await json(base, "/v1/incidents");
+  const incident = incidents.find((one) => one.kind === "slashing_wave");
+  assert.deepEqual(groups.map((group) => [group.name, group.offences.keys]), [["acme-1", 20], ["solo", 0], ["us-1", 0]]);
+  await check("a wave with own keys: whose, how many, who is next", async () => {
+    const { page, banner } = await now(base);
+    holds(banner, "20 of your keys contradicted themselves", "Slashing wave", "Yes: acme-1", "acme-1, 20 of 20 keys: ", "1 slashing wave", "no kill switch",
+      "Stop every machine that holds a key of acme-1, now.", "No kill switch is configured for acme-1: stop by hand.", "Not hit, but shares operator=acme with them: us-1 (10 keys)",
+      "Find the second machine");
+    lacks(banner, "Nothing.", "200+", "solo", "If one of these keys is yours");
+    assert.equal(await page.locator(`.verdict a[href='/findings/${groups[0].offences.newest.finding}']`).count(), 1);
+    assert.equal(await page.locator(".verdict a[href$='/docs/restart.md']").count(), 1);
+    const audit = await text(page, "[aria-label='Command for this step']");
+    assert.equal(audit, `slashwatch audit --data-dir ${data} --interchange EXPORT.json --validators 100-119`);
+    const exported = spawnSync(options.binary, ["export", "interchange", "--data-dir", data, "--validators", "100-119"], { encoding: "utf8" });
+    fs.writeFileSync(path.join(folder, "EXPORT.json"), exported.stdout);
+    copied(audit);
+    // A file that has lost half of its keys.
+    const file = JSON.parse(exported.stdout);
+    fs.writeFileSync(path.join(folder, "EXPORT.json"), JSON.stringify({ ...file, data: file.data.slice(10) }));
+    copied(audit, 1);
+    // On a phone all three answers begin on the first screen.
+    await page.setViewportSize({ width: 390, height: 844 });
+    const tops = await page.locator(".verdict h2").evaluateAll((all) => all.map((heading) => heading.getBoundingClientRect().bottom));
+    assert.ok(tops.length === 3 && tops.every((bottom) => bottom < 844 - 40), `the answers begin at ${tops}`);
+    noProblems();
+    await page.close();
+  });
+  await view(base, "/incidents/" + incident.id, "own incident", /^Slashing wave/, async (page) => {
+    await says(page, "20 of 20 keys of acme-1", "Not hit, but shares operator=acme with them: us-1 (10 keys)");
+    const rows = await page.locator("[aria-label='Table: Own groups and this incident'] tbody tr").allInnerTexts();
+    assert.deepEqual(rows.map((row) => plain(row).split(" ").slice(0, 4).join(" ")), ["acme-1 20 0 –", "us-1 0 10 operator=acme", "solo 0 5 nothing"]);
+  });
+  await view(base, "/findings/" + groups[0].offences.newest.finding, "own finding", /Double vote/, async (page) => {
+    await says(page, "Submit it to a beacon node: not for your own keys");
+    assert.equal(await page.locator("[aria-label='Command that submits the proof']").isVisible(), false, "it is folded away");
+    await page.locator(".fold summary").click();
+    await says(page, "Who submits this has your own validator slashed");
+  });
+  await check("what is not known of own keys is not told as good", async () => {
+    const page = await browser.newPage();
+    const shown = async (change) => {
+      await page.unrouteAll();
+      for (const [address, alter] of Object.entries(change)) {
+        await page.route(base + address, async (route) => route.fulfill({ json: alter(await (await route.fetch()).json()) }));
+      }
+      await page.goto(base + "/");
+      await loaded(page);
+      await page.waitForSelector(".verdict .answer");
+      return plain(await text(page, ".verdict"));
+    };
+    const live = (status) => ({ ...status, recording: false, ready: true, readiness: { ...status.readiness, listening: true, advice: [] } });
+    const quiet = (alter) => ({ groups: all }) => ({ groups: all.map((group) => ({
+      ...group, alarms: { by_kind: {}, worst: null, is_partial: false }, offences: { keys: 0, is_partial: false, newest: null }, missing: 0, signed: { voted: group.validators, ahead: 0, highest_target: "44", free_from: "2030-01-01T10:20:00.000000000Z" }, ...alter(group),
+    })) });
+    const open = (kind, details) => () => ({ incidents: [
+      { ...incident, offences: undefined, id: "0x01", kind: "head_split", severity: "warning", state: "waning", closed_at: null, last_slot: "99", details: { sides: [] } },
+      { ...incident, offences: undefined, id: "0x02", kind, severity: "warning", state: "growing", closed_at: null, details },
+    ], next: null });
+    const split = open("checkpoint_split", { would_surround_by_joining_the_other_side: 157, oldest_source: "3" });
+    const change = (groupChange, incidentsNow) => ({ "/v1/status": live, "/v1/watch/groups": quiet(groupChange), "/v1/incidents?limit=1000": incidentsNow });
+    const stuck = await shown(change((group) => ({ cannot_change_sides: group.name === "us-1" ? 8 : 0 }), split));
+    holds(stuck, "Votes for different checkpoints, growing", "157 validators cannot change sides", "Not yet, but in danger: us-1", "8 keys of us-1 voted on the side with the newer source", "do not move them");
+    lacks(stuck, "All quiet");
+    const unheard = await shown(change(() => ({ signed: null, cannot_change_sides: null }), split));
+    holds(unheard, "Not known: check which branch your keys voted on.");
+    assert.equal(await page.locator(".answer.good").count(), 0);
+    const free = await shown(change(() => ({ cannot_change_sides: 0 }), split));
+    holds(free, "is known to be on the side that cannot come back");
+    assert.equal(await page.locator(".answer.good").count(), 0);
+    const ahead = await shown(change((group) => (group.name === "solo" ? { signed: { voted: 5, ahead: 4, highest_target: "44", free_from: "2030-01-01T10:20:00.000000000Z" } } : {}), open("clock_skew", { percent_of_votes: 9, seconds_ahead: 600 })));
+    holds(ahead, "Clocks that run ahead, growing", "4 keys of solo voted ahead of the clock, until epoch 44", "Do not start before epoch 45 (2030-01-01 10:20:00 UTC)");
+    const calm = await shown(change(() => ({}), () => ({ incidents: [], next: null })));
+    holds(calm, "All quiet: no incident is open.", "No. All quiet in 3 groups, 35 keys.", "Nothing.");
+    const fired = (state) => ({ state, finding: null, kind: null, ordered_at: null, attempts: 1, took_ms: 1, answer: null, held_back: null });
+    const kin = await shown(change((group) => (group.name === "us-1" ? { kill_switch: fired("failed") } : {}), () => ({ incidents: [], next: null })));
+    holds(kin, "No offence of its own, but the kill switch has fired: us-1 (FAILED: stop it by hand)");
+    lacks(kin, "Yes", "Nothing.", "All quiet in");
+    const failed = await shown({ "/v1/watch/groups": ({ groups: all }) => ({ groups: all.map((group) => ({ ...group, kill_switch: group.name === "acme-1" ? fired("failed") : null })) }) });
+    holds(failed, "The kill switch of acme-1 FAILED: stop by hand.");
+    await page.close();
+  });
+}
+
+// None of the reader's groups is in the wave.
+async function othersWave(base) {
+  await check("a wave of others: does it concern me", async () => {
+    const { page, banner } = await now(base);
+    holds(banner, "Slashing wave", "No: none of your 5 keys is in it.", "none of your groups is in it");
+    lacks(banner, "If one of these keys is yours", "Stop every machine");
+    noProblems();
+    await page.close();
+  });
+}
+
+// One own key, one offence: no incident, and no "Nothing".
+async function ownOffence(base) {
+  await view(base, "/", "own offence", /What was recorded/, async (page) => {
+    const banner = plain(await text(page, ".verdict"));
+    holds(banner, "Validator 100 (acme-1) signed two different votes", "Yes: acme-1", "acme-1, 1 of 20 keys: double vote", "Stop every machine that holds a key of acme-1, now.");
+    lacks(banner, "Nothing.", "All quiet");
+    assert.equal(await page.locator(".verdict.critical").count(), 1);
+  });
+}
+
 // The report loads nothing, fits every width, and its links lead to the proofs that it has.
 async function report(data) {
   const file = path.join(folder, path.basename(data) + ".html");
@@ -369,6 +498,9 @@ async function ended(base) {
     await page.goto(base + "/watch");
     await loaded(page);
     await says(page, "kill switch fired");
+    await page.goto(base + "/");
+    await loaded(page);
+    holds(plain(await text(page, ".verdict")), "Yes: staked", "The kill switch of staked says done: see that the machines are off.");
     noProblems();
     await page.close();
   });
@@ -541,6 +673,14 @@ try {
   assert.ok(await has(first, "/v1/findings/0x01") && !(await has(first, "/v1/none")));
   await everyOffence(first);
   await wave(await serve("serve", "--data-dir", dir("wave"), "--listen", "127.0.0.1:0"));
+  fs.writeFileSync(dir("own.csv"), "group,key,operator\nacme-1,100-119,acme\nus-1,20-29,acme\nsolo,40-44,other\n");
+  fs.writeFileSync(dir("solo.csv"), "group,key,operator\nsolo,40-44,other\n");
+  await ownWave(await serve("serve", "--data-dir", dir("wave"), "--watch", dir("own.csv"), "--listen", "127.0.0.1:0"), dir("wave"));
+  await othersWave(await serve("serve", "--data-dir", dir("wave"), "--watch", dir("solo.csv"), "--listen", "127.0.0.1:0"));
+  fs.writeFileSync(dir("one.toml"), ["seed = 20210202", 'fork = "fulu"', "slot_ms = 12000", "validators = 256", "slots = 40", "operator = [100, 75]", "[[acts]]", 'deed = "double_vote"', "first = 100", "n = 1", "from = 26", ""].join("\n"));
+  run("simulate", dir("one.toml"), "--out", dir("one.e2s"));
+  run("replay", dir("one.e2s"), "--data-dir", dir("one"));
+  await ownOffence(await serve("serve", "--data-dir", dir("one"), "--watch", dir("own.csv"), "--listen", "127.0.0.1:0"));
   await report(dir("offences"));
   await report(dir("wave"));
   await token(await serve("serve", "--data-dir", dir("wave"), "--listen", "127.0.0.1:0", "--needs-token"), dir("wave"));

@@ -72,6 +72,7 @@ impl Privacy {
         for peer in &mut status.gossip_peers {
             peer.peer = self.text(std::mem::take(&mut peer.peer));
         }
+        status.data_dir = status.data_dir.filter(|_| self.shows_addresses);
         status.notices = status.notices.into_iter().map(|notice| self.text(notice)).collect();
         status
     }

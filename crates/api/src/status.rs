@@ -92,6 +92,8 @@ pub struct Status {
     /// This is a recorded data directory, shown by `slashwatch serve`, or a simulated network that
     /// has ended. Nothing is received, so it is never ready.
     pub recording: bool,
+    /// The data directory, for commands that read it. Null for readers who may not see paths.
+    pub data_dir: Option<String>,
 }
 
 /// How the watcher's node is connected to the network. Configured peers are not counted.

@@ -7,11 +7,11 @@ use crate::server::Shared;
 use axum::Json;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, State};
-use consensus::{Gwei, PubkeyBytes, Root, Slot, ValidatorIndex};
+use consensus::{Epoch, Gwei, Network, PubkeyBytes, Root, Slot, ValidatorIndex};
 use evidence::{Finding, Incident, IncidentState, Kind, KindCounts, Severity, SortOrder, Store, StoreError, Time};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use utoipa::{IntoParams, ToSchema};
 
@@ -22,6 +22,13 @@ const MAX_COUNTED_OF_KEY: usize = 20;
 /// Limit on the newest findings of each severity that are searched for keys that were named after
 /// they were recorded.
 const MAX_SEARCHED: usize = 1000;
+/// Limit on the members that are asked one by one whether they contradicted themselves, if the
+/// group has more findings than are counted.
+const MAX_ASKED: usize = 512;
+/// Limit on the ranges of a group's members, so that they fit into a command.
+const MAX_RANGES: usize = 32;
+/// Limit on the labels of a group that are shown.
+pub const MAX_GROUP_LABELS: usize = 32;
 /// Limit on the latest incidents that are searched for those of a group.
 const MAX_INCIDENTS: usize = 256;
 
@@ -116,6 +123,70 @@ pub struct WatchGroup {
     pub first_hand: Option<GroupHeard>,
     /// Null if the group has none.
     pub kill_switch: Option<KillSwitchView>,
+    /// Labels that members have besides `group`, ascending. The number is bounded.
+    pub labels: Vec<String>,
+    /// The members as `--validators` takes them, such as `100-137,140`. Null if that is too long.
+    pub indices: Option<String>,
+    /// What the members have signed. Null for a recording.
+    pub signed: Option<SignedView>,
+}
+
+/// What members of a group have signed since the start that binds them later.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, ToSchema)]
+pub struct SignedView {
+    /// Members of whom a vote was received.
+    pub voted: u64,
+    /// Members that voted for an epoch that has not begun. Their clocks are ahead.
+    pub ahead: u64,
+    /// Highest target epoch of all members.
+    #[schema(value_type = Option<String>)]
+    pub highest_target: Option<Epoch>,
+    /// When the epoch after the highest target begins. A vote for it has a new target and is
+    /// surrounded by none.
+    #[schema(value_type = Option<String>)]
+    pub free_from: Option<Time>,
+    /// Number of members by the highest source epoch of their votes.
+    #[serde(skip)]
+    pub newest_sources: BTreeMap<Epoch, u64>,
+}
+
+impl SignedView {
+    /// Adds a member: the slot of its newest vote, and the highest source epoch of its votes.
+    /// `now` is the current slot.
+    pub fn add(&mut self, newest_vote: Slot, newest_source: Option<Epoch>, now: Slot, network: &Network) {
+        let target = newest_vote.epoch(network.preset());
+        self.voted += 1;
+        self.ahead += u64::from(target > now.saturating_add(1).epoch(network.preset()));
+        self.highest_target = self.highest_target.max(Some(target));
+        let next = self.highest_target.map(|target| target.saturating_add(1).start_slot(network.preset()));
+        self.free_from = next.map(|slot| Time::from_unix_ns(network.slot_start_ns(slot)));
+        if let Some(source) = newest_source {
+            *self.newest_sources.entry(source).or_default() += 1;
+        }
+    }
+
+    /// Members that have signed a source newer than `oldest`, so that they cannot join a side whose
+    /// source is `oldest`.
+    fn newer_than(&self, oldest: Epoch) -> u64 {
+        self.newest_sources.iter().filter(|(source, _)| **source > oldest).map(|(_, n)| n).sum()
+    }
+}
+
+/// Validators as the option `--validators` takes them. `None` with more than [`MAX_RANGES`] ranges.
+/// They must be ascending.
+pub fn index_ranges(validators: impl IntoIterator<Item = ValidatorIndex>) -> Option<String> {
+    let mut ranges: Vec<(u64, u64)> = Vec::new();
+    for index in validators.into_iter().map(ValidatorIndex::as_u64) {
+        if let Some((_, last)) = ranges.last_mut().filter(|(_, last)| last.checked_add(1) == Some(index)) {
+            *last = index;
+        } else if ranges.len() < MAX_RANGES {
+            ranges.push((index, index));
+        } else {
+            return None;
+        }
+    }
+    let text = |(first, last): &(u64, u64)| if first == last { first.to_string() } else { format!("{first}-{last}") };
+    (!ranges.is_empty()).then(|| ranges.iter().map(text).collect::<Vec<_>>().join(","))
 }
 
 /// The kill switch of a group.
@@ -197,11 +268,43 @@ pub(crate) struct Alarms {
     is_partial: bool,
 }
 
+/// What a group's own keys did that is critical: they contradicted themselves, a second machine
+/// signed with them, or they signed although they should not.
+#[derive(Default, Serialize, ToSchema)]
+pub(crate) struct OwnOffences {
+    /// Number of keys.
+    keys: u64,
+    /// Whether there may be more.
+    is_partial: bool,
+    /// The latest offence, or, if there is none, the latest other finding.
+    newest: Option<OwnOffence>,
+}
+
+#[derive(Serialize, ToSchema)]
+pub(crate) struct OwnOffence {
+    #[schema(value_type = String)]
+    finding: Root,
+    #[schema(value_type = String)]
+    kind: Kind,
+    #[schema(value_type = String)]
+    validator: ValidatorIndex,
+    #[schema(value_type = String)]
+    slot: Slot,
+    /// Arrival of the later message.
+    #[schema(value_type = String)]
+    at: Time,
+}
+
 #[derive(Serialize, ToSchema)]
 pub(crate) struct GroupView {
     #[serde(flatten)]
     group: WatchGroup,
     alarms: Alarms,
+    offences: OwnOffences,
+    /// While a `checkpoint_split` is open: members that have signed a newer source than one of the
+    /// sides has, so that they cannot join it without a surround vote. Null if none is open, or if
+    /// nothing was received of the members.
+    cannot_change_sides: Option<u64>,
 }
 
 #[derive(Serialize, ToSchema)]
@@ -227,35 +330,130 @@ pub(crate) struct KeysView {
 }
 
 impl Alarms {
-    fn of(store: &Store, wanted: &evidence::Query, most: usize, incidents: &[Incident]) -> Result<Self, StoreError> {
-        let KindCounts { mut by_kind, mut worst, is_partial } = store.count_by_kind(wanted, most)?;
-        for incident in incidents {
-            *by_kind.entry(incident.kind.clone()).or_default() += 1;
-            worst = worst.max(Some(incident.severity));
-        }
+    fn of_key(store: &Store, validator: ValidatorIndex) -> Result<Self, StoreError> {
+        let about = evidence::Query { validator: Some(validator), ..evidence::Query::default() };
+        let KindCounts { by_kind, worst, is_partial } = store.count_by_kind(&about, MAX_COUNTED_OF_KEY)?;
         Ok(Self { by_kind, worst, is_partial })
     }
+}
 
+impl GroupView {
     /// Counts what was recorded for the group, and findings about keys that are in it now but were
     /// not when they were recorded, which are in `recent`.
-    fn of_group(store: &Store, name: &str, open: &[Incident], recent: &RecentFindings) -> Result<Self, StoreError> {
-        let label = format!("group={name}");
+    fn of(
+        store: &Store,
+        group: WatchGroup,
+        open: &[Incident],
+        recent: &RecentFindings,
+        watch: &dyn WatchSource,
+    ) -> Result<Self, StoreError> {
+        let label = format!("group={}", group.name);
         let concerns = |incident: &&Incident| {
             let labels = incident.details.get("labels").and_then(Value::as_array);
             labels.is_some_and(|labels| labels.iter().any(|one| *one == label))
         };
-        let incidents: Vec<Incident> = open.iter().filter(concerns).cloned().collect();
-        let wanted = evidence::Query { labels: vec![label], ..evidence::Query::default() };
-        let mut alarms = Self::of(store, &wanted, MAX_COUNTED, &incidents)?;
-        let label = format!("group={name}");
+        let mut counts = GroupCounts::default();
+        for incident in open.iter().filter(concerns) {
+            counts.incident(incident.kind.clone(), &incident.id.to_string(), incident.severity);
+        }
+        for severity in [Severity::Critical, Severity::Warning] {
+            let labels = vec![label.clone()];
+            let newest =
+                evidence::Query { labels, severity: Some(severity), order: SortOrder::NewestFirst, ..evidence::Query::default() };
+            let page = store.find(&newest, MAX_COUNTED)?;
+            counts.is_partial |= page.next.is_some();
+            page.findings.iter().for_each(|(_, finding)| counts.add(finding));
+        }
         for (finding, groups) in &recent.of_watched_keys {
-            if groups.iter().any(|group| group == name) && !finding.has_label(&label) {
-                *alarms.by_kind.entry(finding.kind.clone()).or_default() += 1;
-                alarms.worst = alarms.worst.max(Some(finding.severity));
+            if groups.contains(&group.name) && !finding.has_label(&label) {
+                counts.add(finding);
             }
         }
-        alarms.is_partial |= recent.is_cut;
-        Ok(alarms)
+        counts.is_partial |= recent.is_cut;
+        if counts.is_partial && group.validators <= MAX_ASKED as u64 {
+            counts.ask_each(store, &group.name, watch)?;
+        }
+        let oldest = open.iter().filter(|incident| incident.kind == Kind::CheckpointSplit).filter_map(oldest_source).min();
+        let signed = group.signed.as_ref().filter(|signed| signed.voted > 0);
+        let cannot_change_sides = signed.zip(oldest).map(|(signed, oldest)| signed.newer_than(oldest));
+        let (alarms, offences) = counts.finish();
+        Ok(Self { group, alarms, offences, cannot_change_sides })
+    }
+}
+
+/// The source epoch of the side with the oldest source, as the detector of `checkpoint_split` gives
+/// it.
+fn oldest_source(incident: &Incident) -> Option<Epoch> {
+    Some(Epoch::new(incident.details.get("oldest_source")?.as_str()?.parse().ok()?))
+}
+
+/// Counts the findings of a group.
+#[derive(Default)]
+struct GroupCounts {
+    by_kind: BTreeMap<Kind, u64>,
+    worst: Option<Severity>,
+    is_partial: bool,
+    /// Incidents, by kind. Each has several findings: one when it opens, one when it is over.
+    incidents: BTreeSet<(Kind, String)>,
+    keys: BTreeSet<ValidatorIndex>,
+    knows_all_keys: bool,
+    newest: Option<Finding>,
+}
+
+impl GroupCounts {
+    fn incident(&mut self, kind: Kind, id: &str, severity: Severity) {
+        self.incidents.insert((kind, id.to_owned()));
+        self.worst = self.worst.max(Some(severity));
+    }
+
+    fn add(&mut self, finding: &Finding) {
+        let incident = finding.details.as_ref().and_then(|details| details.get("incident")?.as_str());
+        if let (Some(id), None) = (incident, &finding.validator) {
+            return self.incident(finding.kind.clone(), id, finding.severity);
+        }
+        *self.by_kind.entry(finding.kind.clone()).or_default() += 1;
+        self.worst = self.worst.max(Some(finding.severity));
+        let Some(subject) = finding.validator.as_ref().filter(|_| finding.severity == Severity::Critical) else { return };
+        self.keys.insert(subject.index);
+        let rank = |finding: &Finding| (finding.evidence.is_some(), finding.second_seen.unwrap_or(finding.first_seen));
+        if self.newest.as_ref().is_none_or(|newest| rank(newest) < rank(finding)) {
+            self.newest = Some(finding.clone());
+        }
+    }
+
+    /// Asks for each member whether it has a critical finding.
+    fn ask_each(&mut self, store: &Store, group: &str, watch: &dyn WatchSource) -> Result<(), StoreError> {
+        let filter = KeyFilter { group: Some(group.to_owned()), ..KeyFilter::default() };
+        let members = watch.keys(None, &filter, MAX_ASKED);
+        for key in &members.keys {
+            if self.keys.contains(&key.index) {
+                continue;
+            }
+            let about =
+                evidence::Query { validator: Some(key.index), severity: Some(Severity::Critical), ..evidence::Query::default() };
+            if !store.find(&about, 1)?.findings.is_empty() {
+                self.keys.insert(key.index);
+            }
+        }
+        self.knows_all_keys = !members.has_more;
+        Ok(())
+    }
+
+    fn finish(mut self) -> (Alarms, OwnOffences) {
+        for (kind, _) in self.incidents {
+            *self.by_kind.entry(kind).or_default() += 1;
+        }
+        let newest = self.newest.and_then(|finding| {
+            Some(OwnOffence {
+                finding: finding.id,
+                validator: finding.validator?.index,
+                slot: finding.slot,
+                at: finding.second_seen.unwrap_or(finding.first_seen),
+                kind: finding.kind,
+            })
+        });
+        let offences = OwnOffences { keys: self.keys.len() as u64, is_partial: self.is_partial && !self.knows_all_keys, newest };
+        (Alarms { by_kind: self.by_kind, worst: self.worst, is_partial: self.is_partial }, offences)
     }
 }
 
@@ -325,9 +523,7 @@ pub(crate) async fn groups(State(shared): State<Arc<Shared>>) -> Result<Json<Gro
         let open = open_incidents(store)?;
         let recent = RecentFindings::read(store, &*watch)?;
         let groups = watch.groups().into_iter();
-        groups
-            .map(|group| Ok(GroupView { alarms: Alarms::of_group(store, &group.name, &open, &recent)?, group }))
-            .collect::<Result<Vec<_>, StoreError>>()
+        groups.map(|group| GroupView::of(store, group, &open, &recent, &*watch)).collect::<Result<Vec<_>, StoreError>>()
     })
     .await?;
     Ok(Json(GroupsView { schema: 1, groups }))
@@ -366,12 +562,24 @@ pub(crate) async fn validators(
     read(&shared, move |store| {
         let page = watch.keys(after, &wanted, limit);
         let next = page.keys.last().filter(|_| page.has_more).map(|key| key.index.to_string());
-        let with_alarms = |key: WatchedKey| {
-            let about = evidence::Query { validator: Some(key.index), ..evidence::Query::default() };
-            Ok(KeyView { alarms: Alarms::of(store, &about, MAX_COUNTED_OF_KEY, &[])?, key })
-        };
+        let with_alarms = |key: WatchedKey| Ok(KeyView { alarms: Alarms::of_key(store, key.index)?, key });
         let validators = page.keys.into_iter().map(with_alarms).collect::<Result<Vec<_>, StoreError>>()?;
         Ok(Json(KeysView { schema: 1, validators, next }))
     })
     .await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn members_are_ranges_as_long_as_they_fit_into_a_command() {
+        let ranges = |validators: &[u64]| index_ranges(validators.iter().copied().map(ValidatorIndex::new));
+        assert_eq!(ranges(&[]), None);
+        assert_eq!(ranges(&[3, 4, 5, 9, u64::MAX]), Some(format!("3-5,9,{}", u64::MAX)));
+        let odd: Vec<u64> = (0..MAX_RANGES as u64).map(|nth| 2 * nth).collect();
+        assert_eq!(ranges(&odd).map(|text| text.split(',').count()), Some(MAX_RANGES));
+        assert_eq!(ranges(&[&odd[..], &[1000]].concat()), None);
+    }
 }

@@ -453,6 +453,14 @@ async fn watched_keys_come_in_pages_and_groups_with_their_kill_switches() {
         }
     }
     assert_eq!(seen, (0..25).map(|index| index.to_string()).collect::<Vec<_>>());
+    assert_eq!((&groups["groups"][0]["indices"], &groups["groups"][0]["labels"]), (&"0-24".into(), &json!(["operator=a"])));
+    // Epoch 33 has been voted for in epoch 31. The next one begins in slot 34 * 32.
+    let free_from =
+        evidence::Time::from_unix_ns(api::ObservedSource::network(&TestObserved).slot_start_ns(consensus::Slot::new(34 * 32)));
+    let signed = json!({"voted": 3, "ahead": 1, "highest_target": "33", "free_from": free_from});
+    assert_eq!(groups["groups"][0]["signed"], signed);
+    assert_eq!(groups["groups"][0]["cannot_change_sides"], Value::Null);
+    assert_eq!(groups["groups"][0]["offences"], json!({"keys": 0, "is_partial": false, "newest": null}));
     // The API counts the alarms, so that the page does not have to.
     assert_eq!(groups["groups"][0]["alarms"], json!({"by_kind": {}, "worst": null, "is_partial": false}));
     let mut findings: Vec<_> = (1..=300).map(|slot| double_vote(7, slot)).collect();
@@ -461,10 +469,27 @@ async fn watched_keys_come_in_pages_and_groups_with_their_kill_switches() {
     let mut clock_skew =
         evidence::Incident { kind: Kind::ClockSkew, severity: Severity::Warning, ..evidence::Incident::sample() };
     clock_skew.details.insert("labels".into(), json!(["group=acme"]));
-    api.store.put_incidents(&[clock_skew]).unwrap();
+    // The alert about an incident is a finding too, and is not counted beside the incident.
+    let mut alert = anomaly(Kind::ClockSkew, Severity::Warning, 9);
+    let of_incident = [("incident".into(), json!(clock_skew.id)), ("labels".into(), json!(["group=acme"]))];
+    alert.details.as_mut().unwrap().extend(of_incident);
+    api.store.record_anomalies(vec![alert], &[]).unwrap();
+    let mut split = evidence::Incident {
+        kind: Kind::CheckpointSplit,
+        severity: Severity::Critical,
+        id: consensus::Root::repeat_byte(0x77),
+        ..evidence::Incident::sample()
+    };
+    split.details.insert("oldest_source".into(), json!("29"));
+    api.store.put_incidents(&[clock_skew, split]).unwrap();
     let groups = api.json("/v1/watch/groups").await;
     let alarms = json!({"by_kind": {"clock_skew": 1, "double_vote": 200}, "worst": "critical", "is_partial": true});
     assert_eq!(groups["groups"][0]["alarms"], alarms);
+    // One key contradicted itself 300 times.
+    let newest = double_vote(7, 300).0;
+    let newest = json!({"finding": newest.id, "kind": "double_vote", "validator": "7", "slot": "300", "at": newest.second_seen});
+    assert_eq!(groups["groups"][0]["offences"], json!({"keys": 1, "is_partial": false, "newest": newest}));
+    assert_eq!(groups["groups"][0]["cannot_change_sides"], 2, "those whose source is newer than 29");
     let keys = api.json("/v1/watch/validators?limit=10").await;
     assert_eq!(keys["validators"][7]["alarms"], json!({"by_kind": {"double_vote": 20}, "worst": "critical", "is_partial": true}));
     assert_eq!(keys["validators"][8]["alarms"]["worst"], Value::Null);

@@ -9,7 +9,7 @@ use eventsource_stream::Eventsource as _;
 use evidence::{Audience, Finding, Incident, Kind, Severity};
 use futures::StreamExt as _;
 use reqwest::StatusCode;
-use serde_json::json;
+use serde_json::{Value, json};
 
 fn incident(kind: &str, byte: u8) -> Incident {
     serde_json::from_value(json!({
@@ -155,6 +155,8 @@ async fn addresses_of_nodes_and_peers_are_told_on_loopback_only() {
         };
         api.store.put_submission(&submission).unwrap();
         api.status.set_listening(false);
+        let shown = if shows { json!("/var/lib/slashwatch") } else { Value::Null };
+        assert_eq!(api.json("/v1/status").await["data_dir"], shown, "{listen} {own_keys:?}");
         for path in ["/v1/submissions", "/v1/status", "/readyz"] {
             let text = api.get(path).await.text().await.unwrap();
             assert_eq!(text.contains("10.0.0.5"), shows, "{listen} {own_keys:?} {path}: {text}");

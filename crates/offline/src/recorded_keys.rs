@@ -3,7 +3,7 @@
 
 use actions::config::WatchConfig;
 use actions::lists::reload;
-use api::{KeyFilter, WatchGroup, WatchPage, WatchSource, WatchedKey};
+use api::{KeyFilter, MAX_GROUP_LABELS, WatchGroup, WatchPage, WatchSource, WatchedKey, index_ranges};
 use consensus::{Gwei, PubkeyBytes, ValidatorIndex};
 use detect::watch::{Duty, Selector, WatchList};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -74,15 +74,23 @@ impl RecordedKeys {
 
 impl WatchSource for RecordedKeys {
     fn groups(&self) -> Vec<WatchGroup> {
-        let groups = self.unknown.iter().map(|(name, unknown)| WatchGroup {
-            name: name.clone(),
-            validators: self.keys.values().filter(|key| key.groups.contains(name)).count() as u64,
-            unknown_keys: *unknown,
-            missing: 0,
-            missed_in_a_row: 0,
-            effectiveness: None,
-            first_hand: None,
-            kill_switch: None,
+        let groups = self.unknown.iter().map(|(name, unknown)| {
+            let members: Vec<_> = self.keys.iter().filter(|(_, key)| key.groups.contains(name)).collect();
+            let labels: BTreeSet<&String> = members.iter().flat_map(|(_, key)| &key.labels).collect();
+            let others = labels.into_iter().filter(|label| !label.starts_with("group="));
+            WatchGroup {
+                name: name.clone(),
+                validators: members.len() as u64,
+                unknown_keys: *unknown,
+                missing: 0,
+                missed_in_a_row: 0,
+                effectiveness: None,
+                first_hand: None,
+                kill_switch: None,
+                labels: others.take(MAX_GROUP_LABELS).cloned().collect(),
+                indices: index_ranges(members.iter().map(|(index, _)| **index)),
+                signed: None,
+            }
         });
         groups.collect()
     }

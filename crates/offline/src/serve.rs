@@ -50,7 +50,7 @@ pub fn serve<F: Future<Output = ()>>(
     let keys = Arc::new(RecordedKeys::read(watch, &observed.keys)?);
     observed.own = keys.clone();
     let observed = Arc::new(observed);
-    let recording = Arc::new(RecordedStatus::read(&inspection, observed.recent.head)?);
+    let recording = Arc::new(RecordedStatus::read(path, &inspection, observed.recent.head)?);
     let config = ApiConfig { listen, read_needs_token: needs_token, ..ApiConfig::default() };
     file_handles::raise_for(config.max_connections);
     run::runtime()?.block_on(async {
@@ -126,7 +126,7 @@ struct RecordedStatus {
 }
 
 impl RecordedStatus {
-    fn read(inspection: &Inspection, head: Head) -> Result<Self, WatcherError> {
+    fn read(path: &Path, inspection: &Inspection, head: Head) -> Result<Self, WatcherError> {
         let (network, store) = (&inspection.network, inspection.store());
         let slot = last_slot(inspection)?;
         let at = Time::from_unix_ns(network.slot_start_ns(slot));
@@ -144,6 +144,7 @@ impl RecordedStatus {
             node: NodeState::NotConfigured,
             notices: vec![notice],
             recording: true,
+            data_dir: Some(datadir::absolute(path)),
             ..Status::default()
         };
         Ok(Self { status })

@@ -195,6 +195,12 @@ fn genesis_fork(network: &Network) -> String {
     network.spec.fork_name_at(consensus::Epoch::new(0)).to_string()
 }
 
+/// The path of a data directory, for commands that are copied into any folder's shell.
+pub fn absolute(path: &Path) -> String {
+    // It fails for an empty path only, or if this process has no folder any more.
+    std::path::absolute(path).unwrap_or_else(|_| path.to_owned()).display().to_string()
+}
+
 /// Returns the network that a directory belongs to, without taking the lock.
 pub fn read_network(path: &Path) -> Result<Option<Network>, DataDirError> {
     let Some(file) = read_network_file(path)? else { return Ok(None) };

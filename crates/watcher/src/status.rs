@@ -2,6 +2,7 @@
 
 use crate::clock;
 use crate::coverage;
+use crate::datadir;
 use crate::listen;
 use actions::killswitch::KillSwitchState;
 use actions::lists::reload::RejectedConfig;
@@ -17,6 +18,7 @@ use index::Stats;
 use prometheus::core::Collector as _;
 use sources::gossip::{GossipControl, PeerInfo};
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
@@ -95,6 +97,7 @@ pub struct StatusPage {
     pub n_configured_peers: usize,
     pub started: Time,
     pub has_event_streams: bool,
+    pub data_dir: PathBuf,
     /// Whether readers may see addresses and paths of this machine.
     pub shows_addresses: bool,
     /// `None` if the API must not show kill switches and watched keys.
@@ -222,6 +225,7 @@ impl StatusSource for StatusPage {
             node,
             notices: self.notices(&snapshot),
             recording: self.ended.is_cancelled(),
+            data_dir: Some(datadir::absolute(&self.data_dir)),
         }
     }
 

@@ -3,10 +3,14 @@
 use crate::coverage;
 use actions::killswitch::{Fired, KillSwitchState, NotFired};
 use actions::lists::reload::ActiveConfig;
-use api::{HeldBackView, KeyFilter, KillSwitchView, WatchGroup, WatchPage, WatchSource, WatchedKey};
+use api::{
+    HeldBackView, KeyFilter, KillSwitchView, MAX_GROUP_LABELS, SignedView, WatchGroup, WatchPage, WatchSource, WatchedKey,
+    index_ranges,
+};
 use consensus::{Network, ValidatorIndex};
 use detect::coverage::SharedCoverage;
-use detect::watch::{KeyStatus, Labels, SharedWatchState};
+use detect::watch::{KeyStatus, Label, Labels, SharedWatchState};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use tokio::sync::watch;
 
@@ -34,6 +38,10 @@ impl WatchSource for WatchedKeysSource {
             let members: Vec<&KeyStatus> = members.collect();
             let judged: Vec<u32> = members.iter().filter_map(|key| key.effectiveness_permille).collect();
             let sum: u64 = judged.iter().map(|permille| u64::from(*permille)).sum();
+            let mut signed = SignedView::default();
+            for (key, newest_vote) in members.iter().filter_map(|key| Some((key, key.last_vote?))) {
+                signed.add(newest_vote, key.newest_source, report.slot.saturating_add(1), &self.network);
+            }
             WatchGroup {
                 name: group.name.to_string(),
                 validators: group.validators.len() as u64,
@@ -44,6 +52,9 @@ impl WatchSource for WatchedKeysSource {
                 effectiveness: sum.checked_div(judged.len() as u64).map(|permille| permille as f64 / 1000.0),
                 kill_switch: with_switch(&group.name)
                     .then(|| switch(switch_state.fired.get(&*group.name), switch_state.held_back.get(&*group.name))),
+                labels: labels_of(&labels, &group.validators),
+                indices: index_ranges(group.validators.iter().copied()),
+                signed: Some(signed),
             }
         });
         groups.collect()
@@ -84,6 +95,15 @@ impl WatchSource for WatchedKeysSource {
     fn listed_labels(&self, validator: ValidatorIndex) -> Vec<String> {
         self.watch_state.labels().listed_strings(validator)
     }
+}
+
+/// Labels that these validators have besides `group`.
+fn labels_of(labels: &Labels, validators: &[ValidatorIndex]) -> Vec<String> {
+    // Many members share one set of labels.
+    let sets: BTreeSet<u32> = validators.iter().filter_map(|validator| labels.set_number(*validator)).collect();
+    let all = sets.iter().filter_map(|set| labels.set(*set as usize)).flat_map(|set| &set.labels);
+    let others: BTreeSet<String> = all.filter(|label| label.key != Label::GROUP).map(ToString::to_string).collect();
+    others.into_iter().take(MAX_GROUP_LABELS).collect()
 }
 
 fn key(keys: &[KeyStatus], validator: ValidatorIndex) -> Option<&KeyStatus> {
@@ -180,6 +200,9 @@ mod tests {
         assert_eq!(groups[0].kill_switch.as_ref().unwrap().state, "ready");
         assert!(groups[1].kill_switch.is_none());
         assert!(groups.iter().all(|group| group.effectiveness.is_none() && group.missing == 0), "nothing is judged yet");
+        let commands: Vec<_> = groups.iter().map(|group| (group.labels.join(","), group.indices.as_deref())).collect();
+        assert_eq!(commands, [("operator=a".to_owned(), Some("1-3")), (String::new(), Some("5"))]);
+        assert!(groups.iter().all(|group| group.signed == Some(SignedView::default())), "no vote was received");
         assert!(source.keys(None, &KeyFilter::default(), 10).keys.is_empty(), "nothing is reported yet");
         for (label, is_known) in [("operator=a", true), ("group=blue", true), ("operator=b", false), ("operator", false)] {
             assert_eq!(source.has_label(label), is_known, "{label}");

@@ -167,6 +167,7 @@ impl StatusSource for TestStatus {
             node: NodeState::Away { reason: "http://10.0.0.5:5052: timed out".into() },
             notices: vec!["configured peer /ip4/10.0.0.5/tcp/9000/p2p/16Uiu2 is not connected".into()],
             recording: false,
+            data_dir: Some("/var/lib/slashwatch".into()),
         }
     }
 
@@ -229,6 +230,18 @@ pub fn anomaly(kind: Kind, severity: Severity, slot: u64) -> Finding {
 /// A group of 25 keys. Every fifth key misses its duties.
 pub struct TestKeys;
 
+impl TestKeys {
+    /// In slot 1000 one key has voted for epoch 33, two for the current one.
+    fn signed() -> api::SignedView {
+        let network = api::ObservedSource::network(&TestObserved);
+        let mut signed = api::SignedView::default();
+        for (slot, source) in [(990, 29), (1000, 30), (1060, 30)] {
+            signed.add(Slot::new(slot), Some(Epoch::new(source)), Slot::new(1000), &network);
+        }
+        signed
+    }
+}
+
 impl api::WatchSource for TestKeys {
     fn groups(&self) -> Vec<api::WatchGroup> {
         let kill_switch = api::KillSwitchView {
@@ -255,6 +268,9 @@ impl api::WatchSource for TestKeys {
                 missing: vec![ValidatorIndex::new(7)],
             }),
             kill_switch: Some(kill_switch),
+            labels: vec!["operator=a".into()],
+            indices: api::index_ranges((0..25).map(ValidatorIndex::new)),
+            signed: Some(Self::signed()),
         }]
     }
 

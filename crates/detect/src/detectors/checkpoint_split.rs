@@ -7,7 +7,8 @@
 //! block is an ancestor of the other's. Two *sources* mean that two branches have justified. A
 //! validator that then changes to the side with the older source surrounds its own votes (Holesky,
 //! 2025). So the incident reports how many votes name each source, and how many validators cannot
-//! change sides without an offence.
+//! change sides without an offence. The source of a side that could justify nothing is an ancestor
+//! of the other side's source. Such sources do not exclude each other, but their sides' targets do.
 //!
 //! **False alarms considered.** The first block of an epoch is late, and part of the votes take the
 //! block before it as target: it is an ancestor, so it is the same side. Sources one epoch apart
@@ -60,6 +61,9 @@ pub(super) struct CheckpointSplitDetails {
     two_justified_checkpoints: bool,
     /// Number of votes.
     would_surround_by_joining_the_other_side: u64,
+    /// Source epoch of the side with the oldest source. Who has signed a newer one cannot join it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    oldest_source: Option<Epoch>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -137,6 +141,17 @@ fn excludes(view: &DetectorView<'_>, one: &Checkpoint, other: &Checkpoint) -> bo
     }
 }
 
+/// How many voters have a newer source than one of the other sides, which they cannot join without
+/// surrounding what they have signed, and the source epoch of that side. `sides` has the voters of
+/// each side by the epoch of their source; most of them name the side's own.
+fn stuck(sides: impl Iterator<Item = BTreeMap<Epoch, u64>>) -> (u64, Option<Epoch>) {
+    let sides: Vec<BTreeMap<Epoch, u64>> = sides.collect();
+    let own_source = |side: &BTreeMap<Epoch, u64>| side.iter().max_by_key(|(_, n)| **n).map(|(epoch, _)| *epoch);
+    let oldest = sides.iter().filter_map(own_source).min();
+    let newer = sides.iter().flatten().filter(|(epoch, _)| Some(**epoch) > oldest);
+    (newer.map(|(_, n)| n).sum(), oldest)
+}
+
 impl Detector for CheckpointSplit {
     fn slot_ended(&mut self, slot: Slot, view: &DetectorView<'_>, out: &mut Vec<Signal>) {
         let preset = view.network().preset();
@@ -147,11 +162,13 @@ impl Detector for CheckpointSplit {
         let n_slots = slot.as_u64() - first.start_slot(preset).as_u64() + 1;
         let mut targets: BTreeMap<Epoch, BTreeMap<Checkpoint, u64>> = BTreeMap::new();
         let mut sources: BTreeMap<Checkpoint, u64> = BTreeMap::new();
+        let mut by_side: BTreeMap<Checkpoint, BTreeMap<Epoch, u64>> = BTreeMap::new();
         let mut all = 0;
         for (_, facts) in view.facts.last_slots(slot, n_slots) {
             for tally in &facts.tallies {
                 *targets.entry(tally.target.epoch).or_default().entry(tally.target).or_default() += tally.voters;
                 *sources.entry(tally.source).or_default() += tally.voters;
+                *by_side.entry(tally.target).or_default().entry(tally.source.epoch).or_default() += tally.voters;
                 all += tally.voters;
             }
         }
@@ -170,10 +187,9 @@ impl Detector for CheckpointSplit {
             _ => slot,
         };
         self.since = Some((since, slot));
-        let oldest = source_sides.iter().map(|(source, _)| source.epoch).min();
-        // These have a newer source than the other side: joining it surrounds what they have
-        // signed.
-        let cannot_return: u64 = source_sides.iter().filter(|(source, _)| Some(source.epoch) > oldest).map(|(_, n)| *n).sum();
+        let of_sources = stuck(source_sides.iter().map(|(source, n)| BTreeMap::from([(source.epoch, *n)])));
+        let of_targets = stuck(target_sides.iter().filter_map(|(target, _)| by_side.get(target).cloned()));
+        let (cannot_return, oldest) = of_sources.max(of_targets);
         let shares = |sides: &[(Checkpoint, u64)]| {
             let whole: u64 = sides.iter().map(|(_, n)| n).sum();
             let shares = sides.iter().take(4).map(|(one, n)| CheckpointShare {
@@ -196,6 +212,7 @@ impl Detector for CheckpointSplit {
             sources: shares(&source_sides),
             two_justified_checkpoints: !source_sides.is_empty(),
             would_surround_by_joining_the_other_side: cannot_return,
+            oldest_source: oldest,
         };
         let shared = away
             .iter()

@@ -103,6 +103,7 @@ impl WatchedKeysDetector {
             self.take_signature(&signature, *at, view, out);
             if let Some(record) = self.records.get_mut(validator) {
                 record.last_vote = record.last_vote.max(Some(vote.data.slot));
+                record.newest_source = record.newest_source.max(Some(vote.data.source.epoch));
             }
             // A vote for an epoch far from now says nothing about a current duty.
             if epoch > now.saturating_add(1) || epoch.saturating_add(KEPT_EPOCHS - 1) < now {
@@ -207,6 +208,7 @@ impl WatchedKeysDetector {
                 due: record.due(),
                 voted: record.voted(),
                 proposals: record.proposals,
+                newest_source: record.newest_source,
                 effectiveness_permille: record.effectiveness_permille(),
             }
         };

@@ -5,7 +5,7 @@
 //! has the votes, but not what the network looked like at that time.
 
 use super::Proposals;
-use consensus::{PubkeyBytes, Slot};
+use consensus::{Epoch, PubkeyBytes, Slot};
 
 /// `TIMELY_SOURCE_WEIGHT`, `TIMELY_TARGET_WEIGHT` and `TIMELY_HEAD_WEIGHT` of
 /// altair/beacon-chain.md.
@@ -31,6 +31,8 @@ pub(super) struct KeyRecord {
     pub last_vote: Option<Slot>,
     pub missed_in_a_row: u32,
     pub proposals: Proposals,
+    /// Highest source epoch of its votes: a later vote with an older source surrounds that vote.
+    pub newest_source: Option<Epoch>,
     due: u64,
     voted: u64,
     right_target: u64,

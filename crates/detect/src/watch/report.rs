@@ -118,6 +118,8 @@ pub struct KeyStatus {
     /// Number of those epochs in which it voted.
     pub voted: u32,
     pub proposals: Proposals,
+    /// Highest source epoch of its votes that were received since the start.
+    pub newest_source: Option<Epoch>,
     pub effectiveness_permille: Option<u32>,
 }
 

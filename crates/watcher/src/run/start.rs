@@ -135,6 +135,7 @@ impl Watcher {
             n_configured_peers: config.gossip.peers.len(),
             started: clock::now(),
             has_event_streams: config.event_stream.enabled,
+            data_dir: dir.path().to_owned(),
             shows_addresses: api::shows_addresses(own_keys, config.api.listen.ip()),
             switches: (own_keys == api::OwnKeys::Shown).then_some(reactions.switch_state.clone()),
             refused_lists: reactions.rejected,

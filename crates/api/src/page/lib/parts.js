@@ -116,6 +116,13 @@ export function Command({ text, label }) {
   </div>`;
 }
 
+// What to do: sentences, or `{ text, link: [address, name], after }`, or `{ text, command }`.
+export function Steps({ of }) {
+  return html`<ul>${of.map((step) => typeof step === "string"
+    ? html`<li key=${step}>${step}</li>`
+    : html`<li key=${step.text}>${step.text}${step.link && html`<a href=${step.link[0]}>${step.link[1]}</a>`}${step.after}${step.command && html`<${Command} label="Command for this step" text=${step.command} />`}</li>`)}</ul>`;
+}
+
 // Horizontal bars of parts of a whole: [name, share 0 to 1, text].
 export function Bars({ label, rows, empty }) {
   if (!rows.length) return html`<p class="quiet">${empty ?? "Nothing is known."}</p>`;

@@ -50,6 +50,11 @@ export function between(first, second) {
   return Date.parse(second) - Date.parse(first);
 }
 
+// A word of a command as a shell takes it.
+export function quoted(text) {
+  return /^[\w@%+=:,./-]+$/.test(text) ? text : `'${text.replaceAll("'", "'\\''")}'`;
+}
+
 // "a, b and 3 more"
 export function listed(names, most = 8) {
   const shown = names.slice(0, most).join(", ");

@@ -1,5 +1,5 @@
 // What happened, and what to do about it, in sentences.
-import { between, grouped, listed, millis, plural, span, words } from "./text.js";
+import { between, clock, grouped, listed, millis, plural, quoted, span, words } from "./text.js";
 
 export const OFFENCES = ["double_vote", "surround_vote", "double_proposal"];
 export const ANOMALIES = [
@@ -40,6 +40,12 @@ const KIND_NAMES = {
 
 export const kindName = (kind) => KIND_NAMES[kind] ?? words(kind);
 
+// The name of an incident. One kind has two.
+export function incidentName(incident) {
+  if (incident.kind === "subnet_silent" && incident.details.subnets === "all") return "Nothing is heard";
+  return kindName(incident.kind);
+}
+
 const CAUSES = {
   payload_status: {
     title: "two nodes disagreed about whether a payload was there, and the same keys voted with both",
@@ -52,7 +58,7 @@ const CAUSES = {
     title: "the same keys run in two places, or lost their signing record",
     now: [
       "If one of these keys is yours: stop every machine that holds it, now. The ones that have not contradicted themselves yet are still safe.",
-      "Do not start again before slashwatch audit --data-dir DIR --interchange FILE has compared your protection database with what the network has seen.",
+      "Do not start again before slashwatch audit has compared your protection database with what the network has seen, with --validators for all of your keys.",
     ],
   },
   clocks: {
@@ -95,7 +101,9 @@ const INCIDENTS = {
   }),
   clock_skew: (i, d) => ({
     what: `${d.percent_of_votes}\u202f% of the votes were for slots that had not begun, ${span(d.seconds_ahead)} ahead. By client: ${clients(d.by_client)}.`,
-    now: ["Check your machines' clocks and time servers.", "Stop a validator client before you set its clock back: it will contradict what it signed too early."],
+    now: i.state === "closed"
+      ? ["Keys that voted ahead of the clock are in danger until the last epoch that they voted for is over: do not start them before."]
+      : ["Check your machines' clocks and time servers.", "Stop a validator client before you set its clock back: it will contradict what it signed too early."],
   }),
   own_clock: (i, d) => ({
     what: `Nearly all votes arrive at the wrong time: this machine's clock is ${d.our_clock_is ?? "wrong"}.`,
@@ -114,8 +122,11 @@ const INCIDENTS = {
     now: ["See which branch your nodes follow.", "Do not let validators change sides without a check: a checkpoint of the other side may make them surround their own votes."],
   }),
   checkpoint_split: (i, d) => ({
-    what: `Two branches justify different checkpoints. ${plural(d.would_surround_by_joining_the_other_side ?? 0, "validator")} cannot change sides without a surround vote.`,
-    now: ["Stop validators that are on the smaller side. Do not start them on the other branch before they can vote without surrounding."],
+    what: `${d.two_justified_checkpoints ? "Two branches justify different checkpoints" : "Votes name checkpoints that exclude each other"}. ${d.would_surround_by_joining_the_other_side ? `${plural(d.would_surround_by_joining_the_other_side, "validator")} cannot change sides without a surround vote.` : "Nobody who changed sides now would surround a vote, as far as is known."}`,
+    now: [
+      "Do not let validators change sides: stop them before their node does.",
+      { text: "See ", link: ["/heads", "which branch your keys voted on"], after: ". Do not start them on the other branch before it has justified what they signed as source, or a newer epoch." },
+    ],
   }),
   stale_votes: (i, d) => ({
     what: `${d.percent_of_votes}\u202f% of a slot's votes were out of date: ${plural(d.stale_heads, "old head")}, ${plural(d.stale_targets, "old target")}.`,
@@ -166,21 +177,192 @@ export function incidentWords(incident) {
   return { what: `${kindName(incident.kind)}.`, now: [] };
 }
 
-const AUDIT = "slashwatch audit --data-dir DIR --interchange FILE";
+// ---- What is mine
 
-// What to do when it is mine. `own` has a row for each of the reader's groups that is concerned:
-// its name, and its kill switch if it has one.
-export function nowIfMine(own) {
+const RESTART = "https://github.com/slashwatch/slashwatch/blob/main/docs/restart.md";
+// An offence that is older than this is still told, but nothing has to be stopped at once.
+const ACUTE_MS = 7 * 86400000;
+
+export const SWITCHES = { ready: "ready", ordered: "ordered", done: "has fired", failed: "FAILED: stop the machines by hand" };
+
+// The data directory in a command. Only readers on the same machine see its path; for others the
+// capitals stand for it.
+export const dataDir = (status) => (status?.data_dir ? quoted(status.data_dir) : "DATA_DIR");
+
+// The reader's groups, sorted by what is known of them: `hit` did something critical themselves,
+// `stopped` did not but their kill switch has fired, `earlier` did it long ago.
+export function sorted(groups, status) {
+  const isFired = (group) => Boolean(group.kill_switch) && group.kill_switch.state !== "ready";
+  const isAcute = (group) => group.offences.newest && (status.recording || isFired(group) || Date.now() - Date.parse(group.offences.newest.at) < ACUTE_MS);
+  const hit = groups.filter(isAcute);
+  return {
+    hit,
+    stopped: groups.filter((group) => !hit.includes(group) && isFired(group)),
+    earlier: groups.filter((group) => !hit.includes(group) && group.offences.newest),
+  };
+}
+
+// "20 of 20 keys"
+export const keysHit = (group) => `${group.offences.is_partial ? "at least " : ""}${grouped(group.offences.keys)} of ${plural(group.validators, "key")}`;
+
+const INCIDENT_KINDS = new Set(Object.keys(INCIDENTS));
+// What kinds of alarms a group has. Offences of keys are not counted: a key may have hundreds.
+export function alarmKinds(alarms) {
+  return Object.entries(alarms.by_kind).map(([kind, n]) => (INCIDENT_KINDS.has(kind) ? plural(n, kindName(kind).toLowerCase()) : kindName(kind).toLowerCase())).join(", ");
+}
+
+const DID = {
+  double_vote: (who) => `${who} signed two different votes`,
+  surround_vote: (who) => `${who} signed a vote that surrounds another of its own`,
+  double_proposal: (who) => `${who} signed two different blocks`,
+  second_signer: (who) => `A second machine signs with ${who.replace("V", "v")}`,
+  dormant_key_signed: (who) => `${who} signed although it should not`,
+};
+
+// What the reader's own keys did, and the finding to look at: the latest.
+export function ownOffence(hit) {
+  const latest = hit.reduce((one, other) => (one.offences.newest.at < other.offences.newest.at ? other : one));
+  const { finding, kind, validator, at } = latest.offences.newest;
+  const keys = hit.reduce((sum, group) => sum + group.offences.keys, 0);
+  const who = `Validator ${validator} (${latest.name})`;
+  const text = keys > 1 && OFFENCES.includes(kind) ? `${grouped(keys)} of your keys contradicted themselves, the last one validator ${validator} (${latest.name})` : DID[kind]?.(who) ?? `${kindName(kind)}: ${who}`;
+  return { finding, kind, at, text };
+}
+
+// Labels that a group shares with other groups, or with the members of an incident.
+export function sharedLabels(group, hit, incident) {
+  const theirs = new Set(hit.filter((one) => one.name !== group.name).flatMap((one) => one.labels ?? []));
+  for (const { what, value } of incident?.shared ?? []) {
+    if (what === "client") theirs.add("client=" + value);
+    else if (what.startsWith("label:")) theirs.add(`${what.slice(6)}=${value}`);
+  }
+  return (group.labels ?? []).filter((label) => theirs.has(label));
+}
+
+// The groups of `all` that are not hit and share a label with those that are, by what they share.
+function kin(all, hit, incident) {
+  const by = new Map();
+  for (const group of all) {
+    if (hit.some((one) => one.name === group.name)) continue;
+    const labels = sharedLabels(group, hit, incident).join(", ");
+    if (labels) by.set(labels, [...(by.get(labels) ?? []), `${group.name} (${plural(group.validators, "key")})`]);
+  }
+  return [...by].map(([labels, names]) => ({ labels, names: names.join(", ") }));
+}
+
+const SWITCH_WORDS = {
+  none: (names) => `No kill switch is configured for ${names}: stop by hand.`,
+  ready: (names) => `The kill switch of ${names} has not fired: stop by hand.`,
+  ordered: (names) => `The kill switch of ${names} is at work.`,
+  done: (names) => `The kill switch of ${names} says done: see that the machines are off.`,
+  failed: (names) => `The kill switch of ${names} FAILED: stop by hand.`,
+};
+
+function switchWords(groups) {
+  const by = new Map();
+  for (const group of groups.filter((one) => one.kill_switch !== undefined)) {
+    const state = group.kill_switch?.state ?? "none";
+    by.set(state, [...(by.get(state) ?? []), group.name]);
+  }
+  return ["failed", "none", "ready", "ordered", "done"].filter((state) => by.has(state)).map((state) => SWITCH_WORDS[state](by.get(state).join(", "))).join(" ");
+}
+
+// "epoch 45 (2026-11-29 16:20:00 UTC)": the first for which none of these groups has voted.
+function freeEpoch(groups) {
+  const known = groups.map((group) => group.signed).filter((signed) => signed?.highest_target);
+  if (!known.length) return null;
+  const last = known.reduce((one, other) => (BigInt(one.highest_target) < BigInt(other.highest_target) ? other : one));
+  return { after: grouped(last.highest_target), first: `epoch ${grouped(BigInt(last.highest_target) + 1n)} (${clock(last.free_from)})` };
+}
+
+// What to do besides stopping, by what went wrong.
+function causeSteps(cause, own) {
   const names = own.map((one) => one.name).join(", ");
-  const switches = own.filter((one) => one.kill_switch && one.kill_switch.state !== "ready").map((one) => `the kill switch of ${one.name} ${SWITCHES[one.kill_switch.state] ?? one.kill_switch.state}`);
+  if (cause === "clocks") {
+    const free = freeEpoch(own);
+    return [
+      "Mend the clocks while the clients are stopped: a client whose clock is set back contradicts what it signed ahead.",
+      free ? `They have voted up to epoch ${free.after}. Do not start before ${free.first}.` : "Do not start before real time has passed the last epoch that they voted for.",
+    ];
+  }
+  if (cause === "return_from_a_branch") return ["Do not change sides: keep the keys off until the branch that they would vote on has justified the source that they signed, or a newer epoch."];
+  if (cause === "surround") return ["Find out which it is: a clock that ran ahead, a node that came back from another branch, or a second machine with another record."];
+  if (cause === "payload_status") return ["Let each key vote with one beacon node only, and look for a client that asks several nodes."];
+  if (cause === "one_client") return ["Read what the client's team says before you start it again."];
+  return [`Find the second machine that holds keys of ${names}: a spare that came up, a failover, an old or restored one. Or one machine has lost its record.`];
+}
+
+// The command that compares a protection database with what was seen, one for each group.
+function audits(own, status) {
+  const keys = (group) => group.indices ?? `@KEYS.csv,group=${quoted(group.name)}`;
+  return own.map((group) => `slashwatch audit --data-dir ${dataDir(status)} --interchange EXPORT.json --validators ${keys(group)}`).join("\n");
+}
+
+// What to do when it is mine. `own` has a row for each of the reader's groups that is hit, `all`
+// for each that there is.
+export function nowIfMine(own, { all = own, cause, incident, status } = {}) {
+  const names = own.map((one) => one.name).join(", ");
+  const because = own.some((one) => one.signed?.ahead) ? "clocks" : cause;
   return [
-    `Stop every machine that holds a key of ${names}, now${switches.length ? ` (${switches.join("; ")}; see that it is true)` : ""}.`,
-    "Do not start again today, and submit no proof against your own keys.",
-    `Then export each client's protection database and compare it with what the network has seen: ${AUDIT}. Start one machine only, and only if nothing lacks.`,
+    `Stop every machine that holds a key of ${names}, now. ${switchWords(own)}`,
+    ...kin(all, own, incident).map(({ labels, names: others }) => `Not hit, but shares ${labels} with them: ${others}. Stop it too, and ask later.`),
+    ...causeSteps(because, own),
+    { text: "Start again only by ", link: [RESTART, "the steps of a restart"], after: ". Submit no proof against your own keys." },
+    { text: "Export each client's protection database and compare it with what the network has seen. Start one machine only, and only if nothing lacks.", command: audits(own, status) },
   ];
 }
 
-export const SWITCHES = { ready: "ready", ordered: "ordered", done: "has fired", failed: "FAILED: stop the machines by hand" };
+// What a finding says about why it happened.
+export const causeOfKind = (kind) => (kind === "surround_vote" ? "surround" : "same_keys_in_two_places");
+
+// What to do about a wave of others.
+export function nowIfNotMine(incident, all) {
+  const members = (labels) => {
+    const shared = incident.shared?.find((one) => labels.split(", ").includes(one.what === "client" ? "client=" + one.value : `${one.what.slice(6)}=${one.value}`));
+    return shared ? `${grouped(shared.members)} of ${plural(incident.validators, "member")}` : "members";
+  };
+  const near = kin(all, [], incident);
+  if (!near.length) return ["Nothing has to be stopped: none of your groups is in it, and none shares a label with its members.", "Read what is found out about the cause."];
+  return [
+    ...near.map(({ labels, names }) => `Not hit, but shares ${labels} with ${members(labels)}: ${names}.`),
+    "Find out whether the cause is yours too. Until you know, be ready to stop these groups.",
+  ];
+}
+
+// Own keys that have signed what they cannot take back, although nothing has happened yet: what
+// to tell and to do, `groups` being those that are concerned, and what is not known.
+export function dangers(groups, incidents, status) {
+  const open = (kind) => !status.recording && incidents.some((one) => one.kind === kind && isOpen(one));
+  const found = [];
+  const counted = (count) => {
+    const some = groups.filter((group) => count(group));
+    return { some, names: some.map((group) => group.name).join(", "), keys: some.map((group) => `${plural(count(group), "key")} of ${group.name}`).join(", ") };
+  };
+  const ahead = counted((group) => group.signed?.ahead);
+  if (ahead.some.length) {
+    const free = freeEpoch(ahead.some);
+    found.push({
+      groups: ahead.some,
+      text: `${ahead.keys} voted ahead of the clock, until epoch ${free.after}: do not move them.`,
+      now: [`Stop the clients of ${ahead.names} first, then mend their clocks. Do not start before ${free.first}.`],
+    });
+  }
+  const stuck = counted((group) => group.cannot_change_sides);
+  if (stuck.some.length) {
+    found.push({
+      groups: stuck.some,
+      text: `${stuck.keys} voted on the side with the newer source, and cannot join the other one without a surround vote: do not move them.`,
+      now: [`Do not let the keys of ${stuck.names} change sides: stop their clients before their node does.`],
+    });
+  }
+  const isUnheard = groups.some((group) => !group.signed?.voted);
+  const isPartly = groups.some((group) => group.signed && group.signed.voted < group.validators);
+  const unknown = [];
+  const [isSplit, isSkewed] = [open("checkpoint_split"), open("clock_skew")];
+  if (isSplit && isUnheard) unknown.push("Not known: check which branch your keys voted on.");
+  if (isSkewed && isUnheard) unknown.push("Not known: check that your machines' clocks are right.");
+  return { found, unknown, isOpen: isSplit || isSkewed, isPartly };
+}
 
 export const STATES = {
   open: "begun",
@@ -194,10 +376,12 @@ export function isOpen(incident) {
 }
 
 const WEIGHT = { critical: 2, warning: 1, info: 0 };
+const BEFORE_OTHERS = { slashing_wave: 2, checkpoint_split: 1, clock_skew: 1 };
+const GROWTH = { growing: 2, open: 1 };
 // The incident that matters most: open before over, critical before warning, a wave of slashings
-// before anything else, then the latest.
+// and what leads to one before anything else, growing before waning, then the latest.
 export function foremost(incidents) {
-  const rank = (i) => [isOpen(i) ? 1 : 0, WEIGHT[i.severity] ?? 0, i.kind === "slashing_wave" ? 1 : 0, Number(i.last_slot)];
+  const rank = (i) => [isOpen(i) ? 1 : 0, WEIGHT[i.severity] ?? 0, BEFORE_OTHERS[i.kind] ?? 0, GROWTH[i.state] ?? 0, Number(i.last_slot)];
   return [...incidents].sort((a, b) => {
     const [x, y] = [rank(a), rank(b)];
     for (let n = 0; n < x.length; n++) if (x[n] !== y[n]) return y[n] - x[n];
@@ -257,18 +441,18 @@ export function findingStory(finding, evidence) {
   return `${kindName(finding.kind)}${finding.validator ? ` of validator ${finding.validator.index}` : ""} in slot ${grouped(finding.slot)}.`;
 }
 
-// `own` are the reader's groups that have the key.
-export function whatNow(finding, own) {
+// `own` are the reader's groups that have the key, `all` are all of them.
+export function whatNow(finding, own, { all, status } = {}) {
   const apart = finding.details?.apart_ms;
   if (finding.kind === "second_signer") {
     const sisters = (finding.details?.watched_keys_with_the_same_label ?? []).length;
     return [
       `Two machines sign with validator ${finding.validator?.index}, or one lost its memory${apart === null || apart === undefined ? "" : ` (${millis(apart)} apart)`}.`,
       `Stop every machine that holds it${sisters ? ` or one of the other keys of ${own.map((one) => one.name).join(", ") || "its labels"}` : ""}, now.`,
-      `The offence can be punished; the details link to it. Do not start again before ${AUDIT} has compared your protection database.`,
+      { text: "The offence can be punished; the details link to it. Do not start again before this has compared your protection database.", command: audits(own, status) },
     ];
   }
-  if (finding.evidence && own.length) return nowIfMine(own);
+  if (finding.evidence && own.length) return nowIfMine(own, { all, status, cause: causeOfKind(finding.kind) });
   if (!finding.evidence) return finding.severity === "info" ? [] : ["Nobody can be punished for this. See the details below."];
   if (finding.included) return ["The chain has punished it: nothing is left to submit.", "If the key is yours: find the second signer before the other keys of the same machine follow."];
   if (finding.punishable === "yes" || finding.punishable === "unknown") {

@@ -3,11 +3,11 @@
 import { html, useEffect, useState } from "../vendor/preact-htm.js";
 import { SlotChart, SpanChart } from "../lib/charts.js";
 import { useHealth, useJson, useWhileRecent } from "../lib/data.js";
-import { Answer, Command, EpochLink, Facts, Hash, LabelLink, Page, Section, Severity, SlotLink, Tally, Time, ValidatorLink } from "../lib/parts.js";
+import { Answer, Command, EpochLink, Facts, Hash, LabelLink, Page, Section, Severity, SlotLink, Steps, Tally, Time, ValidatorLink } from "../lib/parts.js";
 import { headerRoot } from "../lib/roots.js";
 import { between, grouped, millis, plural, words } from "../lib/text.js";
 import { useIncidents } from "./incidents.js";
-import { findingStory, kindName, punishableWords, sourceName, voteDifferences, whatNow } from "../lib/words.js";
+import { dataDir, findingStory, kindName, punishableWords, sourceName, voteDifferences, whatNow } from "../lib/words.js";
 
 export function Finding({ id }) {
   const finding = useJson("/v1/findings/" + encodeURIComponent(id), ["finding"]);
@@ -19,6 +19,7 @@ export function Finding({ id }) {
 }
 
 function Body({ finding }) {
+  const { status } = useHealth();
   const evidence = useJson(finding.evidence ? `/v1/findings/${finding.id}/evidence` : null);
   const groups = useJson(finding.validator ? "/v1/watch/groups" : null);
   const names = groupsOf(finding);
@@ -28,14 +29,14 @@ function Body({ finding }) {
     <section class=${"verdict " + tone} aria-label="In short">
       <div><h2>What happened?</h2><p class="answer">${findingStory(finding, evidence.data)}</p><p class="soft">${text}</p></div>
       <div><h2>Is it mine?</h2><${Mine} finding=${finding} groups=${groups} /></div>
-      <div><h2>What now?</h2><ul>${whatNow(finding, own).map((one) => html`<li key=${one}>${one}</li>`)}</ul></div>
+      <div><h2>What now?</h2><${Steps} of=${whatNow(finding, own, { all: groups.data?.groups, status })} /></div>
     </section>
     ${finding.evidence && html`<${Answer} of=${evidence} what="the proof">${(proof) => finding.evidence.type === "proposer_slashing"
       ? html`<${DoubleProposal} finding=${finding} proof=${proof} />`
       : html`<${TwoVotes} finding=${finding} proof=${proof} />`}<//>`}
     <div class="split even">
       <${Section} title="About it"><${About} finding=${finding} /><//>
-      ${finding.evidence ? html`<${Section} title="Proof"><${Proof} finding=${finding} /><//>` : html`<${Section} title="Details"><${Details} of=${finding.details ?? {}} /><//>`}
+      ${finding.evidence ? html`<${Section} title="Proof"><${Proof} finding=${finding} own=${own} /><//>` : html`<${Section} title="Details"><${Details} of=${finding.details ?? {}} /><//>`}
     </div>`;
 }
 
@@ -114,22 +115,23 @@ function Value({ name, value }) {
   return words(String(value));
 }
 
-function Proof({ finding }) {
+function Proof({ finding, own }) {
   const { status } = useHealth();
   const { evidence } = finding;
   const at = "/v1/evidence/";
   const pool = evidence.type === "proposer_slashing" ? "v1/beacon/pool/proposer_slashings" : "v2/beacon/pool/attester_slashings";
   const file = evidence.json;
-  const network = status?.network ?? "NETWORK";
+  const submit = html`<${Command} label="Command that submits the proof" text=${`curl -X POST "$NODE/eth/${pool}" \\\n  -H 'Content-Type: application/json' \\\n  -H 'Eth-Consensus-Version: ${finding.fork}' \\\n  --data @${file}`} />
+    <p class="note"><code>NODE</code> is the address of your beacon node.</p>`;
   return html`
     <p>Both messages with their signatures, as the pool of a beacon node accepts them. ${finding.included ? "The chain has it already." : finding.punishable === "yes" ? "No block has it yet." : ""}</p>
     <p class="buttons"><a class="button" href=${at + evidence.json} download=${evidence.json}>Proof as JSON</a> <a class="button" href=${at + evidence.ssz} download=${evidence.ssz}>Proof as SSZ</a></p>
     <h3>Check it</h3>
-    <${Command} label="Command that checks the proof" text=${`slashwatch verify-proof ${file} --network ${network}`} />
-    <p class="note">The network is a built-in name, or a folder with its <code>config.yaml</code>.</p>
-    <h3>Submit it to a beacon node</h3>
-    <${Command} label="Command that submits the proof" text=${`curl -X POST "$NODE/eth/${pool}" \\\n  -H 'Content-Type: application/json' \\\n  -H 'Eth-Consensus-Version: ${finding.fork}' \\\n  --data @${file}`} />
-    <p class="note"><code>NODE</code> is the address of your beacon node.</p>`;
+    <${Command} label="Command that checks the proof" text=${`slashwatch verify-proof ${file} --network ${dataDir(status)}`} />
+    <p class="note">${status?.data_dir ? "Run it in the folder of the proof. The data directory has the network and the signers' public keys." : html`<code>DATA_DIR</code> is this watcher's data directory, which has the network and the signers' public keys; its path is not shown on this address.`}</p>
+    ${own.length ? html`<details class="fold"><summary>Submit it to a beacon node: not for your own keys</summary>
+      <p class="critical">The key is yours (${own.map((one) => one.name).join(", ")}). Who submits this has your own validator slashed.</p>${submit}
+    </details>` : html`<h3>Submit it to a beacon node</h3>${submit}`}`;
 }
 
 // ---- Two votes
@@ -193,9 +195,11 @@ function TwoVotes({ finding, proof }) {
   <//>`;
 }
 
+const sinceStart = (ms) => (ms < 0 ? `${millis(-ms)} before its slot began` : `${millis(ms)} after the slot's start`);
+
 function Heard({ of }) {
   if (!of) return "time not kept";
-  return html`<${Time} of=${of.at} precise /> UTC, ${millis(of.after_slot_start_ms)} after the slot's start, in ${sourceName(of.source)}`;
+  return html`<${Time} of=${of.at} precise /> UTC, ${sinceStart(of.after_slot_start_ms)}, in ${sourceName(of.source)}`;
 }
 
 // ---- Two blocks

@@ -1,10 +1,12 @@
 // One incident: what it is, why, how it grew, who is in it, what it costs, and what is next.
 import { html, useMemo } from "../vendor/preact-htm.js";
 import { BarChart, StepChart } from "../lib/charts.js";
-import { useAll, useJson, useRoutes } from "../lib/data.js";
-import { Answer, Bars, Command, EpochLink, Facts, LongTable, Page, Pill, Section, SlotLink, Table, Time, TONES, ValidatorLink } from "../lib/parts.js";
+import { useAll, useHealth, useJson, useRoutes } from "../lib/data.js";
+import { Answer, Bars, Command, EpochLink, Facts, LongTable, Page, Pill, Section, SlotLink, Steps, Table, Time, TONES, ValidatorLink } from "../lib/parts.js";
 import { between, eth, grouped, plural, span, words } from "../lib/text.js";
-import { causeTitle, incidentWords, isOpen, kindName, nowIfMine, OFFENCES, STATES } from "../lib/words.js";
+import {
+  causeTitle, dangers, incidentName, incidentWords, isOpen, kindName, nowIfMine, nowIfNotMine, OFFENCES, sharedLabels, STATES,
+} from "../lib/words.js";
 import { Details } from "./finding.js";
 
 // Findings of an incident that are loaded at most, for its members and its chart.
@@ -12,7 +14,7 @@ const MOST_FINDINGS = 20000;
 
 export function Incident({ id }) {
   const incident = useJson("/v1/incidents/" + encodeURIComponent(id), ["incident", "finding"]);
-  return html`<${Page} title=${incident.data ? kindName(incident.data.kind) : "Incident"} crumb=${html`<a href="/incidents">Incidents</a>`}>
+  return html`<${Page} title=${incident.data ? incidentName(incident.data) : "Incident"} crumb=${html`<a href="/incidents">Incidents</a>`}>
     <${Answer} of=${incident} what="this incident">${(data) => html`<${Body} incident=${data} />`}<//>
   <//>`;
 }
@@ -26,13 +28,20 @@ function Body({ incident }) {
   const members = useMemo(() => membersOf(findings.rows), [findings.rows]);
   const known = groups.data?.groups ?? [];
   const own = [...namedGroups(incident, members, known).keys()].map((name) => known.find((group) => group.name === name) ?? { name });
-  const now = own.length && (isWave || incident.kind === "unpunished_offence") ? nowIfMine(own) : ofKind;
+  const { status } = useHealth();
+  const isMine = own.length > 0 && (isWave || incident.kind === "unpunished_offence");
+  // Nobody else is a member, so none of the reader's groups is hit.
+  const isOthers = isWave && !own.length && known.length > 0 && isWhole(findings, members, incident);
+  const danger = isOpen(incident) && (incident.kind === "checkpoint_split" || incident.kind === "clock_skew") ? dangers(known, [incident], status ?? {}) : null;
+  const now = isMine ? nowIfMine(own, { all: known, cause: incident.details.suspected_cause, incident, status })
+    : isOthers ? nowIfNotMine(incident, known)
+      : [...(danger?.found.flatMap((one) => one.now) ?? []), ...ofKind];
   return html`
     <section class=${"verdict " + (isOpen(incident) ? incident.severity : "none")} aria-label="In short">
       <div><h2>What happened?</h2><p class="answer">${what}</p>
         <p><${Pill} tone=${isOpen(incident) ? TONES[incident.severity] : "none"}>${incident.severity}, ${STATES[incident.state] ?? incident.state}<//></p></div>
-      <div><h2>Is it mine?</h2><${Mine} incident=${incident} groups=${groups} members=${members} findings=${findings} /></div>
-      <div><h2>What now?</h2><ul>${now.map((one) => html`<li key=${one}>${one}</li>`)}</ul></div>
+      <div><h2>Is it mine?</h2><${Mine} incident=${incident} groups=${groups} members=${members} findings=${findings} danger=${danger} /></div>
+      <div><h2>What now?</h2><${Steps} of=${now} /></div>
     </section>
     <div class="split even">
       <${Section} title="Timeline"><${Timeline} incident=${incident} members=${members} /><//>
@@ -88,17 +97,26 @@ function namedGroups(incident, members, known) {
   return named;
 }
 
-function Mine({ incident, groups, members, findings }) {
+function Mine({ incident, groups, members, findings, danger }) {
   const named = namedGroups(incident, members, groups.data?.groups ?? []);
-  if (named.size) return html`<p class="answer bad">Yes: ${[...named].map(([name, n]) => (n === null ? name : `${plural(n, "key")} of ${name}`)).join(", ")}</p><p><a href="/watch">Watched keys and kill switches</a></p>`;
+  if (named.size) return html`<p class="answer bad">Yes: ${[...named].map(([name, n]) => (n === null ? name : keysOf(name, n, groups.data?.groups ?? []))).join(", ")}</p><p><a href="/watch">Watched keys and kill switches</a></p>`;
   if (groups.error?.status === 403) return html`<p>Watched keys are not shown on this address.</p>`;
   if (!groups.data) return html`<p>Loading.</p>`;
   if (!groups.data.groups.length) return html`<p class="answer">Not known: no keys are configured here.</p><p>${members.length ? "Look for your index among the members below, or search it above." : "Search your index or public key above."}</p>`;
   const keys = groups.data.groups.reduce((sum, group) => sum + group.validators, 0);
+  if (danger?.found.length) return html`<p class="answer bad">Not yet, but in danger</p>${danger.found.map((one) => html`<p key=${one.text} class="critical">${one.text}</p>`)}<p><a href="/watch">Watched keys and kill switches</a></p>`;
+  if (danger?.unknown.length) return html`<p class="answer wait">${danger.unknown[0]}</p><p><a href="/watch">Your keys: what each group missed</a></p>`;
+  if (danger) return html`<p class="answer">None of your ${plural(keys, "key")}${danger.isPartly ? " of which votes were heard" : ""} is known to be on the side that cannot come back, or ahead of the clock.</p>`;
   if (!incident.offences) return html`<p class="answer">It names no single validators.</p><p><a href="/watch">Your keys: what each group missed</a></p>`;
   if (!findings.isDone) return html`<p class="answer">Looking for your keys among the members.</p>`;
   if (!isWhole(findings, members, incident)) return html`<p class="answer wait">Not known: not all members could be read.</p><p><a href="/watch">Watched keys and their alarms</a></p>`;
   return html`<p class="answer good">No: none of your ${plural(keys, "key")} is in it.</p>`;
+}
+
+// "20 of 38 keys of eu-1"
+function keysOf(name, n, known) {
+  const group = known.find((one) => one.name === name);
+  return group ? `${grouped(n)} of ${plural(group.validators, "key")} of ${name}` : `${plural(n, "key")} of ${name}`;
 }
 
 function Timeline({ incident, members }) {
@@ -171,15 +189,20 @@ function Next({ incident, groups, members, findings }) {
   if (groups.error?.status === 403) return html`<p class="quiet">Watched keys are not shown on this address.</p>`;
   if (!groups.data?.groups.length) return html`<p>No keys are watched here, so nobody can say which of yours are next. Name yours under <code>[watch]</code> in the configuration.</p>`;
   const cause = incident.details.suspected_cause;
+  const all = groups.data.groups;
   const struck = (group) => members.filter((member) => member.labels.includes("group=" + group.name)).length;
-  const rows = groups.data.groups.map((group) => ({ group, n: struck(group) })).sort((a, b) => b.n - a.n);
+  const hit = all.filter((group) => struck(group));
+  const rows = all.map((group) => ({ group, n: struck(group), shares: sharedLabels(group, hit, incident) }));
+  // Those that are hit, then those that share most with them.
+  rows.sort((a, b) => b.n - a.n || b.shares.length - a.shares.length);
   return html`<${Table} label="Own groups and this incident" rows=${rows} keyOf=${(row) => row.group.name} columns=${[
     ["Group", ({ group }) => group.name],
     ["In it", ({ n }) => html`<span class=${n ? "critical" : ""}>${grouped(n)}</span>`],
     ["Still safe", ({ group, n }) => grouped(group.validators - n)],
+    ["Shares", ({ n, shares }) => (n ? "–" : html`<span class=${shares.length ? "warning" : ""}>${shares.join(", ") || "nothing"}</span>`), "text"],
     ["Kill switch", ({ group }) => (group.kill_switch ? group.kill_switch.state : "none")],
   ]} />
-  <p>${rows.some((row) => row.n) ? `The keys that are still safe are next if the cause (${causeTitle(cause ?? "unknown")}) is theirs too: stop them first, ask later.` : isWhole(findings, members, incident) ? "None of yours is in it." : findings.isDone ? "Not all members could be read." : "Looking for yours among the members."}</p>`;
+  <p>${hit.length ? `The keys that are still safe are next if the cause (${causeTitle(cause ?? "unknown")}) is theirs too, first those that share a label with the members: stop them first, ask later.` : isWhole(findings, members, incident) ? "None of yours is in it." : findings.isDone ? "Not all members could be read." : "Looking for yours among the members."}</p>`;
 }
 
 function Pack({ incident }) {

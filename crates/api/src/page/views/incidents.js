@@ -3,7 +3,7 @@ import { html } from "../vendor/preact-htm.js";
 import { useAll, useHealth } from "../lib/data.js";
 import { Answer, LongTable, Page, Pill, Section, Severity, SlotLink, Time, TONES } from "../lib/parts.js";
 import { grouped, words } from "../lib/text.js";
-import { foremost, incidentWords, isOpen, kindName, STATES } from "../lib/words.js";
+import { foremost, incidentName, incidentWords, isOpen, STATES } from "../lib/words.js";
 
 const MOST = 50000;
 
@@ -18,7 +18,7 @@ export function useIncidents() {
 function IncidentCard({ incident }) {
   const { what } = incidentWords(incident);
   return html`<article class=${"card " + incident.severity + (isOpen(incident) ? "" : " over")}>
-    <h3><a href=${"/incidents/" + incident.id}>${kindName(incident.kind)}</a> <${Pill} tone=${isOpen(incident) ? TONES[incident.severity] : "none"}>${STATES[incident.state] ?? incident.state}<//></h3>
+    <h3><a href=${"/incidents/" + incident.id}>${incidentName(incident)}</a> <${Pill} tone=${isOpen(incident) ? TONES[incident.severity] : "none"}>${STATES[incident.state] ?? incident.state}<//></h3>
     <p>${what}</p>
     <p class="soft">Slots ${grouped(incident.first_slot)} to ${grouped(incident.last_slot)}, since <${Time} of=${incident.opened_at} /> UTC</p>
   </article>`;
@@ -40,7 +40,7 @@ export function Incidents() {
         label="Incidents" rows=${foremost(data.incidents)} keyOf=${(row) => row.id}
         empty=${status?.recording ? "This recording has no incidents." : "No incidents so far."}
         columns=${[
-          ["What", (row) => html`<a href=${"/incidents/" + row.id}>${kindName(row.kind)}</a>`],
+          ["What", (row) => html`<a href=${"/incidents/" + row.id}>${incidentName(row)}</a>`],
           ["State", (row) => html`<${Pill} tone=${isOpen(row) ? TONES[row.severity] : "none"}>${STATES[row.state] ?? row.state}<//>`],
           ["Severity", (row) => html`<${Severity} of=${row.severity} />`, "extra"],
           ["Validators", (row) => grouped(row.validators)],

@@ -3,10 +3,13 @@ import { html, useEffect, useState } from "../vendor/preact-htm.js";
 import { useHealth, useJson } from "../lib/data.js";
 import { BarChart } from "../lib/charts.js";
 import { FindingsList } from "../lib/findings.js";
-import { Answer, Bars, Facts, Hash, Page, Section, SlotLink, Table, Time } from "../lib/parts.js";
+import { Answer, Bars, Facts, Hash, Page, Section, SlotLink, Steps, Table, Time } from "../lib/parts.js";
 import { replace } from "../lib/search.js";
 import { ago, grouped, percent, plural } from "../lib/text.js";
-import { ANOMALIES, foremost, incidentWords, isOpen, kindName, nowIfMine, OFFENCES, STATES, SWITCHES } from "../lib/words.js";
+import {
+  alarmKinds, ANOMALIES, causeOfKind, dangers, foremost, incidentName, incidentWords, isOpen, keysHit, kindName, nowIfMine, nowIfNotMine,
+  OFFENCES, ownOffence, sorted, STATES, SWITCHES,
+} from "../lib/words.js";
 import { IncidentCards, useIncidents } from "./incidents.js";
 
 const CARDS = 6;
@@ -19,27 +22,43 @@ function headline(status, incidents) {
   return status.recording || (isOpen(worst) && worst.severity !== "info") ? worst : null;
 }
 
-const isStruck = (group) => group.alarms.worst === "critical" || (group.kill_switch && group.kill_switch.state !== "ready");
+const isUneasy = (group, { stopped, earlier }) => stopped.includes(group) || earlier.includes(group) || group.alarms.worst || group.missing;
 
-function Mine({ groups, incident, isSure }) {
+// Whether it is ours: by what our keys did, or cannot take back any more.
+function Mine({ groups, mine, danger, incident, isSure }) {
   if (groups.error?.status === 403) return html`<p>Watched keys are not shown on this address.</p>`;
   if (!groups.data) return html`<p>Loading.</p>`;
   const all = groups.data.groups;
+  const watched = html`<p><a href="/watch">Watched keys and kill switches</a></p>`;
   if (!all.length) {
     const own = incident?.shared?.filter((one) => one.what === "label:group") ?? [];
     if (own.length) return html`<p class="answer bad">${own.map((one) => `${grouped(one.members)} of group ${one.value}`).join(", ")}</p>`;
     return html`<p class="answer">Not known: no keys are configured here.</p><p>Search your index or public key above, or name your keys under <code>[watch]</code>.</p>`;
   }
-  const struck = all.filter(isStruck);
-  const uneasy = all.filter((group) => !struck.includes(group) && (group.alarms.worst || group.missing));
+  const { hit, stopped, earlier } = mine;
   const keys = all.reduce((sum, group) => sum + group.validators, 0);
-  if (struck.length) {
-    return html`<p class="answer bad">Yes: ${struck.map((group) => group.name).join(", ")}</p>
-      <ul>${struck.map((group) => html`<li key=${group.name}>${group.name}: ${Object.entries(group.alarms.by_kind).map(([kind, n]) => `${kindName(kind).toLowerCase()} ${grouped(n)}${group.alarms.is_partial ? "+" : ""}`).join(", ") || "no alarm"}${group.kill_switch ? `; kill switch ${SWITCHES[group.kill_switch.state] ?? group.kill_switch.state}` : "; no kill switch"}</li>`)}</ul>
-      <p><a href="/watch">Watched keys and kill switches</a></p>`;
+  const switchWords = (group) => (group.kill_switch ? `kill switch ${SWITCHES[group.kill_switch.state] ?? group.kill_switch.state}` : "no kill switch");
+  const others = stopped.length > 0 && html`<p>No offence of its own, but the kill switch has fired: ${stopped.map((group) => group.name + (group.kill_switch.state === "failed" ? " (FAILED: stop it by hand)" : "")).join(", ")}.</p>`;
+  const threats = danger.found.map((one) => html`<p key=${one.text} class="critical">${one.text}</p>`);
+  if (hit.length) {
+    return html`<p class="answer bad">Yes: ${hit.map((group) => group.name).join(", ")}</p>
+      <ul>${hit.map((group) => html`<li key=${group.name}>${group.name}, ${keysHit(group)}: ${alarmKinds(group.alarms)}; ${switchWords(group)}</li>`)}</ul>
+      ${others}${threats}${watched}`;
   }
-  if (uneasy.length) return html`<p class="answer wait">No offence of yours, but look at ${uneasy.map((group) => group.name).join(", ")}</p><p><a href="/watch">Watched keys</a></p>`;
+  if (danger.found.length) {
+    return html`<p class="answer bad">Not yet, but in danger: ${[...new Set(danger.found.flatMap((one) => one.groups.map((group) => group.name)))].join(", ")}</p>${threats}${others}${watched}`;
+  }
+  if (danger.unknown.length) return html`<p class="answer wait">${danger.unknown[0]}</p>${danger.unknown.slice(1).map((one) => html`<p key=${one}>${one}</p>`)}${others}${watched}`;
+  const uneasy = all.filter((group) => isUneasy(group, mine));
+  if (uneasy.length) {
+    return html`<p class="answer wait">No offence of yours${earlier.length ? " in the last days" : ""}, but look at ${uneasy.map((group) => group.name).join(", ")}</p>
+      ${others}${earlier.map((group) => html`<p key=${group.name}>${group.name}: the last one was <a href=${"/findings/" + group.offences.newest.finding}>${ago(group.offences.newest.at)}</a>.</p>`)}<p><a href="/watch">Watched keys</a></p>`;
+  }
   if (!isSure || groups.error) return html`<p class="answer wait">Not known now</p><p>The last answer named no offence of your ${plural(keys, "key")}.</p>`;
+  if (danger.isOpen) {
+    return html`<p class="answer">No offence of your ${plural(keys, "key")}, and none ${danger.isPartly ? "of those that were heard " : ""}is known to be on the side that cannot come back, or ahead of the clock.</p><p><a href="/watch">Watched keys</a></p>`;
+  }
+  if (incident?.offences) return html`<p class="answer good">No: none of your ${plural(keys, "key")} is in it.</p><p><a href="/watch">Watched keys</a></p>`;
   return html`<p class="answer good">No. All quiet in ${plural(all.length, "group")}, ${plural(keys, "key")}.</p><p><a href="/watch">Watched keys</a></p>`;
 }
 
@@ -47,37 +66,52 @@ function Verdict({ status, error, incidents, groups }) {
   const incident = headline(status, incidents);
   const others = incidents.filter((one) => one !== incident && (status.recording || isOpen(one)) && one.severity !== "info").length;
   const isSure = !error && (status.recording || status.ready);
-  if (!incident) {
-    const quiet = status.recording ? "This recording has no incidents" : isSure ? "All quiet: no incident is open" : "Nothing is known now";
-    return html`<section class=${"verdict " + (status.recording || !isSure ? "none" : "good")} aria-label="In short">
-      <div><h2>What happened?</h2><p class="answer">${quiet}.</p><p>${plural(status.findings, "finding")} ${status.recording ? "in it" : "since the beginning"}.</p></div>
-      <div><h2>Is it mine?</h2><${Mine} groups=${groups} isSure=${isSure} /></div>
-      <div><h2>What now?</h2><p>${isSure ? "Nothing." : "See the red box above."}</p></div>
-    </section>`;
-  }
-  const { what, now: ofKind } = incidentWords(incident);
-  const struck = (groups.data?.groups ?? []).filter(isStruck);
-  const now = struck.length && (incident.offences || incident.kind === "unpunished_offence") ? nowIfMine(struck) : ofKind;
-  return html`<section class=${"verdict " + incident.severity} aria-label="In short">
+  const all = groups.data?.groups ?? [];
+  const mine = sorted(all, status);
+  const danger = dangers(all, incidents, status);
+  const uneasy = all.filter((group) => isUneasy(group, mine));
+  const offence = mine.hit.length ? ownOffence(mine.hit) : null;
+  const { what, now: ofKind } = incident ? incidentWords(incident) : { what: "", now: [] };
+  const isWave = Boolean(incident?.offences);
+  const more = others > 0 && html` <a href="/incidents">${plural(others, "more incident")}</a>.`;
+  // Our own offence goes before everything that happens to others.
+  const now = offence
+    ? nowIfMine(mine.hit, { all, incident: isWave ? incident : null, cause: isWave ? incident.details.suspected_cause : causeOfKind(offence.kind), status })
+    : [
+      ...mine.stopped.map((group) => `Look at ${group.name}: its kill switch ${SWITCHES[group.kill_switch.state] ?? group.kill_switch.state}.`),
+      ...danger.found.flatMap((one) => one.now),
+      ...(isWave && all.length ? nowIfNotMine(incident, all) : ofKind),
+      ...(uneasy.length ? [{ text: "Look at ", link: ["/watch", `the keys of ${uneasy.map((group) => group.name).join(", ")}`], after: "." }] : []),
+    ];
+  const tone = offence || danger.found.length ? "critical" : incident ? incident.severity : status.recording || !isSure || mine.stopped.length || mine.earlier.length ? "none" : "good";
+  const quiet = status.recording ? "This recording has no incidents" : isSure ? "All quiet: no incident is open" : "Nothing is known now";
+  return html`<section class=${"verdict " + tone} aria-label="In short">
     <div>
       <h2>What happened?</h2>
-      <p class="answer"><a href=${"/incidents/" + incident.id}>${kindName(incident.kind)}</a>, ${STATES[incident.state] ?? incident.state}</p>
-      <p>${what}</p>
-      <p class="soft">Since <${Time} of=${incident.opened_at} /> UTC${status.recording ? "" : `, ${ago(incident.opened_at)}`}; slots ${grouped(incident.first_slot)} to ${grouped(incident.last_slot)}.${others > 0 && html` <a href="/incidents">${plural(others, "more incident")}</a>.`}</p>
+      ${offence && html`<p class="answer bad"><a href=${"/findings/" + offence.finding}>${offence.text}</a></p><p class="soft">At <${Time} of=${offence.at} /> UTC${status.recording ? "" : `, ${ago(offence.at)}`}.</p>`}
+      ${incident ? html`
+        <p class=${offence ? "also" : "answer"}><a href=${"/incidents/" + incident.id}>${incidentName(incident)}</a>, ${STATES[incident.state] ?? incident.state}</p>
+        <p>${what}</p>
+        <p class="soft">Since <${Time} of=${incident.opened_at} /> UTC${status.recording ? "" : `, ${ago(incident.opened_at)}`}; slots ${grouped(incident.first_slot)} to ${grouped(incident.last_slot)}.${more}</p>`
+      : html`<p class=${offence ? "" : "answer"}>${offence ? "No incident is open" : quiet}.</p>
+        <p>${plural(status.findings, "finding")} ${status.recording ? "in it" : "since the beginning"}.${more}</p>`}
     </div>
-    <div><h2>Is it mine?</h2><${Mine} groups=${groups} incident=${incident} isSure=${isSure} /></div>
-    <div><h2>What now?</h2><ul>${now.map((one) => html`<li key=${one}>${one}</li>`)}</ul></div>
+    <div><h2>Is it mine?</h2><${Mine} groups=${groups} mine=${mine} danger=${danger} incident=${incident} isSure=${isSure} /></div>
+    <div><h2>What now?</h2>${now.length ? html`<${Steps} of=${now} />` : html`<p>${isSure ? "Nothing." : "See the red box above."}</p>`}</div>
   </section>`;
 }
+
+const shareWords = (share) => (share > 1 ? "100\u202f%, some voted twice" : percent(share));
 
 function participationRow(row) {
   const share = row.participation;
   return {
     x: row.slot,
     name: grouped(row.slot),
-    value: share ?? (row.seats ? row.voters / row.seats : null),
+    // Who votes twice for a slot counts twice.
+    value: share === null ? (row.seats ? row.voters / row.seats : null) : Math.min(1, share),
     tone: row.findings !== 0 ? "bad" : share !== null && share < 2 / 3 ? "wait" : "",
-    note: `Slot ${grouped(row.slot)}: ${share === null ? `${grouped(row.voters)} voters` : percent(share)}, ${plural(row.blocks, "block")}, ${plural(row.heads, "head")}${row.findings === null ? ", many findings" : row.findings ? `, ${plural(row.findings, "finding")}` : ""}`,
+    note: `Slot ${grouped(row.slot)}: ${share === null ? `${grouped(row.voters)} voters` : shareWords(share)}, ${plural(row.blocks, "block")}, ${plural(row.heads, "head")}${row.findings === null ? ", many findings" : row.findings ? `, ${plural(row.findings, "finding")}` : ""}`,
   };
 }
 
@@ -88,10 +122,10 @@ export function Participation({ rows }) {
   const drawn = known ? chart : rows.map((row, n) => ({ ...chart[n], value: row.voters }));
   return html`<${BarChart} label=${`Participation by slot, ${plural(rows.length, "slot")}`} rows=${drawn} max=${known ? 1 : undefined}
       axis=${known ? (value) => Math.round(value * 100) + "\u202f%" : grouped} marks=${known ? [2 / 3] : []}
-      unit=${known ? "Share of the seats of each slot that voted. Dashed: two thirds. Red: with findings." : "Voters of each slot. Red: with findings."} />
+      unit=${known ? "Share of the seats of each slot that voted. Dashed: two thirds. Brown: fewer. Red: slots that findings are about." : "Voters of each slot. Red: slots that findings are about."} />
     <details><summary>As a table</summary><${Table} label="Participation by slot" keyOf=${(row) => row.slot} rows=${[...rows].reverse()} columns=${[
       ["Slot", (row) => html`<${SlotLink} slot=${row.slot} />`],
-      ["Voted", (row) => row.participation === null ? `${grouped(row.voters)} voters` : percent(row.participation)],
+      ["Voted", (row) => row.participation === null ? `${grouped(row.voters)} voters` : shareWords(row.participation)],
       ["Blocks", (row) => row.blocks], ["Heads", (row) => row.heads], ["Findings", (row) => row.findings ?? "too many to count"],
     ]} /></details>`;
 }
