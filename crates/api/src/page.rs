@@ -86,7 +86,7 @@ pub(crate) fn is_part_of_it(path: &str) -> bool {
         Some((before, _)) => path.strip_prefix(before).is_some_and(|rest| !rest.is_empty() && !rest.contains('/')),
         None => path == *view,
     };
-    VIEWS.iter().any(|view| is_view(&view)) || FILES.iter().any(|(file, ..)| path == *file)
+    VIEWS.iter().any(is_view) || FILES.iter().any(|(file, ..)| path == *file)
 }
 
 async fn file(content_type: &'static str, content: &'static str) -> impl IntoResponse {
