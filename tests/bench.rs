@@ -116,7 +116,7 @@ fn a_crowd_around_the_watcher_loses_nothing() {
 fn streams_are_measured_from_the_record_to_the_last_client() {
     let report = report(&["streams", "--streams", "30", "--singles", "3", "--burst", "40"]);
     has_only_fields(&report, &["streams", "singles", "burst", "findings", "slashings"]);
-    assert_eq!([&report["streams"], &report["singles"], &report["burst"]], [&30.into(), &3.into(), &40.into()], "{report}");
+    assert_eq!((&report["streams"], &report["singles"], &report["burst"]), (&30.into(), &3.into(), &40.into()), "{report}");
     for address in ["findings", "slashings"] {
         for part in ["single_ms", "burst_ms"] {
             let [p50, p99, max] = ["p50", "p99", "max"].map(|name| report[address][part][name].as_f64().expect("a number"));
