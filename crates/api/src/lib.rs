@@ -103,4 +103,4 @@ pub use server::{ApiError, ApiParts, Listener, answer_while, bind, openapi_json,
 pub use status::{Connections, Gap, GoodbyeView, Head, NodeState, PeerView, Readiness, Status, StatusSource};
 pub use tls::{TlsError, TlsFiles};
 pub use tokens::{Scope, TokenError, TokenFile, TokenRecord};
-pub use watch::{HeldBackView, KeyFilter, KillSwitchView, NoKeys, WatchGroup, WatchPage, WatchSource, WatchedKey};
+pub use watch::{AfterStopView, HeldBackView, KeyFilter, KillSwitchView, NoKeys, WatchGroup, WatchPage, WatchSource, WatchedKey};
