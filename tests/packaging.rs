@@ -238,3 +238,32 @@ fn the_examples_for_assertoor_ask_for_fields_that_there_are() {
     }
     assert!(n_queries >= 6, "only {n_queries} fields were asked for");
 }
+
+/// Scripts of esd are run with its only argument, and by a test only if that is wanted.
+#[test]
+fn scripts_of_esd_are_run_as_esd_runs_them() {
+    let dir = tempfile::tempdir().expect("a fresh directory");
+    let scripts = ["attester", "proposer"].map(|name| {
+        let path = dir.path().join(name);
+        fs::write(&path, format!("#!/bin/sh\necho {name} \"$#\" \"$1\"\n")).expect("written");
+        fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o700)).expect("executable");
+        path
+    });
+    let adapter = Path::new(ROOT).join("packaging/esd/run-esd-script");
+    let run_for = |kind: &str, test: &str, options: &[&str]| {
+        let mut command = std::process::Command::new(&adapter);
+        command.args(options).args(&scripts);
+        command.env("SLASHWATCH_KIND", kind).env("SLASHWATCH_TEST", test).env("SLASHWATCH_VALIDATOR", "77");
+        let output = run(&mut command);
+        assert!(output.status.success(), "{}", stderr(&output));
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    };
+    assert_eq!(run_for("double_vote", "0", &[]), "attester 1 77\n");
+    assert_eq!(run_for("surround_vote", "0", &[]), "attester 1 77\n");
+    assert_eq!(run_for("double_proposal", "0", &[]), "proposer 1 77\n");
+    let said = run_for("double_proposal", "1", &[]);
+    assert!(said.starts_with("would run ") && said.contains("proposer 77"), "{said}");
+    assert_eq!(run_for("double_vote", "1", &["--run-in-test"]), "attester 1 12345\nproposer 1 12345\n");
+    let mut without = std::process::Command::new(&adapter);
+    assert_eq!(run(without.arg("one")).status.code(), Some(64));
+}

@@ -417,3 +417,75 @@ fn replayed_findings_carry_the_labels_of_the_lists() {
     assert_eq!(output.status.code(), Some(64), "{}", stderr(&output));
     assert!(stderr(&output).contains("line 2"), "{}", stderr(&output));
 }
+
+/// Two groups whose stop does not do what it should. That of `broken` fails at first. That of
+/// `deaf` says that it is done, and its keys sign on. The proof of the second one is checked before
+/// by another library.
+#[test]
+fn a_stop_that_fails_and_keys_that_sign_on_are_told() {
+    let runtime = runtime();
+    let scenario = Scenario { slots: 48, slot_duration: Duration::from_millis(600), ..Scenario::staked(64, 12) };
+    let operator = scenario.operator.clone();
+    let network = runtime.block_on(SimNetwork::start(scenario)).expect("loopback has free ports");
+    let (sender, told) = sync_channel(10_000);
+    let hook = serve(anywhere(), move |request| {
+        let _ = sender.send(request.json());
+        "204 No Content"
+    });
+    let stage = stage(&network, "");
+    let dir = stage.dir.path();
+    std::fs::write(dir.join("secret"), "hunter2").expect("writable");
+    let stop =
+        script(dir, "date +%s%N >> $(dirname $0)/at\n[ $SLASHWATCH_GROUP$SLASHWATCH_ATTEMPT = broken1 ] && exit 1; exit 0");
+    let group = |name: &str, members: &[ValidatorIndex], more: &str| {
+        let keys: Vec<String> = members.iter().map(ToString::to_string).collect();
+        format!("[[watch.groups]]\nname = {name:?}\nkeys = {keys:?}\nkill_switch = {{ command = [{stop:?}]{more} }}\n")
+    };
+    let (broken, deaf) = operator.split_at(6);
+    let route = "[[alerts.routes]]\nname = \"pager\"\nmin_severity = \"critical\"\nsecret_file = \"secret\"\n";
+    let text = std::fs::read_to_string(&stage.config).expect("there")
+        + &group("broken", broken, "")
+        + &group("deaf", deaf, ", second_check = true")
+        + &format!("{route}url = \"http://{hook}/\"\n");
+    std::fs::write(&stage.config, text).expect("writable");
+    let running = Running::start(slashwatch(), &stage.config);
+    running.wait_for("watching");
+    runtime.block_on(network.run()).expect("the simulation runs to its end");
+
+    let is_about_orders = |kind: &str| ["kill_switch_failed", "signs_after_stop", "proof_not_confirmed"].contains(&kind);
+    let mut texts: Vec<String> = Vec::new();
+    // The keys of `broken` are told of too, once its stop was done after all.
+    while !["STOPPED AFTER ALL", "signs after stop (group=deaf)"].iter().all(|part| texts.iter().any(|text| text.contains(part)))
+    {
+        let delivery = told.recv_timeout(TEST_TIMEOUT).unwrap_or_else(|_| panic!("only these were told: {texts:?}"));
+        if is_about_orders(delivery["finding"]["kind"].as_str().expect("a kind")) {
+            texts.push(delivery["text"].as_str().expect("text").to_owned());
+        }
+    }
+    texts.iter().for_each(|text| println!("{text}\n"));
+    let of = |part: &str| texts.iter().filter(|text| text.lines().next().is_some_and(|line| line.ends_with(part))).count();
+    assert_eq!(of("kill switch failed (group=broken)"), 2, "its beginning and its end: {texts:?}");
+    assert!(texts[0].contains("its order FAILED (attempt 1): ") && texts[0].contains("exit status: 1"), "{}", texts[0]);
+    assert!(!texts.iter().any(|text| text.contains("proof not confirmed")), "the proof is genuine: {texts:?}");
+    let groups = test_support::http::get(stage.api, "/v1/watch/groups").expect("the API answers");
+    let deaf = groups["groups"].as_array().expect("a list").iter().find(|group| group["name"] == "deaf").expect("it is there");
+    let switch = &deaf["kill_switch"];
+    assert_eq!((&switch["state"], &switch["after_stop"]["state"]), (&"failed".into(), &"signing".into()), "{switch}");
+    assert!(switch["after_stop"]["keys"].as_u64().is_some_and(|keys| (1..=6).contains(&keys)), "{switch}");
+    let status = run(slashwatch().args(["killswitch", "status", "--config"]).arg(&stage.config));
+    let status = String::from_utf8_lossy(&status.stdout).into_owned();
+    assert!(status.contains("group deaf fired") && status.contains("still sign"), "{status}");
+    // How long a stop takes with the second check in it.
+    let found = test_support::http::get(stage.api, "/v1/findings?group=deaf&kind=double_vote&limit=1").expect("the API answers");
+    let second_seen = found["findings"][0]["second_seen"].as_str().expect("text").parse::<evidence::Time>().expect("a time");
+    let ran: Vec<(String, u64)> = std::fs::read_to_string(dir.join("fired"))
+        .expect("it ran")
+        .lines()
+        .zip(std::fs::read_to_string(dir.join("at")).expect("it ran").lines())
+        .map(|(fired, at)| (fired.to_owned(), at.parse().expect("nanoseconds")))
+        .collect();
+    let stopped = ran.iter().find(|(fired, _)| fired.starts_with("deaf ")).expect("it ran");
+    let took = evidence::Time::from_unix_ns(stopped.1).since(second_seen);
+    println!("with the second check, the stop began {took:?} after the second message came");
+    assert_eq!(running.terminate(), Some(0));
+}

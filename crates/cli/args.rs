@@ -280,6 +280,7 @@ const ALERT_EXAMPLES: &str = "Examples:
 
 const KILLSWITCH_EXAMPLES: &str = "Examples:
   slashwatch killswitch test ours --config slashwatch.toml
+  slashwatch killswitch status --config slashwatch.toml
   slashwatch killswitch rearm ours --config slashwatch.toml";
 
 const INIT_EXAMPLES: &str = "Examples:
@@ -513,6 +514,15 @@ pub enum KillswitchAction {
     /// action looks for what it would stop, and stops nothing.
     Test {
         group: String,
+        #[arg(long, value_name = "FILE", default_value = DEFAULT_CONFIG)]
+        config: PathBuf,
+    },
+    /// Says which switches have fired, how their orders ended, and whether the stopped keys are
+    /// silent. It works beside a running watcher.
+    Status {
+        /// Data directory of the watcher. Without it, it is that of the configuration.
+        #[arg(long, value_name = "DIR", conflicts_with = "config")]
+        data_dir: Option<PathBuf>,
         #[arg(long, value_name = "FILE", default_value = DEFAULT_CONFIG)]
         config: PathBuf,
     },

@@ -157,6 +157,13 @@ pub fn run(args: Args) -> anyhow::Result<u8> {
             output::line(offline::actions::test_switch(&config, &group)?)?;
             Ok(0)
         }
+        Command::Killswitch { action: KillswitchAction::Status { data_dir, config } } => {
+            let data_dir = data_dir.map_or_else(|| Config::load(&config).map(|config| config.data_dir), Ok)?;
+            for line in offline::actions::switch_status(&data_dir)? {
+                output::line(line)?;
+            }
+            Ok(0)
+        }
         Command::Killswitch { action: KillswitchAction::Rearm { group, data_dir, config } } => {
             let answer = match data_dir {
                 Some(data_dir) => offline::actions::rearm_switch_in(&data_dir, &group)?,

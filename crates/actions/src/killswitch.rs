@@ -18,6 +18,9 @@
 //! again at the next start, with `attempt` 2. To stop what already stands still costs nothing, but
 //! keys that continue to sign can cost their whole stake.
 //!
+//! An order that fails is given again ([`RetryPolicy::order_again`]), and alert routes are told once
+//! ([`alarms`]). After an order the group's keys are listened to ([`after_stop`]).
+//!
 //! A group that fired keeps that state until `slashwatch killswitch rearm`.
 
 use crate::config::WatchConfig;
@@ -25,30 +28,38 @@ use crate::error::ActionError;
 use crate::follower::Follower;
 use crate::lists::reload::ActiveConfig;
 use alert::killswitch::{KillSwitch, OrderReport};
-use alert::{RetryPolicy, SwitchNote, SwitchNotes};
-use consensus::{Network, PubkeyBytes};
-use detect::watch::SharedWatchState;
-use evidence::{Finding, Store, StoreError, Time};
+use alert::{RetryPolicy, Routes, SwitchNote, SwitchNotes};
+use base::Backoff;
+use consensus::{Network, PubkeyBytes, Root, Slot, ValidatorIndex};
+use detect::watch::{Label, ProofOutcome, SharedWatchState, WatchReport};
+use evidence::{Changes, Finding, Store, StoreError, Time};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+mod after_stop;
+mod alarms;
 mod configured;
 mod members;
+mod proof_check;
 pub mod rearm;
 mod rules;
 mod state;
 #[cfg(test)]
 mod tests;
 
+pub use after_stop::{AfterStop, StillSigning};
+pub use alarms::OpenAlarm;
 use configured::configured_switches;
 pub use configured::test;
 pub(crate) use members::names_nobody;
+use proof_check::{CheckResult, ProofCheck};
 use rules::{ConfiguredSwitch, NotFiredReason, SwitchDecision};
-pub use state::{Fired, KillSwitchState, NotFired, OrderResult};
+pub use state::{Fired, KillSwitchState, NotFired, OrderResult, Unconfirmed};
 
 /// Facts that a switch needs in order to decide about a finding.
 #[derive(Clone)]
@@ -58,6 +69,8 @@ pub struct SwitchContext {
     pub watched: SharedWatchState,
     /// The data directory, which also holds the requests to make a switch ready again.
     pub dir: PathBuf,
+    /// The executable of slashwatch, for the second check of proofs.
+    pub program: PathBuf,
     pub now: fn() -> Time,
 }
 
@@ -67,6 +80,17 @@ impl SwitchContext {
         let labels = self.watched.labels();
         configured.decide(finding, now, &self.network, &|index| labels.pubkey(index))
     }
+}
+
+/// How an order ended.
+struct EndedOrder {
+    group: String,
+    /// The finding that caused it.
+    finding: Root,
+    /// The second check of its proof. `None` if none was asked for.
+    check: Option<CheckResult>,
+    /// `None` if the check kept it from being carried out.
+    report: Option<OrderReport>,
 }
 
 /// Reads the findings and orders the switches that they fire.
@@ -81,6 +105,14 @@ pub struct KillSwitches {
     away: BTreeMap<String, u64>,
     /// Whether the state on disk is older than the one in memory.
     is_unsaved: bool,
+    /// The alert routes in use.
+    routes: Routes,
+    /// The pauses before an order that failed is given again.
+    order_again: Backoff,
+    /// When that is, by group.
+    again_at: BTreeMap<String, Instant>,
+    /// The slot of the last report that was looked at.
+    looked_at: Slot,
     /// Shows the state to the status page and to [`Self::notes`].
     shown: watch::Sender<Arc<KillSwitchState>>,
     /// Shows the switches to [`Self::notes`].
@@ -102,6 +134,10 @@ impl KillSwitches {
             state,
             away: BTreeMap::new(),
             is_unsaved: false,
+            routes: Routes::default(),
+            order_again: RetryPolicy::DEFAULT.order_again,
+            again_at: BTreeMap::new(),
+            looked_at: Slot::new(0),
             shown,
             in_use,
         })
@@ -120,13 +156,20 @@ impl KillSwitches {
         let (context, store) = (self.context.clone(), self.store.clone());
         Arc::new(move |finding: &Finding, now: Time| {
             let (switches, state) = (in_use.borrow().clone(), shown.borrow().clone());
+            if let Some(note) = state.note_about(finding) {
+                return vec![note];
+            }
             let number = store.finding(finding.id).ok().flatten().map(|(seq, _)| seq);
             let note = |group: &String, configured: &ConfiguredSwitch| -> Option<SwitchNote> {
                 let fired = state.fired.get(group);
                 if fired.is_some_and(|fired| fired.finding == finding.id) {
-                    return Some(SwitchNote { group: group.clone(), fires: true, reason: None });
+                    return Some(SwitchNote { group: group.clone(), fires: true, reason: None, result: None });
                 }
-                let reason = match (context.decide(configured, finding, now)?, fired) {
+                let decision = context.decide(configured, finding, now)?;
+                if let Some(reason) = state.not_genuine(group, finding.id) {
+                    return Some(SwitchNote { group: group.clone(), fires: false, reason: Some(reason), result: None });
+                }
+                let reason = match (decision, fired) {
                     (SwitchDecision::NotFiredReason(why), _) => Some(why.to_string()),
                     (SwitchDecision::Fires, Some(fired)) => {
                         Some(format!("it has fired because of {} {}", fired.kind, fired.finding))
@@ -136,7 +179,7 @@ impl KillSwitches {
                     }
                     (SwitchDecision::Fires, None) => None,
                 };
-                Some(SwitchNote { group: group.clone(), fires: reason.is_none(), reason })
+                Some(SwitchNote { group: group.clone(), fires: reason.is_none(), reason, result: None })
             };
             switches.iter().filter_map(|(group, configured)| note(group, configured)).collect()
         })
@@ -165,6 +208,7 @@ impl KillSwitches {
             self.away.entry(group.clone()).or_insert(seen);
         }
         self.in_use.send_replace(self.switches.clone());
+        self.routes = active.routes.clone();
         if !self.switches.is_empty() && self.state.seen.is_none() {
             self.state.seen = Some(self.store.last_seq());
             self.write()?;
@@ -182,8 +226,13 @@ impl KillSwitches {
         cancel: CancellationToken,
     ) {
         let mut requests = tokio::time::interval(rearm::LOOK_EVERY);
-        let mut orders: JoinSet<(String, OrderReport)> = JoinSet::new();
+        let mut orders: JoinSet<EndedOrder> = JoinSet::new();
         self.repeat_interrupted(&mut orders);
+        self.repeat_failed_later();
+        // What was made ready again without a watcher is over, and routes are told so.
+        if !self.state.fired.is_empty() || !self.state.alarms.is_empty() {
+            self.save("what is told of orders");
+        }
         loop {
             // This is read before the findings are examined, so everything that was recorded before
             // the stop is examined in any case.
@@ -204,7 +253,11 @@ impl KillSwitches {
                 () = tokio::time::sleep(RetryPolicy::DEFAULT.store_pause), if examined.is_err() => {}
                 Some(findings) = unrecorded.recv() => self.examine_unrecorded(&findings, &mut orders),
                 Some(ended) = orders.join_next() => self.record_result(ended),
-                _ = requests.tick() => self.answer_rearm_requests(),
+                _ = requests.tick() => {
+                    self.answer_rearm_requests();
+                    self.listen_to_keys();
+                    self.repeat_failed(&mut orders);
+                }
                 Ok(()) = changed.changed() => {
                     let active = changed.borrow_and_update().clone();
                     if let Err(error) = self.use_switches(&active) {
@@ -221,7 +274,7 @@ impl KillSwitches {
     /// Gives the orders for what was found since the last call. If the state cannot be written,
     /// the orders of the current page are given anyway. Further recorded findings are then examined
     /// only after a later write has succeeded.
-    fn examine(&mut self, orders: &mut JoinSet<(String, OrderReport)>) -> Result<(), StoreError> {
+    fn examine(&mut self, orders: &mut JoinSet<EndedOrder>) -> Result<(), StoreError> {
         if self.is_unsaved {
             self.write()?;
         }
@@ -264,7 +317,7 @@ impl KillSwitches {
 
     /// A finding that could not be recorded is still proven. Keys that continue to sign cost more
     /// than an order whose finding nobody can look up.
-    fn examine_unrecorded(&mut self, findings: &[Finding], orders: &mut JoinSet<(String, OrderReport)>) {
+    fn examine_unrecorded(&mut self, findings: &[Finding], orders: &mut JoinSet<EndedOrder>) {
         let mut to_order = Vec::new();
         for finding in findings {
             to_order.extend(self.fire_for(finding, None, None));
@@ -295,7 +348,15 @@ impl KillSwitches {
                 Some(SwitchDecision::NotFiredReason(why)) => self.note_not_fired(group, finding, &why, now),
                 Some(SwitchDecision::Fires) => {
                     let kind = finding.kind.to_string();
-                    let fired = Fired { finding: finding.id, kind, ordered_at: now, attempts: 1, result: None };
+                    let fired = Fired {
+                        finding: finding.id,
+                        kind,
+                        ordered_at: now,
+                        attempts: 1,
+                        result: None,
+                        dry_run: configured.switch.is_dry_run(),
+                        after_stop: None,
+                    };
                     self.state.fired.insert(group.clone(), fired);
                     to_order.push((configured.switch.clone(), finding.clone()));
                 }
@@ -316,7 +377,7 @@ impl KillSwitches {
         self.state.held_back.insert(group.to_owned(), NotFired { finding, kind, at: now, reason, times });
     }
 
-    fn order_all(&self, to_order: Vec<(Arc<KillSwitch>, Finding)>, orders: &mut JoinSet<(String, OrderReport)>) {
+    fn order_all(&self, to_order: Vec<(Arc<KillSwitch>, Finding)>, orders: &mut JoinSet<EndedOrder>) {
         for (switch, finding) in to_order {
             tracing::warn!(group = switch.group(), kind = finding.kind.as_str(), finding = %finding.id, place = switch.place(), "kill switch fires");
             self.order(switch, finding, 1, orders);
@@ -338,7 +399,9 @@ impl KillSwitches {
             self.is_unsaved = false;
             self.shown.send_replace(Arc::new(changed.clone()));
             self.state = changed;
+            self.again_at.remove(&request.group);
             tracing::warn!(group = request.group, "kill switch is ready again, as was asked for");
+            self.save("what is told of orders");
             if let Some(configured) = self.switches.get(&request.group) {
                 unlock(&request.group, configured.lock_file.as_deref());
             }
@@ -348,18 +411,146 @@ impl KillSwitches {
         }
     }
 
-    /// Writes the state to disk and publishes it.
+    /// Writes the state to disk and publishes it, with what alert routes have to be told because of
+    /// it.
     fn write(&mut self) -> Result<(), StoreError> {
-        self.shown.send_replace(Arc::new(self.state.clone()));
-        let written = self.state.write(&self.store);
+        let mut state = self.state.clone();
+        let labels_of = |group: &str| match self.switches.get(group) {
+            Some(configured) => configured.labels.clone(),
+            None => vec![format!("{}={group}", Label::GROUP)],
+        };
+        let told = alarms::report(&mut state, &labels_of, &self.context.network, (self.context.now)());
+        let changes = Changes { checkpoints: vec![state.checkpoint()], ..told };
+        let written = self.store.apply(changes, &self.routes.names());
         self.is_unsaved = written.is_err();
-        written
+        // What could not be written was not told. It is told with the next write.
+        if written.is_ok() {
+            self.state = state;
+        }
+        self.shown.send_replace(Arc::new(self.state.clone()));
+        written.map(drop)
     }
 
-    fn order(&self, switch: Arc<KillSwitch>, finding: Finding, attempt: u32, orders: &mut JoinSet<(String, OrderReport)>) {
+    /// The same where nobody waits for it. An error is logged, and the write is tried again.
+    fn save(&mut self, what: &str) {
+        if let Err(error) = self.write() {
+            tracing::error!(%error, what, "the state of the kill switches cannot be saved; check the disk of the data directory");
+        }
+    }
+
+    fn order(&self, switch: Arc<KillSwitch>, finding: Finding, attempt: u32, orders: &mut JoinSet<EndedOrder>) {
         let now = (self.context.now)();
         let keys = self.keys_of(switch.group(), &finding);
-        orders.spawn(async move { (switch.group().to_owned(), switch.fire(&finding, &keys, attempt, now).await) });
+        let check = self.second_check(switch.group(), &finding);
+        orders.spawn(async move {
+            let checked = match check {
+                Some(check) => Some(check.run().await),
+                None => None,
+            };
+            let report = match checked {
+                Some(CheckResult::NotGenuine(_)) => None,
+                Some(CheckResult::Genuine | CheckResult::NotChecked(_)) | None => {
+                    Some(switch.fire(&finding, &keys, attempt, now).await)
+                }
+            };
+            EndedOrder { group: switch.group().to_owned(), finding: finding.id, check: checked, report }
+        });
+    }
+
+    /// The second check of the proof before an order. `None` if none is asked for, if there is no
+    /// proof, or if this order repeats one that was carried out.
+    fn second_check(&self, group: &str, finding: &Finding) -> Option<ProofCheck> {
+        let was_carried_out = self.state.fired.get(group).is_some_and(|fired| fired.result.is_some());
+        let is_wanted = self.switches.get(group).is_some_and(|configured| configured.second_check);
+        let reference = finding.evidence.as_ref().filter(|_| is_wanted && !was_carried_out)?;
+        let evidence = self.store.evidence(reference.id).ok().flatten();
+        Some(ProofCheck::new(&self.context.program, &self.context.dir, finding, evidence))
+    }
+
+    /// Notes that the second check did not confirm a proof, for alert routes to be told.
+    fn note_check(&mut self, group: &str, finding: Root, check: CheckResult) {
+        let (outcome, reason) = match check {
+            CheckResult::Genuine => return,
+            CheckResult::NotGenuine(reason) => {
+                tracing::error!(group, %finding, reason, "kill switch does NOT fire: the second check says that the proof is not genuine; check it by hand, and stop the validator clients if it holds");
+                (ProofOutcome::NotGenuine, reason)
+            }
+            CheckResult::NotChecked(reason) => {
+                tracing::error!(group, %finding, reason, "kill switch fired without the second check of the proof, which could not be made");
+                (ProofOutcome::NotChecked, reason)
+            }
+        };
+        let at = (self.context.now)();
+        self.state.unconfirmed.insert(group.to_owned(), Unconfirmed { finding, outcome, reason, at, is_told: false });
+    }
+
+    /// Looks at what the keys did that were stopped, once for each slot.
+    fn listen_to_keys(&mut self) {
+        let fired = self.state.fired.values().any(|fired| !fired.dry_run && fired.result.is_some());
+        let report = self.context.watched.report();
+        if !fired || report.slot == self.looked_at {
+            return;
+        }
+        self.looked_at = report.slot;
+        let labels = report.labels.clone();
+        let mut is_changed = false;
+        for members in labels.groups() {
+            is_changed |= self.hear(&members.name, &members.validators, &report);
+        }
+        if is_changed {
+            self.save("what the stopped keys do");
+        }
+    }
+
+    /// Takes in what the keys of a group did, if it was ordered to stop. Returns whether anything
+    /// changed.
+    fn hear(&mut self, group: &str, members: &[ValidatorIndex], report: &WatchReport) -> bool {
+        let fired = self.state.fired.get_mut(group).filter(|fired| !fired.dry_run && fired.result.is_some());
+        let Some(fired) = fired else { return false };
+        // An order of an earlier version has none, because that did not listen.
+        let after = fired.after_stop.get_or_insert_with(|| AfterStop::new(report.slot));
+        let n_before = after.signing.as_ref().map(|signing| signing.n_keys);
+        if !after.look(members, report, self.context.network.preset().slots_per_epoch) {
+            return false;
+        }
+        if let Some(signing) = after.signing.as_ref().filter(|signing| n_before != Some(signing.n_keys)) {
+            tracing::error!(group, since = %signing.since, n_keys = signing.n_keys, "keys sign after the stop: find the machine and switch it off");
+        } else if let Some(since) = after.silent_since {
+            tracing::warn!(group, %since, "the keys of the group are silent");
+        }
+        true
+    }
+
+    /// Plans the next attempts of orders that failed before this start.
+    fn repeat_failed_later(&mut self) {
+        let failed = self.state.fired.iter().filter(|(_, fired)| fired.result.as_ref().is_some_and(|result| !result.done));
+        let again = failed.map(|(group, fired)| (group.clone(), Instant::now() + self.order_again.pause(fired.attempts)));
+        self.again_at = again.collect();
+    }
+
+    /// Gives the orders again that failed, when it is time. A switch that a dry run left as it is
+    /// has nothing to repeat.
+    fn repeat_failed(&mut self, orders: &mut JoinSet<EndedOrder>) {
+        let now = Instant::now();
+        let due: Vec<String> = self.again_at.iter().filter(|(_, at)| **at <= now).map(|(group, _)| group.clone()).collect();
+        for group in due {
+            self.again_at.remove(&group);
+            let Some(fired) = self.state.fired.get_mut(&group) else { continue };
+            let is_over = fired.attempts >= RetryPolicy::DEFAULT.max_orders;
+            let has_failed = fired.result.as_ref().is_some_and(|result| !result.done);
+            let (Some(configured), Ok(Some((_, finding)))) = (self.switches.get(&group), self.store.finding(fired.finding))
+            else {
+                continue;
+            };
+            if is_over || !has_failed || fired.dry_run {
+                continue;
+            }
+            fired.attempts = fired.attempts.saturating_add(1);
+            let (switch, attempt) = (configured.switch.clone(), fired.attempts);
+            self.save("an order that is repeated");
+            tracing::warn!(group, attempt, place = switch.place(), "kill switch fires again, because it has failed");
+            self.order(switch, finding, attempt, orders);
+        }
     }
 
     /// The public keys of a group, as far as they are known: those of its members, those that its
@@ -380,7 +571,7 @@ impl KillSwitches {
     }
 
     /// Repeats the orders that were interrupted by a crash.
-    fn repeat_interrupted(&mut self, orders: &mut JoinSet<(String, OrderReport)>) {
+    fn repeat_interrupted(&mut self, orders: &mut JoinSet<EndedOrder>) {
         // A finding that a full disk refused is not in the store. Its switch is made ready again,
         // because otherwise it would wait for ever.
         let store = &self.store;
@@ -416,35 +607,50 @@ impl KillSwitches {
     }
 
     /// Notes the result of an order.
-    fn record_result(&mut self, ended: Result<(String, OrderReport), tokio::task::JoinError>) {
-        let (group, report) = match ended {
+    fn record_result(&mut self, ended: Result<EndedOrder, tokio::task::JoinError>) {
+        let EndedOrder { group, finding, check, report } = match ended {
             Ok(ended) => ended,
             Err(error) => {
                 tracing::error!(%error, "an order of a kill switch ended early; it is repeated at the next start");
                 return;
             }
         };
+        if let Some(check) = check {
+            self.note_check(&group, finding, check);
+        }
+        let Some(report) = report else {
+            // Nothing was stopped, and the switch is ready for the next finding.
+            if self.state.fired.get(&group).is_some_and(|fired| fired.finding == finding) {
+                self.state.fired.remove(&group);
+                self.state.fired_before.insert(group, finding);
+            }
+            self.save("that an order was not carried out");
+            return;
+        };
+        let took_ms = report.took.as_millis() as u64;
         let (done, answer) = match report.result {
             Ok(answer) => {
-                tracing::warn!(group, took_ms = report.took.as_millis() as u64, answer, "kill switch done");
+                tracing::warn!(group, took_ms, answer, "kill switch done");
                 (true, answer)
             }
             Err(answer) => {
-                tracing::error!(
-                    group,
-                    took_ms = report.took.as_millis() as u64,
-                    answer,
-                    "kill switch FAILED: stop the validator clients by hand"
-                );
+                tracing::error!(group, took_ms, answer, "kill switch FAILED: stop the validator clients by hand");
                 (false, answer)
             }
         };
-        if let Some(fired) = self.state.fired.get_mut(&group) {
-            fired.result = Some(OrderResult { done, took_ms: report.took.as_millis() as u64, answer });
+        let ended_in = self.context.network.slot_at((self.context.now)().as_unix_ns());
+        // The switch may have been made ready again meanwhile, and may have fired again.
+        if let Some(fired) = self.state.fired.get_mut(&group).filter(|fired| fired.finding == finding) {
+            let has_failed = fired.result.as_ref().is_none_or(|result| !result.done);
+            fired.result = Some(OrderResult { done, took_ms, answer });
+            if fired.after_stop.is_none() || (done && has_failed) {
+                fired.after_stop = Some(AfterStop::new(ended_in));
+            }
+            if !done && !fired.dry_run {
+                self.again_at.insert(group, Instant::now() + self.order_again.pause(fired.attempts));
+            }
         }
-        if let Err(error) = self.write() {
-            tracing::error!(%error, "the result of a kill switch cannot be saved; check the disk of the data directory, or the order is repeated at the next start");
-        }
+        self.save("the result of an order, which is repeated at the next start");
     }
 }
 

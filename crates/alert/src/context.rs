@@ -16,7 +16,7 @@ pub struct NetworkName {
     pub genesis_validators_root: Option<Root>,
 }
 
-/// The decision of a group's kill switch about a finding.
+/// The decision of a group's kill switch about a finding, or what became of its order.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct SwitchNote {
     pub group: String,
@@ -24,6 +24,9 @@ pub struct SwitchNote {
     /// Why the switch does not fire, or that it has fired before.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
+    /// Of a finding about an order: what became of the order.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub result: Option<String>,
 }
 
 /// Returns the kill switches that a finding concerns, with their decisions at this time.

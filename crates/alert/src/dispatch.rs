@@ -15,8 +15,8 @@
 //! that are due now, and leaves the rest in the outbox. What it has told so far is stored together
 //! with the results.
 //!
-//! Times in the outbox are those of the wall clock, and pauses are those of the monotonic one. If the
-//! wall clock is set back, what waits would wait for as long again, so it is made due at once.
+//! Times in the outbox are those of the wall clock, and pauses are those of the monotonic one. If
+//! the wall clock is set back, what waits would wait for as long again, so it is made due at once.
 //!
 //! The worker holds no other state that matters. It can be killed at any moment, and the next
 //! worker over the same store continues from the outbox.

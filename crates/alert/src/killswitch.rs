@@ -103,8 +103,8 @@ enum Action {
 pub struct SwitchOrder<'a> {
     schema: u64,
     pub kill_switch: &'a str,
-    /// Number of the attempt, from 1. It is greater than 1 only after a crash that left the result
-    /// of the previous attempt unknown.
+    /// Number of the attempt, from 1. It is greater than 1 if the previous attempt failed, or if a
+    /// crash left its result unknown.
     pub attempt: u32,
     /// If true, the order only tests the connection, and nothing is to be stopped.
     pub test: bool,
@@ -170,6 +170,11 @@ impl KillSwitch {
     /// The group whose clients the switch stops.
     pub fn group(&self) -> &str {
         &self.group
+    }
+
+    /// Whether its orders only say what they would do.
+    pub fn is_dry_run(&self) -> bool {
+        self.dry_run
     }
 
     /// The program, or the scheme, host and port of the receiver. It contains nothing secret.

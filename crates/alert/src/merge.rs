@@ -17,6 +17,7 @@
 //!
 //! - The first slashable message of a watched group is a message of its own, whatever else happens,
 //!   and no limit and no quiet hours hold it back.
+//! - No limit holds back what says that a kill switch did not stop its group.
 //! - A slashing wave is part of the alert about strangers' offences. So while it goes on, its
 //!   single findings make no messages beside it.
 //! - A route over its limit sends what is due as one message. If nothing is left of the limit, it
@@ -137,6 +138,11 @@ fn is_over(finding: &Finding) -> bool {
         && finding.details.as_ref().is_some_and(|details| details.get("news").is_some_and(|news| news == "over"))
 }
 
+/// Whether it says that a kill switch did not stop its group.
+fn is_about_a_stop(finding: &Finding) -> bool {
+    matches!(finding.kind, Kind::KillSwitchFailed | Kind::SignsAfterStop | Kind::ProofNotConfirmed)
+}
+
 /// Whether it is a slashable message of a watched key that can cost something.
 fn is_own_offence(finding: &Finding) -> bool {
     finding.punishable.is_some_and(Punishable::is_possible) && group_of(finding).is_some()
@@ -235,8 +241,8 @@ impl MergeState {
         self.forget_sent(now);
     }
 
-    /// Keeps the messages that count towards the limit. What seems to be sent in the future was sent
-    /// before the clock was set back.
+    /// Keeps the messages that count towards the limit. What seems to be sent in the future was
+    /// sent before the clock was set back.
     fn forget_sent(&mut self, now: Time) {
         self.sent.retain(|sent| is_recent(*sent, now));
     }
@@ -297,7 +303,7 @@ impl MergeState {
             Some(news) if is_over(&news.finding) => AlertState::Resolved,
             Some(_) | None => AlertState::Firing,
         };
-        let is_exempt = is_own_first || state == AlertState::Resolved;
+        let is_exempt = is_own_first || state == AlertState::Resolved || is_about_a_stop(&members[0].finding);
         Ok(Bundle { members, alerts: vec![(subject, alert)], state, is_update: open.is_some(), is_exempt })
     }
 

@@ -18,6 +18,11 @@ pub struct RetryPolicy {
     /// The pauses between the calls of one order of a kill switch. They are short, because the keys
     /// go on signing meanwhile. The order ends at its timeout.
     pub order_pauses: Backoff,
+    /// The pauses between the orders of a kill switch after one has failed.
+    pub order_again: Backoff,
+    /// Number of attempts after which an order that fails is given up. With the default pauses this
+    /// is a day.
+    pub max_orders: u32,
     /// The pause of kill switches and of the submission before they read the finding log, or write
     /// a result, again after the store has failed. Deliveries of alerts wait the greatest of
     /// `pauses`.
@@ -51,6 +56,8 @@ impl RetryPolicy {
         timeout: Duration::from_secs(10),
         pauses: Backoff::new(Duration::from_secs(2), Duration::from_secs(300)),
         order_pauses: Backoff::new(Duration::from_millis(300), Duration::from_secs(5)),
+        order_again: Backoff::new(Duration::from_secs(10), Duration::from_secs(300)),
+        max_orders: 300,
         store_pause: Duration::from_secs(1),
         max_retry_after: Duration::from_secs(3600),
         max_retry_after_critical: Duration::from_secs(300),

@@ -29,6 +29,8 @@ const MAX_INDICES: usize = 5;
 const MAX_KINDS: usize = 3;
 /// Limit on the steps of a template. The default template takes some hundreds.
 const MAX_STEPS: u64 = 100_000;
+/// Limit on the result of a kill switch's order in a text, in bytes.
+const MAX_RESULT_BYTES: usize = 2000;
 /// Limit on the length of a text in bytes.
 const MAX_TEXT_BYTES: usize = 16 * 1024;
 const NAME: &str = "alert";
@@ -38,7 +40,8 @@ const NAME: &str = "alert";
 pub(crate) struct TextFacts<'a> {
     /// Name of the network, such as `hoodi`.
     pub(crate) network: &'a str,
-    /// `UPDATE`, `WORSE` or `OVER`; empty in the first message about something.
+    /// `UPDATE`, `WORSE` or `OVER`; empty in the first message about something. The end of what is
+    /// said of a kill switch is `STOPPED AFTER ALL`, `SILENT NOW` or `MADE READY AGAIN`.
     pub(crate) news: &'static str,
     pub(crate) severity: Severity,
     /// The kind in words, such as `double vote`; several kinds with commas.
@@ -115,7 +118,12 @@ impl<'a> TextFacts<'a> {
         let own = labels.iter().any(|label| label.starts_with("group="));
         let is_over = bundle.state == AlertState::Resolved;
         let news = match detail(last, "news") {
-            _ if is_over => "OVER",
+            _ if is_over => match detail(last, "ended") {
+                Some("stopped") => "STOPPED AFTER ALL",
+                Some("silent") => "SILENT NOW",
+                Some("rearmed") => "MADE READY AGAIN",
+                Some(_) | None => "OVER",
+            },
             Some("worse") => "WORSE",
             Some(_) | None if bundle.is_update => "UPDATE",
             Some(_) | None => "",
@@ -145,7 +153,11 @@ impl<'a> TextFacts<'a> {
             slot: finding.slot.to_string(),
             epoch: finding.epoch.to_string(),
             punishable: finding.punishable.map_or("", punishable_in_words),
-            advice: if is_over { advice_afterwards(finding) } else { advice(finding, own) },
+            advice: match detail(last, "ended") {
+                Some("stopped" | "silent") => "find the cause before `slashwatch killswitch rearm`.",
+                _ if is_over => advice_afterwards(finding),
+                _ => advice(finding, own),
+            },
             switches: switches.iter().map(switch_in_words).collect(),
             link: link.unwrap_or_default(),
             finding,
@@ -184,6 +196,9 @@ fn punishable_in_words(punishable: Punishable) -> &'static str {
 }
 
 fn switch_in_words(note: &SwitchNote) -> String {
+    if let Some(result) = &note.result {
+        return format!("The kill switch of group {}: {}.", note.group, crate::sink::cut(result, MAX_RESULT_BYTES));
+    }
     let what = if note.fires { "fires" } else { "does not fire" };
     let reason = note.reason.as_ref().map_or_else(String::new, |reason| format!(": {reason}"));
     format!("The kill switch of group {} {what}{reason}.", note.group)
@@ -221,6 +236,18 @@ fn advice(finding: &Finding, own: bool) -> &'static str {
             "two machines sign with this key, or one lost its memory: stop both, and the keys that share its setup."
         }
         Kind::DormantKeySigned => "find the machine that signs with this key, and start no other one before.",
+        Kind::KillSwitchFailed => {
+            "keys may go on signing. Stop by hand what is named below: end the client or switch its machine off, and see that nothing \
+             starts it again. The order is repeated for a day, until it is done or `slashwatch killswitch rearm`."
+        }
+        Kind::SignsAfterStop => {
+            "a machine that the kill switch does not reach signs with these keys. Find it and switch it off. Start nothing before."
+        }
+        Kind::ProofNotConfirmed if detail(finding, "outcome") == Some("not_genuine") => {
+            "two implementations disagree about a signature, and nothing was stopped. Check the proof with a node of your own \
+             (`slashwatch verify-proof`), stop the clients by hand if it holds, and report this as a defect."
+        }
+        Kind::ProofNotConfirmed => "the clients are stopped. See why the second check did not work, and check the proof by hand.",
         Kind::MissedDuties | Kind::FlappingKeys => "check the validator client, its beacon node and their machine.",
         Kind::SubnetSilent if detail(finding, "subnets") == Some("all") => {
             "this watcher hears nothing of the network. `/readyz` and the page say what to do."
@@ -320,7 +347,7 @@ mod tests {
 
     #[test]
     fn a_text_says_what_whose_since_when_and_what_to_do() {
-        let note = SwitchNote { group: "acme-1".into(), fires: false, reason: Some("because".into()) };
+        let note = SwitchNote { group: "acme-1".into(), fires: false, reason: Some("because".into()), result: None };
         let texts = texts(&Kind::Offence(Offence::DoubleVote), &[note]);
         assert_eq!(
             texts[0],

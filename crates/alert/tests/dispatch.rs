@@ -386,7 +386,8 @@ async fn a_delivery_names_its_network_and_tells_people_what_it_is_about() {
     let mut receiver = receiver_at(anywhere(), always(StatusCode::OK)).await;
     let store = Store::open(dir.path(), NETWORK).unwrap();
     let network = NetworkName { name: "hoodi".into(), genesis_validators_root: Some(NETWORK) };
-    let note = SwitchNote { group: "acme".into(), fires: false, reason: Some("nobody can punish it any more".into()) };
+    let note =
+        SwitchNote { group: "acme".into(), fires: false, reason: Some("nobody can punish it any more".into()), result: None };
     let context = Context {
         network,
         public_url: Some("https://watch.example.org/".into()),

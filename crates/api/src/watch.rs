@@ -192,7 +192,7 @@ pub fn index_ranges(validators: impl IntoIterator<Item = ValidatorIndex>) -> Opt
 /// The kill switch of a group.
 #[derive(Clone, Debug, Serialize, ToSchema)]
 pub struct KillSwitchView {
-    /// `ready`, `ordered`, `done` or `failed`.
+    /// `ready`, `ordered`, `done` or `failed`. It is `failed` too while keys sign after the stop.
     pub state: String,
     /// The finding that fired it.
     #[schema(value_type = Option<String>)]
@@ -205,8 +205,26 @@ pub struct KillSwitchView {
     /// How it ended, in the watcher's own words. The output of a program is not shown, because it
     /// may be private.
     pub answer: Option<String>,
+    /// What the group's keys do since the order ended. Null before that.
+    pub after_stop: Option<AfterStopView>,
     /// The last finding that concerned it and did not fire it.
     pub held_back: Option<HeldBackView>,
+}
+
+/// What the keys of a group do after the order to stop them.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub struct AfterStopView {
+    /// `listening`: not known yet. `signing`: keys sign. `silent`: no key has signed in two epochs
+    /// that were heard.
+    pub state: String,
+    /// Slot of the first message after the stop, or the slot since which the keys are silent.
+    #[schema(value_type = Option<String>)]
+    pub since: Option<Slot>,
+    /// Number of keys that sign.
+    pub keys: u64,
+    /// Some of them.
+    #[schema(value_type = Vec<String>)]
+    pub validators: Vec<ValidatorIndex>,
 }
 
 /// A finding that did not fire a kill switch, and the reason.

@@ -19,6 +19,7 @@ mod record;
 mod report;
 pub(crate) mod second_signer;
 mod selector;
+pub(crate) mod stops;
 #[cfg(test)]
 mod tests;
 mod thresholds;
@@ -27,6 +28,7 @@ pub use detector::WatchedKeysDetector;
 pub use fee_payers::FeePayers;
 pub use labels::{GroupId, LabelSet, Labels, MAX_ENTRIES_OF, MAX_KEYS, MAX_WATCHED, Members};
 pub use list::{Duty, Entry, Label, LabelError, ListError, MAX_ENTRIES, MAX_GROUPS, WatchList};
-pub use report::{ChainState, KeyStatus, Proposals, SharedWatchState, WatchReport};
+pub use report::{ChainState, HeardRun, KeyStatus, Proposals, SharedWatchState, WatchReport};
 pub use selector::{Selector, SelectorError};
+pub use stops::{KillSwitchFailedDetails, ProofNotConfirmedDetails, ProofOutcome, SignsAfterStopDetails};
 pub use thresholds::WatchedKeysConfig;

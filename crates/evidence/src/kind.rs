@@ -87,6 +87,9 @@ anomalies! {
     FlappingKeys "flapping_keys" WatchedKeys,
     DormantKeySigned "dormant_key_signed" WatchedKeys,
     SecondSigner "second_signer" WatchedKeys,
+    KillSwitchFailed "kill_switch_failed" WatchedKeys,
+    SignsAfterStop "signs_after_stop" WatchedKeys,
+    ProofNotConfirmed "proof_not_confirmed" WatchedKeys,
     EquivocationNotSlashable "equivocation_not_slashable" Public,
 }
 

@@ -51,6 +51,27 @@ pub fn test_switch(config: &Config, group: &str) -> Result<String, WatcherError>
     })?)
 }
 
+/// Returns what is recorded of the kill switches of a data directory, a line for each. This also
+/// works while a watcher holds it.
+pub fn switch_status(data_dir: &Path) -> Result<Vec<String>, WatcherError> {
+    let evidence = data_dir.join("evidence");
+    if !evidence.is_dir() {
+        return Err(DataDirError::NotOne(data_dir.into()).into());
+    }
+    let state = KillSwitchState::read(&Store::open_read_only(&evidence)?)?;
+    let mut lines = Vec::new();
+    for (group, fired) in &state.fired {
+        lines.push(fired.notice(group));
+        lines.extend(fired.result.as_ref().map(|result| format!("  attempt {}: {}", fired.attempts, result.answer)));
+    }
+    lines.extend(state.unconfirmed.iter().map(|(group, unconfirmed)| unconfirmed.notice(group)));
+    lines.extend(state.held_back.iter().map(|(group, held)| held.notice(group)));
+    if lines.is_empty() {
+        lines.push("no kill switch has fired".to_owned());
+    }
+    Ok(lines)
+}
+
 /// Makes a group's kill switch ready to fire again, in the data directory of a configuration.
 pub fn rearm_switch(config: &Config, group: &str) -> Result<String, WatcherError> {
     let known = config.watch.groups.iter().any(|known| known.name == group && known.kill_switch.is_some());

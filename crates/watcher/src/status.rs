@@ -190,6 +190,7 @@ impl StatusPage {
         if let Some(switches) = &self.switches {
             let ledger = switches.borrow();
             notices.extend(ledger.fired.iter().map(|(group, fired)| fired.notice(group)));
+            notices.extend(ledger.unconfirmed.iter().map(|(group, unconfirmed)| unconfirmed.notice(group)));
             notices.extend(ledger.held_back.iter().map(|(group, held)| held.notice(group)));
         }
         notices

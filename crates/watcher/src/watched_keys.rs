@@ -1,11 +1,11 @@
 //! The API's view of watched keys.
 
 use crate::coverage;
-use actions::killswitch::{Fired, KillSwitchState, NotFired};
+use actions::killswitch::{AfterStop, Fired, KillSwitchState, NotFired};
 use actions::lists::reload::ActiveConfig;
 use api::{
-    HeldBackView, KeyFilter, KillSwitchView, MAX_GROUP_LABELS, SignedView, WatchGroup, WatchPage, WatchSource, WatchedKey,
-    index_ranges,
+    AfterStopView, HeldBackView, KeyFilter, KillSwitchView, MAX_GROUP_LABELS, SignedView, WatchGroup, WatchPage, WatchSource,
+    WatchedKey, index_ranges,
 };
 use consensus::{Network, ValidatorIndex};
 use detect::coverage::SharedCoverage;
@@ -139,7 +139,7 @@ fn shown(labels: &Labels, key: &KeyStatus) -> WatchedKey {
 }
 
 fn switch(fired: Option<&Fired>, held_back: Option<&NotFired>) -> KillSwitchView {
-    let state = match fired.map(|fired| fired.result.as_ref().map(|result| result.done)) {
+    let state = match fired.map(Fired::is_done) {
         None => "ready",
         Some(None) => "ordered",
         Some(Some(true)) => "done",
@@ -154,6 +154,7 @@ fn switch(fired: Option<&Fired>, held_back: Option<&NotFired>) -> KillSwitchView
         attempts: fired.map_or(0, |fired| fired.attempts),
         took_ms: result.map(|result| result.took_ms),
         answer: result.map(|result| result.public_text().to_owned()),
+        after_stop: fired.and_then(|fired| fired.after_stop.as_ref()).map(after_stop),
         held_back: held_back.map(|held| HeldBackView {
             finding: held.finding,
             kind: held.kind.clone(),
@@ -161,6 +162,21 @@ fn switch(fired: Option<&Fired>, held_back: Option<&NotFired>) -> KillSwitchView
             reason: held.reason.clone(),
             times: held.times,
         }),
+    }
+}
+
+fn after_stop(after: &AfterStop) -> AfterStopView {
+    let signing = after.signing.as_ref();
+    let state = match (signing, after.silent_since) {
+        (Some(_), _) => "signing",
+        (None, Some(_)) => "silent",
+        (None, None) => "listening",
+    };
+    AfterStopView {
+        state: state.into(),
+        since: signing.map(|signing| signing.since).or(after.silent_since),
+        keys: signing.map_or(0, |signing| signing.n_keys),
+        validators: signing.map_or_else(Vec::new, |signing| signing.keys.iter().copied().collect()),
     }
 }
 

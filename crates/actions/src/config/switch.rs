@@ -68,6 +68,9 @@ pub struct KillSwitchConfig {
     /// Whether orders only say what they would do.
     #[serde(default)]
     pub dry_run: bool,
+    /// Whether another implementation of BLS checks the proof of an offence before an order.
+    #[serde(default)]
+    pub second_check: bool,
     #[serde(with = "humantime_serde", default = "default_timeout")]
     pub timeout: Duration,
     /// Events that fire the switch: `offence`, `kin_offence`, `dormant_key_signed`.
@@ -193,6 +196,7 @@ impl KillSwitchConfig {
             ca_file: None,
             lock_file: None,
             dry_run: false,
+            second_check: false,
             timeout: default_timeout(),
             on: default_triggers(),
             members: MembersConfig::default(),

@@ -14,6 +14,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
 
+/// Limit on the labels of a group that a finding about its switch has.
+const MAX_LABELS: usize = 64;
+
 /// Makes the switches of all groups that have one, by group. What clients hand over is kept in
 /// `folder`.
 pub(super) fn configured_switches(
@@ -42,14 +45,18 @@ pub(super) fn configured_switches(
         // Whoever publishes a list must not decide whose offence stops our keys.
         let local = entries.iter().filter(|entry| !entry.is_published);
         let kin = local.filter(|entry| entry.labels.iter().any(|label| kin_labels.contains(label)));
+        let group_label = format!("{}={}", Label::GROUP, group.name);
+        let other_labels: BTreeSet<String> = ours().flat_map(|entry| entry.labels.iter()).map(ToString::to_string).collect();
+        let labels = std::iter::once(group_label.clone()).chain(other_labels).take(MAX_LABELS).collect();
         let members = config.members;
-        let own =
-            MemberSet { named: Named::of(ours()), labels: BTreeSet::from([format!("{}={}", Label::GROUP, group.name)]), members };
+        let own = MemberSet { named: Named::of(ours()), labels: BTreeSet::from([group_label]), members };
         let kin = MemberSet { named: Named::of(kin), labels: kin_labels.iter().map(ToString::to_string).collect(), members };
         switches.insert(
             group.name.clone(),
             ConfiguredSwitch {
                 switch,
+                labels,
+                second_check: config.second_check,
                 lock_file: config.lock_file.clone(),
                 on: config.on.clone(),
                 max_age_epochs: config.max_age_epochs,

@@ -41,6 +41,10 @@ const MAX_AGE_RECORDED: Duration = Duration::from_secs(3600);
 #[derive(Clone)]
 pub(super) struct ConfiguredSwitch {
     pub switch: Arc<KillSwitch>,
+    /// The labels of the group's entries, by which alert routes select.
+    pub labels: Vec<String>,
+    /// Whether another implementation checks the proof before an order.
+    pub second_check: bool,
     /// Removed when the switch is made ready again.
     pub lock_file: Option<PathBuf>,
     pub on: Vec<TriggerConfig>,

@@ -1,7 +1,11 @@
 //! The state of all kill switches, as it is stored on disk: one checkpoint of the store.
 
+use super::after_stop::AfterStop;
+use super::alarms::OpenAlarm;
+use alert::SwitchNote;
 use consensus::Root;
-use evidence::{Store, StoreError, Time};
+use detect::watch::ProofOutcome;
+use evidence::{Finding, Kind, Store, StoreError, Time};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -9,7 +13,7 @@ use std::collections::BTreeMap;
 const CHECKPOINT: &str = "killswitches";
 
 /// State of all kill switches, as it is stored on disk.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct KillSwitchState {
     /// Number of the last finding that was examined. It is `None` while no switch is configured, so
     /// findings from that time do not fire a switch later.
@@ -27,6 +31,23 @@ pub struct KillSwitchState {
     /// By group: the last finding that concerned the group but did not fire its switch.
     #[serde(default)]
     pub held_back: BTreeMap<String, NotFired>,
+    /// Incidents about orders that alert routes were told of, and that are not over.
+    #[serde(default)]
+    pub alarms: BTreeMap<String, OpenAlarm>,
+    /// By group: the last proof that the second check did not confirm.
+    #[serde(default)]
+    pub unconfirmed: BTreeMap<String, Unconfirmed>,
+}
+
+/// A proof that another implementation did not confirm before an order.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Unconfirmed {
+    pub finding: Root,
+    pub outcome: ProofOutcome,
+    pub reason: String,
+    pub at: Time,
+    /// Whether alert routes were told.
+    pub is_told: bool,
 }
 
 /// A finding that concerned a switch and did not fire it.
@@ -58,6 +79,12 @@ pub struct Fired {
     pub attempts: u32,
     /// Result of the order. It is `None` while the order runs, or after a crash.
     pub result: Option<OrderResult>,
+    /// Whether the order only said what it would do.
+    #[serde(default)]
+    pub dry_run: bool,
+    /// What the group's keys did since the order ended. `None` before that.
+    #[serde(default)]
+    pub after_stop: Option<AfterStop>,
 }
 
 /// Result of an order.
@@ -80,17 +107,47 @@ impl OrderResult {
     }
 }
 
+impl Unconfirmed {
+    /// Returns a notice for the operator, shown on the status page.
+    pub fn notice(&self, group: &str) -> String {
+        let Self { finding, reason, at, .. } = self;
+        match self.outcome {
+            ProofOutcome::NotGenuine => format!(
+                "the kill switch of group {group} did not fire for {finding} at {at}: the second check says that the proof is not genuine \
+                 ({reason}); check it by hand, and stop the validator clients if it holds"
+            ),
+            ProofOutcome::NotChecked => {
+                format!(
+                    "the kill switch of group {group} fired for {finding} at {at} without the second check of the proof ({reason})"
+                )
+            }
+        }
+    }
+}
+
 impl Fired {
+    /// Whether the order is done, as far as can be known: no part of it failed, and no key signs.
+    /// `None` before it has ended.
+    pub fn is_done(&self) -> Option<bool> {
+        let signs = self.after_stop.as_ref().is_some_and(|after| after.signing.is_some());
+        self.result.as_ref().map(|result| result.done && !signs)
+    }
+
     /// Returns a notice for the operator, shown on the status page.
     pub fn notice(&self, group: &str) -> String {
         let how = match &self.result {
             None => "it has not ended yet".to_owned(),
+            Some(OrderResult { done: true, .. }) if self.is_done() == Some(false) => "its order was done".to_owned(),
             Some(outcome @ OrderResult { done: true, .. }) => {
                 format!("{}; slashwatch killswitch rearm {group} --config FILE makes it ready again", outcome.public_text())
             }
             Some(outcome) => outcome.public_text().to_owned(),
         };
-        format!("the kill switch of group {group} fired at {} because of {} {}: {how}", self.ordered_at, self.kind, self.finding)
+        let after = self.after_stop.as_ref().and_then(AfterStop::notice).map_or_else(String::new, |after| format!("; {after}"));
+        format!(
+            "the kill switch of group {group} fired at {} because of {} {}: {how}{after}",
+            self.ordered_at, self.kind, self.finding
+        )
     }
 }
 
@@ -103,7 +160,49 @@ impl KillSwitchState {
     }
 
     pub(super) fn write(&self, store: &Store) -> Result<(), StoreError> {
-        store.put_checkpoint(CHECKPOINT, &serde_json::to_vec(self).expect("names and numbers"))
+        let (name, bytes) = self.checkpoint();
+        store.put_checkpoint(&name, &bytes)
+    }
+
+    /// Name and content of the checkpoint.
+    pub(super) fn checkpoint(&self) -> (String, Vec<u8>) {
+        (CHECKPOINT.to_owned(), serde_json::to_vec(self).expect("names and numbers"))
+    }
+
+    /// Why the second check of a finding's proof kept a group's switch from firing, if it did.
+    pub(super) fn not_genuine(&self, group: &str, finding: Root) -> Option<String> {
+        let unconfirmed = self.unconfirmed.get(group)?;
+        (unconfirmed.finding == finding && unconfirmed.outcome == ProofOutcome::NotGenuine)
+            .then(|| format!("the second check says that its proof is not genuine: {}", unconfirmed.reason))
+    }
+
+    /// What to tell with a finding about an order: how far the order is now. `None` for other
+    /// findings.
+    pub(super) fn note_about(&self, finding: &Finding) -> Option<SwitchNote> {
+        let group = finding.details.as_ref()?.get("group")?.as_str()?;
+        let fired = self.fired.get(group);
+        let (fires, result) = match finding.kind {
+            Kind::KillSwitchFailed | Kind::SignsAfterStop => {
+                let fired = fired?;
+                let after = fired.after_stop.as_ref().and_then(AfterStop::notice);
+                let order = fired.result.as_ref().map(|result| {
+                    let how = if result.done { "is done" } else { "FAILED" };
+                    format!("its order {how} (attempt {}): {}", fired.attempts, result.answer)
+                });
+                (true, order.into_iter().chain(after).collect::<Vec<_>>().join("; "))
+            }
+            Kind::ProofNotConfirmed => {
+                let unconfirmed = self.unconfirmed.get(group)?;
+                match unconfirmed.outcome {
+                    ProofOutcome::NotGenuine => (false, format!("it stopped nothing: {}", unconfirmed.reason)),
+                    ProofOutcome::NotChecked => {
+                        (true, format!("it was ordered without the second check: {}", unconfirmed.reason))
+                    }
+                }
+            }
+            _ => return None,
+        };
+        Some(SwitchNote { group: group.to_owned(), fires, reason: None, result: Some(result) })
     }
 
     /// Makes a group's switch ready again. Returns `false` if it had not fired.
@@ -118,6 +217,7 @@ impl KillSwitchState {
     /// to be examined.
     pub(super) fn rearm_group(&mut self, group: &str, last_seq: u64) -> bool {
         self.armed_again.insert(group.to_owned(), last_seq);
+        self.unconfirmed.remove(group);
         let fired = self.fired.remove(group);
         self.fired_before.extend(fired.as_ref().map(|fired| (group.to_owned(), fired.finding)));
         fired.is_some()

@@ -22,7 +22,13 @@ fn slots_ago(slots: u64) -> Slot {
 }
 
 fn context(dir: &std::path::Path) -> SwitchContext {
-    SwitchContext { network: network(), watched: SharedWatchState::default(), dir: dir.to_owned(), now: || NOW }
+    SwitchContext {
+        network: network(),
+        watched: SharedWatchState::default(),
+        dir: dir.to_owned(),
+        program: "/bin/false".into(),
+        now: || NOW,
+    }
 }
 
 /// A finding of the current slot, first seen at `NOW`.
@@ -192,7 +198,7 @@ async fn what_is_held_back_is_shown_with_its_reason() {
     assert_eq!((note.len(), note[0].fires, note[0].reason.as_ref()), (1, false, Some(&held.reason)));
 
     let real = finding(DOUBLE_VOTE, 5, &OWN, SOON);
-    assert_eq!(notes(&real, NOW), [SwitchNote { group: "acme".into(), fires: true, reason: None }]);
+    assert_eq!(notes(&real, NOW), [SwitchNote { group: "acme".into(), fires: true, reason: None, result: None }]);
     store.record_anomalies(vec![real.clone()], &[]).unwrap();
     switches.examine(&mut orders).unwrap();
     assert_eq!(orders.len(), 1, "and it is as ready as before");
@@ -335,8 +341,8 @@ async fn the_lock_is_there_before_the_order_and_gone_after_rearming() {
     store.record_anomalies(vec![finding(DOUBLE_VOTE, 5, &OWN, SOON)], &[]).unwrap();
     let mut orders = JoinSet::new();
     switches.examine(&mut orders).unwrap();
-    let (_, report) = orders.join_next().await.unwrap().unwrap();
-    assert!(report.result.is_ok(), "the program found the lock: {report:?}");
+    let EndedOrder { report, .. } = orders.join_next().await.unwrap().unwrap();
+    assert!(report.as_ref().unwrap().result.is_ok(), "the program found the lock: {report:?}");
     assert!(lock.exists());
     std::fs::write(dir.path().join("rearm.acme"), []).unwrap();
     switches.answer_rearm_requests();
@@ -402,8 +408,8 @@ async fn a_switch_fires_although_its_state_cannot_be_written() {
     switches.arm(&in_force(|_| ())).unwrap();
     let mut orders = JoinSet::new();
     assert!(switches.examine(&mut orders).is_err());
-    let (group, report) = orders.join_next().await.expect("one order").unwrap();
-    assert_eq!((group.as_str(), report.result.is_ok()), ("acme", true));
+    let EndedOrder { group, report, .. } = orders.join_next().await.expect("one order").unwrap();
+    assert_eq!((group.as_str(), report.unwrap().result.is_ok()), ("acme", true));
     assert!(switches.examine(&mut orders).is_err(), "it goes on trying to write");
     assert!(orders.is_empty(), "and orders once");
     assert_eq!(switches.state().borrow().fired["acme"].finding, found.id, "and shows what it did");
@@ -463,4 +469,245 @@ async fn a_stop_looks_once_more_and_waits_for_what_it_ordered() {
     stop.cancel();
     switches.run(changed, mpsc::channel(1).1, stop).await;
     assert!(state.borrow().fired["acme"].result.as_ref().expect("waited for").done);
+}
+
+/// A program that is run by its path, and notes in the file `runs` beside it that it was.
+fn script(dir: &Path, body: &str) -> String {
+    let path = dir.join("script.sh");
+    std::fs::write(&path, format!("#!/bin/sh\ncd {}\necho x >> runs\n{body}\n", dir.display())).unwrap();
+    std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o700)).unwrap();
+    path.display().to_string()
+}
+
+/// The same configuration with a route for what is critical about operator `acme`.
+fn with_route(mut active: ActiveConfig, dir: &Path) -> ActiveConfig {
+    std::fs::write(dir.join("secret"), "x").unwrap();
+    let sink = serde_json::json!({ "type": "webhook", "url": "http://127.0.0.1:9/", "secret_file": dir.join("secret") });
+    let mut route = alert::RouteConfig::new("ops", serde_json::from_value(sink).unwrap());
+    (route.min_severity, route.labels) = (evidence::Severity::Critical, vec!["operator=acme".into()]);
+    active.routes = Routes::new(&[route], RetryPolicy::DEFAULT).unwrap();
+    active
+}
+
+/// What was told about orders, as kind, news and how it ended; each with a delivery for the route.
+fn told(store: &Store) -> Vec<String> {
+    let findings = store.findings_after(0, 100).unwrap();
+    let about_orders = findings.into_iter().filter(|(_, finding)| finding.offence().is_none());
+    let text = |(seq, finding): (u64, Finding)| {
+        assert_eq!(store.deliveries_of(seq).unwrap().len(), 1, "{finding:?}");
+        let detail =
+            |name: &str| finding.details.as_ref().and_then(|details| details.get(name)?.as_str()).unwrap_or_default().to_owned();
+        format!("{} {} {}", finding.kind, detail("news"), detail("ended")).trim().to_owned()
+    };
+    about_orders.map(text).collect()
+}
+
+/// Waits for the only order under way, and notes its result.
+async fn end_order(switches: &mut KillSwitches, orders: &mut JoinSet<EndedOrder>) {
+    let ended = orders.join_next().await.expect("an order");
+    switches.record_result(ended);
+}
+
+#[tokio::test]
+async fn a_failed_order_is_told_once_and_so_is_that_a_later_one_stopped_them_after_all() {
+    let dir = tempfile::tempdir().unwrap();
+    let open = || Store::open(&dir.path().join("evidence"), Root::ZERO).unwrap();
+    let command = script(dir.path(), "test -e works || { echo client 2 is away; exit 1; }");
+    let active = with_route(in_force(|switch| switch.command = vec![command.clone()]), dir.path());
+    let start = |store: Store| {
+        let mut switches = KillSwitches::new(store, context(dir.path())).unwrap();
+        switches.order_again = Backoff::new(Duration::ZERO, Duration::ZERO);
+        switches.arm(&active).unwrap();
+        switches
+    };
+    let (store, mut orders) = (open(), JoinSet::new());
+    let mut switches = start(store.clone());
+    store.record_anomalies(vec![finding(DOUBLE_VOTE, 5, &OWN, SOON)], &[]).unwrap();
+    switches.examine(&mut orders).unwrap();
+    end_order(&mut switches, &mut orders).await;
+    assert_eq!(told(&store), ["kill_switch_failed"]);
+    let (_, alarm) = store.findings_after(1, 1).unwrap().remove(0);
+    assert_eq!(alarm.severity, evidence::Severity::Critical);
+    assert!(alarm.has_label("group=acme") && alarm.has_label("operator=acme"), "{alarm:?}");
+    let note = switches.notes()(&alarm, NOW).remove(0).result.unwrap();
+    assert!(note.starts_with("its order FAILED (attempt 1): ") && note.contains("client 2 is away"), "{note}");
+    let incident = |state: evidence::IncidentState| {
+        let stored = store.incidents_after(0, 10).unwrap();
+        stored.iter().filter(|(_, incident)| incident.state == state).count()
+    };
+    assert_eq!(incident(evidence::IncidentState::Open), 1);
+
+    // Neither a restart nor a further failure tells it again.
+    drop(switches);
+    let mut switches = start(store.clone());
+    switches.repeat_interrupted(&mut orders);
+    switches.repeat_failed_later();
+    switches.save("the start");
+    switches.repeat_failed(&mut orders);
+    assert_eq!(orders.len(), 1);
+    end_order(&mut switches, &mut orders).await;
+    assert_eq!(told(&store), ["kill_switch_failed"]);
+
+    std::fs::write(dir.path().join("works"), []).unwrap();
+    switches.repeat_failed(&mut orders);
+    end_order(&mut switches, &mut orders).await;
+    assert_eq!(told(&store), ["kill_switch_failed", "kill_switch_failed over stopped"]);
+    assert_eq!((incident(evidence::IncidentState::Open), incident(evidence::IncidentState::Closed)), (0, 1));
+    let fired = switches.state().borrow().fired["acme"].clone();
+    assert_eq!((fired.attempts, fired.is_done()), (3, Some(true)));
+    switches.repeat_failed(&mut orders);
+    assert!(orders.is_empty(), "what is done is not repeated");
+    assert_eq!(std::fs::read_to_string(dir.path().join("runs")).unwrap().lines().count(), 3);
+}
+
+#[tokio::test]
+async fn an_order_that_fails_is_over_when_the_switch_is_made_ready_again_without_a_watcher() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(&dir.path().join("evidence"), Root::ZERO).unwrap();
+    let active = with_route(in_force(|switch| switch.command = vec!["/bin/false".into()]), dir.path());
+    let mut switches = KillSwitches::new(store.clone(), context(dir.path())).unwrap();
+    switches.arm(&active).unwrap();
+    store.record_anomalies(vec![finding(DOUBLE_VOTE, 5, &OWN, SOON)], &[]).unwrap();
+    let mut orders = JoinSet::new();
+    switches.examine(&mut orders).unwrap();
+    end_order(&mut switches, &mut orders).await;
+    drop(switches);
+    assert!(KillSwitchState::rearm(&store, "acme").unwrap());
+    let mut switches = KillSwitches::new(store.clone(), context(dir.path())).unwrap();
+    switches.arm(&active).unwrap();
+    let (_lists, changed) = watch::channel(Arc::new(active));
+    let stop = CancellationToken::new();
+    stop.cancel();
+    switches.run(changed, mpsc::channel(1).1, stop).await;
+    assert_eq!(told(&store), ["kill_switch_failed", "kill_switch_failed over rearmed"]);
+}
+
+/// A report in which the keys 5, 6, .. have signed for these slots, and these epochs were heard.
+fn heard(signed: &[Slot], since: Slot, until: Slot) -> WatchReport {
+    let key = |(nth, slot): (u64, &Slot)| detect::watch::KeyStatus {
+        validator: ValidatorIndex::new(5 + nth),
+        pubkey: PubkeyBytes::default(),
+        state: detect::watch::ChainState::ActiveOngoing,
+        effective_balance: Default::default(),
+        last_vote: None,
+        last_signed: Some(*slot),
+        missed_in_a_row: 0,
+        due: 0,
+        voted: 0,
+        proposals: Default::default(),
+        effectiveness_permille: None,
+    };
+    let run = detect::watch::HeardRun { since, until };
+    WatchReport { keys: (0..).zip(signed).map(key).collect(), heard: Some(run), slot: until, ..WatchReport::default() }
+}
+
+#[tokio::test]
+async fn keys_that_sign_after_the_stop_are_told_until_they_are_silent() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(&dir.path().join("evidence"), Root::ZERO).unwrap();
+    let active = with_route(in_force(|_| ()), dir.path());
+    let mut switches = KillSwitches::new(store.clone(), context(dir.path())).unwrap();
+    switches.arm(&active).unwrap();
+    store.record_anomalies(vec![finding(DOUBLE_VOTE, 5, &OWN, SOON)], &[]).unwrap();
+    let mut orders = JoinSet::new();
+    switches.examine(&mut orders).unwrap();
+    end_order(&mut switches, &mut orders).await;
+    let is_done = |switches: &KillSwitches| switches.state().borrow().fired["acme"].is_done();
+    assert_eq!((is_done(&switches), told(&store).len()), (Some(true), 0));
+
+    let now = slots_ago(0);
+    let members: Vec<ValidatorIndex> = (5..9).map(ValidatorIndex::new).collect();
+    let mut hear = |switches: &mut KillSwitches, signed: &[Slot], until: Slot| {
+        if switches.hear("acme", &members, &heard(signed, now, until)) {
+            switches.save("a test");
+        }
+    };
+    let after = |slots: u64| now.saturating_add(slots);
+    hear(&mut switches, &[after(32)], after(34));
+    assert_eq!(is_done(&switches), Some(true), "it may have been signed before");
+    hear(&mut switches, &[after(33)], after(34));
+    assert_eq!((is_done(&switches), told(&store)), (Some(false), vec!["signs_after_stop".to_owned()]));
+    hear(&mut switches, &[after(40); 2], after(41));
+    hear(&mut switches, &[after(42); 3], after(43));
+    assert_eq!(told(&store), ["signs_after_stop", "signs_after_stop worse"], "two keys, and not again for three");
+    let notice = switches.state().borrow().fired["acme"].notice("acme");
+    assert!(notice.contains(&format!("keys 5, 6, 7 still sign since slot {}", after(33))), "{notice}");
+    // A restart tells nothing again, and knows what was heard.
+    drop(switches);
+    let mut switches = KillSwitches::new(store.clone(), context(dir.path())).unwrap();
+    switches.arm(&active).unwrap();
+    switches.save("the start");
+    assert_eq!((is_done(&switches), told(&store).len()), (Some(false), 2));
+    hear(&mut switches, &[after(42); 3], after(43 + 63));
+    assert_eq!(is_done(&switches), Some(false));
+    hear(&mut switches, &[after(42); 3], after(43 + 64));
+    assert_eq!(is_done(&switches), Some(true));
+    assert_eq!(told(&store)[2..], ["signs_after_stop over silent"]);
+    let notice = switches.state().borrow().fired["acme"].notice("acme");
+    assert!(notice.contains(&format!("its keys are silent since slot {}", after(43))), "{notice}");
+    // A client that starts again is told again.
+    hear(&mut switches, &[after(200)], after(201));
+    assert_eq!(told(&store)[3..], ["signs_after_stop"]);
+}
+
+/// The finding of a double vote, with a proof in the store.
+fn with_proof(store: &Store) -> Finding {
+    let proof = evidence::Evidence::new(
+        evidence::EvidenceKind::AttesterSlashing,
+        consensus::ForkName::Fulu,
+        vec![7],
+        serde_json::json!({}),
+    );
+    let finding =
+        Finding { evidence: Some(proof.reference()), punishable: Some(Punishable::Yes), ..finding(DOUBLE_VOTE, 5, &OWN, SOON) };
+    store.record(vec![(finding.clone(), Arc::new(proof))], &[]).unwrap();
+    finding
+}
+
+#[tokio::test]
+async fn a_proof_that_is_not_genuine_stops_nothing_and_a_check_that_fails_stops_no_stop() {
+    for (answer, is_stopped, wanted) in [
+        ("echo genuine: double vote of 5; exit 0", true, None),
+        ("echo NOT genuine: a signature does not hold; exit 1", false, Some("a signature does not hold")),
+        ("echo no keys >&2; exit 65", true, Some("no keys")),
+    ] {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(&dir.path().join("evidence"), Root::ZERO).unwrap();
+        // It finds the proof, and the data directory as the network's folder.
+        let check = format!(
+            "test \"$1 $3 $4\" = \"verify-proof --network {}\" && test -s \"$2\" || exit 64; {answer}",
+            dir.path().display()
+        );
+        let program = script(dir.path(), &check).into();
+        let stop = dir.path().join("stopped");
+        let active = with_route(
+            in_force(|switch| {
+                (switch.command, switch.second_check) = (vec!["/bin/touch".into(), stop.display().to_string()], true);
+            }),
+            dir.path(),
+        );
+        let mut switches = KillSwitches::new(store.clone(), SwitchContext { program, ..context(dir.path()) }).unwrap();
+        switches.arm(&active).unwrap();
+        let offence = with_proof(&store);
+        let mut orders = JoinSet::new();
+        switches.examine(&mut orders).unwrap();
+        end_order(&mut switches, &mut orders).await;
+        assert_eq!(stop.exists(), is_stopped, "{answer}");
+        let state = switches.state().borrow().clone();
+        assert_eq!(state.fired.contains_key("acme"), is_stopped, "{answer}");
+        let note = switches.notes()(&offence, NOW).remove(0);
+        assert_eq!(note.fires, is_stopped, "{answer}");
+        assert_eq!(told(&store), wanted.map_or(vec![], |_| vec!["proof_not_confirmed"]), "{answer}");
+        if let Some(reason) = wanted {
+            let (_, alarm) = store.findings_after(1, 1).unwrap().remove(0);
+            let result = switches.notes()(&alarm, NOW).remove(0).result.unwrap();
+            assert!(result.contains(reason) && state.unconfirmed["acme"].notice("acme").contains(reason), "{result}");
+        }
+        assert_eq!(std::fs::read_dir(dir.path().join("killswitch")).unwrap().count(), 0, "the file is removed");
+        // It is told once, and the finding is not examined again.
+        switches.save("a test");
+        switches.examine(&mut orders).unwrap();
+        assert!(orders.is_empty());
+        assert_eq!(told(&store).len(), usize::from(wanted.is_some()));
+    }
 }

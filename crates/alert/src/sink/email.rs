@@ -8,15 +8,16 @@
 //! Auto-Submitted              auto-generated (RFC 3834), so that no holiday notice answers
 //! ```
 //!
-//! - The `Message-ID` depends on what the message tells and not on the attempt. A message that comes
-//!   twice, because the server's answer to the first one was lost, has the same one, and mail
+//! - The `Message-ID` depends on what the message tells and not on the attempt. A message that
+//!   comes twice, because the server's answer to the first one was lost, has the same one, and mail
 //!   programs show it once.
 //! - All messages of one alert, from the first one to the recovery, refer to the same parent, which
 //!   was never sent. Mail programs show them as one thread.
 //! - One message goes to all recipients. A recipient whom the server refuses for good does not keep
 //!   it from the others and is named in the answer. If the server defers a recipient, nothing is
 //!   sent yet and all of it is tried again: so nobody gets it twice, and nobody is left out.
-//! - An answer of 4xx, and no answer at all, asks for another attempt. An answer of 5xx is a refusal.
+//! - An answer of 4xx, and no answer at all, asks for another attempt. An answer of 5xx is a
+//!   refusal.
 //!
 //! The name and the password are sent only over TLS, with a certificate that the system's roots (or
 //! `ca_file`) vouch for, or to this machine itself.

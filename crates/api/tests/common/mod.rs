@@ -252,6 +252,7 @@ impl api::WatchSource for TestKeys {
             attempts: 0,
             took_ms: None,
             answer: None,
+            after_stop: None,
             held_back: None,
         };
         vec![api::WatchGroup {

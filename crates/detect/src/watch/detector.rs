@@ -16,13 +16,13 @@ use super::flapping::{DutiesBySlot, FlappingLabels};
 use super::missed_duties::{AgreedVotes, EpochReception, missing_keys};
 use super::proposing::ProposalOutcome;
 use super::record::{DutyOutcome, KeyRecord};
-use super::report::{ChainState, KeyStatus, SharedWatchState, WatchReport};
+use super::report::{ChainState, HeardRun, KeyStatus, SharedWatchState, WatchReport};
 use super::second_signer::SecondSigners;
 use super::thresholds::WatchedKeysConfig;
 use crate::monitor::{Detector, DetectorView, MonitorInput, ProofLookup, Signal};
 use crate::validator_set::ValidatorSet;
 use consensus::{Epoch, Slot, ValidatorIndex};
-use evidence::Finding;
+use evidence::{Finding, Incident, Kind};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use verify::{Time, Vote};
@@ -46,6 +46,8 @@ pub struct WatchedKeysDetector {
     listening_since: Option<Slot>,
     last_ended: Slot,
     judged: Option<Epoch>,
+    /// Epochs in a row in which the network was heard.
+    heard: Option<HeardRun>,
 }
 
 impl WatchedKeysDetector {
@@ -64,6 +66,7 @@ impl WatchedKeysDetector {
             listening_since: None,
             last_ended: Slot::new(0),
             judged: None,
+            heard: None,
         }
     }
 
@@ -124,7 +127,10 @@ impl WatchedKeysDetector {
 
     /// Takes in a signature of a watched key that arrived at `at`.
     fn take_signature(&mut self, signature: &WatchedSignature<'_>, at: Time, view: &DetectorView<'_>, out: &mut Vec<Signal>) {
-        self.second_signers.note_signature(signature.validator, signature.slot, at, view.network());
+        let may_be_known = self.second_signers.note_signature(signature.validator, signature.slot, at, view.network());
+        if let Some(record) = self.records.get_mut(&signature.validator).filter(|_| !may_be_known) {
+            record.signed(signature.slot, view.network().slot_at(at.0));
+        }
         let anomaly = self.dormant.check(signature, &self.config, &self.labels, view);
         out.extend(anomaly.map(Signal::Anomaly));
     }
@@ -139,8 +145,11 @@ impl WatchedKeysDetector {
         self.duties = self.duties.split_off(&epoch.saturating_sub(1));
         let reception = EpochReception::of(view, &slots, self.config.slot_heard_percent);
         if self.listening_since.is_none_or(|since| since > first) || reception.percent < self.config.network_percent {
+            self.heard = None;
             return;
         }
+        let since = self.heard.filter(|run| run.until == first).map_or(first, |run| run.since);
+        self.heard = Some(HeardRun { since, until: first.saturating_add(preset.slots_per_epoch) });
         let by_slot = self.judge_votes(epoch, &duties, &reception, &AgreedVotes::new(view, &slots), view);
         self.judge_proposals(&slots, &reception, view, out);
         let missing =
@@ -204,6 +213,7 @@ impl WatchedKeysDetector {
                 state: ChainState::of(on_chain.as_ref(), now),
                 effective_balance: on_chain.map_or_else(Default::default, |record| record.effective_balance),
                 last_vote: record.last_vote,
+                last_signed: record.last_signed,
                 missed_in_a_row: record.missed_in_a_row,
                 due: record.due(),
                 voted: record.voted(),
@@ -213,7 +223,7 @@ impl WatchedKeysDetector {
             }
         };
         let keys = self.records.iter().map(status).collect();
-        self.state.publish(WatchReport { slot, labels: self.labels.clone(), keys });
+        self.state.publish(WatchReport { slot, labels: self.labels.clone(), heard: self.heard, keys });
     }
 }
 
@@ -244,9 +254,15 @@ impl Detector for WatchedKeysDetector {
         self.second_signers.recall(finding, proof, view.labels, view.network());
     }
 
+    /// Incidents about kill switches are tracked beside the engine, by `actions::killswitch`.
+    fn continues(&self, incident: &Incident, _view: &DetectorView<'_>) -> bool {
+        matches!(incident.kind, Kind::KillSwitchFailed | Kind::SignsAfterStop)
+    }
+
     fn time_went_back(&mut self) {
         self.listening_since = None;
         self.judged = None;
+        self.heard = None;
         self.duties.clear();
         self.flapping.clear();
     }

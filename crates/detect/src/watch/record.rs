@@ -29,6 +29,9 @@ pub(super) enum DutyOutcome {
 pub(super) struct KeyRecord {
     pub pubkey: PubkeyBytes,
     pub last_vote: Option<Slot>,
+    /// Slot of its newest vote or block that had not come before, or that in which it came if its
+    /// own was still ahead.
+    pub last_signed: Option<Slot>,
     pub missed_in_a_row: u32,
     pub proposals: Proposals,
     /// Highest source epoch of its votes: a later vote with an older source surrounds that vote.
@@ -42,6 +45,12 @@ pub(super) struct KeyRecord {
 impl KeyRecord {
     pub fn new(pubkey: PubkeyBytes) -> Self {
         Self { pubkey, ..Self::default() }
+    }
+
+    /// Records a vote or a block that arrived in slot `now`. One for a slot far ahead, which a wrong
+    /// clock or a thief may sign, counts for the slot in which it came.
+    pub fn signed(&mut self, slot: Slot, now: Slot) {
+        self.last_signed = self.last_signed.max(Some(slot.min(now.saturating_add(1))));
     }
 
     /// Records an epoch in which the key was on duty.
@@ -91,6 +100,15 @@ impl KeyRecord {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_newest_signature_is_not_hidden_by_one_for_the_far_future() {
+        let mut record = KeyRecord::default();
+        for (slot, now, wanted) in [(5, 5, 5), (4, 6, 5), (1 << 60, 6, 7), (7, 7, 7), (9, 8, 9), (8, 9, 9)] {
+            record.signed(Slot::new(slot), Slot::new(now));
+            assert_eq!(record.last_signed, Some(Slot::new(wanted)), "slot {slot} in slot {now}");
+        }
+    }
 
     #[test]
     fn effectiveness_is_what_the_weights_say() {

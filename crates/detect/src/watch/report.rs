@@ -16,8 +16,21 @@ pub struct WatchReport {
     /// The slot that ended last.
     pub slot: Slot,
     pub labels: Arc<Labels>,
+    /// Epochs in a row, up to the last one that was judged, in which the network was heard. `None` if
+    /// it was not heard in that one.
+    pub heard: Option<HeardRun>,
     /// Ascending by validator; exactly the validators that `labels` watches.
     pub keys: Vec<KeyStatus>,
+}
+
+/// A row of epochs in which the whole network was heard, so that silence of a key means that it did
+/// not sign.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HeardRun {
+    /// First slot of the first of them.
+    pub since: Slot,
+    /// First slot after the last of them.
+    pub until: Slot,
 }
 
 /// The current labels and the latest report. All clones share one content.
@@ -38,7 +51,8 @@ impl SharedWatchState {
         self.labels.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    pub(super) fn publish(&self, report: WatchReport) {
+    /// Replaces the report. The detector calls this at the end of each slot.
+    pub fn publish(&self, report: WatchReport) {
         *self.report.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(report);
     }
 
@@ -112,6 +126,9 @@ pub struct KeyStatus {
     pub effective_balance: Gwei,
     /// Slot of its newest vote that was received since the start.
     pub last_vote: Option<Slot>,
+    /// Slot of its newest vote or block that was received since the start, or that in which it came
+    /// if its own was still ahead. What came ahead of its time does not count again later.
+    pub last_signed: Option<Slot>,
     pub missed_in_a_row: u32,
     /// Number of judged epochs in which it was on duty; the last 64 are counted.
     pub due: u32,

@@ -55,16 +55,19 @@ impl SecondSigners {
         self.signed_ahead.retain(|validator, _| labels.is_watched(*validator));
     }
 
-    /// Remembers that a key signed something for a slot that had not begun when it arrived.
-    pub fn note_signature(&mut self, validator: ValidatorIndex, slot: Slot, at: Time, network: &Network) {
+    /// Remembers that a key signed something for a slot that had not begun when it arrived. Returns
+    /// whether the signature may be one that came before, when its slot had not begun.
+    pub fn note_signature(&mut self, validator: ValidatorIndex, slot: Slot, at: Time, network: &Network) -> bool {
+        let epoch = slot.epoch(network.preset());
         if !is_ahead(slot, at, network) {
-            return;
+            return self.signed_ahead.get(&validator).is_some_and(|epochs| epochs.contains(&epoch));
         }
         let epochs = self.signed_ahead.entry(validator).or_default();
-        epochs.insert(slot.epoch(network.preset()));
+        let is_new = epochs.insert(epoch);
         if epochs.len() > MAX_AHEAD {
             epochs.pop_first();
         }
+        !is_new
     }
 
     /// Returns the anomaly of a watched key that contradicted itself for the first time.

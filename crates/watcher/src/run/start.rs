@@ -397,7 +397,10 @@ impl Starting<'_> {
         unrecorded: mpsc::Receiver<Vec<Finding>>,
     ) -> Result<Reactions, WatcherError> {
         let (network, store) = (self.network.clone(), self.store.clone());
-        let context = SwitchContext { network: network.clone(), watched: watch_state.clone(), dir: dir.path().to_owned(), now };
+        // The running executable, even if its file was replaced or removed since the start.
+        let program = "/proc/self/exe".into();
+        let (watched, dir) = (watch_state.clone(), dir.path().to_owned());
+        let context = SwitchContext { network: network.clone(), watched, dir, program, now };
         let mut switches = KillSwitches::new(store.clone(), context)?;
         switches.arm(&active)?;
         let switch_state = switches.state();

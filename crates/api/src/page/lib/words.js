@@ -6,7 +6,7 @@ export const ANOMALIES = [
   "slashing_wave", "clock_skew", "own_clock", "participation_drop", "finality_delay", "head_split", "checkpoint_split",
   "competing_blocks", "deep_reorg", "stale_votes", "payload_status_split", "missed_proposals", "late_blocks", "client_dominance", "sync_storm",
   "subnet_silent", "unpunished_offence", "blind_spot", "missed_duties", "flapping_keys", "dormant_key_signed",
-  "second_signer", "equivocation_not_slashable",
+  "second_signer", "kill_switch_failed", "signs_after_stop", "proof_not_confirmed", "equivocation_not_slashable",
 ];
 
 const KIND_NAMES = {
@@ -35,6 +35,9 @@ const KIND_NAMES = {
   flapping_keys: "Keys that went away and came back",
   dormant_key_signed: "A key signed that should not",
   second_signer: "A second signer",
+  kill_switch_failed: "A kill switch that failed",
+  signs_after_stop: "Keys that sign after the stop",
+  proof_not_confirmed: "A proof that was not confirmed",
   equivocation_not_slashable: "A contradiction that no rule punishes",
 };
 
@@ -164,6 +167,14 @@ const INCIDENTS = {
     now: ["More peers hear more. The network view says how much is heard first-hand."],
   }),
   missed_duties: (i) => ({ what: `${plural(i.validators ?? 0, "watched key")} missed duties.`, now: ["Check the machines of this group."] }),
+  kill_switch_failed: (i, d) => ({
+    what: `The order to stop group ${d.group} did not stop all that it should${i.state === "closed" ? "; it is over now" : ""}.`,
+    now: i.state === "closed" ? [] : ["Stop the group's validator clients by hand, and see that nothing starts them again.", "The log and slashwatch inspect say what became of each client."],
+  }),
+  signs_after_stop: (i, d) => ({
+    what: `After the stop of group ${d.group} ${plural(d.keys_signing, "key")} signed, the first since slot ${grouped(d.since)}: ${listed(d.validators, 6)}.`,
+    now: i.state === "closed" ? [] : ["A machine that the kill switch does not reach signs. Find it and switch it off.", "Start nothing before."],
+  }),
   flapping_keys: (i) => ({ what: `${plural(i.validators ?? 0, "watched key")} went away together and came back.`, now: ["Check for restarts; make sure no second machine took over meanwhile."] }),
 };
 
@@ -452,6 +463,12 @@ export function whatNow(finding, own, { all, status } = {}) {
       { text: "The offence can be punished; the details link to it. Do not start again before this has compared your protection database.", command: audits(own, status) },
     ];
   }
+  if (finding.kind === "proof_not_confirmed") {
+    return finding.details?.outcome === "not_genuine"
+      ? ["Nothing was stopped. Check the proof by hand with slashwatch verify-proof and with a node of your own; stop the clients by hand if it holds."]
+      : ["The clients were stopped. See why the second check did not work, and check the proof by hand."];
+  }
+  if (finding.kind === "kill_switch_failed" || finding.kind === "signs_after_stop") return ["Stop the group's validator clients by hand. The incident says whether it is over."];
   if (finding.evidence && own.length) return nowIfMine(own, { all, status, cause: causeOfKind(finding.kind) });
   if (!finding.evidence) return finding.severity === "info" ? [] : ["Nobody can be punished for this. See the details below."];
   if (finding.included) return ["The chain has punished it: nothing is left to submit.", "If the key is yours: find the second signer before the other keys of the same machine follow."];

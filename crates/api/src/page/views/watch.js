@@ -61,10 +61,17 @@ function Group({ group }) {
   </section>`;
 }
 
+function AfterStop({ of }) {
+  if (of.state === "signing") return html`<p class="critical">After the stop ${listed(of.validators, 8)}${of.keys > of.validators.length ? ` and ${grouped(of.keys - of.validators.length)} more` : ""} still ${of.keys === 1 ? "signs" : "sign"}, since slot <${SlotLink} slot=${of.since} />. Find the machine that signs and switch it off.</p>`;
+  if (of.state === "silent") return html`<p>Silent since slot <${SlotLink} slot=${of.since} />: no key has signed in two epochs that were heard.</p>`;
+  return html`<p class="note">Listening whether the keys are silent: this takes two epochs.</p>`;
+}
+
 function Switch({ of }) {
   if (!of) return html`<p class="note">Nothing stops these keys by itself. docs/watching.md describes kill switches.</p>`;
   return html`
     ${of.finding && html`<p class=${of.state === "failed" ? "critical" : ""}>Ordered <${Time} of=${of.ordered_at} precise /> UTC because of a <a href=${"/findings/" + of.finding}>${kindName(of.kind).toLowerCase()}</a>${of.attempts > 1 ? `, ${of.attempts} attempts` : ""}${of.took_ms !== null ? `; ${of.state} after ${grouped(of.took_ms)} ms` : ""}${of.answer ? `: ${of.answer}` : ""}.${of.state === "failed" ? " Stop the validator clients by hand." : ""}</p>`}
+    ${of.after_stop && html`<${AfterStop} of=${of.after_stop} />`}
     ${of.held_back && html`<p class="note">Held back ${plural(of.held_back.times, "time")}, the last time <${Time} of=${of.held_back.at} /> UTC at a <a href=${"/findings/" + of.held_back.finding}>${kindName(of.held_back.kind).toLowerCase()}</a>: ${of.held_back.reason}.</p>`}`;
 }
 
