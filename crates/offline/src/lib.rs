@@ -7,7 +7,6 @@ pub mod actions;
 pub mod backfill;
 pub mod bench;
 pub mod capture;
-pub mod history;
 pub mod inspect;
 mod list_check;
 mod missing_parents;
