@@ -194,6 +194,32 @@ pub enum Command {
         #[arg(long)]
         fail_on_finding: bool,
     },
+    /// Says whether it is safe to start a set of keys now: nobody signed with them for two epochs, as
+    /// far as the watcher heard, none of them is lost, and the record (EIP-3076) of the client that
+    /// is to start has everything that was seen. Exit code 0 if it is safe, 1 if not.
+    ///
+    /// The watcher must run, and must have listened for two epochs without a break: what is not
+    /// known is not safe.
+    #[command(after_help = PREFLIGHT_EXAMPLES)]
+    Preflight {
+        /// Data directory of the watcher that runs.
+        #[arg(long, value_name = "DIR", default_value = "slashwatch-data")]
+        data_dir: PathBuf,
+        /// The interchange file, exported by the stopped validator client that is to be started.
+        #[arg(long, value_name = "FILE")]
+        interchange: PathBuf,
+        /// Keys that must be in the file, in the form of `export interchange`. Without it, keys that
+        /// the file has lost are not noticed.
+        #[arg(long, value_name = "LIST")]
+        validators: Option<String>,
+        /// Says that the client prunes its record: messages that are older than the record do not
+        /// count as lacking.
+        #[arg(long)]
+        pruned_ok: bool,
+        /// Prints the answer as one JSON object.
+        #[arg(long)]
+        json: bool,
+    },
     /// Checks configuration files, and prints the default configuration.
     #[command(after_help = CONFIG_EXAMPLES)]
     Config {
@@ -270,6 +296,10 @@ const EXPORT_EXAMPLES: &str = "Examples:
 
 const AUDIT_EXAMPLES: &str = "Examples:
   slashwatch audit --data-dir slashwatch-data --interchange exported-by-the-client.json";
+
+const PREFLIGHT_EXAMPLES: &str = "Examples:
+  slashwatch preflight --interchange exported-by-the-client.json --validators @keys.csv,group=acme-1
+  slashwatch preflight --data-dir slashwatch-data --interchange exported-by-the-client.json --json";
 
 const CONFIG_EXAMPLES: &str = "Examples:
   slashwatch config check slashwatch.toml

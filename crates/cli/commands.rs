@@ -21,7 +21,6 @@ use consensus::Epoch;
 use indicatif::{ProgressBar, ProgressStyle};
 use offline::backfill::{BackfillRange, BlocksFrom};
 use offline::counted;
-use offline::history::Form;
 use offline::replay::{Replay, ReplayOptions, ReplayStep, ReplaySummary};
 use std::io::{IsTerminal as _, Write as _};
 use std::path::{Path, PathBuf};
@@ -30,6 +29,7 @@ use std::time::{Duration, Instant};
 use tracing_appender::non_blocking::{NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::EnvFilter;
 use watcher::config::{CommandLine, Config, LogConfig, LogFormat};
+use watcher::history::Form;
 
 /// Runs a command and returns the exit code.
 pub fn run(args: Args) -> anyhow::Result<u8> {
@@ -113,6 +113,10 @@ pub fn run(args: Args) -> anyhow::Result<u8> {
         Command::Audit { data_dir, interchange, validators, pruned_ok, json, fail_on_finding: _ } => {
             log_to_stderr(&LogConfig { level: "warn".into(), format: LogFormat::Text })?;
             history::audit(&data_dir, &interchange, validators.as_deref(), pruned_ok, json)
+        }
+        Command::Preflight { data_dir, interchange, validators, pruned_ok, json } => {
+            log_to_stderr(&LogConfig { level: "warn".into(), format: LogFormat::Text })?;
+            history::preflight(&data_dir, &interchange, validators.as_deref(), pruned_ok, json)
         }
         Command::Config { action: ConfigAction::ShowDefaults } => {
             output::text(Config::defaults_toml())?;

@@ -4,8 +4,9 @@
 //! Data goes to stdout, everything else to stderr. Exit codes: 0 for success, 1 for a failure, 64
 //! for wrong usage or configuration, 65 for unreadable input. Code 1 also means that something was
 //! found: with `replay --fail-on-finding`, that messages were not judged: with `replay
-//! --fail-on-unjudged`, by `audit` if the record lacks something, and by `demo`
-//! and `bench pipeline` if the findings differ from the offences that were made.
+//! --fail-on-unjudged`, by `audit` if the record lacks something, by `preflight` if it is not safe
+//! to start the keys, and by `demo` and `bench pipeline` if the findings differ from the offences
+//! that were made.
 
 mod args;
 mod commands;

@@ -1,4 +1,5 @@
-//! `slashwatch export interchange` and `slashwatch audit`: write and check EIP-3076 files.
+//! `slashwatch export interchange`, `slashwatch audit` and `slashwatch preflight`: write and check EIP-3076
+//! files.
 
 use super::progress;
 use crate::exit::FAILED;
@@ -6,10 +7,11 @@ use crate::output;
 use consensus::interchange::{SignedEpochs, SignedSlot, SigningHistory};
 use detect::audit::{Contradiction, Counted};
 use offline::counted;
-use offline::history::{Audit, AuditedKey, Form, History, KnownTimes};
 use std::fmt::Write as _;
 use std::io::{BufWriter, Write as _};
 use std::path::Path;
+use watcher::history::{Audit, AuditedKey, Form, History, KnownTimes};
+use watcher::preflight;
 
 /// Maximum number of messages per key and kind in the text report. `--json` lists more.
 const NAMED: usize = 5;
@@ -56,6 +58,27 @@ pub fn audit(data_dir: &Path, interchange: &Path, validators: Option<&str>, is_p
         false => output::text(text(&report))?,
     }
     Ok(if report.lacks_something() { FAILED } else { 0 })
+}
+
+/// Says whether the keys of the file may be started now. The exit code is 1 if not.
+pub fn preflight(
+    data_dir: &Path,
+    interchange: &Path,
+    validators: Option<&str>,
+    is_pruned: bool,
+    json: bool,
+) -> anyhow::Result<u8> {
+    let history = open(data_dir)?;
+    let expected = validators.map(|list| history.validators(list)).transpose()?.unwrap_or_default();
+    let bar = progress::bar("votes", "epochs");
+    let show = &mut |walked| progress::show(&bar, walked);
+    let answer = preflight::preflight(&history, interchange, &expected, is_pruned, watcher::run::now(), show)?;
+    bar.finish_and_clear();
+    match json {
+        true => print_json(&answer)?,
+        false => output::text(answer.to_text())?,
+    }
+    Ok(if answer.safe { 0 } else { FAILED })
 }
 
 fn open(data_dir: &Path) -> anyhow::Result<History> {

@@ -27,7 +27,7 @@ pub fn spinner(doing: &'static str) -> ProgressBar {
 }
 
 /// Sets a bar to the position of a walk.
-pub fn show(bar: &ProgressBar, walked: offline::history::Walked) {
+pub fn show(bar: &ProgressBar, walked: watcher::history::Walked) {
     bar.set_length(walked.total);
     bar.set_position(walked.done);
 }

@@ -2,11 +2,11 @@
 
 use consensus::{Network, Root, ValidatorIndex};
 use evidence::{Evidence, Finding, Incident, Kind, Query, Store, Submission, SubmissionState};
-use index::{IndexView, Shape};
+use index::IndexView;
 use std::collections::BTreeMap;
 use std::path::Path;
 use watcher::WatcherError;
-use watcher::datadir::{self, DataDirError};
+use watcher::datadir::{self, ReadOnly};
 
 /// Submissions read at once.
 const PAGE: usize = 1024;
@@ -30,15 +30,7 @@ pub struct Inspection {
 impl Inspection {
     /// Opens the databases read-only. The vote index may be missing.
     pub fn open(path: &Path) -> Result<Self, WatcherError> {
-        let network = datadir::read_network(path)?.ok_or_else(|| DataDirError::NotOne(path.into()))?;
-        let store = Store::open_read_only(&path.join("evidence"))?;
-        let shape = Shape {
-            genesis_validators_root: network.genesis_validators_root,
-            slots_per_epoch: network.preset().slots_per_epoch,
-            history_epochs: Shape::DEFAULT_HISTORY_EPOCHS,
-        };
-        let votes = path.join("index");
-        let index = votes.exists().then(|| IndexView::open(&votes, shape)).transpose()?;
+        let ReadOnly { network, store, index } = datadir::open_read_only(path)?;
         Ok(Self { network, store, index })
     }
 

@@ -8,7 +8,6 @@ pub mod backfill;
 pub mod bench;
 pub mod capture;
 mod counted;
-pub mod history;
 pub mod inspect;
 mod list_check;
 mod missing_parents;

@@ -14,8 +14,11 @@
 //! DIR/evidence/      findings, proofs, outbox (crate evidence)
 //! ```
 
+use crate::WatcherError;
 use consensus::{Network, Root, Spec};
+use evidence::Store;
 use fs4::fs_std::FileExt;
+use index::{IndexView, Shape};
 use serde::{Deserialize, Serialize};
 use std::fs::{self, File, OpenOptions};
 use std::io;
@@ -165,6 +168,31 @@ impl DataDir {
 }
 
 const STATE: &str = "state.ssz";
+
+/// A data directory that is open for reading, also while a watcher uses it.
+pub struct ReadOnly {
+    pub network: Network,
+    pub store: Store,
+    /// The vote index. `None` if it was moved away.
+    pub index: Option<IndexView>,
+}
+
+/// Opens the databases of a data directory read-only. Nothing in it is changed.
+///
+/// # Errors
+/// There is no data directory at `path`, or a database is damaged.
+pub fn open_read_only(path: &Path) -> Result<ReadOnly, WatcherError> {
+    let network = read_network(path)?.ok_or_else(|| DataDirError::NotOne(path.into()))?;
+    let store = Store::open_read_only(&path.join("evidence"))?;
+    let shape = Shape {
+        genesis_validators_root: network.genesis_validators_root,
+        slots_per_epoch: network.preset().slots_per_epoch,
+        history_epochs: Shape::DEFAULT_HISTORY_EPOCHS,
+    };
+    let votes = path.join("index");
+    let index = votes.exists().then(|| IndexView::open(&votes, shape)).transpose()?;
+    Ok(ReadOnly { network, store, index })
+}
 
 /// The path of the state of the last run in a data directory.
 pub fn state_path(data_dir: &Path) -> PathBuf {

@@ -1,28 +1,36 @@
 //! Exports what the network saw of some keys as an EIP-3076 file, or compares it with such a file.
 
-use crate::inspect::Inspection;
+use crate::datadir::{self, ReadOnly};
+use crate::signing_history;
+use crate::{WatcherError, downtime};
 use actions::config::WatchConfig;
 use actions::lists::reload;
 use api::Gap;
 use chain::PubkeyCache;
 use consensus::interchange::{Interchange, SigningHistory};
-use consensus::{PubkeyBytes, ValidatorIndex};
+use consensus::{Network, PubkeyBytes, ValidatorIndex};
 use detect::audit::{Epochs, KeyAudit, Seen, audit};
 use detect::watch::Selector;
+use evidence::Store;
+use index::IndexView;
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
-use watcher::{WatcherError, signing_history};
+use std::fs::File;
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
 
+pub use crate::signing_history::Form;
 pub use index::Walked;
-pub use watcher::signing_history::Form;
 
 /// Largest file that is read. A complete history of ten thousand keys over a year has about 7 GB,
 /// and no client exports that much.
 const MAX_FILE_BYTES: u64 = 2 << 30;
 /// A data directory that is open for questions about what keys signed.
 pub struct History {
-    inspection: Inspection,
+    pub(crate) data_dir: PathBuf,
+    pub(crate) network: Network,
+    pub(crate) store: Store,
+    pub(crate) index: IndexView,
     /// Public keys by validator index.
     keys: Vec<PubkeyBytes>,
 }
@@ -30,15 +38,15 @@ pub struct History {
 impl History {
     /// Opens the directory as it is now. This also works while a watcher uses it.
     pub fn open(data_dir: &Path) -> Result<Self, WatcherError> {
-        let inspection = Inspection::open(data_dir)?;
-        if inspection.index().is_none() {
+        let ReadOnly { network, store, index } = datadir::open_read_only(data_dir)?;
+        let Some(index) = index else {
             return Err(WatcherError::Failed(format!(
                 "{} has no vote index, so it is not known what keys signed. Replay captures into it, or run a watcher on it",
                 data_dir.display()
             )));
-        }
+        };
         let keys = PubkeyCache::compressed_in(&data_dir.join("pubkeys"))?;
-        Ok(Self { inspection, keys })
+        Ok(Self { data_dir: data_dir.into(), network, store, index, keys })
     }
 
     /// Returns the validators that a list names, ascending. A list looks like
@@ -105,9 +113,8 @@ impl History {
 
     /// Returns the times that this data directory knows about. They are the same for all keys.
     pub fn coverage(&self) -> Result<KnownTimes, WatcherError> {
-        let held = self.inspection.index().map(|store| store.epochs_held()).transpose()?.flatten();
-        let epochs = held.map(|(first, last)| Epochs { first, last });
-        Ok(KnownTimes { epochs, gaps: watcher::downtime::known(self.inspection.store())? })
+        let epochs = self.index.epochs_held()?.map(|(first, last)| Epochs { first, last });
+        Ok(KnownTimes { epochs, gaps: downtime::known(&self.store)? })
     }
 
     /// Makes an EIP-3076 file of the messages that were seen. `on_progress` receives the progress.
@@ -117,12 +124,10 @@ impl History {
         form: Form,
         on_progress: &mut dyn FnMut(Walked),
     ) -> Result<Interchange, WatcherError> {
-        let mut file = Interchange::new(self.inspection.network.genesis_validators_root);
+        let mut file = Interchange::new(self.network.genesis_validators_root);
         let keys =
             validators.iter().map(|index| Ok((*index, self.key(*index)?))).collect::<Result<BTreeMap<_, _>, WatcherError>>()?;
-        if let Some(index) = self.inspection.index() {
-            file.data = signing_history::histories(index, &self.inspection.network, &keys, form, on_progress)?;
-        }
+        file.data = signing_history::histories(&self.index, &self.network, &keys, form, on_progress)?;
         Ok(file)
     }
 
@@ -136,11 +141,25 @@ impl History {
         is_pruned: bool,
         on_progress: &mut dyn FnMut(Walked),
     ) -> Result<Audit, WatcherError> {
-        let input = |reason: String| WatcherError::Input { path: path.into(), reason };
-        let bytes = read_bounded(path)?;
-        let network = &self.inspection.network;
-        let file = Interchange::parse(&bytes, network.genesis_validators_root).map_err(|error| input(error.to_string()))?;
+        let bytes = read_bounded(path, MAX_FILE_BYTES)?;
+        let file = self.parse(&bytes).map_err(|reason| WatcherError::Input { path: path.into(), reason })?;
         drop(bytes);
+        self.audit_file(&file, expected, is_pruned, on_progress)
+    }
+
+    /// Reads an interchange file of this network.
+    pub(crate) fn parse(&self, bytes: &[u8]) -> Result<Interchange, String> {
+        Interchange::parse(bytes, self.network.genesis_validators_root).map_err(|error| error.to_string())
+    }
+
+    /// Like [`Self::audit`], with a file that is read already.
+    pub(crate) fn audit_file(
+        &self,
+        file: &Interchange,
+        expected: &BTreeSet<ValidatorIndex>,
+        is_pruned: bool,
+        on_progress: &mut dyn FnMut(Walked),
+    ) -> Result<Audit, WatcherError> {
         let mut by_key: BTreeMap<PubkeyBytes, Vec<&SigningHistory>> = BTreeMap::new();
         for history in &file.data {
             by_key.entry(history.pubkey).or_default().push(history);
@@ -148,15 +167,10 @@ impl History {
         let indices = self.by_key(by_key.keys().copied());
         let in_file: BTreeSet<ValidatorIndex> = indices.values().copied().collect();
         let known: BTreeSet<ValidatorIndex> = in_file.union(expected).copied().collect();
-        let (mut blocks, mut votes) = match self.inspection.index() {
-            Some(index) => (
-                signing_history::blocks(index, network, &known)?,
-                signing_history::votes(index, network, &known, Form::Complete, on_progress)?,
-            ),
-            None => Default::default(),
-        };
+        let mut blocks = signing_history::blocks(&self.index, &self.network, &known)?;
+        let mut votes = signing_history::votes(&self.index, &self.network, &known, Form::Complete, on_progress)?;
         let mut report =
-            Audit { schema: 1, network: network.spec.config_name.clone(), coverage: self.coverage()?, ..Audit::default() };
+            Audit { schema: 1, network: self.network.spec.config_name.clone(), coverage: self.coverage()?, ..Audit::default() };
         report.unknown_keys = by_key.keys().filter(|pubkey| !indices.contains_key(*pubkey)).copied().collect();
         for index in known {
             let pubkey = self.key(index)?;
@@ -194,7 +208,7 @@ fn is_watch_list(path: &Path) -> Result<bool, WatcherError> {
     match path.extension().and_then(|extension| extension.to_str()) {
         Some("toml") => Ok(true),
         Some("csv") => {
-            let bytes = read_bounded(path)?;
+            let bytes = read_bounded(path, MAX_FILE_BYTES)?;
             let text = String::from_utf8_lossy(&bytes);
             let header = text.lines().map(str::trim).find(|line| !line.is_empty() && !line.starts_with('#')).unwrap_or_default();
             Ok(header.split(',').any(|column| column.trim().trim_matches('"') == "group"))
@@ -222,7 +236,7 @@ fn read_watch_list(
 /// Reads selectors from a file. A line has one or more, separated by commas or white space. `#`
 /// begins a comment.
 fn read_list(path: &Path, into: &mut Vec<Selector>) -> Result<(), WatcherError> {
-    let bytes = read_bounded(path)?;
+    let bytes = read_bounded(path, MAX_FILE_BYTES)?;
     for (nth, line) in String::from_utf8_lossy(&bytes).lines().enumerate() {
         let line = line.split('#').next().unwrap_or_default();
         for word in line.split(|c: char| c == ',' || c.is_whitespace()).filter(|word| !word.is_empty()) {
@@ -235,13 +249,22 @@ fn read_list(path: &Path, into: &mut Vec<Selector>) -> Result<(), WatcherError> 
     Ok(())
 }
 
-fn read_bounded(path: &Path) -> Result<Vec<u8>, WatcherError> {
+/// Reads a regular file of at most `limit` bytes, also if it grows meanwhile. A pipe could keep a
+/// reader waiting for ever, so it is refused.
+pub(crate) fn read_bounded(path: &Path, limit: u64) -> Result<Vec<u8>, WatcherError> {
     let input = |reason: String| WatcherError::Input { path: path.into(), reason };
-    let length = std::fs::metadata(path).map_err(|error| input(error.to_string()))?.len();
-    if length > MAX_FILE_BYTES {
-        return Err(input(format!("it has {length} bytes; more than {MAX_FILE_BYTES} are not read, split it")));
+    let metadata = std::fs::metadata(path).map_err(|error| input(error.to_string()))?;
+    if !metadata.is_file() {
+        return Err(input("it is not a regular file; give the path of a file".into()));
     }
-    std::fs::read(path).map_err(|error| input(error.to_string()))
+    let too_long = || input(format!("it has more than {limit} bytes, which are not read; split it"));
+    if metadata.len() > limit {
+        return Err(too_long());
+    }
+    let mut bytes = Vec::new();
+    let file = File::open(path).map_err(|error| input(error.to_string()))?;
+    file.take(limit.saturating_add(1)).read_to_end(&mut bytes).map_err(|error| input(error.to_string()))?;
+    if bytes.len() as u64 > limit { Err(too_long()) } else { Ok(bytes) }
 }
 
 /// The times that are known at all. About other times nothing can be said.
