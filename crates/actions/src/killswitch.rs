@@ -295,7 +295,7 @@ impl KillSwitches {
     }
 
     /// Gives the orders for what was found while a switch was away that is back now.
-    fn examine_missed(&mut self, orders: &mut JoinSet<(String, OrderReport)>) -> Result<(), StoreError> {
+    fn examine_missed(&mut self, orders: &mut JoinSet<EndedOrder>) -> Result<(), StoreError> {
         let seen = self.state.seen.unwrap_or_default();
         let back: Vec<String> = self.away.keys().filter(|group| self.switches.contains_key(*group)).cloned().collect();
         for group in back {

@@ -128,6 +128,7 @@ mod tests {
             due: 0,
             voted: 0,
             proposals: Default::default(),
+            newest_source: None,
             effectiveness_permille: None,
         };
         let run =

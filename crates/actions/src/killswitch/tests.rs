@@ -595,6 +595,7 @@ fn heard(signed: &[Slot], since: Slot, until: Slot) -> WatchReport {
         due: 0,
         voted: 0,
         proposals: Default::default(),
+        newest_source: None,
         effectiveness_permille: None,
     };
     let run = detect::watch::HeardRun { since, until };
@@ -617,7 +618,7 @@ async fn keys_that_sign_after_the_stop_are_told_until_they_are_silent() {
 
     let now = slots_ago(0);
     let members: Vec<ValidatorIndex> = (5..9).map(ValidatorIndex::new).collect();
-    let mut hear = |switches: &mut KillSwitches, signed: &[Slot], until: Slot| {
+    let hear = |switches: &mut KillSwitches, signed: &[Slot], until: Slot| {
         if switches.hear("acme", &members, &heard(signed, now, until)) {
             switches.save("a test");
         }

@@ -71,27 +71,29 @@ pub fn streams(options: StreamOptions, data_dir: &Path) -> Result<StreamReport, 
     let stop = CancellationToken::new();
     let runtime = watcher::run::runtime()?;
     let address = runtime.block_on(serve(&store, network, options.streams, stop.clone()))?;
-    let measured = [("/v1/events", 1), ("/eth/v1/events?topics=attester_slashing", 2)].map(|(route, nth)| {
-        let clients = Clients::connect(address, route, options.streams)?;
-        let mut record = Recorder { store: &store, next: nth << 32, recorded: Vec::new() };
-        for _ in 0..options.singles {
-            record.one()?;
+    let measured = [("/v1/events", 1), ("/eth/v1/events?topics=attester_slashing", 2)].map(
+        |(route, nth)| -> Result<StreamTimes, WatcherError> {
+            let clients = Clients::connect(address, route, options.streams)?;
+            let mut record = Recorder { store: &store, next: nth << 32, recorded: Vec::new() };
+            for _ in 0..options.singles {
+                record.one()?;
+                clients.wait_for(record.recorded.len())?;
+            }
+            let singles = clients.latencies(&record.recorded);
+            let first_of_burst = record.recorded.len();
+            for _ in 0..options.burst {
+                record.one()?;
+            }
             clients.wait_for(record.recorded.len())?;
-        }
-        let singles = clients.latencies(&record.recorded);
-        let first_of_burst = record.recorded.len();
-        for _ in 0..options.burst {
-            record.one()?;
-        }
-        clients.wait_for(record.recorded.len())?;
-        let all = clients.latencies(&record.recorded);
-        let of_burst = all.into_iter().filter(|(nth, _)| *nth >= first_of_burst);
-        let times = |rows: Vec<f64>| Latency::of(rows).unwrap_or_default();
-        Ok(StreamTimes {
-            single_ms: times(singles.into_iter().map(|(_, ms)| ms).collect()),
-            burst_ms: times(of_burst.map(|(_, ms)| ms).collect()),
-        })
-    });
+            let all = clients.latencies(&record.recorded);
+            let of_burst = all.into_iter().filter(|(nth, _)| *nth >= first_of_burst);
+            let times = |rows: Vec<f64>| Latency::of(rows).unwrap_or_default();
+            Ok(StreamTimes {
+                single_ms: times(singles.into_iter().map(|(_, ms)| ms).collect()),
+                burst_ms: times(of_burst.map(|(_, ms)| ms).collect()),
+            })
+        },
+    );
     stop.cancel();
     runtime.shutdown_timeout(Duration::from_secs(5));
     let [findings, slashings] = measured;
@@ -208,7 +210,7 @@ impl Clients {
         };
         let (arrivals, n_arrived, failed, stop) =
             (clients.arrivals.clone(), clients.n_arrived.clone(), clients.failed.clone(), clients.stop.clone());
-        let (ready, opened) = std::sync::mpsc::channel();
+        let (ready, opened) = std::sync::mpsc::sync_channel(streams);
         let body = move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
             let Ok(runtime) = runtime else { return };
@@ -283,7 +285,7 @@ async fn read_events(
     address: SocketAddr,
     route: &str,
     connecting: &Semaphore,
-    ready: std::sync::mpsc::Sender<()>,
+    ready: std::sync::mpsc::SyncSender<()>,
     arrivals: &Mutex<Vec<Instant>>,
     n_arrived: &AtomicU64,
 ) -> std::io::Result<()> {
@@ -322,7 +324,7 @@ async fn read_events(
         if let Some(ready) = ready.take() {
             // The head of the answer is here, so the stream is open.
             let _ = ready.send(());
-            turn = None;
+            drop(turn.take());
         }
         if n_events > 0 {
             let now = Instant::now();
