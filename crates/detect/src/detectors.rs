@@ -23,7 +23,7 @@ pub mod stale_votes;
 
 use crate::config::{DetectorConfig as _, Problems};
 use crate::monitor::{Details, Detector};
-use crate::watch::{dormant, flapping, missed_duties, second_signer};
+use crate::watch::{dormant, flapping, missed_duties, second_signer, signed_elsewhere, two_origins};
 use evidence::Kind;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -92,6 +92,8 @@ detectors! {
         flapping::FlappingKeysDetails,
         dormant::DormantKeySignedDetails,
         second_signer::SecondSignerDetails,
+        signed_elsewhere::SignedElsewhereDetails,
+        two_origins::TwoOriginsDetails,
     ]
 }
 

@@ -87,6 +87,8 @@ anomalies! {
     FlappingKeys "flapping_keys" WatchedKeys,
     DormantKeySigned "dormant_key_signed" WatchedKeys,
     SecondSigner "second_signer" WatchedKeys,
+    SignedElsewhere "signed_elsewhere" WatchedKeys,
+    TwoOrigins "two_origins" WatchedKeys,
     EquivocationNotSlashable "equivocation_not_slashable" Public,
 }
 
