@@ -97,7 +97,8 @@ fn keys_may_start_when_they_were_silent_for_two_epochs_and_their_record_is_whole
         assert_eq!((code, kinds(&answer)), (Some(1), vec!["keys_missing"]), "{answer}");
         let mut other = whole.clone();
         other["metadata"]["genesis_validators_root"] = format!("0x{}", "11".repeat(32)).into();
-        let of_another = run(slashwatch().args(["preflight", "--data-dir"]).arg(&data).arg("--interchange").arg(keys.file("o.json", &other)));
+        let of_another =
+            run(slashwatch().args(["preflight", "--data-dir"]).arg(&data).arg("--interchange").arg(keys.file("o.json", &other)));
         assert_eq!(of_another.status.code(), Some(65), "{}", stderr(&of_another));
         assert!(stderr(&of_another).contains("another network"), "{}", stderr(&of_another));
 

@@ -1,5 +1,5 @@
-//! `slashwatch export interchange`, `slashwatch audit` and `slashwatch preflight`: write and check EIP-3076
-//! files.
+//! `slashwatch export interchange`, `slashwatch audit` and `slashwatch preflight`: write and check
+//! EIP-3076 files.
 
 use super::progress;
 use crate::exit::FAILED;
@@ -58,7 +58,13 @@ pub fn audit(data_dir: &Path, interchange: &Path, validators: Option<&str>, is_p
 }
 
 /// Says whether the keys of the file may be started now. The exit code is 1 if not.
-pub fn preflight(data_dir: &Path, interchange: &Path, validators: Option<&str>, is_pruned: bool, json: bool) -> anyhow::Result<u8> {
+pub fn preflight(
+    data_dir: &Path,
+    interchange: &Path,
+    validators: Option<&str>,
+    is_pruned: bool,
+    json: bool,
+) -> anyhow::Result<u8> {
     let history = open(data_dir)?;
     let expected = validators.map(|list| history.validators(list)).transpose()?.unwrap_or_default();
     let bar = progress::bar("votes", "epochs");
