@@ -54,7 +54,8 @@ fn every_detector_says_what_would_be_a_false_alarm() {
     let files: BTreeSet<&str> = between(&list, "pub mod ", ";").collect();
     assert!(files.len() > 10, "{files:?}: this test has lost its subject");
     let detectors = files.iter().map(|name| format!("crates/detect/src/detectors/{name}.rs"));
-    let watch = ["missed_duties", "proposing", "flapping", "dormant", "second_signer", "stops"];
+    let watch =
+        ["missed_duties", "proposing", "flapping", "dormant", "second_signer", "stops", "signed_elsewhere", "two_origins"];
     let of_watched_keys = watch.map(|name| format!("crates/detect/src/watch/{name}.rs"));
     for file in detectors.chain(of_watched_keys) {
         assert!(read(&file).contains("//! **False alarms considered.**"), "{file}");

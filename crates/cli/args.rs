@@ -194,9 +194,9 @@ pub enum Command {
         #[arg(long)]
         fail_on_finding: bool,
     },
-    /// Says whether it is safe to start a set of keys now: nobody signed with them for two epochs, as
-    /// far as the watcher heard, none of them is lost, and the record (EIP-3076) of the client that
-    /// is to start has everything that was seen. Exit code 0 if it is safe, 1 if not.
+    /// Says whether it is safe to start a set of keys now: nobody signed with them for two epochs,
+    /// as far as the watcher heard, none of them is lost, and the record (EIP-3076) of the client
+    /// that is to start has everything that was seen. Exit code 0 if it is safe, 1 if not.
     ///
     /// The watcher must run, and must have listened for two epochs without a break: what is not
     /// known is not safe.
@@ -208,8 +208,8 @@ pub enum Command {
         /// The interchange file, exported by the stopped validator client that is to be started.
         #[arg(long, value_name = "FILE")]
         interchange: PathBuf,
-        /// Keys that must be in the file, in the form of `export interchange`. Without it, keys that
-        /// the file has lost are not noticed.
+        /// Keys that must be in the file, in the form of `export interchange`. Without it, keys
+        /// that the file has lost are not noticed.
         #[arg(long, value_name = "LIST")]
         validators: Option<String>,
         /// Says that the client prunes its record: messages that are older than the record do not

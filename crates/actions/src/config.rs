@@ -2,13 +2,15 @@
 //! says which keys are watched and what stops their validator clients.
 
 mod alerts;
+mod audit;
 mod switch;
 mod watch;
 
 pub use alert::{RouteConfig, SinkConfig, WebhookConfig};
 pub use alerts::AlertsConfig;
+pub use audit::AuditConfig;
 pub use switch::{ActionKind, KeymanagerClientConfig, KillSwitchConfig, MembersConfig, TriggerConfig};
-pub use watch::{EntityList, GroupConfig, RemoteList, WatchConfig};
+pub use watch::{EntityList, GroupConfig, RemoteList, TwoOriginsSection, WatchConfig};
 
 /// One problem in a configuration: where it is, what it is, and what to do about it.
 #[derive(Clone, Debug, PartialEq, Eq)]

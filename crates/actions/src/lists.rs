@@ -320,6 +320,7 @@ mod tests {
             labels: BTreeMap::from([("x".into(), String::new())]),
             duty: None,
             kill_switch: None,
+            audit: None,
         }];
         stage.config.files = vec![
             stage.file("a.csv", "group,key,op erator\nacme,5,x\n"),

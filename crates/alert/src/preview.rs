@@ -24,7 +24,9 @@ pub(crate) fn samples(kind: &Kind, merges: bool) -> Vec<Bundle> {
             vec![offence_of(*offence, 7, &[])],
             (0..N_STRANGERS).map(|nth| offence_of(*offence, 500 + nth, &["operator=other"])).collect(),
         ],
-        Kind::SecondSigner | Kind::DormantKeySigned | Kind::ProofNotConfirmed => vec![vec![anomaly(kind, None)]],
+        Kind::SecondSigner | Kind::DormantKeySigned | Kind::ProofNotConfirmed | Kind::SignedElsewhere | Kind::TwoOrigins => {
+            vec![vec![anomaly(kind, None)]]
+        }
         _ => vec![vec![anomaly(kind, None)], vec![anomaly(kind, Some("over"))]],
     };
     let mut state = MergeState::default();
@@ -70,7 +72,11 @@ fn offence_of(offence: Offence, index: u64, labels: &[&str]) -> Finding {
 
 fn anomaly(kind: &Kind, news: Option<&str>) -> Finding {
     let mut details = Map::new();
-    if !matches!(kind, Kind::SecondSigner | Kind::DormantKeySigned | Kind::ProofNotConfirmed) {
+    let is_single = matches!(
+        kind,
+        Kind::SecondSigner | Kind::DormantKeySigned | Kind::ProofNotConfirmed | Kind::SignedElsewhere | Kind::TwoOrigins
+    );
+    if !is_single {
         details.insert("incident".into(), json!(Root::repeat_byte(2)));
     }
     details.extend(news.map(|news| ("news".to_owned(), json!(news))));
@@ -79,7 +85,7 @@ fn anomaly(kind: &Kind, news: Option<&str>) -> Finding {
             details.insert("validators".into(), json!(N_WAVE.to_string()));
             (Severity::Critical, None)
         }
-        Kind::SecondSigner | Kind::DormantKeySigned => {
+        Kind::SecondSigner | Kind::DormantKeySigned | Kind::SignedElsewhere | Kind::TwoOrigins => {
             let labels = vec!["group=acme-1".to_owned()];
             let pubkey = PubkeyBytes::repeat_byte(0xab);
             (Severity::Critical, Some(Subject { index: ValidatorIndex::new(100), pubkey, labels }))

@@ -235,6 +235,12 @@ fn advice(finding: &Finding, own: bool) -> &'static str {
         Kind::SecondSigner => {
             "two machines sign with this key, or one lost its memory: stop both, and the keys that share its setup."
         }
+        Kind::SignedElsewhere => {
+            "somebody else signs with this key, or its client lost its record: stop both, and the keys that share its setup."
+        }
+        Kind::TwoOrigins => {
+            "see whether this node is yours. If not, stop every machine with these keys, and find the second one."
+        }
         Kind::DormantKeySigned => "find the machine that signs with this key, and start no other one before.",
         Kind::KillSwitchFailed => {
             "keys may go on signing. Stop by hand what is named below: end the client or switch its machine off, and see that nothing \

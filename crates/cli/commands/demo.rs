@@ -101,6 +101,7 @@ fn watched(keys: String) -> GroupConfig {
         keys: vec![keys],
         labels: BTreeMap::from([("operator".into(), "staked".into())]),
         duty: None,
+        audit: None,
         kill_switch: Some(KillSwitchConfig {
             timeout: Duration::from_secs(5),
             ..KillSwitchConfig::of_command(vec![

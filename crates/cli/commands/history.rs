@@ -1,5 +1,5 @@
-//! `slashwatch export interchange`, `slashwatch audit` and `slashwatch preflight`: write and check EIP-3076
-//! files.
+//! `slashwatch export interchange`, `slashwatch audit` and `slashwatch preflight`: write and check
+//! EIP-3076 files.
 
 use super::progress;
 use crate::exit::FAILED;

@@ -23,7 +23,7 @@ pub mod stale_votes;
 
 use crate::config::{DetectorConfig as _, Problems};
 use crate::monitor::{Details, Detector};
-use crate::watch::{dormant, flapping, missed_duties, second_signer, stops};
+use crate::watch::{dormant, flapping, missed_duties, second_signer, signed_elsewhere, stops, two_origins};
 use evidence::Kind;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -95,6 +95,8 @@ detectors! {
         stops::KillSwitchFailedDetails,
         stops::SignsAfterStopDetails,
         stops::ProofNotConfirmedDetails,
+        signed_elsewhere::SignedElsewhereDetails,
+        two_origins::TwoOriginsDetails,
     ]
 }
 

@@ -302,6 +302,13 @@ impl Monitor {
         output
     }
 
+    /// Makes findings of anomalies that no detector has seen, because they are not in the traffic.
+    pub fn report(&self, anomalies: Vec<SingleAnomaly>, chain: &Chain, labels: &Arc<Labels>) -> DetectorOutput {
+        let view = DetectorView { facts: &self.facts, chain, labels };
+        let anomalies = anomalies.into_iter().map(|anomaly| self.incidents.anomaly(anomaly, &view)).collect();
+        DetectorOutput { anomalies, ..DetectorOutput::default() }
+    }
+
     /// Called when no more batches come. No more slots are evaluated, but changes that were not yet
     /// reported are reported.
     pub fn finish(&mut self, chain: &Chain, labels: &Arc<Labels>) -> DetectorOutput {

@@ -33,7 +33,9 @@ use consensus::{Checkpoint, Epoch, Root};
 use detect::coverage::{CoverageDetector, PunishedOffences, SharedCoverage};
 use detect::monitor::Facts;
 use detect::offences::{Inclusions, Quota, SlashedByBlock, SourceState};
-use detect::watch::{Labels, SharedWatchState, WatchList, WatchedKeysConfig, WatchedKeysDetector};
+use detect::watch::{
+    Labels, SharedWatchState, TwoOriginsConfig, TwoOriginsDetector, WatchList, WatchedKeysConfig, WatchedKeysDetector,
+};
 use detect::{DetectConfig, Monitor, PeerNews, Proofs};
 use evidence::{Changes, Finding, Incident, Recorded, RouteFilter, Store, StoreError, Time};
 use index::{Index, IndexError, Shape};
@@ -197,6 +199,8 @@ pub struct WatchParts {
     pub list: Arc<WatchList>,
     /// The thresholds of the detector of watched keys.
     pub config: WatchedKeysConfig,
+    /// Which keys should sign on one machine only.
+    pub two_origins: TwoOriginsConfig,
     /// Shared with the readers of the watched keys' state.
     pub state: SharedWatchState,
 }
@@ -225,6 +229,7 @@ impl Engine {
         watch_state.set_labels(resolver.labels().clone());
         let mut monitor = Monitor::new(&detect, &network);
         monitor.add(Box::new(WatchedKeysDetector::new(watch.config, watch_state.clone())));
+        monitor.add(Box::new(TwoOriginsDetector::new(watch.two_origins, network.preset().slots_per_epoch)));
         let coverage = SharedCoverage::default();
         monitor.add(Box::new(CoverageDetector::new(coverage.clone())));
         let earlier = EarlierRuns::read(&store)?;

@@ -73,7 +73,39 @@ pub struct Metrics {
     pub submission_retries: IntCounter,
     /// Proofs that wait for a beacon node or a block.
     pub submissions_waiting: IntGauge,
+    /// Scheduled audits of groups, by their result.
+    pub audits: IntCounterVec,
     coverage: CoverageMetrics,
+}
+
+/// The result of a scheduled audit of a group's signing records, the worst last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum AuditOutcome {
+    /// The files have everything that was seen.
+    Whole,
+    /// The same, and one of them was not renewed in time.
+    Stale,
+    /// A file is missing or cannot be read.
+    Unreadable,
+    /// What was seen cannot be read.
+    Failed,
+    /// Something was seen that no file has.
+    Lacking,
+}
+
+impl AuditOutcome {
+    pub const ALL: [Self; 5] = [Self::Whole, Self::Stale, Self::Unreadable, Self::Failed, Self::Lacking];
+
+    /// The value of the metric's label.
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Whole => "whole",
+            Self::Stale => "stale",
+            Self::Unreadable => "unreadable",
+            Self::Failed => "failed",
+            Self::Lacking => "lacking",
+        }
+    }
 }
 
 /// How much of the network is heard first-hand.
@@ -199,6 +231,13 @@ impl Metrics {
                 "Attempts to submit a proof that are to be repeated",
             ),
             submissions_waiting: gauge("slashwatch_submissions_waiting", "Proofs that wait for a beacon node or a block"),
+            audits: counters(
+                &registry,
+                "slashwatch_audits_total",
+                "Scheduled audits of the signing records of own groups, by their result",
+                "outcome",
+                AuditOutcome::ALL.map(AuditOutcome::label),
+            ),
             not_listed: counter(
                 "slashwatch_pairs_not_listed_total",
                 "Contradicting pairs beyond those listed per validator, epoch and kind",

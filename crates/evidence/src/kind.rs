@@ -90,6 +90,8 @@ anomalies! {
     KillSwitchFailed "kill_switch_failed" WatchedKeys,
     SignsAfterStop "signs_after_stop" WatchedKeys,
     ProofNotConfirmed "proof_not_confirmed" WatchedKeys,
+    SignedElsewhere "signed_elsewhere" WatchedKeys,
+    TwoOrigins "two_origins" WatchedKeys,
     EquivocationNotSlashable "equivocation_not_slashable" Public,
 }
 

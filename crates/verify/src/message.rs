@@ -195,6 +195,7 @@ pub struct Vote {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FirstHandVote {
     pub validator: ValidatorIndex,
+    pub slot: Slot,
     /// The epoch of the vote's target.
     pub epoch: Epoch,
     pub peer: PeerBytes,

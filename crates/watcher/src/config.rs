@@ -454,6 +454,8 @@ mod tests {
             ("watch", "flapping_longest_epochs", 0),
             ("watch", "flapping_closes_after_epochs", 1_025),
             ("watch", "dormant_again_epochs", 0),
+            ("watch.two_origins", "learn_epochs", 0),
+            ("watch.two_origins", "again_epochs", 0),
             ("detect.punishment", "blind_spot_closes_after_epochs", 0),
             ("detect.blocks", "head_percent", 101),
             ("detect.blocks", "left_percent", 51),

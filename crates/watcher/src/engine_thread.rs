@@ -16,6 +16,7 @@ use crate::inputs::InputReceiver;
 use crate::observed::RecentBuilder;
 use crate::status::EngineSnapshot;
 use consensus::{Checkpoint, ForkName, Root, Slot};
+use detect::monitor::SingleAnomaly;
 use detect::watch::WatchList;
 use engine::priority_queues::{Batch, PriorityQueues, QueueLimits};
 use engine::silence::{SilenceChange, SilenceTracker};
@@ -62,6 +63,8 @@ pub enum Input {
     Watch(Arc<WatchList>),
     /// New addressees of findings.
     Routes(Vec<RouteFilter>),
+    /// Anomalies that were found outside of the traffic.
+    Anomalies(Vec<SingleAnomaly>),
     /// A reader's question. It takes a few milliseconds at most, and whoever sends it limits how
     /// often.
     Question(Question),
@@ -208,6 +211,11 @@ impl EngineLoop<'_> {
             Input::Watch(list) => self.engine.set_watch(list),
             Input::Routes(routes) => self.engine.set_routes(routes),
             Input::Question(ask) => ask(&self.engine),
+            Input::Anomalies(found) => {
+                if let Err(error) = self.engine.record_anomalies(found) {
+                    tracing::error!(%error, "what an audit found cannot be written now; it is written with the next findings");
+                }
+            }
             Input::NodeHead(root) => self.engine.note_node_head(root),
             Input::NoBlock(root) => self.engine.give_up_block(&root),
             Input::NoNamedBlock(root) => self.engine.give_up_named_block(&root),

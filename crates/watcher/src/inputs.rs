@@ -80,6 +80,7 @@ impl Inputs {
             | Input::Watch(_)
             | Input::Routes(_)
             | Input::Question(_)
+            | Input::Anomalies(_)
             | Input::Tick { .. } => 0,
         };
         u32::try_from(n_bytes.div_ceil(UNIT)).unwrap_or(u32::MAX).min(self.units)

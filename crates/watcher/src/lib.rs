@@ -6,6 +6,7 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+mod audits;
 mod block_range;
 pub mod bootstrap;
 mod checkpoint;

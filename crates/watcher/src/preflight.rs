@@ -2,19 +2,20 @@
 //!
 //! It is safe if all of this is known, and "not known" is not safe:
 //!
-//! | condition | how it is known |
-//! |---|---|
-//! | nobody signs with the keys | no vote and no block of them is for one of the slots of the last two epochs, or for a later slot |
-//! | we would have heard it | a watcher ran in all of these slots, no gap is recorded in them, and in each epoch two thirds of the seats were heard, in each slot half of them |
-//! | the keys are not lost | no offence of them is recorded, the last state does not have them as slashed |
-//! | the client's record is complete | what `audit` compares: the file has every message that was seen |
+//! - Nobody signs with the keys: no vote and no block of them is for one of the slots of the last
+//!   two epochs, or for a later slot.
+//! - We would have heard it: a watcher ran in all of these slots, no gap is recorded in them, and
+//!   two thirds of the seats of each epoch were heard, half of those of each slot.
+//! - The keys are not lost: no offence of them is recorded, and the last state does not have them
+//!   as slashed.
+//! - The client's record is complete: it has every message that was seen, as `audit` compares it.
 //!
-//! **Why two epochs.** A validator votes once in an epoch. Two epochs of slots contain a whole epoch
-//! wherever they begin, so each key had a duty in them. And what was signed before them has lower
-//! targets than every duty that comes now.
+//! **Why two epochs.** A validator votes once in an epoch. Two epochs of slots contain a whole
+//! epoch wherever they begin, so each key had a duty in them. And what was signed before them has
+//! lower targets than every duty that comes now.
 //!
-//! **Why shares of seats.** A vote that nobody of ours heard on its subnet comes in an aggregate or in
-//! a block. Where most of a slot's voters were heard, these ways are open.
+//! **Why shares of seats.** A vote that nobody of ours heard on its subnet comes in an aggregate or
+//! in a block. Where most of a slot's voters were heard, these ways are open.
 
 use crate::datadir::state_path;
 use crate::downtime;
@@ -35,8 +36,8 @@ pub const SILENT_EPOCHS: u64 = 2;
 /// How many slots the record of what was watched may be behind the clock. It waits for messages
 /// whose committees are not known yet.
 const MAX_BEHIND: u64 = 8;
-/// Share of an epoch's seats, in percent, whose votes must have been heard. A network in which fewer
-/// vote does not finalize.
+/// Share of an epoch's seats, in percent, whose votes must have been heard. A network in which
+/// fewer vote does not finalize.
 const EPOCH_HEARD_PERCENT: u64 = 67;
 /// The same for each slot.
 const SLOT_HEARD_PERCENT: u64 = 50;
@@ -153,10 +154,11 @@ struct Facts {
 }
 
 impl SlotWindow {
-    /// The two epochs before now. The current slot's votes and those of the slot before may still
-    /// be under way.
+    /// The two epochs before now, or before the slot up to which a watcher that is hardly behind has
+    /// watched. The current slot's votes and those of the slot before may still be under way.
     fn before(now: Slot, watched_until: Option<Slot>, slots_per_epoch: u64) -> Option<Self> {
-        let watched = watched_until.map_or(now, |until| until.min(now));
+        let current = watched_until.filter(|until| until.saturating_add(MAX_BEHIND) >= now);
+        let watched = current.map_or(now, |until| until.min(now));
         let last = watched.as_u64().checked_sub(2)?;
         let first = (last + 1).checked_sub(SILENT_EPOCHS * slots_per_epoch)?;
         Some(Self { first_slot: Slot::new(first), last_slot: Slot::new(last) })

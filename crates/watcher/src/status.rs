@@ -106,6 +106,8 @@ pub struct StatusPage {
     pub refused_lists: watch::Receiver<Option<RejectedConfig>>,
     /// Notices about lists that could not be fetched.
     pub failed_lists: watch::Receiver<Vec<String>>,
+    /// Notices about scheduled audits of own groups.
+    pub audits: watch::Receiver<Vec<String>>,
     pub coverage: SharedCoverage,
     /// Is cancelled when the watched network is known to have ended, as a simulated one does.
     pub ended: CancellationToken,
@@ -188,6 +190,8 @@ impl StatusPage {
         }
         notices.extend(self.failed_lists.borrow().iter().cloned());
         if let Some(switches) = &self.switches {
+            // They name groups and files.
+            notices.extend(self.audits.borrow().iter().cloned());
             let ledger = switches.borrow();
             notices.extend(ledger.fired.iter().map(|(group, fired)| fired.notice(group)));
             notices.extend(ledger.unconfirmed.iter().map(|(group, unconfirmed)| unconfirmed.notice(group)));

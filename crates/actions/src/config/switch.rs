@@ -73,7 +73,7 @@ pub struct KillSwitchConfig {
     pub second_check: bool,
     #[serde(with = "humantime_serde", default = "default_timeout")]
     pub timeout: Duration,
-    /// Events that fire the switch: `offence`, `kin_offence`, `dormant_key_signed`.
+    /// Events that fire the switch: `offence`, `kin_offence`, `dormant_key_signed`, `two_origins`.
     #[serde(default = "default_triggers")]
     pub on: Vec<TriggerConfig>,
     /// Members whose messages fire the switch: `named` or `all`.
@@ -131,6 +131,8 @@ pub enum TriggerConfig {
     KinOffence,
     /// A key of the group that should be silent signed a message.
     DormantKeySigned,
+    /// Votes of a key of the group come from two nodes in turn.
+    TwoOrigins,
 }
 
 fn default_timeout() -> Duration {

@@ -1,8 +1,10 @@
 //! The `[watch]` section: groups of keys, list files, alarm thresholds, and kill switches.
 
 use super::Problem;
+use super::audit::AuditConfig;
 use super::switch::{KillSwitchConfig, MembersConfig};
-use detect::watch::WatchedKeysConfig;
+use detect::watch::{TwoOriginsConfig, WatchedKeysConfig, parse_peer_id};
+use evidence::Severity;
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
@@ -31,6 +33,62 @@ pub struct WatchConfig {
     /// concerns every group that has the same value of it.
     pub kin_labels: Vec<String>,
     pub groups: Vec<GroupConfig>,
+    pub two_origins: TwoOriginsSection,
+}
+
+/// `[watch.two_origins]`: groups whose keys should sign on one machine only.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct TwoOriginsSection {
+    /// Names of the groups. Without any it is off.
+    pub groups: Vec<String>,
+    /// Peer ids of the operator's own nodes.
+    pub nodes: Vec<String>,
+    pub learn_epochs: u64,
+    pub again_epochs: u64,
+    /// `warning` or `critical`.
+    pub severity: Severity,
+}
+
+impl Default for TwoOriginsSection {
+    fn default() -> Self {
+        let TwoOriginsConfig { learn_epochs, again_epochs, severity, .. } = TwoOriginsConfig::default();
+        Self { groups: Vec::new(), nodes: Vec::new(), learn_epochs, again_epochs, severity }
+    }
+}
+
+impl TwoOriginsSection {
+    /// What the detector needs. The check of the configuration has found no problem, so all peer
+    /// ids are ones.
+    pub fn parts(&self) -> TwoOriginsConfig {
+        TwoOriginsConfig {
+            groups: self.groups.iter().cloned().collect(),
+            nodes: self.nodes.iter().filter_map(|node| parse_peer_id(node).ok()).collect(),
+            learn_epochs: self.learn_epochs,
+            severity: self.severity,
+            again_epochs: self.again_epochs,
+        }
+    }
+
+    fn problems(&self, has_group: impl Fn(&str) -> bool, wrong: &mut dyn FnMut(String, String)) {
+        for (nth, node) in self.nodes.iter().enumerate() {
+            if let Err(text) = parse_peer_id(node) {
+                wrong(format!("watch.two_origins.nodes[{nth}]"), text);
+            }
+        }
+        for (nth, group) in self.groups.iter().enumerate().filter(|(_, group)| !has_group(group)) {
+            wrong(
+                format!("watch.two_origins.groups[{nth}]"),
+                format!("there is no group {group:?}; write a name of `watch.groups`"),
+            );
+        }
+        if self.severity == Severity::Info {
+            wrong("watch.two_origins.severity".into(), "is \"warning\" or \"critical\"".into());
+        }
+        for (path, text) in self.parts().problems() {
+            wrong(path, text);
+        }
+    }
 }
 
 impl Default for WatchConfig {
@@ -41,6 +99,7 @@ impl Default for WatchConfig {
             reload: Duration::from_secs(10),
             keeper: WatchedKeysConfig::default(),
             kin_labels: vec!["operator".into(), "cluster".into()],
+            two_origins: TwoOriginsSection::default(),
             groups: Vec::new(),
         }
     }
@@ -125,15 +184,19 @@ pub struct GroupConfig {
     pub duty: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub kill_switch: Option<KillSwitchConfig>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub audit: Option<AuditConfig>,
 }
 
 impl WatchConfig {
     /// Makes relative paths relative to `folder`.
     pub fn anchor(&mut self, folder: &Path) {
-        let switches = self.groups.iter_mut().filter_map(|group| group.kill_switch.as_mut());
-        let of_switches = switches.flat_map(KillSwitchConfig::paths_mut);
+        let of_groups = self.groups.iter_mut().flat_map(|group| {
+            let of_switch = group.kill_switch.iter_mut().flat_map(KillSwitchConfig::paths_mut);
+            of_switch.chain(group.audit.iter_mut().flat_map(|audit| &mut audit.files))
+        });
         let entities = self.entities.iter_mut().map(EntityList::path_mut);
-        for path in self.files.iter_mut().chain(entities).chain(of_switches) {
+        for path in self.files.iter_mut().chain(entities).chain(of_groups) {
             if path.is_relative() {
                 *path = folder.join(&path);
             }
@@ -155,6 +218,18 @@ impl WatchConfig {
             wrong(path, text);
         }
         let loaded = crate::lists::load(self);
+        let has_group = |name: &str| loaded.list.groups().any(|known| &**known == name);
+        self.two_origins.problems(has_group, &mut wrong);
+        let mut audits: Vec<&str> = Vec::new();
+        for (nth, group) in self.groups.iter().enumerate() {
+            let Some(audit) = &group.audit else { continue };
+            let at = |key: &str| format!("watch.groups[{nth}].audit{key}");
+            if audits.contains(&group.name.as_str()) {
+                wrong(at(""), format!("group {:?} has a second audit; keep one, with all files", group.name));
+            }
+            audits.push(&group.name);
+            audit.problems(&at, &mut wrong);
+        }
         let mut switches: Vec<&str> = Vec::new();
         for (nth, group) in self.groups.iter().enumerate() {
             let Some(switch) = &group.kill_switch else { continue };
@@ -170,5 +245,34 @@ impl WatchConfig {
             }
         }
         problems.extend(loaded.problems);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn groups_and_nodes_of_two_origins_must_be_ones() {
+        let text = "[[groups]]\nname = \"ours\"\nkeys = [\"1-3\"]\naudit = { files = [\"a.json\"] }\n\
+                    [[groups]]\nname = \"ours\"\naudit = { files = [] }\n\
+                    [two_origins]\ngroups = [\"ours\", \"theirs\"]\nnodes = [\"16Uiu2\"]\nseverity = \"info\"\nlearn_epochs = 0\n";
+        let mut config: WatchConfig = toml::from_str(text).unwrap();
+        config.anchor(Path::new("/etc/slashwatch"));
+        assert_eq!(config.groups[0].audit.as_ref().unwrap().files, [Path::new("/etc/slashwatch/a.json")]);
+        let mut problems = Vec::new();
+        config.problems(&mut problems);
+        let paths: Vec<&str> = problems.iter().map(|problem| problem.path.as_str()).collect();
+        assert_eq!(
+            paths,
+            [
+                "watch.two_origins.nodes[0]",
+                "watch.two_origins.groups[1]",
+                "watch.two_origins.severity",
+                "watch.two_origins.learn_epochs",
+                "watch.groups[1].audit",
+                "watch.groups[1].audit.files",
+            ]
+        );
     }
 }

@@ -18,7 +18,8 @@
 //! 4. It was recorded at most an hour after its second message was received. A replayed capture is
 //!    not about machines that are running now.
 //!
-//! For a key that should be silent and has signed, only rules 3 and 4 apply.
+//! For a key that should be silent and has signed, and for one whose votes come from two nodes in
+//! turn, only rules 3 and 4 apply.
 //!
 //! A finding that does not fire the switch is still delivered as an alert. The reason is in the
 //! delivery, in `/v1/watch/groups` and among the notices of the status page.
@@ -118,6 +119,7 @@ impl ConfiguredSwitch {
                 TriggerConfig::Offence => (&self.own, is_offence),
                 TriggerConfig::KinOffence => (&self.kin, is_offence),
                 TriggerConfig::DormantKeySigned => (&self.own, finding.kind == Kind::DormantKeySigned),
+                TriggerConfig::TwoOrigins => (&self.own, finding.kind == Kind::TwoOrigins),
             };
             let Some(subject) = finding.validator.as_ref().filter(|_| is_meant && members.concerns(finding)) else { continue };
             match self.obstacle(members, finding, subject, now, network, key_of) {

@@ -69,6 +69,7 @@ fn in_force(change: impl FnOnce(&mut KillSwitchConfig)) -> ActiveConfig {
         labels: BTreeMap::new(),
         duty: None,
         kill_switch: Some(kill_switch),
+        audit: None,
     };
     config.groups = vec![group];
     ActiveConfig::new(config, list)

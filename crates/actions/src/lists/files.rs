@@ -149,10 +149,14 @@ fn toml(at: &str, text: &str, watches: bool, into: &mut ListBuilder) {
         );
     }
     for (nth, TomlGroup { name, keys, labels, duty }) in file.groups.into_iter().enumerate() {
-        into.group(&format!("{at} groups[{nth}]"), &GroupConfig { name, keys, labels, duty, kill_switch: None }, true);
+        into.group(
+            &format!("{at} groups[{nth}]"),
+            &GroupConfig { name, keys, labels, duty, kill_switch: None, audit: None },
+            true,
+        );
     }
     for (nth, TomlEntity { keys, labels }) in file.entities.into_iter().enumerate() {
-        let entity = GroupConfig { name: String::new(), keys, labels, duty: None, kill_switch: None };
+        let entity = GroupConfig { name: String::new(), keys, labels, duty: None, kill_switch: None, audit: None };
         into.group(&format!("{at} entities[{nth}]"), &entity, false);
     }
 }

@@ -103,7 +103,12 @@ impl ActiveConfig {
 
     /// Returns the parts that the engine needs. The engine keeps the thresholds from the start.
     pub fn parts(&self, desk: &SharedWatchState) -> WatchParts {
-        WatchParts { list: self.list.clone(), config: self.config.keeper, state: desk.clone() }
+        WatchParts {
+            list: self.list.clone(),
+            config: self.config.keeper,
+            two_origins: self.config.two_origins.parts(),
+            state: desk.clone(),
+        }
     }
 }
 

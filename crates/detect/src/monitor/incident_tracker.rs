@@ -220,7 +220,7 @@ impl IncidentTracker {
         self.open.insert(key, open);
     }
 
-    fn anomaly(&self, anomaly: SingleAnomaly, view: &DetectorView<'_>) -> Finding {
+    pub(super) fn anomaly(&self, anomaly: SingleAnomaly, view: &DetectorView<'_>) -> Finding {
         let content = [&anomaly.slot.as_u64().to_be_bytes(), anomaly.key.as_bytes()].concat();
         let epoch = anomaly.slot.epoch(self.network.preset());
         let registry = view.chain.registry();

@@ -81,6 +81,9 @@ pub struct LabelSet {
     /// Ascending; empty for validators that are not watched.
     pub groups: Vec<GroupId>,
     pub duty: Duty,
+    /// Whether an entry of a group names it by index, range or public key. Withdrawal credentials
+    /// and fee recipients name whoever claims them.
+    pub is_named: bool,
 }
 
 impl Labels {
@@ -383,6 +386,7 @@ fn combined(list: &WatchList, entries: &[u32], ids: &HashMap<Arc<str>, GroupId>)
         set.duty = set.duty.max(entry.duty);
         match &entry.group {
             Some(name) => {
+                set.is_named |= entry.selector.names_keys();
                 set.groups.extend(ids.get(name));
                 own.insert(Label { key: Label::GROUP.into(), value: name.to_string() });
                 own.extend(entry.labels.iter().cloned());

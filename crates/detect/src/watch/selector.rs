@@ -41,6 +41,16 @@ pub enum SelectorError {
     Backwards { text: String },
 }
 
+impl Selector {
+    /// Whether it names keys, and not whoever gives itself a property.
+    pub const fn names_keys(&self) -> bool {
+        match self {
+            Self::Index(_) | Self::Range { .. } | Self::Pubkey(_) => true,
+            Self::WithdrawalCredentials(_) | Self::FeeRecipient(_) => false,
+        }
+    }
+}
+
 impl FromStr for Selector {
     type Err = SelectorError;
 

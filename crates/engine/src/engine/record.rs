@@ -4,6 +4,7 @@ use super::Engine;
 use crate::EngineError;
 use crate::silence::{self, SilenceChange};
 use consensus::Root;
+use detect::monitor::SingleAnomaly;
 use detect::offences::{InclusionChanges, SourceState};
 use detect::{DetectorOutput, MonitorInput, Offender, ProvenConflict};
 use evidence::{Changes, Evidence, Finding, Included, Recorded, Severity, StoreError, Time};
@@ -133,6 +134,18 @@ impl Engine {
         }
         self.owed = owed;
         Err(error.into())
+    }
+
+    /// Records anomalies that were found outside of the traffic. What is recorded already changes
+    /// nothing. What the disk refuses is written with the next batch.
+    pub fn record_anomalies(&mut self, anomalies: Vec<SingleAnomaly>) -> Result<(), EngineError> {
+        let output = self.monitor.report(anomalies, &self.chain, self.labels.labels());
+        let recorded = self.record(Vec::new(), HashMap::new(), output, Time::from_unix_ns((self.clock)().0))?;
+        for one in recorded.iter().filter(|one| one.first_time) {
+            self.metrics.findings.with_label_values(&[one.finding.kind.as_str()]).inc();
+        }
+        self.metrics.outbox_pending.set(self.store.outbox_counts().pending as i64);
+        Ok(())
     }
 
     /// Stores a change of a silence and tells every route about it.

@@ -225,7 +225,8 @@ impl Verifier {
                             item.subnet(),
                         );
                     if let Some(peer) = publisher.filter(|_| is_regular) {
-                        collector.verified.first_hand.push(FirstHandVote { validator, epoch, peer: peer.clone() });
+                        let (slot, peer) = (single.data.slot, peer.clone());
+                        collector.verified.first_hand.push(FirstHandVote { validator, slot, epoch, peer });
                     }
                     Outcome::Proven { forwardable: alone && is_regular }
                 }

@@ -1,6 +1,7 @@
 //! Starts the parts of a watcher, in an order in which each part has what it needs.
 
 use super::{EngineThread, StoppedLast, Watcher, now};
+use crate::audits::AuditTask;
 use crate::block_range::BlockRange;
 use crate::bootstrap::{self, Endpoints};
 use crate::clock;
@@ -140,6 +141,7 @@ impl Watcher {
             switches: (own_keys == api::OwnKeys::Shown).then_some(reactions.switch_state.clone()),
             refused_lists: reactions.rejected,
             failed_lists: reactions.failed_lists,
+            audits: starting.audits(&dir, reactions.active.clone(), watch_state.clone()),
             metrics: starting.metrics.clone(),
             coverage: coverage.clone(),
             ended,
@@ -424,6 +426,20 @@ impl Starting<'_> {
         );
         self.spawn("lists' changes", hand_over_lists(changes.clone(), self.queue.clone(), self.cancel.clone()));
         Ok(Reactions { switches, alerts, switch_state, active: changes, rejected, failed_lists, lines })
+    }
+
+    /// Starts the scheduled audits. Returns their notices.
+    fn audits(
+        &mut self,
+        dir: &DataDir,
+        active: watch::Receiver<Arc<ActiveConfig>>,
+        watched: SharedWatchState,
+    ) -> watch::Receiver<Vec<String>> {
+        let (notices, shown) = watch::channel(Vec::new());
+        let (network, queue, metrics) = (self.network.clone(), self.queue.clone(), self.metrics.clone());
+        let task = AuditTask { network, index_path: dir.index_path(), active, watched, queue, metrics, notices, now };
+        self.spawn("audits", task.run(self.cancel.clone()));
+        shown
     }
 
     fn api(

@@ -6,7 +6,7 @@ export const ANOMALIES = [
   "slashing_wave", "clock_skew", "own_clock", "participation_drop", "finality_delay", "head_split", "checkpoint_split",
   "competing_blocks", "deep_reorg", "stale_votes", "payload_status_split", "missed_proposals", "late_blocks", "client_dominance", "sync_storm",
   "subnet_silent", "unpunished_offence", "blind_spot", "missed_duties", "flapping_keys", "dormant_key_signed",
-  "second_signer", "kill_switch_failed", "signs_after_stop", "proof_not_confirmed", "equivocation_not_slashable",
+  "second_signer", "signed_elsewhere", "two_origins", "kill_switch_failed", "signs_after_stop", "proof_not_confirmed", "equivocation_not_slashable",
 ];
 
 const KIND_NAMES = {
@@ -34,6 +34,8 @@ const KIND_NAMES = {
   missed_duties: "Missed duties",
   flapping_keys: "Keys that went away and came back",
   dormant_key_signed: "A key signed that should not",
+  signed_elsewhere: "A message that its client's record lacks",
+  two_origins: "Keys signed from two machines in turn",
   second_signer: "A second signer",
   kill_switch_failed: "A kill switch that failed",
   signs_after_stop: "Keys that sign after the stop",
