@@ -40,7 +40,7 @@ fn a_vote_that_no_record_has_is_found_once_and_files_that_cannot_be_used_are_tol
         let status = wait_until(stage.api, "/v1/status", |status| notices(status).contains("cannot be used"));
         assert!(notices(&status).contains("No such file"), "{status}");
         wait_until(stage.api, "/v1/status", |status| {
-            status["clock_slot"].as_str().and_then(|now| now.parse::<u64>().ok()) >= Some(28)
+            status["clock_slot"].as_str().and_then(|now| now.parse::<u64>().ok()) >= Some(40)
         });
         let data = stage.dir.path().join("data");
         let exported = run(slashwatch().args(["export", "interchange", "--data-dir"]).arg(&data).args(["--validators", "10-12"]));

@@ -386,7 +386,7 @@ async fn each_receiver_gets_what_its_api_asks_for() {
     assert_eq!(one.line, format!("EHLO [127.0.0.1]|{login}|{envelope}"));
     let header = |name: &str| one.headers[name].as_str();
     assert_eq!((header("subject"), header("auto-submitted")), (title, "auto-generated"));
-    assert_eq!(header("to"), "oncall@acme.test, gone@acme.test");
+    assert_eq!((header("to"), header("mime-version")), ("oncall@acme.test, gone@acme.test", "1.0"));
     assert_eq!(header("message-id"), format!("<{id}-1.email@acme.test>"));
     assert_eq!((header("in-reply-to"), header("references")), (&*format!("<{id}.email@acme.test>"), header("in-reply-to")));
     let text = one.body.as_str().unwrap();

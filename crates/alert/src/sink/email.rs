@@ -29,7 +29,7 @@ use crate::retry::{Failure, FailureKind};
 use crate::secret::Secret;
 use evidence::Time;
 use futures::future::BoxFuture;
-use lettre::message::header::{ContentType, HeaderName, HeaderValue};
+use lettre::message::header::{ContentType, HeaderName, HeaderValue, MIME_VERSION_1_0};
 use lettre::message::{Mailbox, Message as Mail};
 use lettre::transport::smtp::authentication::{Credentials, Mechanism};
 use lettre::transport::smtp::client::{AsyncSmtpConnection, Certificate, TlsParameters};
@@ -266,6 +266,7 @@ impl Email {
             .in_reply_to(thread.clone())
             .references(thread)
             .date(sent_at)
+            .header(MIME_VERSION_1_0)
             .header(ContentType::TEXT_PLAIN)
             .raw_header(automatic);
         for recipient in &self.to {
