@@ -16,7 +16,7 @@ use crate::inputs::Inputs;
 use actions::config::AuditConfig;
 use actions::lists::reload::ActiveConfig;
 use consensus::interchange::{Interchange, SignedEpochs, SignedSlot, SigningHistory};
-use consensus::{DomainType, Epoch, Network, PubkeyBytes, Root, Slot, ValidatorIndex, signing_root};
+use consensus::{DomainType, Epoch, Network, PubkeyBytes, Slot, ValidatorIndex, signing_root};
 use detect::audit::{Seen, audit};
 use detect::monitor::SingleAnomaly;
 use detect::watch::{SharedWatchState, SignedElsewhere};
@@ -274,8 +274,8 @@ impl GroupAudit {
                 .filter_map(|vote| seen.votes.get(vote).map(|at| (*at, Some(*vote), vote.signing_root)));
             let of_blocks = report.absent_blocks.listed.iter();
             let of_blocks = of_blocks.filter_map(|block| seen.blocks.get(block).map(|at| (*at, None, block.signing_root)));
-            let mut absent: Vec<((Slot, Arrival), Option<SignedEpochs>, Option<Root>)> = votes.chain(of_blocks).collect();
-            absent.sort_by_key(|((slot, _), ..)| std::cmp::Reverse(*slot));
+            let mut absent: Vec<_> = votes.chain(of_blocks).collect();
+            absent.sort_by_key(|((slot, _), ..): &((Slot, Arrival), _, _)| std::cmp::Reverse(*slot));
             let room = MAX_REPORTED.saturating_sub(found.len()).min(MAX_OF_KEY);
             found.extend(absent.into_iter().take(room).map(|((slot, arrival), epochs, root)| {
                 let signing_root = root.unwrap_or_default();
@@ -363,6 +363,7 @@ fn complete_before(file: &Interchange, exported_in: Epoch) -> Epoch {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use consensus::Root;
 
     fn file(targets: &[u64]) -> Interchange {
         let vote =

@@ -188,7 +188,7 @@ struct KeyOfOrigin {
     /// The slot of the first vote that the new origin brought.
     since: Slot,
     /// Whether home has brought a vote since then.
-    from_home: bool,
+    vote_of_home: bool,
 }
 
 /// What is known of a new origin.
@@ -341,22 +341,22 @@ impl TwoOrigins {
         // The learnt nodes count as one, also where they come back together after a move.
         let origin = if known.learnt.contains(&number) { LEARNT } else { number };
         if origin == known.home {
-            return self.from_home(key, slot);
+            return self.vote_of_home(key, slot);
         }
         let is_there = |number: &Origin| self.peers.get(*number as usize - 1).is_some_and(&is_connected);
         let home_is_connected = match known.home {
             LEARNT => known.learnt.iter().any(is_there) || self.config.nodes.iter().any(&is_connected),
             moved => is_there(&moved),
         };
-        self.from_new(origin, vote, home_is_connected)
+        self.vote_of_other(origin, vote, home_is_connected)
     }
 
     /// A vote from home counts beside each new origin that has brought this key before.
-    fn from_home(&mut self, key: ValidatorIndex, slot: Slot) -> Option<SecondOrigin> {
+    fn vote_of_home(&mut self, key: ValidatorIndex, slot: Slot) -> Option<SecondOrigin> {
         let mut beside = Vec::new();
         for (number, origin) in &mut self.new {
             if let Some(of_origin) = origin.keys.get_mut(&key).filter(|of_origin| of_origin.since < slot) {
-                of_origin.from_home = true;
+                of_origin.vote_of_home = true;
                 origin.pure_slots = 0;
                 origin.enter(slot, Side::Home);
                 beside.push(*number);
@@ -365,7 +365,7 @@ impl TwoOrigins {
         beside.into_iter().find_map(|number| self.alarm(number))
     }
 
-    fn from_new(&mut self, number: Origin, vote: OriginVote<'_>, home_is_connected: bool) -> Option<SecondOrigin> {
+    fn vote_of_other(&mut self, number: Origin, vote: OriginVote<'_>, home_is_connected: bool) -> Option<SecondOrigin> {
         let OriginVote { key, slot, epoch, peer } = vote;
         if !self.new.contains_key(&number) && self.new.len() >= MAX_ORIGINS {
             let oldest = self.new.iter().min_by_key(|(_, origin)| origin.last_seen).map(|(number, _)| *number);
@@ -377,7 +377,7 @@ impl TwoOrigins {
         origin.own += 1;
         let Some(of_origin) = origin.keys.get(&key).copied() else {
             if origin.keys.len() < MAX_KEYS_OF_ORIGIN {
-                origin.keys.insert(key, KeyOfOrigin { since: slot, from_home: false });
+                origin.keys.insert(key, KeyOfOrigin { since: slot, vote_of_home: false });
             }
             return None;
         };
@@ -454,7 +454,7 @@ impl TwoOrigins {
             return None;
         }
         origin.reported = Some(epoch);
-        let keys = origin.keys.iter().filter(|(_, of_origin)| of_origin.from_home).map(|(key, _)| *key).collect();
+        let keys = origin.keys.iter().filter(|(_, of_origin)| of_origin.vote_of_home).map(|(key, _)| *key).collect();
         Some(SecondOrigin { peer: origin.peer.clone(), keys, since: origin.slots.front()?.slot })
     }
 
