@@ -125,11 +125,14 @@ fn a_data_directory_of_another_network_is_refused() {
     let dir = tempfile::tempdir().expect("a fresh directory");
     let data = dir.path().join("data");
     replay(&capture("fulu_4"), &data, &dir.path().join("out.jsonl"));
+    let keys = || std::fs::read(data.join("pubkeys")).expect("validated public keys");
+    let before = keys();
     let other = capture("phase0_2");
     let output = run(slashwatch().arg("replay").arg(other).arg("--data-dir").arg(&data));
     assert_eq!(output.status.code(), Some(1));
     let told = stderr(&output);
     assert!(told.contains("another network") && told.contains("--data-dir"), "{told}");
+    assert!(keys() == before, "the keys of another network are kept");
 }
 
 #[test]

@@ -340,7 +340,9 @@ impl KillSwitches {
         for (group, configured) in switches.iter().filter(|(group, _)| only.is_none_or(|only| only == *group)) {
             let was_before = seq.is_some() && self.state.armed_again.get(group) >= seq.as_ref();
             let has_fired_it = self.state.fired_before.get(group) == Some(&finding.id);
-            if was_before || has_fired_it || self.state.fired.contains_key(group) {
+            // A dry run stopped nothing, so it does not keep an order from being given.
+            let has_fired = |fired: &Fired| !fired.dry_run || configured.switch.is_dry_run();
+            if was_before || has_fired_it || self.state.fired.get(group).is_some_and(has_fired) {
                 continue;
             }
             match self.context.decide(configured, finding, now) {

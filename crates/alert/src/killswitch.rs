@@ -45,6 +45,8 @@ use systemd::{Systemd, SystemdConfig};
 const SCHEMA: u64 = 1;
 /// What an action may take longer than its timeout, to say how far it came.
 const REPORT_TIME: Duration = Duration::from_secs(1);
+/// How long the order waits for the lock file.
+const LOCK_TIME: Duration = Duration::from_secs(1);
 /// Limit on the parts of a report, such as keys or containers, that are named.
 const MAX_NAMED: usize = 10;
 
@@ -198,7 +200,7 @@ impl KillSwitch {
             let said = |text: String| format!("dry run, nothing was stopped: {text}");
             return OrderReport { result: report.result.map(said).map_err(said), ..report };
         }
-        let locked = self.lock(finding, now);
+        let locked = self.lock(finding, now).await;
         let report = self.order(order, now).await;
         let result = match (report.result, locked) {
             (result, Ok(())) => result,
@@ -232,7 +234,9 @@ impl KillSwitch {
         }
     }
 
-    fn lock(&self, finding: &Finding, now: Time) -> Result<(), String> {
+    /// Writes the lock file. A folder that hangs, such as one of a server that is away, must not
+    /// keep the order from being given.
+    async fn lock(&self, finding: &Finding, now: Time) -> Result<(), String> {
         let Some(path) = &self.lock_file else { return Ok(()) };
         let content = LockFile {
             kill_switch: &self.group,
@@ -249,8 +253,14 @@ impl KillSwitch {
         let mut bytes = serde_json::to_vec_pretty(&content).expect("names and numbers");
         // Supervisors print the file into their logs.
         bytes.push(b'\n');
-        evidence::replace_file(path, &bytes)
-            .map_err(|error| format!("the lock file {} cannot be written: {error}", path.display()))
+        let to = path.clone();
+        let writing = tokio::task::spawn_blocking(move || evidence::replace_file(&to, &bytes));
+        let written = match tokio::time::timeout(LOCK_TIME, writing).await {
+            Ok(Ok(written)) => written.map_err(|error| error.to_string()),
+            Ok(Err(error)) => Err(error.to_string()),
+            Err(_) => Err(format!("its folder does not answer within {LOCK_TIME:?}")),
+        };
+        written.map_err(|reason| format!("the lock file {} cannot be written: {reason}", path.display()))
     }
 
     fn test_order(&self) -> SwitchOrder<'_> {

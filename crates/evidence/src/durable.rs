@@ -42,7 +42,9 @@ fn replace_and_sync(path: &Path, bytes: &[u8], mode: u32, sync_folder: impl FnOn
     };
     let name = path.file_name().ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "no file name"))?;
     let partial = folder.join(format!("{}{PARTIAL}{}", name.to_string_lossy(), std::process::id()));
-    let created = OpenOptions::new().write(true).create(true).truncate(true).mode(mode).open(&partial);
+    // One that an earlier process of this id left behind. A new file is never somebody else's link.
+    let _ = fs::remove_file(&partial);
+    let created = OpenOptions::new().write(true).create_new(true).mode(mode).open(&partial);
     let written = created.and_then(|mut file| {
         file.write_all(bytes)?;
         file.sync_all()

@@ -12,6 +12,7 @@ use crate::inspect::count_incidents;
 use base::error_chain;
 use chain::{Chain, Progress, PubkeyCache};
 use clock::ReplayClock;
+use consensus::state::StateView;
 use consensus::{Epoch, Spec};
 use detect::DetectConfig;
 use detect::watch::SharedWatchState;
@@ -384,7 +385,7 @@ impl Replay {
     fn begin(&mut self, path: &Path, capture: &CaptureFile, progress: &mut dyn FnMut(Progress)) -> Result<u64, WatcherError> {
         let spec = self.first_spec(path, capture)?;
         let mut keys = PubkeyCache::open(&self.dir.pubkeys_path())?;
-        let (chain, state, state_offset) = first_chain(path, capture, &spec, &mut keys, progress)?;
+        let (chain, state, state_offset) = first_chain(&self.dir, path, capture, &spec, &mut keys, progress)?;
         self.dir.bind(chain.network())?;
         // Evidence packs of this directory begin their captures with it.
         if state.len() as u64 <= MAX_STATE_BYTES {
@@ -462,6 +463,7 @@ pub(crate) fn open_engine(
 
 /// The chain of the first state of the file that can be used, and the offset of that state.
 fn first_chain(
+    dir: &DataDir,
     path: &Path,
     capture: &CaptureFile,
     spec: &Spec,
@@ -471,6 +473,10 @@ fn first_chain(
     let mut problem = None;
     for located in capture.each(EntryType::STATE).map_err(|error| input_error(path, &error))? {
         let Located { offset, entry: Entry::State(ssz) } = located.map_err(|error| input_error(path, &error))? else { break };
+        let fork = consensus::state::fork_of_state(spec, &ssz);
+        if fork.and_then(|fork| StateView::parse(fork, &spec.preset, &ssz)).is_ok() {
+            dir.check_state(&ssz)?;
+        }
         match bootstrap::load(spec.clone(), &ssz, keys, progress) {
             Ok(chain) => return Ok((chain, ssz, offset)),
             Err(WatcherError::Chain(error)) => {

@@ -77,6 +77,9 @@ impl Endpoints {
 /// it nothing is kept.
 pub async fn start(config: &Config, dir: Option<&DataDir>, endpoints: &Endpoints) -> Result<Start, WatcherError> {
     let first = first_state(config, dir, endpoints).await?;
+    if let Some(dir) = dir {
+        dir.check_state(&first.ssz)?;
+    }
     let mut keys = match dir {
         Some(dir) => PubkeyCache::open(&dir.pubkeys_path())?,
         None => PubkeyCache::in_memory(),
@@ -146,7 +149,7 @@ fn from_files(config: &Config, dir: Option<&DataDir>) -> Result<FirstState, Watc
 
 /// Reads the genesis validators root and the slot at the beginning of a state. They have the same
 /// place in every fork.
-fn state_head(ssz: &[u8]) -> Option<(Root, Slot)> {
+pub(crate) fn state_head(ssz: &[u8]) -> Option<(Root, Slot)> {
     let (root, slot) = (ssz.get(8..40)?, ssz.get(40..48)?);
     Some((Root::from_slice(root), Slot::new(u64::from_le_bytes(slot.try_into().ok()?))))
 }

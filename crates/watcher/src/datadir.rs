@@ -95,14 +95,29 @@ impl DataDir {
         read_network(&self.path)
     }
 
+    /// Checks that a state is of this directory's network, before anything of it is kept here: the
+    /// validated public keys of another network would replace ours. A new directory takes any.
+    pub fn check_state(&self, ssz: &[u8]) -> Result<(), DataDirError> {
+        match crate::bootstrap::state_head(ssz) {
+            Some((wanted, _)) => self.check_root(wanted),
+            // What is no state is told by whoever reads it.
+            None => Ok(()),
+        }
+    }
+
+    fn check_root(&self, wanted: Root) -> Result<(), DataDirError> {
+        match self.network()?.map(|found| found.genesis_validators_root) {
+            Some(found) if found != wanted => Err(DataDirError::OtherNetwork { path: self.path.clone(), found, wanted }),
+            Some(_) | None => Ok(()),
+        }
+    }
+
     /// Binds a new directory to a network. For an old directory, checks that it belongs to this
     /// network.
     pub fn bind(&self, network: &Network) -> Result<(), DataDirError> {
         let wanted = network.genesis_validators_root;
+        self.check_root(wanted)?;
         if let Some(found) = self.network()? {
-            if found.genesis_validators_root != wanted {
-                return Err(DataDirError::OtherNetwork { path: self.path.clone(), found: found.genesis_validators_root, wanted });
-            }
             // Test networks are often made from the same keys, so their roots can be equal. Votes
             // of two such networks must not be mixed.
             for (what, stored, given) in [

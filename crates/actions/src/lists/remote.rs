@@ -64,7 +64,8 @@ pub async fn keep(mut active: watch::Receiver<Arc<ActiveConfig>>, failed: watch:
         if any_fetched {
             let notice = |list: &RemoteList| {
                 let one = followed.get(&(list.url.clone(), list.file.clone()))?;
-                Some(format!("the list at {} cannot be used ({}); the last good copy stays", list.url, one.reason.as_ref()?))
+                let (place, file, reason) = (place_of(list), list.file.display(), one.reason.as_ref()?);
+                Some(format!("the list at {place} for {file} cannot be used ({reason}); the last good copy stays"))
             };
             failed.send_replace(lists.iter().filter_map(notice).collect());
         }
@@ -83,8 +84,13 @@ pub async fn keep(mut active: watch::Receiver<Arc<ActiveConfig>>, failed: watch:
     }
 }
 
+/// Where a list is, without what may be secret in its address: a password, a path or a query.
+fn place_of(list: &RemoteList) -> String {
+    reqwest::Url::parse(&list.url).map(|url| url.origin().ascii_serialization()).unwrap_or_default()
+}
+
 fn note(list: &RemoteList, one: &mut Followed, fetched: Result<Fetched, String>) {
-    let (url, file) = (&list.url, list.file.display());
+    let (url, file) = (place_of(list), list.file.display());
     match fetched {
         Ok(done) => {
             if done == Fetched::Replaced {

@@ -322,7 +322,10 @@ impl NodeSet {
 }
 
 fn parse_url(text: &str) -> Result<Url, NodeError> {
-    let bad = |reason: &str| NodeError::BadUrl { url: text.to_owned(), reason: reason.to_owned() };
+    // A password or a key in it is not shown.
+    let secret = Url::parse(text).ok().filter(|url| url.password().is_some() || url.query().is_some());
+    let shown = secret.map_or_else(|| text.to_owned(), |url| url.origin().ascii_serialization());
+    let bad = |reason: &str| NodeError::BadUrl { url: shown.clone(), reason: reason.to_owned() };
     let url = Url::parse(text.trim_end_matches('/')).map_err(|error| bad(&error.to_string()))?;
     if !matches!(url.scheme(), "http" | "https") {
         return Err(bad("only http and https are spoken"));
