@@ -75,7 +75,8 @@ impl Contents<'_> {
             self.members.len(),
         );
         if self.next.is_empty() {
-            out += "Which keys are next is not known: no list of keys has further validators with the same labels.\n\n";
+            out += "Which keys are next is not known: no list of keys was given, or it has no further validators with the same labels. The pack of a watcher \
+                    that runs with your groups has them.\n\n";
         } else {
             let _ = write!(
                 out,
