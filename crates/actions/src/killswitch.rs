@@ -172,7 +172,7 @@ impl KillSwitches {
                 let reason = match (decision, fired) {
                     (SwitchDecision::NotFiredReason(why), _) => Some(why.to_string()),
                     (SwitchDecision::Fires, Some(fired)) => {
-                        Some(format!("it has fired because of {} {}", fired.kind, fired.finding))
+                        Some(format!("it has fired already, because of {} at {}", fired.kind, fired.ordered_at))
                     }
                     (SwitchDecision::Fires, None) if number.is_some() && state.armed_again.get(group) >= number.as_ref() => {
                         Some("it was made ready again after this was found".to_owned())

@@ -246,8 +246,9 @@ impl KillSwitch {
             at: now,
             note: format!(
                 "Keys of this group signed a slashable message. Start no validator client with them before the cause is known. \
-                 Then: slashwatch killswitch rearm {}",
-                self.group
+                 Then: slashwatch killswitch rearm {}{}",
+                self.group,
+                self.folder.as_ref().map_or_else(String::new, |folder| format!(" --data-dir {}", folder.display())),
             ),
         };
         let mut bytes = serde_json::to_vec_pretty(&content).expect("names and numbers");

@@ -111,6 +111,9 @@ impl<'a> TextFacts<'a> {
             [] => finding.labels().collect(),
             alerts => alerts.iter().flat_map(|(_, alert)| alert.labels.iter().map(String::as_str)).collect(),
         };
+        // The announcement of a wave knows whose keys are among its members, and what to do.
+        let wave = bundle.members.iter().map(|one| &one.finding).rfind(|finding| finding.kind == Kind::SlashingWave);
+        labels.extend(wave.iter().flat_map(|wave| wave.labels()).filter(|label| label.starts_with("group=")));
         // Whose key it is comes first.
         labels.sort_unstable_by_key(|label| (!label.starts_with("group="), *label));
         labels.dedup();
@@ -156,7 +159,7 @@ impl<'a> TextFacts<'a> {
             advice: match detail(last, "ended") {
                 Some("stopped" | "silent") => "find the cause before `slashwatch killswitch rearm`.",
                 _ if is_over => advice_afterwards(finding),
-                _ => advice(finding, own),
+                _ => advice(wave.unwrap_or(finding), own),
             },
             switches: switches.iter().map(switch_in_words).collect(),
             link: link.unwrap_or_default(),
@@ -228,9 +231,13 @@ fn advice(finding: &Finding, own: bool) -> &'static str {
             "nothing for this key: it has nothing more to lose. Find out who holds it, if it is yours."
         }
         Kind::Offence(_) if own => {
-            "stop every machine that may sign with your keys. Start none before `slashwatch audit` knows its signing record."
+            "stop every machine that may sign with your keys. Start none before `slashwatch audit` and `slashwatch preflight` know its record."
         }
         Kind::Offence(_) => "nothing for your keys, unless they share software or setup with this one.",
+        Kind::SlashingWave if own => {
+            "keys of yours are among them. Stop every machine that may sign with your keys, also where none has offended yet. Start none before \
+             `slashwatch audit` and `slashwatch preflight` know its record."
+        }
         Kind::SlashingWave => "see what the offenders have in common, and stop your keys if they share it.",
         Kind::SecondSigner => {
             "two machines sign with this key, or one lost its memory: stop both, and the keys that share its setup."
@@ -360,8 +367,8 @@ mod tests {
             "hoodi: double vote by validator 100 (0xababab..ababab, group=acme-1, operator=acme)\n\
              Severity: critical. Since 2026-01-01 00:00:00 UTC, slot 1000, epoch 31.\n\
              A block can still punish it.\n\
-             What now: stop every machine that may sign with your keys. Start none before `slashwatch audit` knows its signing \
-             record.\n\
+             What now: stop every machine that may sign with your keys. Start none before `slashwatch audit` and `slashwatch \
+             preflight` know its record.\n\
              The kill switch of group acme-1 does not fire: because."
         );
         assert!(texts[1].starts_with("hoodi: double vote by validator 7 (0xababab..ababab)\n"), "{}", texts[1]);

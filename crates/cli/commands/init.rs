@@ -7,6 +7,7 @@
 use crate::args::InitArgs;
 use crate::exit::UsageError;
 use crate::output;
+use actions::config::WatchConfig;
 use anyhow::Context as _;
 use std::fmt::Write as _;
 use std::io::{BufRead, ErrorKind, IsTerminal as _, Write as _};
@@ -157,14 +158,33 @@ impl InitArgs {
             );
             return;
         }
-        let _ = writeln!(text, "[[watch.groups]]\nname = {}\nkeys = {}", quoted(&self.group), list(&keys));
+        // A switch belongs to a group, and what a file names are groups of its own.
+        for group in self.groups_of(&files) {
+            let _ = writeln!(text, "# Its keys are in the files above.\n[[watch.groups]]\nname = {}\nkeys = []", quoted(&group));
+            self.write_switch(&group, text);
+        }
+        if !keys.is_empty() {
+            let _ = writeln!(text, "[[watch.groups]]\nname = {}\nkeys = {}", quoted(&self.group), list(&keys));
+            self.write_switch(&self.group, text);
+        }
+    }
+
+    /// Names of the groups in files. A file that cannot be read is told when the configuration is
+    /// checked.
+    fn groups_of(&self, files: &[&String]) -> Vec<String> {
+        let folder = self.out.parent().unwrap_or_else(|| Path::new(""));
+        let files = files.iter().map(|file| folder.join(file)).collect();
+        let loaded = actions::lists::load(&WatchConfig { files, ..WatchConfig::default() });
+        loaded.list.groups().map(ToString::to_string).collect()
+    }
+
+    fn write_switch(&self, group: &str, text: &mut String) {
         match self.kill_switch_url() {
             Some(url) => {
                 let _ = writeln!(
                     text,
-                    "# Called once, on the first offence in the group. Try it: slashwatch killswitch test {}\n\
+                    "# Called once, on the first offence in the group. Try it: slashwatch killswitch test {group}\n\
                      kill_switch = {{ url = {}, secret_file = {} }}",
-                    self.group,
                     quoted(url),
                     quoted(SECRET_FILE)
                 );
@@ -172,9 +192,8 @@ impl InitArgs {
             None if !self.kill_switch.is_empty() => {
                 let _ = writeln!(
                     text,
-                    "# Run once, on the first offence in the group, without a shell. Try it: slashwatch killswitch test {}\n\
+                    "# Run once, on the first offence in the group, without a shell. Try it: slashwatch killswitch test {group}\n\
                      kill_switch = {{ command = {} }}",
-                    self.group,
                     list(&self.kill_switch)
                 );
             }
@@ -259,6 +278,17 @@ mod tests {
         assert_eq!(config.watch.groups[0].keys, ["100-199", "7"]);
         assert_eq!(config.watch.groups[0].kill_switch.as_ref().unwrap().command, ["/bin/true", "eu-1"]);
         assert_eq!(config.alerts.routes[0].name, "ops");
+    }
+
+    /// A switch of a group without keys would protect nobody.
+    #[test]
+    fn each_group_of_a_file_gets_the_switch() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("keys.csv"), "group,key\neu-1,100-119\neu-2,7\n").unwrap();
+        let config = answered(folder.path(), "hoodi\nhttp://127.0.0.1:5052\nkeys.csv\n\n/bin/true\n").unwrap();
+        let groups: Vec<(&str, bool)> =
+            config.watch.groups.iter().map(|group| (group.name.as_str(), group.kill_switch.is_some())).collect();
+        assert_eq!(groups, [("eu-1", true), ("eu-2", true)]);
     }
 
     #[test]

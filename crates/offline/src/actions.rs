@@ -44,6 +44,12 @@ pub fn preview_alert(config: Option<&Config>, route: Option<&str>, kind: &str) -
 /// Orders a group's kill switch as a test and returns a text that says what happened.
 pub fn test_switch(config: &Config, group: &str) -> Result<String, WatcherError> {
     let in_force = reload::read_lists(&config.watch).map_err(WatcherError::Usage)?;
+    let has_switch = config.watch.groups.iter().any(|known| known.name == group && known.kill_switch.is_some());
+    if has_switch && in_force.list.n_entries_of(group) == 0 {
+        return Err(WatcherError::Usage(format!(
+            "group {group:?} has a kill switch and no keys, so nothing fires it: name its keys under `watch.groups` or in a file of `watch.files`"
+        )));
+    }
     let keys = group_pubkeys(config, &in_force, group);
     Ok(runtime()?.block_on(async {
         let network = name_before_start(config).await;

@@ -133,7 +133,8 @@ fn an_evidence_store_that_is_older_than_its_index_is_noticed() {
     copy(&evidence, &backup);
     let mut engine = self::engine(dir, 4_096);
     assert_eq!(engine.older_store(), None);
-    engine.record_silence(SilenceChange::Began { since: begin }, noticed).unwrap();
+    let finding = evidence::Finding::anomaly(evidence::Anomaly::sample(evidence::Kind::LateBlocks));
+    engine.store().record_anomalies(vec![finding], &[]).unwrap();
     engine.process(Vec::new(), noticed).unwrap();
     let expected = engine.store().last_seq();
     assert!(expected > 0);

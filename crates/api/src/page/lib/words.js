@@ -221,7 +221,7 @@ export const keysHit = (group) => `${group.offences.is_partial ? "at least " : "
 const INCIDENT_KINDS = new Set(Object.keys(INCIDENTS));
 // What kinds of alarms a group has. Offences of keys are not counted: a key may have hundreds.
 export function alarmKinds(alarms) {
-  return Object.entries(alarms.by_kind).map(([kind, n]) => (INCIDENT_KINDS.has(kind) ? plural(n, kindName(kind).toLowerCase()) : kindName(kind).toLowerCase())).join(", ");
+  return Object.entries(alarms.by_kind).map(([kind, n]) => (INCIDENT_KINDS.has(kind) && n > 1 ? `${kindName(kind).toLowerCase()} × ${grouped(n)}` : kindName(kind).toLowerCase())).join(", ");
 }
 
 const DID = {
