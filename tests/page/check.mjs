@@ -345,7 +345,7 @@ async function ownWave(base, data) {
   assert.deepEqual(groups.map((group) => [group.name, group.offences.keys]), [["acme-1", 20], ["solo", 0], ["us-1", 0]]);
   await check("a wave with own keys: whose, how many, who is next", async () => {
     const { page, banner } = await now(base);
-    holds(banner, "20 of your keys contradicted themselves", "Slashing wave", "Yes: acme-1", "acme-1, 20 of 20 keys: ", "1 slashing wave", "no kill switch",
+    holds(banner, "20 of your keys contradicted themselves", "Slashing wave", "Yes: acme-1", "acme-1, 20 of 20 keys: ", "slashing wave", "no kill switch",
       "Stop every machine that holds a key of acme-1, now.", "No kill switch is configured for acme-1: stop by hand.", "Not hit, but shares operator=acme with them: us-1 (10 keys)",
       "Find the second machine");
     lacks(banner, "Nothing.", "200+", "solo", "If one of these keys is yours");

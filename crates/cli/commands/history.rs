@@ -58,7 +58,9 @@ pub fn audit(data_dir: &Path, interchange: &Path, validators: Option<&str>, is_p
         false => output::text(text(&report))?,
     }
     if !json && validators.is_none() {
-        output::line("only keys in the file were compared: a file that has lost keys passes; name all of yours with --validators")?;
+        output::line(
+            "only keys in the file were compared: a file that has lost keys passes; name all of yours with --validators",
+        )?;
     }
     Ok(if report.lacks_something() { FAILED } else { 0 })
 }
