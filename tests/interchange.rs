@@ -278,7 +278,7 @@ fn a_lost_record_never_passes() {
     assert!(told.contains("3 keys of --validators are NOT IN THE FILE, and 3 of them were seen signing: 10, 11, 12"), "{told}");
     assert_eq!(stage.audit_text(&whole, &["--validators", &list]).0, Some(0));
     let (_, told) = stage.audit_text(&whole, &["--validators", &format!("@{}", keys.display())]);
-    assert!(told.contains("1 of them were seen signing: 20"), "{told}");
+    assert!(told.contains("1 of them was seen signing: 20"), "{told}");
     assert_eq!(serde_json::from_slice::<Value>(&stage.export(&list, &[])).expect("JSON"), whole);
 
     let mut anew = whole.clone();
