@@ -157,7 +157,10 @@ impl<'a> TextFacts<'a> {
             epoch: finding.epoch.to_string(),
             punishable: finding.punishable.map_or("", punishable_in_words),
             advice: match detail(last, "ended") {
-                Some("stopped" | "silent") => "find the cause before `slashwatch killswitch rearm`.",
+                Some("stopped" | "silent") => {
+                    "find the cause, and run `slashwatch killswitch rearm` only when `slashwatch preflight` says SAFE."
+                }
+                Some("rearmed") => "clients may start again. Start none before `slashwatch preflight` says SAFE.",
                 _ if is_over => advice_afterwards(finding),
                 _ => advice(wave.unwrap_or(finding), own),
             },

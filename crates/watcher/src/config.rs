@@ -626,7 +626,7 @@ mod tests {
         for (keys, expected) in [
             (
                 "type = \"pigeon\"\nurl = \"http://x\"\n",
-                "alerts.routes[0].type: unknown variant `pigeon`, expected one of `webhook`, `alertmanager`, `slack`, `discord`, `telegram`, `pagerduty`, `ntfy`, `program`",
+                "alerts.routes[0].type: unknown variant `pigeon`, expected one of `webhook`, `alertmanager`, `slack`, `discord`, `telegram`, `pagerduty`, `ntfy`, `email`, `program`",
             ),
             ("url = 7\n", "alerts.routes[0].url: invalid type: integer `7`, expected text in quotes such as \"abc\""),
             (

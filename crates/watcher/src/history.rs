@@ -183,7 +183,7 @@ impl History {
         Ok(report)
     }
 
-    fn key(&self, index: ValidatorIndex) -> Result<PubkeyBytes, WatcherError> {
+    pub(crate) fn key(&self, index: ValidatorIndex) -> Result<PubkeyBytes, WatcherError> {
         let known = usize::try_from(index.as_u64()).ok().and_then(|index| self.keys.get(index)).copied();
         known.ok_or_else(|| {
             WatcherError::Usage(format!(

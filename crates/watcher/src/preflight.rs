@@ -165,7 +165,8 @@ impl SlotWindow {
     }
 }
 
-/// Checks the keys of a file, and those that are `expected` in it. `now` is the clock.
+/// Checks the keys of a file. If `expected` names any, these are the keys that are to start: they
+/// must be in the file, and its other keys do not count. `now` is the clock.
 /// `is_pruned` is as in [`History::audit`].
 ///
 /// # Errors
@@ -179,14 +180,25 @@ pub fn preflight(
     on_progress: &mut dyn FnMut(Walked),
 ) -> Result<Preflight, WatcherError> {
     let bytes = read_bounded(path, MAX_FILE_BYTES)?;
-    let file = history.parse(&bytes).map_err(|reason| WatcherError::Input { path: path.into(), reason })?;
+    let mut file = history.parse(&bytes).map_err(|reason| WatcherError::Input { path: path.into(), reason })?;
     drop(bytes);
+    let n_in_file = file.data.len();
+    if !expected.is_empty() {
+        let to_start: BTreeSet<PubkeyBytes> = expected.iter().filter_map(|index| history.key(*index).ok()).collect();
+        file.data.retain(|one| to_start.contains(&one.pubkey));
+    }
+    let n_others = n_in_file - file.data.len();
     let facts = history.facts(&file, expected, is_pruned, history.network.slot_at(now.as_unix_ns()), on_progress)?;
     let mut answer = facts.judge(now, |slot| Time::from_unix_ns(history.network.slot_start_ns(slot)));
     if expected.is_empty() {
         answer.notes.push(
             "only the keys of the file were checked: a key that the file has lost is not noticed. Name your keys with --validators".into(),
         );
+    }
+    if n_others > 0 {
+        answer.notes.push(format!(
+            "{n_others} keys of the file are not in --validators and were not checked: see that the client does not start them"
+        ));
     }
     let fired = actions::killswitch::KillSwitchState::read(&history.store)?.fired;
     if !fired.is_empty() {
@@ -305,7 +317,7 @@ impl Facts {
                 ProblemKind::Offence,
                 &offenders,
                 "contradicted themselves, which is on record here".into(),
-                "never start these keys again, and take them out of the client and of this check; the others can go on without them".into(),
+                "never start these keys again: take them out of the client, and leave them out of --validators; the others can go on without them".into(),
             ));
         }
         let slashed = self.with(|key| key.is_slashed);
@@ -314,7 +326,7 @@ impl Facts {
                 ProblemKind::Slashed,
                 &slashed,
                 "are slashed".into(),
-                "take them out of the client and of this check; they have no duties any more".into(),
+                "take them out of the client, and leave them out of --validators; they have no duties any more".into(),
             ));
         }
         self.record_problems(&mut problems);

@@ -204,7 +204,7 @@ async fn what_is_held_back_is_shown_with_its_reason() {
     switches.examine(&mut orders).unwrap();
     assert_eq!(orders.len(), 1, "and it is as ready as before");
     let again = Finding { id: Root::repeat_byte(9), ..real.clone() };
-    assert!(notes(&again, NOW)[0].reason.as_ref().unwrap().starts_with("it has fired because of double_vote 0x07"));
+    assert!(notes(&again, NOW)[0].reason.as_ref().unwrap().starts_with("it has fired already, because of double_vote at "));
     assert!(notes(&real, NOW)[0].fires);
     let others = Finding { id: Root::repeat_byte(8), ..finding(DOUBLE_VOTE, 70, &["group=blue"], SOON) };
     assert!(notes(&others, NOW).is_empty(), "none of its business");

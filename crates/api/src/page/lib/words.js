@@ -265,7 +265,7 @@ function kin(all, hit, incident) {
 
 const SWITCH_WORDS = {
   none: (names) => `No kill switch is configured for ${names}: stop by hand.`,
-  ready: (names) => `The kill switch of ${names} has not fired: stop by hand.`,
+  ready: (names) => `The kill switch of ${names} has not fired, or was made ready again: see that the machines are off.`,
   ordered: (names) => `The kill switch of ${names} is at work.`,
   done: (names) => `The kill switch of ${names} says done: see that the machines are off.`,
   failed: (names) => `The kill switch of ${names} FAILED: stop by hand.`,
