@@ -497,7 +497,8 @@ async function ended(base) {
     assert.deepEqual(incidents.filter((one) => one.kind === "subnet_silent"), []);
     await page.goto(base + "/watch");
     await loaded(page);
-    await says(page, "kill switch fired");
+    // The simulated keys go on signing, and once that is heard the switch counts as failed.
+    await says(page, "because of a double vote");
     await page.goto(base + "/");
     await loaded(page);
     holds(plain(await text(page, ".verdict")), "Yes: staked", "The kill switch of staked says done: see that the machines are off.");
