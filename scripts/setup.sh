@@ -166,3 +166,12 @@ if [ $monitoring = yes ] && ! { [ -x "$SLASHWATCH_MONITORING/usr/bin/prometheus"
   for package in "$SLASHWATCH_MONITORING"/packages/*.deb; do dpkg-deb -x "$package" "$SLASHWATCH_MONITORING"; done
   rm -r "$SLASHWATCH_MONITORING/packages"
 fi
+# Debian's Alertmanager reads its default templates from there, and no option says otherwise.
+templates=/usr/share/prometheus/alertmanager
+if [ $monitoring = yes ] && [ ! -e $templates/default.tmpl ]; then
+  say "linking Alertmanager's templates to $templates"
+  as_root=()
+  [ "$(id -u)" = 0 ] || as_root=(sudo -n)
+  "${as_root[@]}" mkdir -p "$(dirname $templates)"
+  "${as_root[@]}" ln -sfn "$SLASHWATCH_MONITORING$templates" $templates
+fi
