@@ -36,6 +36,10 @@ pub fn is_partial(path: &Path) -> bool {
 }
 
 fn replace_and_sync(path: &Path, bytes: &[u8], mode: u32, sync_folder: impl FnOnce(&Path) -> io::Result<()>) -> io::Result<()> {
+    // A device or a pipe is written to, and not replaced by a file.
+    if fs::metadata(path).is_ok_and(|found| !found.is_file() && !found.is_dir()) {
+        return OpenOptions::new().write(true).open(path)?.write_all(bytes);
+    }
     let folder = match path.parent() {
         Some(folder) if !folder.as_os_str().is_empty() => folder,
         Some(_) | None => Path::new("."),
@@ -61,6 +65,15 @@ fn replace_and_sync(path: &Path, bytes: &[u8], mode: u32, sync_folder: impl FnOn
 mod tests {
     use super::*;
     use std::os::unix::fs::PermissionsExt as _;
+
+    #[test]
+    fn a_device_is_written_to_and_not_replaced() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("null");
+        std::os::unix::fs::symlink("/dev/null", &path).unwrap();
+        replace_file(&path, b"nothing").unwrap();
+        assert!(fs::symlink_metadata(&path).unwrap().is_symlink());
+    }
 
     #[test]
     fn the_folder_is_synced_after_the_rename() {
