@@ -208,8 +208,9 @@ pub enum Command {
         /// The interchange file, exported by the stopped validator client that is to be started.
         #[arg(long, value_name = "FILE")]
         interchange: PathBuf,
-        /// Keys that must be in the file, in the form of `export interchange`. Without it, keys
-        /// that the file has lost are not noticed.
+        /// The keys that are to start, in the form of `export interchange`. They must be in the
+        /// file, and its other keys do not count. Without it, keys that the file has lost are not
+        /// noticed.
         #[arg(long, value_name = "LIST")]
         validators: Option<String>,
         /// Says that the client prunes its record: messages that are older than the record do not

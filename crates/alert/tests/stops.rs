@@ -324,6 +324,22 @@ async fn whatever_is_wrong_with_the_keystores_the_remote_keys_are_deleted() {
     }
 }
 
+/// Keys are deleted in several requests. What is wrong after the first one holds up no other.
+#[tokio::test]
+async fn many_keys_are_all_deleted_although_their_protection_data_cannot_be_kept() {
+    let stage = Stage::new();
+    std::fs::write(stage.path("killswitch"), "a file where the folder should be").unwrap();
+    let client = Client::new(Manner::Honest, [], []);
+    let keys: Vec<PubkeyBytes> = (1..=1_200).map(|nth| format!("0x{nth:096x}").parse().unwrap()).collect();
+    client.local.lock().unwrap().extend(keys.iter().copied());
+    let report = stage.fire(stage.keymanager(&[client.start().await], KeysToDelete::Group), &keys, SHORT).await;
+    assert_eq!(client.left(), 0, "{report:?}");
+    // Three for each list and two looks whether they are gone, and all of it once more because of
+    // the data.
+    assert_eq!(*client.n_requests.lock().unwrap(), 16);
+    assert!(report.result.unwrap_err().contains("1200 deleted"));
+}
+
 #[tokio::test]
 async fn a_wrong_token_is_reported_at_once() {
     let stage = Stage::new();

@@ -1,5 +1,5 @@
-//! The measuring half of `slashwatch bench pipeline` and `bench streams`. The former sends the load of a capture through the
-//! same pipeline as everything else and measures it.
+//! The measuring half of `slashwatch bench pipeline` and `bench streams`. The former sends the load
+//! of a capture through the same pipeline as everything else and measures it.
 //!
 //! [`replayed()`] processes the load as fast as possible, with [`crate::replay`]. [`paced()`] runs
 //! the whole watcher in real time. It gets the messages over libp2p, or without a network from a

@@ -334,11 +334,15 @@ impl Keymanager {
                 Err(error) => self.without_list(list, error)?,
             },
         };
-        let mut was_asked = false;
+        let (mut was_asked, mut error) = (false, None);
+        // As with the lists: what is wrong with some of the keys must not leave the others signing.
         for some in keys.chunks(KEYS_AT_A_TIME) {
-            was_asked |= self.delete_some(some, list, client, order, folder, now, outcome).await?;
+            match self.delete_some(some, list, client, order, folder, now, outcome).await {
+                Ok(asked) => was_asked |= asked,
+                Err(next) => error = AskError::hopeful(error, next),
+            }
         }
-        Ok(was_asked)
+        error.map_or(Ok(was_asked), Err)
     }
 
     /// Deletes some keys in one request. Returns false if the client does not have the list.
