@@ -11,7 +11,7 @@ use crate::findings::read;
 use crate::problem::ProblemDetails;
 use crate::server::Shared;
 use crate::slashings::{Outlook, is_slashed};
-use crate::streams::{self, BATCH, BATCH_BYTES, Batch, Piece, Position};
+use crate::streams::{self, BATCH, BATCH_BYTES, EventBatch, Piece, Position};
 use axum::Json;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, State};
@@ -91,7 +91,7 @@ pub(crate) fn newest(shared: &Shared) -> Position {
 
 /// The proofs of the findings after a position, each as one event. One that accuses many validators
 /// may come again in a later batch.
-pub(crate) fn read_batch(shared: &Shared, after: Position) -> Result<Batch<EvidenceRef>, StoreError> {
+pub(crate) fn read_batch(shared: &Shared, after: Position) -> Result<EventBatch<EvidenceRef>, StoreError> {
     let mut until = after;
     let (mut events, mut n_bytes): (Vec<Piece<EvidenceRef>>, usize) = (Vec::new(), 0);
     for (seq, finding) in shared.store.findings_after(after.seq, BATCH)? {
@@ -108,7 +108,7 @@ pub(crate) fn read_batch(shared: &Shared, after: Position) -> Result<Batch<Evide
             break;
         }
     }
-    Ok(Batch { after, until, events })
+    Ok(EventBatch { after, until, events })
 }
 
 /// Attester slashings that are proven here and in no block, newest first.

@@ -17,7 +17,7 @@
 use crate::findings::{number, read, understood};
 use crate::problem::ProblemDetails;
 use crate::server::Shared;
-use crate::streams::{self, BATCH, BATCH_BYTES, Batch, Piece, Position};
+use crate::streams::{self, BATCH, BATCH_BYTES, EventBatch, Piece, Position};
 use axum::body::Bytes;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, State};
@@ -88,7 +88,7 @@ pub(crate) fn newest(shared: &Shared) -> Position {
 
 /// Findings and incidents after a position, as they are sent: all in one piece, with their number.
 /// Incidents come when no more findings are left.
-pub(crate) fn read_batch(shared: &Shared, after: Position) -> Result<Batch<u64>, StoreError> {
+pub(crate) fn read_batch(shared: &Shared, after: Position) -> Result<EventBatch<u64>, StoreError> {
     let (mut until, mut bytes, mut n_events) = (after, Vec::new(), 0);
     let findings = shared.store.findings_after(after.seq, BATCH)?;
     let mut is_full = findings.len() == BATCH;
@@ -117,7 +117,7 @@ pub(crate) fn read_batch(shared: &Shared, after: Position) -> Result<Batch<u64>,
         }
     }
     let events = if n_events == 0 { Vec::new() } else { vec![Piece { about: n_events, bytes: Bytes::from(bytes) }] };
-    Ok(Batch { after, until, events })
+    Ok(EventBatch { after, until, events })
 }
 
 /// Writes the data of an event, and its end. JSON on one line has no line breaks.

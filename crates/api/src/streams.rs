@@ -54,7 +54,7 @@ impl Position {
 }
 
 /// What was read in one go.
-pub(crate) struct Batch<T> {
+pub(crate) struct EventBatch<T> {
     /// Everything between these two positions is in it.
     pub(crate) after: Position,
     pub(crate) until: Position,
@@ -69,10 +69,10 @@ pub(crate) struct Piece<T> {
 
 /// Reads the next batch after a position from the store. If nothing comes after it, the batch ends
 /// where it began.
-type ReadBatch<T> = fn(&Shared, Position) -> Result<Batch<T>, StoreError>;
+type ReadBatch<T> = fn(&Shared, Position) -> Result<EventBatch<T>, StoreError>;
 
 enum Message<T> {
-    Batch(Arc<Batch<T>>),
+    Batch(Arc<EventBatch<T>>),
     KeepAlive,
 }
 
@@ -100,7 +100,7 @@ struct LastRead<T> {
     /// Number of recordings when the batch was read.
     recordings: u64,
     at: Instant,
-    batch: Arc<Batch<T>>,
+    batch: Arc<EventBatch<T>>,
 }
 
 impl<T: Send + Sync + 'static> Feed<T> {
@@ -152,13 +152,13 @@ impl<T: Send + Sync + 'static> Feed<T> {
         *self.live.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 
-    async fn read(&self, shared: &Arc<Shared>, after: Position) -> Result<Batch<T>, ProblemDetails> {
+    async fn read(&self, shared: &Arc<Shared>, after: Position) -> Result<EventBatch<T>, ProblemDetails> {
         let (reader, read_batch) = (shared.clone(), self.read_batch);
         read(shared, move |_| read_batch(&reader, after)).await
     }
 
     /// The batch after a position, from the last read if it is fresh and read the same.
-    async fn catch_up(&self, shared: &Arc<Shared>, after: Position) -> Result<Arc<Batch<T>>, ProblemDetails> {
+    async fn catch_up(&self, shared: &Arc<Shared>, after: Position) -> Result<Arc<EventBatch<T>>, ProblemDetails> {
         let recordings = *shared.recordings.borrow();
         // Whoever reads holds the lock, so that the others wait for this batch and read none.
         let mut last = self.last.lock().await;
@@ -181,10 +181,10 @@ pub(crate) fn answer<T: Send + Sync + 'static>(
     feed: Arc<Feed<T>>,
     position: Position,
     greeting: &'static [u8],
-    live: Joined<T>,
+    live: JoinedStream<T>,
     sends: impl FnMut(&T) -> u64 + Send + 'static,
 ) -> Response {
-    let Joined { live, place } = live;
+    let JoinedStream { live, place } = live;
     let stream = EventStream {
         shared,
         feed,
@@ -208,20 +208,23 @@ pub(crate) fn answer<T: Send + Sync + 'static>(
 }
 
 /// A place among the streams. Whoever has it misses nothing that is recorded from then on.
-pub(crate) struct Joined<T> {
+pub(crate) struct JoinedStream<T> {
     live: broadcast::Receiver<Message<T>>,
     place: StreamPlace,
 }
 
 /// Takes a place among the open streams. The position of the stream must be read afterwards.
-pub(crate) fn join<T: Send + Sync + 'static>(shared: &Arc<Shared>, feed: &Arc<Feed<T>>) -> Result<Joined<T>, ProblemDetails> {
+pub(crate) fn join<T: Send + Sync + 'static>(
+    shared: &Arc<Shared>,
+    feed: &Arc<Feed<T>>,
+) -> Result<JoinedStream<T>, ProblemDetails> {
     let permit = shared.free_streams.clone().try_acquire_owned().map_err(|_| {
         shared.metrics.streams_refused.inc();
         ProblemDetails::too_many_streams(shared.max_streams)
     })?;
     shared.metrics.streams.inc();
     let place = StreamPlace { open: shared.metrics.streams.clone(), _permit: permit };
-    Ok(Joined { live: feed.join(shared), place })
+    Ok(JoinedStream { live: feed.join(shared), place })
 }
 
 /// Counted as an open stream until it is dropped.
@@ -245,7 +248,7 @@ struct EventStream<T, F> {
     /// It reads from the store until nothing is left.
     is_behind: bool,
     /// What is being sent, and the number of its next event.
-    batch: Option<(Arc<Batch<T>>, usize)>,
+    batch: Option<(Arc<EventBatch<T>>, usize)>,
     /// Headers are sent with the first bytes, so the client knows that it is connected before
     /// anything happens.
     greeting: Option<Bytes>,

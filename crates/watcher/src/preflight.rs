@@ -63,7 +63,7 @@ pub struct Preflight {
     pub not_before: Option<Time>,
     /// Keys of the file, and those that were expected in it.
     pub keys: u64,
-    pub problems: Vec<Problem>,
+    pub problems: Vec<PreflightProblem>,
     /// What does not stand against a start, and should be known.
     pub notes: Vec<String>,
     /// What `slashwatch audit` says of the file.
@@ -79,7 +79,7 @@ pub struct SlotWindow {
 
 /// One reason against a start.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Problem {
+pub struct PreflightProblem {
     pub what: ProblemKind,
     /// Number of keys that it is about; 0 if it is about all of them.
     pub n_keys: u64,
@@ -360,7 +360,7 @@ impl Facts {
     }
 
     /// What is wrong with the client's record.
-    fn record_problems(&self, problems: &mut Vec<Problem>) {
+    fn record_problems(&self, problems: &mut Vec<PreflightProblem>) {
         let totals = &self.audit.totals;
         let of = |holds: &dyn Fn(&AuditedKey) -> bool| -> Vec<ValidatorIndex> {
             self.audit.validators.iter().filter(|key| holds(key)).map(|key| key.index).collect()
@@ -422,7 +422,7 @@ impl Facts {
     }
 
     /// Whether we would have heard the keys.
-    fn listening_problems(&self, window: Option<SlotWindow>, problems: &mut Vec<Problem>) {
+    fn listening_problems(&self, window: Option<SlotWindow>, problems: &mut Vec<PreflightProblem>) {
         let mut not_listening = |reason: String, todo: &str| {
             problems.push(problem(ProblemKind::NotListening, &[], reason, todo.into()));
         };
@@ -501,7 +501,7 @@ impl Facts {
     }
 }
 
-fn problem(what: ProblemKind, keys: &[ValidatorIndex], reason: String, todo: String) -> Problem {
+fn problem(what: ProblemKind, keys: &[ValidatorIndex], reason: String, todo: String) -> PreflightProblem {
     let reason = if keys.is_empty() {
         reason
     } else {
@@ -509,7 +509,7 @@ fn problem(what: ProblemKind, keys: &[ValidatorIndex], reason: String, todo: Str
         let more = if keys.len() > NAMED { ", .." } else { "" };
         format!("{} keys {reason} (validators {}{more})", keys.len(), named.join(", "))
     };
-    Problem { what, n_keys: keys.len() as u64, keys: keys.iter().copied().take(MAX_LISTED).collect(), reason, todo }
+    PreflightProblem { what, n_keys: keys.len() as u64, keys: keys.iter().copied().take(MAX_LISTED).collect(), reason, todo }
 }
 
 impl Preflight {
