@@ -32,6 +32,8 @@ pub mod detectors;
 pub mod monitor;
 pub mod offences;
 mod penalty;
+#[cfg(test)]
+mod test_random;
 mod validator_set;
 pub mod watch;
 

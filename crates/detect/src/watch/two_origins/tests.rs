@@ -1,6 +1,7 @@
 //! The rule on short sequences, and on simulated clients of which the truth is known.
 
 use super::*;
+use crate::test_random::Random;
 use std::collections::HashSet;
 
 const PER_EPOCH: u64 = 32;
@@ -183,33 +184,6 @@ fn peer_ids_are_those_that_nodes_show() {
     assert_eq!(bs58::encode(parse_peer_id(id).unwrap()).into_string(), id);
     for wrong in ["", "0", "16Uiu2", "enr:-abc", &"1".repeat(200)] {
         assert!(parse_peer_id(wrong).unwrap_err().contains("write it like 16Uiu2"), "{wrong}");
-    }
-}
-
-/// SplitMix64.
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    fn below(&mut self, n: u64) -> u64 {
-        self.next() % n
-    }
-
-    /// One in `n`.
-    fn one_in(&mut self, n: u64) -> bool {
-        self.below(n) == 0
-    }
-
-    /// About normal, between -3 and 3 times `deviation`.
-    fn jitter(&mut self, deviation: u64) -> i64 {
-        (0..6).map(|_| self.below(deviation + 1) as i64 - (deviation / 2) as i64).sum()
     }
 }
 
