@@ -20,6 +20,12 @@ pub(crate) const SOURCE_BITS_BEFORE_4: u32 = 2;
 const _: () = assert!(SourceKind::ALL.len() <= 1 << SOURCE_BITS);
 
 impl StoredFirstSeen {
+    /// The earlier one of two. A sum that takes the place of another one keeps the time of both, so
+    /// that no vote seems to have come later than it did.
+    pub fn earlier(self, other: Self) -> Self {
+        if other.at_ns < self.at_ns { other } else { self }
+    }
+
     /// Peer and source as one number.
     pub fn packed(&self) -> u64 {
         u64::from(self.peer) << SOURCE_BITS | u64::from(source_number(self.source))

@@ -135,10 +135,15 @@ impl SumSet {
     }
 
     /// Adds a sum that covers somebody new and is already on disk.
-    pub fn add(&mut self, sum: Sum) {
+    pub fn add(&mut self, mut sum: Sum) {
         self.covered.union_with(&sum.members);
-        let replaced = |old: &Sum| old.committee == sum.committee && old.members.is_subset(&sum.members);
-        self.sums.retain(|old| !replaced(old));
+        self.sums.retain(|old| {
+            let replaced = old.committee == sum.committee && old.members.is_subset(&sum.members);
+            if replaced {
+                sum.heard = sum.heard.earlier(old.heard);
+            }
+            !replaced
+        });
         self.sums.push(sum);
         self.n_unmerged += 1;
         self.changed = true;
@@ -381,15 +386,19 @@ fn merge_group(group: Vec<Sum>, bound: u32, out: &mut Vec<Sum>) {
                 into.members.union_with(&sum.members);
                 into.n_members += sum.n_members;
                 into.committee = into.committee.filter(|_| into.committee == sum.committee);
-                if sum.heard.at_ns < into.heard.at_ns {
-                    into.heard = sum.heard;
-                }
+                into.heard = into.heard.earlier(sum.heard);
             }
-            None if out[begin..].iter().any(|into| sum.members.is_subset(&into.members)) => {}
-            Some(_) | None => {
+            Some(_) => {
                 totals.push(None);
                 out.push(sum);
             }
+            None => match out[begin..].iter_mut().find(|into| sum.members.is_subset(&into.members)) {
+                Some(into) => into.heard = into.heard.earlier(sum.heard),
+                None => {
+                    totals.push(None);
+                    out.push(sum);
+                }
+            },
         }
     }
     for (sum, total) in out[begin..].iter_mut().zip(totals) {
@@ -433,7 +442,13 @@ fn drop_covered(sums: &mut Vec<Sum>) {
     for sum in sums.iter().filter(|sum| sum.committee.is_some()) {
         own.union_with(&sum.members);
     }
-    sums.retain(|sum| sum.committee.is_some() || !sum.members.is_subset(&own));
+    let (kept, dropped): (Vec<Sum>, Vec<Sum>) =
+        std::mem::take(sums).into_iter().partition(|sum| sum.committee.is_some() || !sum.members.is_subset(&own));
+    *sums = kept;
+    for sum in sums.iter_mut().filter(|sum| sum.committee.is_some()) {
+        let covered = dropped.iter().filter(|dropped| !dropped.members.is_disjoint(&sum.members));
+        sum.heard = covered.fold(sum.heard, |earliest, dropped| earliest.earlier(dropped.heard));
+    }
 }
 
 #[cfg(test)]
