@@ -31,6 +31,10 @@ struct Minute {
     forged_passed_on: u64,
     offences: usize,
     findings: u64,
+    /// Memory that the watcher has allocated and used.
+    own_bytes: u64,
+    /// The same together with what is in memory of the files that it has mapped, most of them the
+    /// program itself. This grows for as long as code runs for the first time.
     resident_bytes: u64,
     open_handles: usize,
     data_bytes: u64,
@@ -84,7 +88,8 @@ pub async fn long_run(plan: LongPlan, json: bool) -> anyhow::Result<u8> {
             forged_passed_on: view.counts.rejected,
             offences: view.crimes,
             findings: proven_findings(api),
-            resident_bytes: resident_bytes(watcher.0.id()),
+            own_bytes: memory(watcher.0.id(), "RssAnon:"),
+            resident_bytes: memory(watcher.0.id(), "VmRSS:"),
             open_handles: std::fs::read_dir(format!("/proc/{}/fd", watcher.0.id())).map_or(0, Iterator::count),
             data_bytes: bytes_in(&folder.path().join("data")),
             cpu_seconds: cpu_seconds(watcher.0.id()),
@@ -99,7 +104,7 @@ impl Minute {
     fn text(&self) -> String {
         format!(
             "minute {}{}: {} of {} honest nodes connected, lowest score {:.1}; {} left us, {} sent away, {} forged passed on; \
-             {} offences, {} findings; {:.1} MiB resident, {} handles, {:.1} MiB on disk, {:.1} s of CPU",
+             {} offences, {} findings; {:.1} MiB of memory ({:.1} with its files), {} handles, {:.1} MiB on disk, {:.1} s of CPU",
             self.minute,
             if self.is_split { " (split)" } else { "" },
             self.connected,
@@ -110,6 +115,7 @@ impl Minute {
             self.forged_passed_on,
             self.offences,
             self.findings,
+            self.own_bytes as f64 / f64::from(1 << 20),
             self.resident_bytes as f64 / f64::from(1 << 20),
             self.open_handles,
             self.data_bytes as f64 / f64::from(1 << 20),
@@ -151,11 +157,11 @@ fn proven_findings(api: SocketAddr) -> u64 {
     counters.filter(|(kind, _)| PROVEN.contains(kind)).filter_map(|(_, n)| n.parse::<f64>().ok()).sum::<f64>() as u64
 }
 
-/// Resident memory of a process in bytes, or 0 where there is no `/proc`.
-fn resident_bytes(pid: u32) -> u64 {
+/// One line of a process's memory in bytes, or 0 where there is no `/proc`.
+fn memory(pid: u32, line: &str) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap_or_default();
-    line.trim().trim_end_matches(" kB").parse::<u64>().unwrap_or(0) << 10
+    let value = status.lines().find_map(|text| text.strip_prefix(line)).unwrap_or_default();
+    value.trim().trim_end_matches(" kB").parse::<u64>().unwrap_or(0) << 10
 }
 
 /// Seconds of CPU that a process has used, or 0 where there is no `/proc`.

@@ -1,6 +1,6 @@
 //! The libp2p node: the transport, the parameters of gossipsub, and the protocols beside it.
 
-use super::admission::Admission;
+use super::admission::{Admission, Places};
 use super::filter::{Filter, filter};
 use super::rpc::{self, DataProtocol, Protocol, RpcCodec};
 use super::transform::{SnappyTransform, message_id_fn};
@@ -9,7 +9,6 @@ use crate::discovery::ip_of;
 use crate::limits::MAX_WIRE_SIZE;
 use crate::metrics::SourceMetrics;
 use consensus::{ForkDigests, Network};
-use libp2p::connection_limits::{self, ConnectionLimits};
 use libp2p::gossipsub::{self, MessageAuthenticity, ValidationMode};
 use libp2p::identity::Keypair;
 use libp2p::request_response::{self, ProtocolSupport};
@@ -29,9 +28,9 @@ const MAX_CONTROL_SIZE: usize = 1 << 20;
 /// Long enough to keep a connection that is idle between messages on rare topics.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(24 * 3600);
 /// Handshakes at a time, in each direction. Each address has its share only.
-const MAX_PENDING_CONNECTIONS: u32 = 256;
+const MAX_PENDING_CONNECTIONS: usize = 256;
 /// Two, because both sides may dial at the same time.
-const MAX_CONNECTIONS_PER_PEER: u32 = 2;
+const MAX_CONNECTIONS_PER_PEER: usize = 2;
 /// Streams of one connection at a time. A node needs two for gossip, and a few for requests.
 const MAX_STREAMS: u32 = 128;
 /// `D_out`: peers in a topic's mesh that we have dialled.
@@ -46,7 +45,6 @@ pub(super) type Gossipsub = gossipsub::Behaviour<SnappyTransform, Filter>;
 
 #[derive(NetworkBehaviour)]
 pub(super) struct NodeBehaviour {
-    pub limits: connection_limits::Behaviour,
     pub admission: Admission,
     pub gossip: Gossipsub,
     pub identify: identify::Behaviour,
@@ -118,28 +116,17 @@ fn node(
     digests: Arc<ForkDigests>,
     metrics: SourceMetrics,
 ) -> Result<NodeBehaviour, GossipError> {
-    let places = |n: usize| Some(u32::try_from(n).unwrap_or(u32::MAX));
     // The rest is kept for the peers that we choose.
     let inbound = if config.discovery.is_some() { config.max_peers - reserved(config.max_peers) } else { config.max_peers };
-    let mut limits = connection_limits::Behaviour::new(
-        ConnectionLimits::default()
-            .with_max_pending_incoming(Some(MAX_PENDING_CONNECTIONS))
-            .with_max_pending_outgoing(Some(MAX_PENDING_CONNECTIONS))
-            .with_max_established(places(config.max_peers))
-            .with_max_established_incoming(places(inbound))
-            .with_max_established_per_peer(Some(MAX_CONNECTIONS_PER_PEER)),
-    );
-    for peer in config.peers.iter().filter_map(|target| target.peer.as_ref()) {
-        limits.bypass_peer_id(peer);
-    }
+    let places =
+        Places { handshakes: MAX_PENDING_CONNECTIONS, inbound, all: config.max_peers, per_peer: MAX_CONNECTIONS_PER_PEER };
     let identify =
         identify::Config::new("eth2/1.0.0".to_owned(), key.public()).with_agent_version(config.agent.clone()).with_cache_size(0);
     let both = ProtocolSupport::Full;
     let free = config.peers.iter().map(|target| (target.peer, ip_of(&target.address)));
     let not_kept: Vec<Protocol> = DataProtocol::ALL.into_iter().filter(|data| !data.is_served()).map(Protocol::Data).collect();
     Ok(NodeBehaviour {
-        limits,
-        admission: Admission::new(config.address_limit, free),
+        admission: Admission::new(places, config.address_limit, free),
         gossip: gossipsub(config, network, digests, metrics).map_err(GossipError::Setup)?,
         identify: identify::Behaviour::new(identify),
         status: rpc::behaviour(&[Protocol::StatusV2, Protocol::StatusV1], both.clone()),

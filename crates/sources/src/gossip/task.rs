@@ -265,7 +265,7 @@ impl GossipTask {
             SwarmEvent::Behaviour(NodeBehaviourEvent::BlocksByRange(event)) => self.on_blocks(ByWhat::Range, event),
             SwarmEvent::Behaviour(NodeBehaviourEvent::BlocksByRoot(event)) => self.on_blocks(ByWhat::Root, event),
             SwarmEvent::Behaviour(NodeBehaviourEvent::Data(event)) => self.on_data(event),
-            SwarmEvent::Behaviour(NodeBehaviourEvent::Limits(never) | NodeBehaviourEvent::Admission(never)) => match never {},
+            SwarmEvent::Behaviour(NodeBehaviourEvent::Admission(never)) => match never {},
             SwarmEvent::ConnectionEstablished { peer_id, connection_id, endpoint, num_established, .. }
                 if num_established.get() == 1 =>
             {
@@ -279,7 +279,7 @@ impl GossipTask {
                 let reason = match cause.downcast::<RefusedConnection>() {
                     Ok(RefusedConnection::Address(_)) => "address",
                     Ok(RefusedConnection::Banned) => "banned",
-                    Err(_) => "places",
+                    Ok(RefusedConnection::Places) | Err(_) => "places",
                 };
                 self.metrics.refused_connections.with_label_values(&[reason]).inc();
             }
