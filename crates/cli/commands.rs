@@ -293,10 +293,11 @@ pub(crate) fn flush_log() {
 
 fn log_to_stderr(config: &LogConfig) -> anyhow::Result<()> {
     let level = std::env::var("RUST_LOG").unwrap_or_else(|_| config.level.clone());
-    // gossipsub warns about each peer that sends GRAFT again too soon, which some peers do all day,
-    // and discv5 about each packet that it cannot read, which anybody can send. A filter from the
-    // user that names this target overrides this default.
-    let level = format!("libp2p_gossipsub=error,discv5=error,{level}");
+    // What a stranger can cause must not fill the log: gossipsub tells each GRAFT that comes too soon
+    // and, as an error, each subscription that is refused, request-response each request over the
+    // limit, and discv5 each packet that it cannot read. A filter from the user that names one of
+    // these targets overrides this default.
+    let level = format!("libp2p_gossipsub=off,libp2p_request_response=error,discv5=error,{level}");
     let filter = EnvFilter::try_new(&level)
         .map_err(|error| UsageError(format!("log.level {level:?}: {error}; write it as in \"info\"")))?;
     // A thread of its own writes, and lines for which it has no room are lost: whoever does not read

@@ -3,8 +3,11 @@
 //!
 //! The clients run meanwhile, so messages that are newer than a file are not judged. A file is
 //! complete up to the newest target that it has, that one left out: a client votes with all of its
-//! keys in every epoch. If a client has stopped, its file says nothing about later epochs. Then it
-//! is complete up to [`MARGIN_EPOCHS`] before the time of the file, which is when it was exported.
+//! keys in every epoch. The newest epoch may be missing when the export begins, so it is complete
+//! up to [`MARGIN_EPOCHS`] before the time of the file, which is when it was exported. If its
+//! newest target is older still, its client has stopped, or the file was only touched or copied
+//! while its export is stuck. Nobody can tell these apart, so what was signed since then is not
+//! judged, and that is told.
 //!
 //! One audit runs at a time, on a thread for blocking work, over a read-only view of the vote
 //! index. Only [`EPOCHS_BEFORE`] epochs and two intervals are compared: what is older was compared
@@ -178,7 +181,15 @@ impl GroupAudit {
                 )));
                 outcome = outcome.max(AuditOutcome::Stale);
             }
-            let before = complete_before(&file, self.epoch_at(exported_at));
+            let (before, n_behind) = complete_before(&file, self.epoch_at(exported_at));
+            if n_behind > 0 {
+                notices.push(self.notice(format!(
+                    "the newest vote in {} is {n_behind} epochs older than the file: its client has stopped, or its export is \
+                     stuck. What was signed since then is not judged",
+                    path.display()
+                )));
+                outcome = outcome.max(AuditOutcome::Stale);
+            }
             all_before = Some(all_before.map_or(before, |all| all.min(before)));
             let mut in_file = BTreeSet::new();
             for history in file.data {
@@ -217,7 +228,8 @@ impl GroupAudit {
     fn read(&self, path: &Path) -> Result<(Interchange, Time), String> {
         let written = std::fs::metadata(path).and_then(|metadata| metadata.modified()).map_err(|error| error.to_string())?;
         let since_1970 = written.duration_since(UNIX_EPOCH).unwrap_or_default();
-        let exported_at = Time::from_unix_ns(u64::try_from(since_1970.as_nanos()).unwrap_or(u64::MAX));
+        // The clock of the machine that wrote it may be ahead.
+        let exported_at = Time::from_unix_ns(u64::try_from(since_1970.as_nanos()).unwrap_or(u64::MAX)).min(self.now);
         let bytes = read_bounded(path, MAX_FILE_BYTES).map_err(|error| error.to_string())?;
         let file = Interchange::parse(&bytes, self.network.genesis_validators_root).map_err(|error| error.to_string())?;
         Ok((file, exported_at))
@@ -352,12 +364,16 @@ impl SeenOfKey {
     }
 }
 
-/// The epoch before which a file has everything that its client signed. `exported_in` is the epoch
-/// in which it was written.
-fn complete_before(file: &Interchange, exported_in: Epoch) -> Epoch {
+/// The epoch before which a file has everything that its client signed, and by how many epochs its
+/// newest vote is too old for its time, or 0.
+fn complete_before(file: &Interchange, exported_in: Epoch) -> (Epoch, u64) {
     let targets = file.data.iter().flat_map(|history| &history.signed_attestations).map(|vote| vote.target_epoch);
     let newest = targets.max().unwrap_or_default();
-    newest.min(exported_in).max(exported_in.saturating_sub(MARGIN_EPOCHS))
+    let n_behind = exported_in.as_u64().saturating_sub(newest.as_u64());
+    if n_behind > MARGIN_EPOCHS + 1 {
+        return (newest, n_behind);
+    }
+    (newest.min(exported_in).max(exported_in.saturating_sub(MARGIN_EPOCHS)), 0)
 }
 
 #[cfg(test)]
@@ -376,13 +392,17 @@ mod tests {
 
     #[test]
     fn a_file_is_complete_before_its_newest_target() {
-        let before = |targets: &[u64], exported_in| complete_before(&file(targets), Epoch::new(exported_in)).as_u64();
-        assert_eq!(before(&[8, 9, 10], 10), 10, "votes of epoch 10 may follow");
-        assert_eq!(before(&[8, 9], 10), 9, "exported at the beginning of epoch 10");
-        assert_eq!(before(&[3], 10), 8, "a client that has stopped: all that came since then is somebody else's");
-        assert_eq!(before(&[], 10), 8);
-        assert_eq!(before(&[99], 10), 10, "a clock that was ahead");
-        assert_eq!(before(&[], 1), 0);
+        let before = |targets: &[u64], exported_in| {
+            let (epoch, n_behind) = complete_before(&file(targets), Epoch::new(exported_in));
+            (epoch.as_u64(), n_behind)
+        };
+        assert_eq!(before(&[8, 9, 10], 10), (10, 0), "votes of epoch 10 may follow");
+        assert_eq!(before(&[8, 9], 10), (9, 0), "exported at the beginning of epoch 10");
+        assert_eq!(before(&[7], 10), (8, 0), "an export takes a while");
+        assert_eq!(before(&[6], 10), (6, 4), "a client that has stopped, or an export that is stuck");
+        assert_eq!(before(&[], 10), (0, 10));
+        assert_eq!(before(&[99], 10), (10, 0), "a clock that was ahead");
+        assert_eq!(before(&[], 1), (0, 0));
     }
 
     fn read(path: &Path) -> Result<(Interchange, Time), String> {
