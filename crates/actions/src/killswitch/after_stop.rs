@@ -89,6 +89,11 @@ impl AfterStop {
         *self != before
     }
 
+    /// Whether it is not known yet if the keys sign or are silent.
+    pub fn is_undecided(&self) -> bool {
+        self.signing.is_none() && self.silent_since.is_none()
+    }
+
     /// In words, for the operator. `None` while it is not known.
     pub fn notice(&self) -> Option<String> {
         match (&self.signing, self.silent_since) {

@@ -205,6 +205,13 @@ impl KillSwitchState {
         Some(SwitchNote { group: group.to_owned(), fires, reason: None, result: Some(result) })
     }
 
+    /// In words, which keys of a group sign although its switch has stopped them. `None` if none is
+    /// known to.
+    pub fn signing_notice(&self, group: &str) -> Option<String> {
+        let after = self.fired.get(group)?.after_stop.as_ref()?;
+        after.signing.as_ref().and_then(|_| after.notice())
+    }
+
     /// Makes a group's switch ready again. Returns `false` if it had not fired.
     pub fn rearm(store: &Store, group: &str) -> Result<bool, StoreError> {
         let mut state = Self::read(store)?;
