@@ -13,7 +13,9 @@ pub struct RetryPolicy {
     /// Greatest duration of an attempt to deliver, from connecting to the answer. A kill switch has
     /// its own timeout in the configuration, and a beacon node has that of its client.
     pub timeout: Duration,
-    /// The pauses between attempts of a delivery, and between attempts to submit a proof.
+    /// The pauses between attempts of a delivery, and between attempts to submit a proof. They are
+    /// also those of a route whose receiver fails, so what comes first when it is back comes a
+    /// minute late at most.
     pub pauses: Backoff,
     /// The pauses between the calls of one order of a kill switch. They are short, because the keys
     /// go on signing meanwhile. The order ends at its timeout.
@@ -35,8 +37,8 @@ pub struct RetryPolicy {
     /// Number of refusals after which a delivery or a submission is given up. A webhook refuses
     /// with 3xx, and 4xx except 408 and 429. A beacon node refuses a proof at once with 400, and
     /// counts here only when it fails while it handles the proof. With the default pauses the
-    /// eighth refusal comes two to four minutes after the first, so a receiver can be redeployed in
-    /// between.
+    /// eighth refusal comes one and a half to three minutes after the first, so a receiver can be
+    /// redeployed in between.
     pub max_refusals: u32,
     /// A delivery older than this is given up when its next attempt fails, after
     /// [`Self::least_attempts`].
@@ -54,7 +56,7 @@ pub struct RetryPolicy {
 impl RetryPolicy {
     pub const DEFAULT: Self = Self {
         timeout: Duration::from_secs(10),
-        pauses: Backoff::new(Duration::from_secs(2), Duration::from_secs(300)),
+        pauses: Backoff::new(Duration::from_secs(2), Duration::from_secs(60)),
         order_pauses: Backoff::new(Duration::from_millis(300), Duration::from_secs(5)),
         order_again: Backoff::new(Duration::from_secs(10), Duration::from_secs(300)),
         max_orders: 300,
@@ -63,7 +65,7 @@ impl RetryPolicy {
         max_retry_after_critical: Duration::from_secs(300),
         max_refusals: 8,
         max_age: Duration::from_secs(3 * 24 * 3600),
-        least_attempts: 32,
+        least_attempts: 150,
         concurrency: 8,
         grace: Duration::from_secs(3),
     };
@@ -165,15 +167,15 @@ mod tests {
     #[test]
     fn waits_double_up_to_the_greatest() {
         let waits: Vec<u64> = (1..=10).map(|attempts| seconds(after(attempts, 0, FailureKind::Unavailable))).collect();
-        assert_eq!(waits, [2, 4, 8, 16, 32, 64, 128, 256, 300, 300]);
-        assert_eq!(seconds(after(u32::MAX, 0, FailureKind::Unavailable)), 300);
+        assert_eq!(waits, [2, 4, 8, 16, 32, 60, 60, 60, 60, 60]);
+        assert_eq!(seconds(after(u32::MAX, 0, FailureKind::Unavailable)), 60);
     }
 
     #[test]
     fn the_receivers_wish_is_followed_within_bounds() {
         let busy = |seconds| FailureKind::Busy { retry_after: Some(Duration::from_secs(seconds)) };
         assert_eq!(seconds(after(1, 0, busy(77))), 77);
-        assert_eq!(seconds(after(9, 0, busy(77))), 300, "never sooner than our own wait");
+        assert_eq!(seconds(after(9, 0, busy(20))), 60, "never sooner than our own wait");
         assert_eq!(seconds(after(1, 0, busy(u64::MAX))), 3600);
         assert_eq!(seconds(after(1, 0, FailureKind::Busy { retry_after: None })), 2);
         let tries = Tries { attempts: 1, refusals: 0, created_at: NOW, severity: Severity::Critical };
@@ -183,16 +185,16 @@ mod tests {
 
     #[test]
     fn no_eight_times_is_no_and_three_days_are_enough() {
-        assert_eq!(seconds(after(20, 7, FailureKind::Refused)), 300);
+        assert_eq!(seconds(after(20, 7, FailureKind::Refused)), 60);
         assert_eq!(after(20, 8, FailureKind::Refused), Next::GiveUp { reason: "refused 8 times, last: no".into() });
-        assert_eq!(seconds(after(20, 8, FailureKind::Unavailable)), 300, "being away is not a no");
-        let tries = Tries { attempts: 32, refusals: 0, created_at: NOW, severity: Severity::Warning };
+        assert_eq!(seconds(after(20, 8, FailureKind::Unavailable)), 60, "being away is not a no");
+        let tries = Tries { attempts: 150, refusals: 0, created_at: NOW, severity: Severity::Warning };
         let late = NOW.after(RetryPolicy::DEFAULT.max_age);
         let failure = Failure { kind: FailureKind::Unavailable, reason: "no".into() };
         let next = RetryPolicy::DEFAULT.after_failure(tries, &failure, late, 0.0);
         assert_eq!(next, Next::GiveUp { reason: "not delivered within 259200 s, last: no".into() });
-        let hardly_tried = Tries { attempts: 31, ..tries };
+        let hardly_tried = Tries { attempts: 149, ..tries };
         let next = RetryPolicy::DEFAULT.after_failure(hardly_tried, &failure, late, 1.0);
-        assert_eq!(next, Next::Retry { at: late.after(Duration::from_secs(300)) }, "the clock may have been set ahead");
+        assert_eq!(next, Next::Retry { at: late.after(Duration::from_secs(60)) }, "the clock may have been set ahead");
     }
 }
