@@ -100,9 +100,9 @@ pub struct KillSwitches {
     context: SwitchContext,
     switches: Arc<BTreeMap<String, ConfiguredSwitch>>,
     state: KillSwitchState,
-    /// Groups whose switch a change of the configuration took away, and the number of the last
-    /// finding that was examined for it.
-    away: BTreeMap<String, u64>,
+    /// By group: the first finding that could not be recorded and came during an order that a second
+    /// check may keep from being carried out. What is recorded is in the store.
+    came_during_check: BTreeMap<String, Finding>,
     /// Whether the state on disk is older than the one in memory.
     is_unsaved: bool,
     /// The alert routes in use.
@@ -132,7 +132,7 @@ impl KillSwitches {
             context,
             switches: Arc::default(),
             state,
-            away: BTreeMap::new(),
+            came_during_check: BTreeMap::new(),
             is_unsaved: false,
             routes: Routes::default(),
             order_again: RetryPolicy::DEFAULT.order_again,
@@ -189,6 +189,8 @@ impl KillSwitches {
     /// none that are configured before a later start.
     pub fn arm(&mut self, active: &ActiveConfig) -> Result<(), ActionError> {
         self.use_switches(active)?;
+        let switches = self.switches.clone();
+        self.state.behind.retain(|group, _| switches.contains_key(group));
         if self.switches.is_empty() && self.state.seen.take().is_some() {
             self.write()?;
         }
@@ -205,7 +207,7 @@ impl KillSwitches {
             std::mem::replace(&mut self.switches, Arc::new(configured_switches(active, &name, Some(&self.context.dir))?));
         let seen = self.state.seen.unwrap_or_default();
         for group in before.keys().filter(|group| !self.switches.contains_key(*group)) {
-            self.away.entry(group.clone()).or_insert(seen);
+            self.state.behind.entry(group.clone()).or_insert(seen);
         }
         self.in_use.send_replace(self.switches.clone());
         self.routes = active.routes.clone();
@@ -245,7 +247,12 @@ impl KillSwitches {
                 self.examine_unrecorded(&findings, &mut orders);
             }
             if is_last {
-                break;
+                // A proof that is not genuine leaves what came during its check to be examined.
+                match orders.join_next().await {
+                    Some(ended) => self.record_result(ended),
+                    None => break,
+                }
+                continue;
             }
             tokio::select! {
                 () = cancel.cancelled() => {}
@@ -266,15 +273,16 @@ impl KillSwitches {
                 }
             }
         }
-        while let Some(ended) = orders.join_next().await {
-            self.record_result(ended);
-        }
     }
 
     /// Gives the orders for what was found since the last call. If the state cannot be written,
     /// the orders of the current page are given anyway. Further recorded findings are then examined
     /// only after a later write has succeeded.
     fn examine(&mut self, orders: &mut JoinSet<EndedOrder>) -> Result<(), StoreError> {
+        let (waiting, free): (BTreeMap<_, _>, BTreeMap<_, _>) =
+            std::mem::take(&mut self.came_during_check).into_iter().partition(|(group, _)| self.state.fired.contains_key(group));
+        self.came_during_check = waiting;
+        self.examine_unrecorded(&free.into_values().collect::<Vec<_>>(), orders);
         if self.is_unsaved {
             self.write()?;
         }
@@ -294,23 +302,25 @@ impl KillSwitches {
         Ok(())
     }
 
-    /// Gives the orders for what was found while a switch was away that is back now.
+    /// Gives the orders for what was found while a switch was away that is back now, or while the
+    /// check of a proof that is not genuine went on.
     fn examine_missed(&mut self, orders: &mut JoinSet<EndedOrder>) -> Result<(), StoreError> {
         let seen = self.state.seen.unwrap_or_default();
-        let back: Vec<String> = self.away.keys().filter(|group| self.switches.contains_key(*group)).cloned().collect();
-        for group in back {
-            while let Some(from) = self.away.get(&group).copied().filter(|from| *from < seen) {
+        let behind: Vec<String> =
+            self.state.behind.keys().filter(|group| self.switches.contains_key(*group)).cloned().collect();
+        for group in behind {
+            while let Some(from) = self.state.behind.get(&group).copied().filter(|from| *from < seen) {
                 let page = self.follower.after(from)?;
                 let mut to_order = Vec::new();
                 for (seq, finding) in page.iter().filter(|(seq, _)| *seq <= seen) {
                     to_order.extend(self.fire_for(finding, Some(*seq), Some(&group)));
                 }
-                self.away.insert(group.clone(), page.last().map_or(seen, |(last, _)| *last));
+                self.state.behind.insert(group.clone(), page.last().map_or(seen, |(last, _)| *last));
                 let written = self.write();
                 self.order_all(to_order, orders);
                 written?;
             }
-            self.away.remove(&group);
+            self.state.behind.remove(&group);
         }
         Ok(())
     }
@@ -342,7 +352,14 @@ impl KillSwitches {
             let has_fired_it = self.state.fired_before.get(group) == Some(&finding.id);
             // A dry run stopped nothing, so it does not keep an order from being given.
             let has_fired = |fired: &Fired| !fired.dry_run || configured.switch.is_dry_run();
-            if was_before || has_fired_it || self.state.fired.get(group).is_some_and(has_fired) {
+            if was_before || has_fired_it {
+                continue;
+            }
+            if let Some(fired) = self.state.fired.get(group).filter(|fired| has_fired(fired)) {
+                let is_checked = seq.is_none() && configured.second_check && fired.result.is_none();
+                if is_checked && self.context.decide(configured, finding, now) == Some(SwitchDecision::Fires) {
+                    self.came_during_check.entry(group.clone()).or_insert_with(|| finding.clone());
+                }
                 continue;
             }
             match self.context.decide(configured, finding, now) {
@@ -358,6 +375,7 @@ impl KillSwitches {
                         result: None,
                         dry_run: configured.switch.is_dry_run(),
                         after_stop: None,
+                        examined: seq.or(self.state.seen).unwrap_or_default(),
                     };
                     self.state.fired.insert(group.clone(), fired);
                     to_order.push((configured.switch.clone(), finding.clone()));
@@ -402,6 +420,7 @@ impl KillSwitches {
             self.shown.send_replace(Arc::new(changed.clone()));
             self.state = changed;
             self.again_at.remove(&request.group);
+            self.came_during_check.remove(&request.group);
             tracing::warn!(group = request.group, "kill switch is ready again, as was asked for");
             self.save("what is told of orders");
             if let Some(configured) = self.switches.get(&request.group) {
@@ -621,14 +640,17 @@ impl KillSwitches {
             self.note_check(&group, finding, check);
         }
         let Some(report) = report else {
-            // Nothing was stopped, and the switch is ready for the next finding.
-            if self.state.fired.get(&group).is_some_and(|fired| fired.finding == finding) {
+            // Nothing was stopped, and the switch is ready for what came during the check, and for
+            // the next finding.
+            if let Some(fired) = self.state.fired.get(&group).filter(|fired| fired.finding == finding) {
+                self.state.behind.insert(group.clone(), fired.examined);
                 self.state.fired.remove(&group);
                 self.state.fired_before.insert(group, finding);
             }
             self.save("that an order was not carried out");
             return;
         };
+        self.came_during_check.remove(&group);
         let took_ms = report.took.as_millis() as u64;
         let (done, answer) = match report.result {
             Ok(answer) => {

@@ -18,6 +18,11 @@ pub struct KillSwitchState {
     /// Number of the last finding that was examined. It is `None` while no switch is configured, so
     /// findings from that time do not fire a switch later.
     pub seen: Option<u64>,
+    /// By group: the number of the last finding that was examined for its switch, if that is before
+    /// `seen`: a change of the configuration took the switch away, or a proof was not genuine, and what
+    /// came during its check is examined again.
+    #[serde(default)]
+    pub behind: BTreeMap<String, u64>,
     /// Kill switches that fired, by group.
     pub fired: BTreeMap<String, Fired>,
     /// By group: the number of the last finding at the moment when the switch was made ready again.
@@ -85,6 +90,9 @@ pub struct Fired {
     /// What the group's keys did since the order ended. `None` before that.
     #[serde(default)]
     pub after_stop: Option<AfterStop>,
+    /// Number of the last finding that was examined for the group when it fired.
+    #[serde(default)]
+    pub examined: u64,
 }
 
 /// Result of an order.

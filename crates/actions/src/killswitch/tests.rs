@@ -256,7 +256,7 @@ async fn what_was_found_while_one_of_two_switches_was_away_fires_it_afterwards()
     switches.examine(&mut orders).unwrap();
     assert_eq!((orders.len(), switches.state.fired.contains_key("blue")), (1, true));
     // It was away once, and is not examined again.
-    assert!(switches.away.is_empty());
+    assert!(switches.state.behind.is_empty());
 }
 
 /// Who publishes a list must not decide whose offence stops the keys of others.
@@ -652,18 +652,14 @@ async fn keys_that_sign_after_the_stop_are_told_until_they_are_silent() {
     assert_eq!(told(&store)[3..], ["signs_after_stop"]);
 }
 
-/// The finding of a double vote, with a proof in the store.
-fn with_proof(store: &Store) -> Finding {
-    let proof = evidence::Evidence::new(
-        evidence::EvidenceKind::AttesterSlashing,
-        consensus::ForkName::Fulu,
-        vec![7],
-        serde_json::json!({}),
-    );
-    let finding =
-        Finding { evidence: Some(proof.reference()), punishable: Some(Punishable::Yes), ..finding(DOUBLE_VOTE, 5, &OWN, SOON) };
-    store.record(vec![(finding.clone(), Arc::new(proof))], &[]).unwrap();
-    finding
+/// The finding of a double vote and its proof, which is this text.
+fn with_proof(text: &str) -> (Finding, Arc<evidence::Evidence>) {
+    let kind = evidence::EvidenceKind::AttesterSlashing;
+    let proof = evidence::Evidence::new(kind, consensus::ForkName::Fulu, text.into(), serde_json::json!({}));
+    let id = anomaly_id(Root::ZERO, &DOUBLE_VOTE, text.as_bytes());
+    let reference = Some(proof.reference());
+    let offence = finding(DOUBLE_VOTE, 5, &OWN, SOON);
+    (Finding { id, evidence: reference, punishable: Some(Punishable::Yes), ..offence }, Arc::new(proof))
 }
 
 #[tokio::test]
@@ -690,7 +686,8 @@ async fn a_proof_that_is_not_genuine_stops_nothing_and_a_check_that_fails_stops_
         );
         let mut switches = KillSwitches::new(store.clone(), SwitchContext { program, ..context(dir.path()) }).unwrap();
         switches.arm(&active).unwrap();
-        let offence = with_proof(&store);
+        let (offence, proof) = with_proof("proof");
+        store.record(vec![(offence.clone(), proof)], &[]).unwrap();
         let mut orders = JoinSet::new();
         switches.examine(&mut orders).unwrap();
         end_order(&mut switches, &mut orders).await;
@@ -711,5 +708,47 @@ async fn a_proof_that_is_not_genuine_stops_nothing_and_a_check_that_fails_stops_
         switches.examine(&mut orders).unwrap();
         assert!(orders.is_empty());
         assert_eq!(told(&store).len(), usize::from(wanted.is_some()));
+    }
+}
+
+/// A proof that is not genuine comes in one page with a genuine one, and after a restart the genuine
+/// one is looked at. The same if it came during the check and could not be recorded.
+#[tokio::test]
+async fn a_proof_that_is_not_genuine_hides_nothing_that_came_during_its_check() {
+    for is_recorded in [true, false] {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(&dir.path().join("evidence"), Root::ZERO).unwrap();
+        let answer = "read proof < \"$2\"; case $proof in bad) echo NOT genuine: x; exit 1;; esac; echo genuine: y";
+        let program: PathBuf = script(dir.path(), answer).into();
+        let start = || {
+            let context = SwitchContext { program: program.clone(), ..context(dir.path()) };
+            let mut switches = KillSwitches::new(store.clone(), context).unwrap();
+            switches.arm(&in_force(|switch| switch.second_check = true)).unwrap();
+            switches
+        };
+        let (bad, good) = (with_proof("bad\n"), with_proof("good\n"));
+        let (mut switches, mut orders) = (start(), JoinSet::new());
+        if is_recorded {
+            store.record(vec![bad, good.clone()], &[]).unwrap();
+            switches.examine(&mut orders).unwrap();
+        } else {
+            store.record(vec![bad], &[]).unwrap();
+            switches.examine(&mut orders).unwrap();
+            switches.examine_unrecorded(std::slice::from_ref(&good.0), &mut orders);
+        }
+        assert_eq!(orders.len(), 1, "one check at a time");
+        end_order(&mut switches, &mut orders).await;
+        assert!(switches.state.fired.is_empty(), "it stops nothing");
+        if is_recorded {
+            drop(switches);
+            switches = start();
+        }
+        switches.examine(&mut orders).unwrap();
+        assert_eq!(orders.len(), 1, "recorded: {is_recorded}");
+        end_order(&mut switches, &mut orders).await;
+        let fired = &switches.state.fired["acme"];
+        assert_eq!((fired.finding, fired.is_done()), (good.0.id, Some(true)));
+        switches.examine(&mut orders).unwrap();
+        assert!(orders.is_empty() && switches.state.behind.is_empty());
     }
 }
