@@ -36,6 +36,7 @@ use evidence::{Changes, Finding, Store, StoreError, Time};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
@@ -229,8 +230,8 @@ impl KillSwitches {
     ) {
         let mut requests = tokio::time::interval(rearm::LOOK_EVERY);
         let mut orders: JoinSet<EndedOrder> = JoinSet::new();
-        self.repeat_interrupted(&mut orders);
-        self.repeat_failed_later();
+        self.plan_repeats();
+        self.repeat_orders(&mut orders);
         // What was made ready again without a watcher is over, and routes are told so.
         if !self.state.fired.is_empty() || !self.state.alarms.is_empty() {
             self.save("what is told of orders");
@@ -263,7 +264,7 @@ impl KillSwitches {
                 _ = requests.tick() => {
                     self.answer_rearm_requests();
                     self.listen_to_keys();
-                    self.repeat_failed(&mut orders);
+                    self.repeat_orders(&mut orders);
                 }
                 Ok(()) = changed.changed() => {
                     let active = changed.borrow_and_update().clone();
@@ -376,6 +377,7 @@ impl KillSwitches {
                         dry_run: configured.switch.is_dry_run(),
                         after_stop: None,
                         examined: seq.or(self.state.seen).unwrap_or_default(),
+                        unrecorded: seq.is_none().then(|| Box::new(finding.clone())),
                     };
                     self.state.fired.insert(group.clone(), fired);
                     to_order.push((configured.switch.clone(), finding.clone()));
@@ -542,34 +544,52 @@ impl KillSwitches {
         true
     }
 
-    /// Plans the next attempts of orders that failed before this start.
-    fn repeat_failed_later(&mut self) {
-        let failed = self.state.fired.iter().filter(|(_, fired)| fired.result.as_ref().is_some_and(|result| !result.done));
-        let again = failed.map(|(group, fired)| (group.clone(), Instant::now() + self.order_again.pause(fired.attempts)));
+    /// Plans the next attempts of orders that failed or were interrupted before this start.
+    fn plan_repeats(&mut self) {
+        // An order of an earlier version whose finding a full disk refused. Its switch is made ready
+        // again, because otherwise it would wait for ever.
+        let store = &self.store;
+        self.state.fired.retain(|group, fired| {
+            let is_lost =
+                fired.result.is_none() && fired.unrecorded.is_none() && matches!(store.finding(fired.finding), Ok(None));
+            if is_lost {
+                tracing::error!(%group, "an order was interrupted, and its finding was never recorded; the switch is ready again");
+            }
+            !is_lost
+        });
+        let now = Instant::now();
+        let again = self.state.fired.iter().filter_map(|(group, fired)| {
+            let pause = match &fired.result {
+                None => Duration::ZERO,
+                Some(result) if !result.done => self.order_again.pause(fired.attempts),
+                Some(_) => return None,
+            };
+            Some((group.clone(), now + pause))
+        });
         self.again_at = again.collect();
     }
 
-    /// Gives the orders again that failed, when it is time. A switch that a dry run left as it is
-    /// has nothing to repeat.
-    fn repeat_failed(&mut self, orders: &mut JoinSet<EndedOrder>) {
+    /// Gives the orders again that failed or were interrupted, when it is time. What a dry run said
+    /// is not repeated. An order whose switch a reload has taken away stays due until it is back.
+    fn repeat_orders(&mut self, orders: &mut JoinSet<EndedOrder>) {
         let now = Instant::now();
         let due: Vec<String> = self.again_at.iter().filter(|(_, at)| **at <= now).map(|(group, _)| group.clone()).collect();
         for group in due {
-            self.again_at.remove(&group);
-            let Some(fired) = self.state.fired.get_mut(&group) else { continue };
-            let is_over = fired.attempts >= RetryPolicy::DEFAULT.max_orders;
-            let has_failed = fired.result.as_ref().is_some_and(|result| !result.done);
-            let (Some(configured), Ok(Some((_, finding)))) = (self.switches.get(&group), self.store.finding(fired.finding))
-            else {
+            let waiting = self.state.fired.get_mut(&group).filter(|fired| match &fired.result {
+                None => true,
+                Some(result) => !result.done && !fired.dry_run && fired.attempts < RetryPolicy::DEFAULT.max_orders,
+            });
+            let Some(fired) = waiting else {
+                self.again_at.remove(&group);
                 continue;
             };
-            if is_over || !has_failed || fired.dry_run {
-                continue;
-            }
+            let (Some(configured), Some(finding)) = (self.switches.get(&group), fired.cause(&self.store)) else { continue };
+            self.again_at.remove(&group);
             fired.attempts = fired.attempts.saturating_add(1);
+            let why = if fired.result.is_some() { "it has failed" } else { "the last run ended before the result was known" };
             let (switch, attempt) = (configured.switch.clone(), fired.attempts);
             self.save("an order that is repeated");
-            tracing::warn!(group, attempt, place = switch.place(), "kill switch fires again, because it has failed");
+            tracing::warn!(group, attempt, place = switch.place(), "kill switch fires again, because {why}");
             self.order(switch, finding, attempt, orders);
         }
     }
@@ -589,42 +609,6 @@ impl KillSwitches {
             keys.extend(finding.validator.iter().filter(|_| configured.own.concerns(finding)).map(|subject| subject.pubkey));
         }
         keys.into_iter().collect()
-    }
-
-    /// Repeats the orders that were interrupted by a crash.
-    fn repeat_interrupted(&mut self, orders: &mut JoinSet<EndedOrder>) {
-        // A finding that a full disk refused is not in the store. Its switch is made ready again,
-        // because otherwise it would wait for ever.
-        let store = &self.store;
-        self.state.fired.retain(|group, fired| {
-            let is_lost = fired.result.is_none() && matches!(store.finding(fired.finding), Ok(None));
-            if is_lost {
-                tracing::error!(%group, "an order was interrupted, and its finding was never recorded; the switch is ready again");
-            }
-            !is_lost
-        });
-        let mut again = Vec::new();
-        for (group, fired) in self.state.fired.iter_mut().filter(|(_, fired)| fired.result.is_none()) {
-            let (Some(configured), Ok(Some((_, finding)))) = (self.switches.get(group), self.store.finding(fired.finding)) else {
-                continue;
-            };
-            fired.attempts += 1;
-            again.push((configured.switch.clone(), finding, fired.attempts));
-        }
-        if again.is_empty() {
-            return;
-        }
-        if let Err(error) = self.write() {
-            tracing::error!(%error, "the state of the kill switches cannot be saved; check the disk of the data directory");
-        }
-        for (switch, finding, attempt) in again {
-            tracing::warn!(
-                group = switch.group(),
-                attempt,
-                "kill switch fires again, because the last run ended before the result was known"
-            );
-            self.order(switch, finding, attempt, orders);
-        }
     }
 
     /// Notes the result of an order.

@@ -76,7 +76,7 @@ impl NotFired {
 }
 
 /// A switch that was ordered.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Fired {
     pub finding: Root,
     pub kind: String,
@@ -93,6 +93,9 @@ pub struct Fired {
     /// Number of the last finding that was examined for the group when it fired.
     #[serde(default)]
     pub examined: u64,
+    /// The finding, if it could not be recorded.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unrecorded: Option<Box<Finding>>,
 }
 
 /// Result of an order.
@@ -134,6 +137,12 @@ impl Unconfirmed {
 }
 
 impl Fired {
+    /// The finding that caused the order. `None` if it can be read nowhere.
+    pub(super) fn cause(&self, store: &Store) -> Option<Finding> {
+        let recorded = || store.finding(self.finding).ok().flatten().map(|(_, finding)| finding);
+        self.unrecorded.as_deref().cloned().or_else(recorded)
+    }
+
     /// Whether the order is done, as far as can be known: no part of it failed, and no key signs.
     /// `None` before it has ended.
     pub fn is_done(&self) -> Option<bool> {

@@ -541,24 +541,66 @@ async fn a_failed_order_is_told_once_and_so_is_that_a_later_one_stopped_them_aft
     // Neither a restart nor a further failure tells it again.
     drop(switches);
     let mut switches = start(store.clone());
-    switches.repeat_interrupted(&mut orders);
-    switches.repeat_failed_later();
+    switches.plan_repeats();
     switches.save("the start");
-    switches.repeat_failed(&mut orders);
+    switches.repeat_orders(&mut orders);
     assert_eq!(orders.len(), 1);
     end_order(&mut switches, &mut orders).await;
     assert_eq!(told(&store), ["kill_switch_failed"]);
 
     std::fs::write(dir.path().join("works"), []).unwrap();
-    switches.repeat_failed(&mut orders);
+    switches.repeat_orders(&mut orders);
     end_order(&mut switches, &mut orders).await;
     assert_eq!(told(&store), ["kill_switch_failed", "kill_switch_failed over stopped"]);
     assert_eq!((incident(evidence::IncidentState::Open), incident(evidence::IncidentState::Closed)), (0, 1));
     let fired = switches.state().borrow().fired["acme"].clone();
     assert_eq!((fired.attempts, fired.is_done()), (3, Some(true)));
-    switches.repeat_failed(&mut orders);
+    switches.repeat_orders(&mut orders);
     assert!(orders.is_empty(), "what is done is not repeated");
     assert_eq!(std::fs::read_to_string(dir.path().join("runs")).unwrap().lines().count(), 3);
+}
+
+/// The switch is away when its order is due, the finding was never recorded, or both, with a restart
+/// in between: the order is given as soon as it can be.
+#[tokio::test]
+async fn an_order_is_repeated_although_its_switch_was_away_and_its_finding_not_recorded() {
+    for (is_recorded, is_interrupted) in [(true, false), (false, false), (true, true), (false, true)] {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(&dir.path().join("evidence"), Root::ZERO).unwrap();
+        let active = in_force(|switch| switch.command = vec!["/bin/false".into()]);
+        let without = ActiveConfig::new(WatchConfig::default(), WatchList::default());
+        let start = |active: &ActiveConfig| {
+            let mut switches = KillSwitches::new(store.clone(), context(dir.path())).unwrap();
+            switches.order_again = Backoff::new(Duration::ZERO, Duration::ZERO);
+            switches.arm(active).unwrap();
+            switches.plan_repeats();
+            switches
+        };
+        let (mut switches, mut orders) = (start(&active), JoinSet::new());
+        let offence = finding(DOUBLE_VOTE, 5, &OWN, SOON);
+        if is_recorded {
+            store.record_anomalies(vec![offence], &[]).unwrap();
+            switches.examine(&mut orders).unwrap();
+        } else {
+            switches.examine_unrecorded(&[offence], &mut orders);
+        }
+        if is_interrupted {
+            orders.shutdown().await;
+            drop(switches);
+            switches = start(&without);
+        } else {
+            end_order(&mut switches, &mut orders).await;
+            switches.use_switches(&without).unwrap();
+        }
+        switches.repeat_orders(&mut orders);
+        assert!(orders.is_empty(), "there is no switch");
+        switches.use_switches(&active).unwrap();
+        switches.repeat_orders(&mut orders);
+        let case = format!("recorded: {is_recorded}, interrupted: {is_interrupted}");
+        assert_eq!((orders.len(), switches.state.fired["acme"].attempts), (1, 2), "{case}");
+        switches.repeat_orders(&mut orders);
+        assert_eq!(orders.len(), 1, "once: {case}");
+    }
 }
 
 #[tokio::test]
