@@ -28,9 +28,9 @@ pub mod systemd;
 use crate::exec;
 use crate::retry::{Failure, FailureKind, RetryPolicy};
 use crate::sink::Sink as _;
-use crate::sink::http;
 use crate::sink::webhook::Webhook;
 use crate::{AlertError, NetworkName, Secret, SecretSource};
+use base::http;
 use consensus::PubkeyBytes;
 use containers::{Containers, ContainersConfig};
 use evidence::{Finding, Time};
@@ -148,7 +148,9 @@ impl KillSwitch {
                 Action::Command { program: program.clone(), arguments: arguments.to_vec() }
             }
             ActionConfig::Call { url, secret } => {
-                let client = http::client(timeout)?;
+                // A proxy in between could answer that it is done.
+                let client = http::client_builder(true).no_proxy().timeout(timeout).build();
+                let client = client.map_err(|error| AlertError::Client(http::failure_reason(error)))?;
                 Action::Call(Webhook::new(&group, client, &url, Secret::load(&secret)?)?)
             }
             ActionConfig::Keymanager(config) => Action::Keymanager(Keymanager::new(&group, config, timeout)?),

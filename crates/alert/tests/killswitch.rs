@@ -169,3 +169,26 @@ async fn a_call_is_signed_and_a_refusal_reported() {
     assert_eq!(headers["idempotency-key"], format!("killswitch:acme:{}", Root::repeat_byte(7)).as_str());
     assert!(body.contains("\"kill_switch\":\"acme\"") && body.contains("\"test\":false"), "{body}");
 }
+
+/// The environment of a process is read when a client is made, so a process of its own calls the
+/// receiver.
+#[tokio::test]
+async fn an_address_is_called_past_the_proxy_of_the_environment() {
+    const INNER: &str = "SLASHWATCH_TEST_BEHIND_PROXY";
+    if std::env::var_os(INNER).is_some() {
+        let (switch, mut received) = receiver(Duration::from_secs(5), |_, _| StatusCode::NO_CONTENT.into_response()).await;
+        switch.fire(&finding(), &[], 1, Time::from_unix_ns(3)).await.result.unwrap();
+        return received.try_recv().map(drop).expect("the receiver itself was called");
+    }
+    // This port answers nobody.
+    let proxy = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = format!("http://{}", proxy.local_addr().unwrap());
+    let mut inner = tokio::process::Command::new(std::env::current_exe().unwrap());
+    inner.args(["--exact", "an_address_is_called_past_the_proxy_of_the_environment"]).env(INNER, "1");
+    for name in ["http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"] {
+        inner.env(name, &address);
+    }
+    let output = inner.env_remove("no_proxy").env_remove("NO_PROXY").output().await.unwrap();
+    let told = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(output.status.success() && told.contains("1 passed"), "{told}");
+}
