@@ -77,9 +77,16 @@ pub struct SwitchContext {
 
 impl SwitchContext {
     /// Applies a switch's rules to a finding, with the public keys that the registry has.
-    fn decide(&self, configured: &ConfiguredSwitch, finding: &Finding, now: Time) -> Option<SwitchDecision> {
+    fn decide(
+        &self,
+        configured: &ConfiguredSwitch,
+        state: &KillSwitchState,
+        finding: &Finding,
+        now: Time,
+    ) -> Option<SwitchDecision> {
         let labels = self.watched.labels();
-        configured.decide(finding, now, &self.network, &|index| labels.pubkey(index))
+        let last_order = state.ordered_before.get(configured.switch.group()).copied();
+        configured.decide(finding, last_order, now, &self.network, &|index| labels.pubkey(index))
     }
 }
 
@@ -166,7 +173,7 @@ impl KillSwitches {
                 if fired.is_some_and(|fired| fired.finding == finding.id) {
                     return Some(SwitchNote { group: group.clone(), fires: true, reason: None, result: None });
                 }
-                let decision = context.decide(configured, finding, now)?;
+                let decision = context.decide(configured, &state, finding, now)?;
                 if let Some(reason) = state.not_genuine(group, finding.id) {
                     return Some(SwitchNote { group: group.clone(), fires: false, reason: Some(reason), result: None });
                 }
@@ -358,12 +365,12 @@ impl KillSwitches {
             }
             if let Some(fired) = self.state.fired.get(group).filter(|fired| has_fired(fired)) {
                 let is_checked = seq.is_none() && configured.second_check && fired.result.is_none();
-                if is_checked && self.context.decide(configured, finding, now) == Some(SwitchDecision::Fires) {
+                if is_checked && self.context.decide(configured, &self.state, finding, now) == Some(SwitchDecision::Fires) {
                     self.came_during_check.entry(group.clone()).or_insert_with(|| finding.clone());
                 }
                 continue;
             }
-            match self.context.decide(configured, finding, now) {
+            match self.context.decide(configured, &self.state, finding, now) {
                 None => {}
                 Some(SwitchDecision::NotFiredReason(why)) => self.note_not_fired(group, finding, &why, now),
                 Some(SwitchDecision::Fires) => {

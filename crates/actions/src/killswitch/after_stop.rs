@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 
 /// Messages for a slot up to this number of epochs after the end of the order do not count.
-const GRACE_EPOCHS: u64 = 1;
+pub(super) const GRACE_EPOCHS: u64 = 1;
 /// Number of epochs in a row without a message after which a group is silent.
 const SILENT_EPOCHS: u64 = 2;
 /// Limit on the keys that are named.

@@ -33,6 +33,10 @@ pub struct KillSwitchState {
     /// the store had refused is recorded, and numbered, only after that. It does not fire again.
     #[serde(default)]
     pub fired_before: BTreeMap<String, Root>,
+    /// By group: when the order was given that was over when the switch was made ready again. What was
+    /// signed before may be held back, and fires nothing.
+    #[serde(default)]
+    pub ordered_before: BTreeMap<String, Time>,
     /// By group: the last finding that concerned the group but did not fire its switch.
     #[serde(default)]
     pub held_back: BTreeMap<String, NotFired>,
@@ -244,6 +248,8 @@ impl KillSwitchState {
         self.unconfirmed.remove(group);
         let fired = self.fired.remove(group);
         self.fired_before.extend(fired.as_ref().map(|fired| (group.to_owned(), fired.finding)));
+        let stopped = fired.as_ref().filter(|fired| !fired.dry_run);
+        self.ordered_before.extend(stopped.map(|fired| (group.to_owned(), fired.ordered_at)));
         fired.is_some()
     }
 }

@@ -21,6 +21,10 @@ fn slots_ago(slots: u64) -> Slot {
     network().slot_at(NOW.as_unix_ns()).saturating_sub(slots)
 }
 
+fn after(slots: u64) -> Slot {
+    slots_ago(0).saturating_add(slots)
+}
+
 fn context(dir: &std::path::Path) -> SwitchContext {
     SwitchContext {
         network: network(),
@@ -77,7 +81,7 @@ fn in_force(change: impl FnOnce(&mut KillSwitchConfig)) -> ActiveConfig {
 
 fn verdict(on: TriggerConfig, members: MembersConfig, finding: &Finding) -> Option<SwitchDecision> {
     let in_force = in_force(|switch| (switch.on, switch.members) = (vec![on], members));
-    configured_switches(&in_force, &NetworkName::default(), None).unwrap()["acme"].decide(finding, NOW, &network(), &|_| None)
+    configured_switches(&in_force, &NetworkName::default(), None).unwrap()["acme"].decide(finding, None, NOW, &network(), &|_| None)
 }
 
 fn fires(on: TriggerConfig, members: MembersConfig, finding: &Finding) -> bool {
@@ -159,7 +163,7 @@ fn an_offence_fires_by_the_slot_of_its_later_message_and_not_by_when_it_was_hear
     assert_eq!(on(&of(slots_ago(0).saturating_add(100_000))), Some(SwitchDecision::Fires));
     let in_force = in_force(|switch| switch.max_age_epochs = 2);
     let switch = &configured_switches(&in_force, &NetworkName::default(), None).unwrap()["acme"];
-    let held = switch.decide(&of(slots_ago(65)), NOW, &network(), &|_| None);
+    let held = switch.decide(&of(slots_ago(65)), None, NOW, &network(), &|_| None);
     assert_eq!(held, Some(SwitchDecision::NotFiredReason(NotFiredReason::TooOld { epochs: 3, most: 2 })));
 }
 
@@ -168,7 +172,7 @@ fn the_accused_must_have_the_members_public_key_and_not_its_index_alone() {
     let in_force = in_force(|switch| switch.on = vec![TriggerConfig::Offence, TriggerConfig::KinOffence]);
     let switch = &configured_switches(&in_force, &NetworkName::default(), None).unwrap()["acme"];
     let found = finding(DOUBLE_VOTE, 5, &OWN, SOON);
-    let with = |key: u8| switch.decide(&found, NOW, &network(), &|_| Some(PubkeyBytes::repeat_byte(key)));
+    let with = |key: u8| switch.decide(&found, None, NOW, &network(), &|_| Some(PubkeyBytes::repeat_byte(key)));
     assert_eq!(with(1), Some(SwitchDecision::Fires));
     let member = PubkeyBytes::repeat_byte(2);
     assert_eq!(with(2), Some(SwitchDecision::NotFiredReason(NotFiredReason::OtherKey { member })));
@@ -271,7 +275,7 @@ fn a_list_at_a_url_makes_nobody_kin() {
             active = ActiveConfig::new(active.config, list);
         }
         let switches = configured_switches(&active, &NetworkName::default(), None).unwrap();
-        switches["acme"].decide(&offence, NOW, &network(), &|_| None)
+        switches["acme"].decide(&offence, None, NOW, &network(), &|_| None)
     };
     assert_eq!(with(false), Some(SwitchDecision::Fires));
     assert_eq!(with(true), Some(SwitchDecision::NotFiredReason(NotFiredReason::NotNamed)));
@@ -319,10 +323,39 @@ async fn a_request_makes_a_switch_ready_while_it_runs() {
     assert_eq!((on_disk.fired.len(), on_disk.armed_again["acme"]), (0, 1));
     switches.examine(&mut orders).unwrap();
     assert_eq!(orders.len(), 1, "what was found before fires nothing");
-    let next = Finding { id: Root::repeat_byte(9), ..finding(DOUBLE_VOTE, 5, &OWN, SOON) };
+    let next = Finding { id: Root::repeat_byte(9), slot: after(33), ..finding(DOUBLE_VOTE, 5, &OWN, SOON) };
     store.record_anomalies(vec![next], &[]).unwrap();
     switches.examine(&mut orders).unwrap();
     assert_eq!(orders.len(), 2);
+}
+
+/// Somebody heard further messages of the key before the stop, and releases them afterwards.
+#[tokio::test]
+async fn what_was_signed_before_the_stop_fires_nothing_when_the_switch_is_ready_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(&dir.path().join("evidence"), Root::ZERO).unwrap();
+    let active = in_force(|_| ());
+    let mut switches = KillSwitches::new(store.clone(), context(dir.path())).unwrap();
+    switches.arm(&active).unwrap();
+    let of = |nth: u8, slot: Slot| Finding { id: Root::repeat_byte(nth), slot, ..finding(DOUBLE_VOTE, 5, &OWN, SOON) };
+    let mut orders = JoinSet::new();
+    store.record_anomalies(vec![of(1, after(0))], &[]).unwrap();
+    switches.examine(&mut orders).unwrap();
+    end_order(&mut switches, &mut orders).await;
+    assert!(KillSwitchState::rearm(&store, "acme").unwrap());
+    let mut switches = KillSwitches::new(store.clone(), context(dir.path())).unwrap();
+    switches.arm(&active).unwrap();
+    let held = of(2, after(32));
+    store.record_anomalies(vec![of(3, slots_ago(5)), held.clone()], &[]).unwrap();
+    switches.examine(&mut orders).unwrap();
+    assert!(orders.is_empty());
+    let reason = NotFiredReason::BeforeStop { until: after(32) }.to_string();
+    let noted = &switches.state.held_back["acme"];
+    assert_eq!((noted.times, &noted.reason), (2, &reason));
+    assert_eq!(switches.notes()(&held, NOW)[0].reason.as_ref(), Some(&reason), "and the alert says so");
+    store.record_anomalies(vec![of(4, after(33))], &[]).unwrap();
+    switches.examine(&mut orders).unwrap();
+    assert_eq!(orders.len(), 1);
 }
 
 /// The lock file is there when the clients are stopped, and goes when the switch is ready again.
@@ -388,7 +421,7 @@ async fn a_finding_that_is_recorded_late_does_not_fire_twice() {
     store.record_anomalies(vec![found], &[]).unwrap();
     switches.examine(&mut orders).unwrap();
     assert_eq!(orders.len(), 1, "it has fired for this one");
-    let next = Finding { id: Root::repeat_byte(9), ..finding(DOUBLE_VOTE, 5, &OWN, SOON) };
+    let next = Finding { id: Root::repeat_byte(9), slot: after(33), ..finding(DOUBLE_VOTE, 5, &OWN, SOON) };
     store.record_anomalies(vec![next], &[]).unwrap();
     switches.examine(&mut orders).unwrap();
     assert_eq!(orders.len(), 2);
@@ -666,7 +699,6 @@ async fn keys_that_sign_after_the_stop_are_told_until_they_are_silent() {
             switches.save("a test");
         }
     };
-    let after = |slots: u64| now.saturating_add(slots);
     hear(&mut switches, &[after(32)], after(34));
     assert_eq!(is_done(&switches), Some(true), "it may have been signed before");
     hear(&mut switches, &[after(33)], after(34));
