@@ -532,15 +532,23 @@ impl KillSwitches {
         }
     }
 
-    /// Takes in what the keys of a group did, if it was ordered to stop. Returns whether anything
-    /// changed.
+    /// Takes in what the keys of a group did, if it was ordered to stop. Who only has the group's
+    /// withdrawal credentials or names its fee recipient does not count, as for an order. Returns
+    /// whether anything changed.
     fn hear(&mut self, group: &str, members: &[ValidatorIndex], report: &WatchReport) -> bool {
         let fired = self.state.fired.get_mut(group).filter(|fired| !fired.dry_run && fired.result.is_some());
         let Some(fired) = fired else { return false };
+        let configured = self.switches.get(group);
+        let counts = |member: &ValidatorIndex| {
+            let at = report.keys.binary_search_by_key(member, |key| key.validator);
+            let pubkey = at.map_or(PubkeyBytes::ZERO, |at| report.keys[at].pubkey);
+            configured.is_none_or(|configured| configured.own.counts(*member, pubkey))
+        };
+        let members: Vec<ValidatorIndex> = members.iter().copied().filter(counts).collect();
         // An order of an earlier version has none, because that did not listen.
         let after = fired.after_stop.get_or_insert_with(|| AfterStop::new(report.slot));
         let n_before = after.signing.as_ref().map(|signing| signing.n_keys);
-        if !after.look(members, report, self.context.network.preset().slots_per_epoch) {
+        if !after.look(&members, report, self.context.network.preset().slots_per_epoch) {
             return false;
         }
         if let Some(signing) = after.signing.as_ref().filter(|signing| n_before != Some(signing.n_keys)) {

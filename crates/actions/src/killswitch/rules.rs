@@ -169,7 +169,7 @@ impl ConfiguredSwitch {
         if finding.recorded_at.since(received_at) > MAX_AGE_RECORDED {
             return Some(NotFiredReason::FromCapture);
         }
-        let is_named = members.named.has(subject);
+        let is_named = members.named.has(subject.index, subject.pubkey);
         if !is_named && members.members == MembersConfig::Named {
             return Some(NotFiredReason::NotNamed);
         }

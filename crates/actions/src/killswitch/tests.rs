@@ -682,7 +682,8 @@ fn heard(signed: &[Slot], since: Slot, until: Slot) -> WatchReport {
 async fn keys_that_sign_after_the_stop_are_told_until_they_are_silent() {
     let dir = tempfile::tempdir().unwrap();
     let store = Store::open(&dir.path().join("evidence"), Root::ZERO).unwrap();
-    let active = with_route(in_force(|_| ()), dir.path());
+    let mut active = with_route(in_force(|_| ()), dir.path());
+    Arc::make_mut(&mut active.list).add(Some("acme"), "6-8".parse().unwrap(), &[], Duty::Active).unwrap();
     let mut switches = KillSwitches::new(store.clone(), context(dir.path())).unwrap();
     switches.arm(&active).unwrap();
     store.record_anomalies(vec![finding(DOUBLE_VOTE, 5, &OWN, SOON)], &[]).unwrap();
@@ -724,6 +725,29 @@ async fn keys_that_sign_after_the_stop_are_told_until_they_are_silent() {
     // A client that starts again is told again.
     hear(&mut switches, &[after(200)], after(201));
     assert_eq!(told(&store)[3..], ["signs_after_stop"]);
+}
+
+/// Validator 7 has the group's withdrawal credentials only, and nobody stops it.
+#[tokio::test]
+async fn a_stranger_with_the_groups_credentials_who_goes_on_voting_is_no_failed_stop() {
+    for (members, wanted) in [(MembersConfig::Named, Some(true)), (MembersConfig::All, Some(false))] {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(&dir.path().join("evidence"), Root::ZERO).unwrap();
+        let mut switches = KillSwitches::new(store.clone(), context(dir.path())).unwrap();
+        switches.arm(&in_force(|switch| switch.members = members)).unwrap();
+        store.record_anomalies(vec![finding(DOUBLE_VOTE, 5, &OWN, SOON)], &[]).unwrap();
+        let mut orders = JoinSet::new();
+        switches.examine(&mut orders).unwrap();
+        end_order(&mut switches, &mut orders).await;
+        let ours = [5, 7].map(ValidatorIndex::new);
+        for slot in [after(40), after(60)] {
+            switches.hear("acme", &ours, &heard(&[slots_ago(0), slots_ago(0), slot], after(0), slot));
+        }
+        assert_eq!(switches.state.fired["acme"].is_done(), wanted, "{members:?}");
+        switches.hear("acme", &ours, &heard(&[slots_ago(0), slots_ago(0), after(60)], after(0), after(65)));
+        let after_stop = switches.state.fired["acme"].after_stop.as_ref().unwrap();
+        assert_eq!(after_stop.silent_since.is_some(), members == MembersConfig::Named, "{members:?}");
+    }
 }
 
 /// The finding of a double vote and its proof, which is this text.
