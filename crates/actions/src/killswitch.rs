@@ -548,12 +548,13 @@ impl KillSwitches {
         // An order of an earlier version has none, because that did not listen.
         let after = fired.after_stop.get_or_insert_with(|| AfterStop::new(report.slot));
         let n_before = after.signing.as_ref().map(|signing| signing.n_keys);
+        let silent_before = after.silent_since;
         if !after.look(&members, report, self.context.network.preset().slots_per_epoch) {
             return false;
         }
         if let Some(signing) = after.signing.as_ref().filter(|signing| n_before != Some(signing.n_keys)) {
             tracing::error!(group, since = %signing.since, n_keys = signing.n_keys, "keys sign after the stop: find the machine and switch it off");
-        } else if let Some(since) = after.silent_since {
+        } else if let Some(since) = after.silent_since.filter(|_| after.silent_since != silent_before) {
             tracing::warn!(group, %since, "the keys of the group are silent");
         }
         true

@@ -703,6 +703,8 @@ async fn keys_that_sign_after_the_stop_are_told_until_they_are_silent() {
     hear(&mut switches, &[after(32)], after(34));
     assert_eq!(is_done(&switches), Some(true), "it may have been signed before");
     hear(&mut switches, &[after(33)], after(34));
+    assert_eq!(is_done(&switches), Some(true), "it may have been signed before, ahead of its slot");
+    hear(&mut switches, &[after(36)], after(37));
     assert_eq!((is_done(&switches), told(&store)), (Some(false), vec!["signs_after_stop".to_owned()]));
     hear(&mut switches, &[after(40); 2], after(41));
     hear(&mut switches, &[after(42); 3], after(43));
@@ -724,6 +726,7 @@ async fn keys_that_sign_after_the_stop_are_told_until_they_are_silent() {
     assert!(notice.contains(&format!("its keys are silent since slot {}", after(43))), "{notice}");
     // A client that starts again is told again.
     hear(&mut switches, &[after(200)], after(201));
+    hear(&mut switches, &[after(232)], after(233));
     assert_eq!(told(&store)[3..], ["signs_after_stop"]);
 }
 
