@@ -322,8 +322,9 @@ async fn run(program: &str, arguments: &[String], order: SwitchOrder<'_>) -> Res
 
 /// Whether a file could be written at this path. The folder is asked, and nothing is left in it.
 fn writable(path: &Path) -> Result<(), String> {
-    let probe = path.with_extension("test");
-    let tried = std::fs::write(&probe, []).and_then(|()| std::fs::remove_file(&probe));
+    // A name that nothing in the folder has: another file or link must not be emptied or removed.
+    let probe = path.with_file_name(format!(".slashwatch-test-{:016x}", rand::random::<u64>()));
+    let tried = std::fs::File::create_new(&probe).and_then(|_| std::fs::remove_file(&probe));
     tried.map_err(|error| format!("the lock file {} could not be written: {error}; check its folder", path.display()))
 }
 

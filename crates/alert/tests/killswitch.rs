@@ -170,6 +170,24 @@ async fn a_call_is_signed_and_a_refusal_reported() {
     assert!(body.contains("\"kill_switch\":\"acme\"") && body.contains("\"test\":false"), "{body}");
 }
 
+/// Whoever may write into the folder of the lock file may put links there.
+#[tokio::test]
+async fn a_test_leaves_the_folder_of_the_lock_file_as_it_is() {
+    let dir = tempfile::tempdir().unwrap();
+    let (folder, victim) = (dir.path().join("locks"), dir.path().join("victim"));
+    std::fs::create_dir(&folder).unwrap();
+    std::fs::write(&victim, "precious").unwrap();
+    std::os::unix::fs::symlink(&victim, folder.join("acme.test")).unwrap();
+    let lock_file = Some(folder.join("acme.lock"));
+    let action = ActionConfig::Command(vec!["/bin/true".into()]);
+    let parts = KillSwitchParts { group: "acme".into(), action, timeout: LONG, lock_file, dry_run: false };
+    let told = KillSwitch::new(parts).unwrap().test(&finding(), &[], Time::from_unix_ns(3)).await.result.unwrap();
+    assert!(told.contains("the lock file would be"), "{told}");
+    assert_eq!(std::fs::read_to_string(&victim).unwrap(), "precious");
+    let left: Vec<_> = std::fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert_eq!(left, ["acme.test"]);
+}
+
 /// The environment of a process is read when a client is made, so a process of its own calls the
 /// receiver.
 #[tokio::test]
