@@ -27,7 +27,7 @@ use crate::config::WatchConfig;
 use crate::error::ActionError;
 use crate::follower::Follower;
 use crate::lists::reload::ActiveConfig;
-use alert::killswitch::{KillSwitch, OrderReport};
+use alert::killswitch::{KillSwitch, OrderReport, Unlocked};
 use alert::{RetryPolicy, Routes, SwitchNote, SwitchNotes};
 use base::Backoff;
 use consensus::{Network, PubkeyBytes, Root, Slot, ValidatorIndex};
@@ -683,9 +683,10 @@ impl KillSwitches {
 pub fn unlock_group(config: &WatchConfig, group: &str) -> Result<Option<String>, ActionError> {
     let switches = config.groups.iter().filter(|known| known.name == group).filter_map(|known| known.kill_switch.as_ref());
     let Some(path) = switches.filter_map(|switch| switch.lock_file.as_deref()).next() else { return Ok(None) };
-    match KillSwitch::unlock(path) {
-        Ok(true) => Ok(Some(format!("the lock file {} is removed, clients may start", path.display()))),
-        Ok(false) => Ok(None),
+    match KillSwitch::unlock(path, group) {
+        Ok(Unlocked::Removed) => Ok(Some(format!("the lock file {} is removed, clients may start", path.display()))),
+        Ok(Unlocked::WasNone) => Ok(None),
+        Ok(Unlocked::IsOf(other)) => Ok(Some(format!("the lock file {} is that of group {other} and stays", path.display()))),
         Err(error) => Err(ActionError::Failed(format!(
             "the lock file {} cannot be removed: {error}. Remove it by hand, or no client starts",
             path.display()
@@ -695,10 +696,14 @@ pub fn unlock_group(config: &WatchConfig, group: &str) -> Result<Option<String>,
 
 /// Removes the lock file of a group whose switch is ready again.
 fn unlock(group: &str, lock_file: Option<&Path>) {
-    match lock_file.map(|path| (path, KillSwitch::unlock(path))) {
-        None | Some((_, Ok(false))) => {}
-        Some((path, Ok(true))) => tracing::warn!(group, path = %path.display(), "the lock file is removed, clients may start"),
-        Some((path, Err(error))) => {
+    let Some(path) = lock_file else { return };
+    match KillSwitch::unlock(path, group) {
+        Ok(Unlocked::Removed) => tracing::warn!(group, path = %path.display(), "the lock file is removed, clients may start"),
+        Ok(Unlocked::WasNone) => {}
+        Ok(Unlocked::IsOf(other)) => {
+            tracing::error!(group, path = %path.display(), other, "the lock file is that of another group and stays; give each group its own");
+        }
+        Err(error) => {
             tracing::error!(group, path = %path.display(), %error, "the lock file cannot be removed; remove it by hand, or no client starts");
         }
     }

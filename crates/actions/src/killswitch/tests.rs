@@ -386,6 +386,10 @@ async fn the_lock_is_there_before_the_order_and_gone_after_rearming() {
     let config = in_force(change).config;
     assert!(unlock_group(&config, "acme").unwrap().unwrap().contains("is removed"));
     assert_eq!(unlock_group(&config, "acme").unwrap(), None);
+    // That of another group keeps that group's clients from starting.
+    std::fs::write(&lock, r#"{"kill_switch":"blue","note":"x"}"#).unwrap();
+    let told = unlock_group(&config, "acme").unwrap().unwrap();
+    assert!(told.contains("is that of group blue and stays") && lock.exists(), "{told}");
 }
 
 /// The keys that an order stops: those that the entries name, and the accused.
