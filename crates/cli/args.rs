@@ -558,9 +558,12 @@ pub enum KillswitchAction {
         config: PathBuf,
     },
     /// Makes a switch that fired ready again and removes its lock file, whether a watcher runs or
-    /// not.
+    /// not. It is refused while keys of the group still sign after the stop.
     Rearm {
         group: String,
+        /// Makes it ready although keys of the group still sign.
+        #[arg(long)]
+        force: bool,
         /// Data directory of the watcher. Without it, it is that of the configuration.
         #[arg(long, value_name = "DIR", conflicts_with = "config")]
         data_dir: Option<PathBuf>,

@@ -168,10 +168,10 @@ pub fn run(args: Args) -> anyhow::Result<u8> {
             }
             Ok(0)
         }
-        Command::Killswitch { action: KillswitchAction::Rearm { group, data_dir, config } } => {
+        Command::Killswitch { action: KillswitchAction::Rearm { group, force, data_dir, config } } => {
             let answer = match data_dir {
-                Some(data_dir) => offline::actions::rearm_switch_in(&data_dir, &group)?,
-                None => offline::actions::rearm_switch(&Config::load(&config)?, &group)?,
+                Some(data_dir) => offline::actions::rearm_switch_in(&data_dir, &group, force)?,
+                None => offline::actions::rearm_switch(&Config::load(&config)?, &group, force)?,
             };
             output::line(answer)?;
             Ok(0)

@@ -27,7 +27,7 @@ use crate::config::WatchConfig;
 use crate::error::ActionError;
 use crate::follower::Follower;
 use crate::lists::reload::ActiveConfig;
-use alert::killswitch::{KillSwitch, OrderReport};
+use alert::killswitch::{KillSwitch, OrderReport, Unlocked};
 use alert::{RetryPolicy, Routes, SwitchNote, SwitchNotes};
 use base::Backoff;
 use consensus::{Network, PubkeyBytes, Root, Slot, ValidatorIndex};
@@ -36,6 +36,7 @@ use evidence::{Changes, Finding, Store, StoreError, Time};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
@@ -76,9 +77,16 @@ pub struct SwitchContext {
 
 impl SwitchContext {
     /// Applies a switch's rules to a finding, with the public keys that the registry has.
-    fn decide(&self, configured: &ConfiguredSwitch, finding: &Finding, now: Time) -> Option<SwitchDecision> {
+    fn decide(
+        &self,
+        configured: &ConfiguredSwitch,
+        state: &KillSwitchState,
+        finding: &Finding,
+        now: Time,
+    ) -> Option<SwitchDecision> {
         let labels = self.watched.labels();
-        configured.decide(finding, now, &self.network, &|index| labels.pubkey(index))
+        let last_order = state.ordered_before.get(configured.switch.group()).copied();
+        configured.decide(finding, last_order, now, &self.network, &|index| labels.pubkey(index))
     }
 }
 
@@ -100,9 +108,9 @@ pub struct KillSwitches {
     context: SwitchContext,
     switches: Arc<BTreeMap<String, ConfiguredSwitch>>,
     state: KillSwitchState,
-    /// Groups whose switch a change of the configuration took away, and the number of the last
-    /// finding that was examined for it.
-    away: BTreeMap<String, u64>,
+    /// By group: the first finding that could not be recorded and came during an order that a second
+    /// check may keep from being carried out. What is recorded is in the store.
+    came_during_check: BTreeMap<String, Finding>,
     /// Whether the state on disk is older than the one in memory.
     is_unsaved: bool,
     /// The alert routes in use.
@@ -132,7 +140,7 @@ impl KillSwitches {
             context,
             switches: Arc::default(),
             state,
-            away: BTreeMap::new(),
+            came_during_check: BTreeMap::new(),
             is_unsaved: false,
             routes: Routes::default(),
             order_again: RetryPolicy::DEFAULT.order_again,
@@ -165,7 +173,7 @@ impl KillSwitches {
                 if fired.is_some_and(|fired| fired.finding == finding.id) {
                     return Some(SwitchNote { group: group.clone(), fires: true, reason: None, result: None });
                 }
-                let decision = context.decide(configured, finding, now)?;
+                let decision = context.decide(configured, &state, finding, now)?;
                 if let Some(reason) = state.not_genuine(group, finding.id) {
                     return Some(SwitchNote { group: group.clone(), fires: false, reason: Some(reason), result: None });
                 }
@@ -189,6 +197,8 @@ impl KillSwitches {
     /// none that are configured before a later start.
     pub fn arm(&mut self, active: &ActiveConfig) -> Result<(), ActionError> {
         self.use_switches(active)?;
+        let switches = self.switches.clone();
+        self.state.behind.retain(|group, _| switches.contains_key(group));
         if self.switches.is_empty() && self.state.seen.take().is_some() {
             self.write()?;
         }
@@ -205,7 +215,7 @@ impl KillSwitches {
             std::mem::replace(&mut self.switches, Arc::new(configured_switches(active, &name, Some(&self.context.dir))?));
         let seen = self.state.seen.unwrap_or_default();
         for group in before.keys().filter(|group| !self.switches.contains_key(*group)) {
-            self.away.entry(group.clone()).or_insert(seen);
+            self.state.behind.entry(group.clone()).or_insert(seen);
         }
         self.in_use.send_replace(self.switches.clone());
         self.routes = active.routes.clone();
@@ -227,8 +237,8 @@ impl KillSwitches {
     ) {
         let mut requests = tokio::time::interval(rearm::LOOK_EVERY);
         let mut orders: JoinSet<EndedOrder> = JoinSet::new();
-        self.repeat_interrupted(&mut orders);
-        self.repeat_failed_later();
+        self.plan_repeats();
+        self.repeat_orders(&mut orders);
         // What was made ready again without a watcher is over, and routes are told so.
         if !self.state.fired.is_empty() || !self.state.alarms.is_empty() {
             self.save("what is told of orders");
@@ -245,7 +255,12 @@ impl KillSwitches {
                 self.examine_unrecorded(&findings, &mut orders);
             }
             if is_last {
-                break;
+                // A proof that is not genuine leaves what came during its check to be examined.
+                match orders.join_next().await {
+                    Some(ended) => self.record_result(ended),
+                    None => break,
+                }
+                continue;
             }
             tokio::select! {
                 () = cancel.cancelled() => {}
@@ -256,7 +271,7 @@ impl KillSwitches {
                 _ = requests.tick() => {
                     self.answer_rearm_requests();
                     self.listen_to_keys();
-                    self.repeat_failed(&mut orders);
+                    self.repeat_orders(&mut orders);
                 }
                 Ok(()) = changed.changed() => {
                     let active = changed.borrow_and_update().clone();
@@ -266,15 +281,16 @@ impl KillSwitches {
                 }
             }
         }
-        while let Some(ended) = orders.join_next().await {
-            self.record_result(ended);
-        }
     }
 
     /// Gives the orders for what was found since the last call. If the state cannot be written,
     /// the orders of the current page are given anyway. Further recorded findings are then examined
     /// only after a later write has succeeded.
     fn examine(&mut self, orders: &mut JoinSet<EndedOrder>) -> Result<(), StoreError> {
+        let (waiting, free): (BTreeMap<_, _>, BTreeMap<_, _>) =
+            std::mem::take(&mut self.came_during_check).into_iter().partition(|(group, _)| self.state.fired.contains_key(group));
+        self.came_during_check = waiting;
+        self.examine_unrecorded(&free.into_values().collect::<Vec<_>>(), orders);
         if self.is_unsaved {
             self.write()?;
         }
@@ -294,23 +310,25 @@ impl KillSwitches {
         Ok(())
     }
 
-    /// Gives the orders for what was found while a switch was away that is back now.
+    /// Gives the orders for what was found while a switch was away that is back now, or while the
+    /// check of a proof that is not genuine went on.
     fn examine_missed(&mut self, orders: &mut JoinSet<EndedOrder>) -> Result<(), StoreError> {
         let seen = self.state.seen.unwrap_or_default();
-        let back: Vec<String> = self.away.keys().filter(|group| self.switches.contains_key(*group)).cloned().collect();
-        for group in back {
-            while let Some(from) = self.away.get(&group).copied().filter(|from| *from < seen) {
+        let behind: Vec<String> =
+            self.state.behind.keys().filter(|group| self.switches.contains_key(*group)).cloned().collect();
+        for group in behind {
+            while let Some(from) = self.state.behind.get(&group).copied().filter(|from| *from < seen) {
                 let page = self.follower.after(from)?;
                 let mut to_order = Vec::new();
                 for (seq, finding) in page.iter().filter(|(seq, _)| *seq <= seen) {
                     to_order.extend(self.fire_for(finding, Some(*seq), Some(&group)));
                 }
-                self.away.insert(group.clone(), page.last().map_or(seen, |(last, _)| *last));
+                self.state.behind.insert(group.clone(), page.last().map_or(seen, |(last, _)| *last));
                 let written = self.write();
                 self.order_all(to_order, orders);
                 written?;
             }
-            self.away.remove(&group);
+            self.state.behind.remove(&group);
         }
         Ok(())
     }
@@ -342,10 +360,17 @@ impl KillSwitches {
             let has_fired_it = self.state.fired_before.get(group) == Some(&finding.id);
             // A dry run stopped nothing, so it does not keep an order from being given.
             let has_fired = |fired: &Fired| !fired.dry_run || configured.switch.is_dry_run();
-            if was_before || has_fired_it || self.state.fired.get(group).is_some_and(has_fired) {
+            if was_before || has_fired_it {
                 continue;
             }
-            match self.context.decide(configured, finding, now) {
+            if let Some(fired) = self.state.fired.get(group).filter(|fired| has_fired(fired)) {
+                let is_checked = seq.is_none() && configured.second_check && fired.result.is_none();
+                if is_checked && self.context.decide(configured, &self.state, finding, now) == Some(SwitchDecision::Fires) {
+                    self.came_during_check.entry(group.clone()).or_insert_with(|| finding.clone());
+                }
+                continue;
+            }
+            match self.context.decide(configured, &self.state, finding, now) {
                 None => {}
                 Some(SwitchDecision::NotFiredReason(why)) => self.note_not_fired(group, finding, &why, now),
                 Some(SwitchDecision::Fires) => {
@@ -358,6 +383,8 @@ impl KillSwitches {
                         result: None,
                         dry_run: configured.switch.is_dry_run(),
                         after_stop: None,
+                        examined: seq.or(self.state.seen).unwrap_or_default(),
+                        unrecorded: seq.is_none().then(|| Box::new(finding.clone())),
                     };
                     self.state.fired.insert(group.clone(), fired);
                     to_order.push((configured.switch.clone(), finding.clone()));
@@ -402,6 +429,7 @@ impl KillSwitches {
             self.shown.send_replace(Arc::new(changed.clone()));
             self.state = changed;
             self.again_at.remove(&request.group);
+            self.came_during_check.remove(&request.group);
             tracing::warn!(group = request.group, "kill switch is ready again, as was asked for");
             self.save("what is told of orders");
             if let Some(configured) = self.switches.get(&request.group) {
@@ -504,53 +532,80 @@ impl KillSwitches {
         }
     }
 
-    /// Takes in what the keys of a group did, if it was ordered to stop. Returns whether anything
-    /// changed.
+    /// Takes in what the keys of a group did, if it was ordered to stop. Who only has the group's
+    /// withdrawal credentials or names its fee recipient does not count, as for an order. Returns
+    /// whether anything changed.
     fn hear(&mut self, group: &str, members: &[ValidatorIndex], report: &WatchReport) -> bool {
         let fired = self.state.fired.get_mut(group).filter(|fired| !fired.dry_run && fired.result.is_some());
         let Some(fired) = fired else { return false };
+        let configured = self.switches.get(group);
+        let counts = |member: &ValidatorIndex| {
+            let at = report.keys.binary_search_by_key(member, |key| key.validator);
+            let pubkey = at.map_or(PubkeyBytes::ZERO, |at| report.keys[at].pubkey);
+            configured.is_none_or(|configured| configured.own.counts(*member, pubkey))
+        };
+        let members: Vec<ValidatorIndex> = members.iter().copied().filter(counts).collect();
         // An order of an earlier version has none, because that did not listen.
         let after = fired.after_stop.get_or_insert_with(|| AfterStop::new(report.slot));
         let n_before = after.signing.as_ref().map(|signing| signing.n_keys);
-        if !after.look(members, report, self.context.network.preset().slots_per_epoch) {
+        let silent_before = after.silent_since;
+        if !after.look(&members, report, self.context.network.preset().slots_per_epoch) {
             return false;
         }
         if let Some(signing) = after.signing.as_ref().filter(|signing| n_before != Some(signing.n_keys)) {
             tracing::error!(group, since = %signing.since, n_keys = signing.n_keys, "keys sign after the stop: find the machine and switch it off");
-        } else if let Some(since) = after.silent_since {
+        } else if let Some(since) = after.silent_since.filter(|_| after.silent_since != silent_before) {
             tracing::warn!(group, %since, "the keys of the group are silent");
         }
         true
     }
 
-    /// Plans the next attempts of orders that failed before this start.
-    fn repeat_failed_later(&mut self) {
-        let failed = self.state.fired.iter().filter(|(_, fired)| fired.result.as_ref().is_some_and(|result| !result.done));
-        let again = failed.map(|(group, fired)| (group.clone(), Instant::now() + self.order_again.pause(fired.attempts)));
+    /// Plans the next attempts of orders that failed or were interrupted before this start.
+    fn plan_repeats(&mut self) {
+        // An order of an earlier version whose finding a full disk refused. Its switch is made ready
+        // again, because otherwise it would wait for ever.
+        let store = &self.store;
+        self.state.fired.retain(|group, fired| {
+            let is_lost =
+                fired.result.is_none() && fired.unrecorded.is_none() && matches!(store.finding(fired.finding), Ok(None));
+            if is_lost {
+                tracing::error!(%group, "an order was interrupted, and its finding was never recorded; the switch is ready again");
+            }
+            !is_lost
+        });
+        let now = Instant::now();
+        let again = self.state.fired.iter().filter_map(|(group, fired)| {
+            let pause = match &fired.result {
+                None => Duration::ZERO,
+                Some(result) if !result.done => self.order_again.pause(fired.attempts),
+                Some(_) => return None,
+            };
+            Some((group.clone(), now + pause))
+        });
         self.again_at = again.collect();
     }
 
-    /// Gives the orders again that failed, when it is time. A switch that a dry run left as it is
-    /// has nothing to repeat.
-    fn repeat_failed(&mut self, orders: &mut JoinSet<EndedOrder>) {
+    /// Gives the orders again that failed or were interrupted, when it is time. What a dry run said
+    /// is not repeated. An order whose switch a reload has taken away stays due until it is back.
+    fn repeat_orders(&mut self, orders: &mut JoinSet<EndedOrder>) {
         let now = Instant::now();
         let due: Vec<String> = self.again_at.iter().filter(|(_, at)| **at <= now).map(|(group, _)| group.clone()).collect();
         for group in due {
-            self.again_at.remove(&group);
-            let Some(fired) = self.state.fired.get_mut(&group) else { continue };
-            let is_over = fired.attempts >= RetryPolicy::DEFAULT.max_orders;
-            let has_failed = fired.result.as_ref().is_some_and(|result| !result.done);
-            let (Some(configured), Ok(Some((_, finding)))) = (self.switches.get(&group), self.store.finding(fired.finding))
-            else {
+            let waiting = self.state.fired.get_mut(&group).filter(|fired| match &fired.result {
+                None => true,
+                Some(result) => !result.done && !fired.dry_run && fired.attempts < RetryPolicy::DEFAULT.max_orders,
+            });
+            let Some(fired) = waiting else {
+                self.again_at.remove(&group);
                 continue;
             };
-            if is_over || !has_failed || fired.dry_run {
-                continue;
-            }
+            let (Some(configured), Some(finding)) = (self.switches.get(&group), fired.cause(&self.store)) else { continue };
+            self.again_at.remove(&group);
             fired.attempts = fired.attempts.saturating_add(1);
+            let why = if fired.result.is_some() { "it has failed" } else { "the last run ended before the result was known" };
             let (switch, attempt) = (configured.switch.clone(), fired.attempts);
             self.save("an order that is repeated");
-            tracing::warn!(group, attempt, place = switch.place(), "kill switch fires again, because it has failed");
+            tracing::warn!(group, attempt, place = switch.place(), "kill switch fires again, because {why}");
             self.order(switch, finding, attempt, orders);
         }
     }
@@ -572,42 +627,6 @@ impl KillSwitches {
         keys.into_iter().collect()
     }
 
-    /// Repeats the orders that were interrupted by a crash.
-    fn repeat_interrupted(&mut self, orders: &mut JoinSet<EndedOrder>) {
-        // A finding that a full disk refused is not in the store. Its switch is made ready again,
-        // because otherwise it would wait for ever.
-        let store = &self.store;
-        self.state.fired.retain(|group, fired| {
-            let is_lost = fired.result.is_none() && matches!(store.finding(fired.finding), Ok(None));
-            if is_lost {
-                tracing::error!(%group, "an order was interrupted, and its finding was never recorded; the switch is ready again");
-            }
-            !is_lost
-        });
-        let mut again = Vec::new();
-        for (group, fired) in self.state.fired.iter_mut().filter(|(_, fired)| fired.result.is_none()) {
-            let (Some(configured), Ok(Some((_, finding)))) = (self.switches.get(group), self.store.finding(fired.finding)) else {
-                continue;
-            };
-            fired.attempts += 1;
-            again.push((configured.switch.clone(), finding, fired.attempts));
-        }
-        if again.is_empty() {
-            return;
-        }
-        if let Err(error) = self.write() {
-            tracing::error!(%error, "the state of the kill switches cannot be saved; check the disk of the data directory");
-        }
-        for (switch, finding, attempt) in again {
-            tracing::warn!(
-                group = switch.group(),
-                attempt,
-                "kill switch fires again, because the last run ended before the result was known"
-            );
-            self.order(switch, finding, attempt, orders);
-        }
-    }
-
     /// Notes the result of an order.
     fn record_result(&mut self, ended: Result<EndedOrder, tokio::task::JoinError>) {
         let EndedOrder { group, finding, check, report } = match ended {
@@ -621,14 +640,17 @@ impl KillSwitches {
             self.note_check(&group, finding, check);
         }
         let Some(report) = report else {
-            // Nothing was stopped, and the switch is ready for the next finding.
-            if self.state.fired.get(&group).is_some_and(|fired| fired.finding == finding) {
+            // Nothing was stopped, and the switch is ready for what came during the check, and for
+            // the next finding.
+            if let Some(fired) = self.state.fired.get(&group).filter(|fired| fired.finding == finding) {
+                self.state.behind.insert(group.clone(), fired.examined);
                 self.state.fired.remove(&group);
                 self.state.fired_before.insert(group, finding);
             }
             self.save("that an order was not carried out");
             return;
         };
+        self.came_during_check.remove(&group);
         let took_ms = report.took.as_millis() as u64;
         let (done, answer) = match report.result {
             Ok(answer) => {
@@ -661,9 +683,10 @@ impl KillSwitches {
 pub fn unlock_group(config: &WatchConfig, group: &str) -> Result<Option<String>, ActionError> {
     let switches = config.groups.iter().filter(|known| known.name == group).filter_map(|known| known.kill_switch.as_ref());
     let Some(path) = switches.filter_map(|switch| switch.lock_file.as_deref()).next() else { return Ok(None) };
-    match KillSwitch::unlock(path) {
-        Ok(true) => Ok(Some(format!("the lock file {} is removed, clients may start", path.display()))),
-        Ok(false) => Ok(None),
+    match KillSwitch::unlock(path, group) {
+        Ok(Unlocked::Removed) => Ok(Some(format!("the lock file {} is removed, clients may start", path.display()))),
+        Ok(Unlocked::WasNone) => Ok(None),
+        Ok(Unlocked::IsOf(other)) => Ok(Some(format!("the lock file {} is that of group {other} and stays", path.display()))),
         Err(error) => Err(ActionError::Failed(format!(
             "the lock file {} cannot be removed: {error}. Remove it by hand, or no client starts",
             path.display()
@@ -673,10 +696,14 @@ pub fn unlock_group(config: &WatchConfig, group: &str) -> Result<Option<String>,
 
 /// Removes the lock file of a group whose switch is ready again.
 fn unlock(group: &str, lock_file: Option<&Path>) {
-    match lock_file.map(|path| (path, KillSwitch::unlock(path))) {
-        None | Some((_, Ok(false))) => {}
-        Some((path, Ok(true))) => tracing::warn!(group, path = %path.display(), "the lock file is removed, clients may start"),
-        Some((path, Err(error))) => {
+    let Some(path) = lock_file else { return };
+    match KillSwitch::unlock(path, group) {
+        Ok(Unlocked::Removed) => tracing::warn!(group, path = %path.display(), "the lock file is removed, clients may start"),
+        Ok(Unlocked::WasNone) => {}
+        Ok(Unlocked::IsOf(other)) => {
+            tracing::error!(group, path = %path.display(), other, "the lock file is that of another group and stays; give each group its own");
+        }
+        Err(error) => {
             tracing::error!(group, path = %path.display(), %error, "the lock file cannot be removed; remove it by hand, or no client starts");
         }
     }

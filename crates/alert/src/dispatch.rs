@@ -175,7 +175,13 @@ impl Worker {
     async fn round(&mut self) -> Result<Option<Pause>, StoreError> {
         let read_at = (self.clock)();
         self.follow_clock(read_at).await?;
-        let Plan { bundles, next } = self.plan(read_at).await?;
+        let Plan { bundles, told_already, next } = self.plan(read_at).await?;
+        if !told_already.is_empty() {
+            tracing::info!(route = %self.route.name(), n = told_already.len(), "earlier messages have told what these deliveries say");
+            let ends: Vec<_> = told_already.into_iter().map(|id| (id, AttemptEnd::Delivered { at: read_at })).collect();
+            let store = self.store.clone();
+            off_the_async_threads(move || store.end_attempts(&ends, None)).await?;
+        }
         if bundles.is_empty() {
             // Of what waits for the next message, `next` says when. The others are retries: those
             // that were not due yet when the due ones were read. One that has become due since then
@@ -221,7 +227,7 @@ impl Worker {
         let limit = if self.n_failures == 0 { self.policy.concurrency } else { 1 };
         let Some(merging) = self.route.merging().cloned() else {
             let due = self.read_due(limit, now).await?;
-            return Ok(Plan { bundles: due.into_iter().map(Bundle::single).collect(), next: None });
+            return Ok(Plan { bundles: due.into_iter().map(Bundle::single).collect(), ..Plan::default() });
         };
         let due = self.read_due(MAX_MERGED, now).await?;
         if self.told.is_none() {

@@ -28,15 +28,16 @@ pub mod systemd;
 use crate::exec;
 use crate::retry::{Failure, FailureKind, RetryPolicy};
 use crate::sink::Sink as _;
-use crate::sink::http;
 use crate::sink::webhook::Webhook;
 use crate::{AlertError, NetworkName, Secret, SecretSource};
+use base::http;
 use consensus::PubkeyBytes;
 use containers::{Containers, ContainersConfig};
 use evidence::{Finding, Time};
 use keymanager::{Keymanager, KeymanagerConfig};
 use kubernetes::{Kubernetes, KubernetesConfig};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 use systemd::{Systemd, SystemdConfig};
@@ -47,6 +48,8 @@ const SCHEMA: u64 = 1;
 const REPORT_TIME: Duration = Duration::from_secs(1);
 /// How long the order waits for the lock file.
 const LOCK_TIME: Duration = Duration::from_secs(1);
+/// Limit on what is read of a lock file, in bytes.
+const MAX_LOCK_BYTES: u64 = 64 << 10;
 /// Limit on the parts of a report, such as keys or containers, that are named.
 const MAX_NAMED: usize = 10;
 
@@ -126,6 +129,15 @@ pub struct OrderReport {
     pub result: Result<String, String>,
 }
 
+/// What became of a lock file that was to be removed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Unlocked {
+    Removed,
+    WasNone,
+    /// The switch of this group has written it, and it stays.
+    IsOf(String),
+}
+
 /// The content of a lock file.
 #[derive(Serialize)]
 struct LockFile<'a> {
@@ -148,7 +160,9 @@ impl KillSwitch {
                 Action::Command { program: program.clone(), arguments: arguments.to_vec() }
             }
             ActionConfig::Call { url, secret } => {
-                let client = http::client(timeout)?;
+                // A proxy in between could answer that it is done.
+                let client = http::client_builder(true).no_proxy().timeout(timeout).build();
+                let client = client.map_err(|error| AlertError::Client(http::failure_reason(error)))?;
                 Action::Call(Webhook::new(&group, client, &url, Secret::load(&secret)?)?)
             }
             ActionConfig::Keymanager(config) => Action::Keymanager(Keymanager::new(&group, config, timeout)?),
@@ -225,11 +239,15 @@ impl KillSwitch {
         OrderReport { result, ..report }
     }
 
-    /// Removes the lock file, so that clients may start again. Returns whether there was one.
-    pub fn unlock(lock_file: &Path) -> std::io::Result<bool> {
+    /// Removes the lock file of a group, so that its clients may start again. That of another group
+    /// stays, because it keeps that group's clients from starting.
+    pub fn unlock(lock_file: &Path, group: &str) -> std::io::Result<Unlocked> {
+        if let Some(other) = locked_by(lock_file).filter(|other| other != group) {
+            return Ok(Unlocked::IsOf(other));
+        }
         match std::fs::remove_file(lock_file) {
-            Ok(()) => Ok(true),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(false),
+            Ok(()) => Ok(Unlocked::Removed),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Unlocked::WasNone),
             Err(error) => Err(error),
         }
     }
@@ -318,10 +336,24 @@ async fn run(program: &str, arguments: &[String], order: SwitchOrder<'_>) -> Res
     exec::run(program, arguments, &variables, &body).await.map_err(|error| error.reason)
 }
 
+/// The group whose switch has written a lock file. `None` if that cannot be read from it.
+fn locked_by(lock_file: &Path) -> Option<String> {
+    #[derive(Deserialize)]
+    struct Owner {
+        kill_switch: String,
+    }
+    // To open a pipe would wait for a writer.
+    std::fs::metadata(lock_file).ok().filter(std::fs::Metadata::is_file)?;
+    let mut text = Vec::new();
+    std::fs::File::open(lock_file).ok()?.take(MAX_LOCK_BYTES).read_to_end(&mut text).ok()?;
+    serde_json::from_slice(&text).ok().map(|Owner { kill_switch }| kill_switch)
+}
+
 /// Whether a file could be written at this path. The folder is asked, and nothing is left in it.
 fn writable(path: &Path) -> Result<(), String> {
-    let probe = path.with_extension("test");
-    let tried = std::fs::write(&probe, []).and_then(|()| std::fs::remove_file(&probe));
+    // A name that nothing in the folder has: another file or link must not be emptied or removed.
+    let probe = path.with_file_name(format!(".slashwatch-test-{:016x}", rand::random::<u64>()));
+    let tried = std::fs::File::create_new(&probe).and_then(|_| std::fs::remove_file(&probe));
     tried.map_err(|error| format!("the lock file {} could not be written: {error}; check its folder", path.display()))
 }
 

@@ -18,17 +18,19 @@
 //! - The first slashable message of a watched group is a message of its own, whatever else happens,
 //!   and no limit and no quiet hours hold it back.
 //! - No limit holds back what says that a kill switch did not stop its group.
+//! - A `second_signer` says the same as the offence by which it was noticed. Where that was told, it
+//!   makes no message.
 //! - A slashing wave is part of the alert about strangers' offences. So while it goes on, its
 //!   single findings make no messages beside it.
 //! - A route over its limit sends what is due as one message. If nothing is left of the limit, it
 //!   waits in the outbox.
 //!
 //! Nothing is dropped: a delivery ends when the message that contains it was accepted, in the same
-//! write as the state of the alerts. After a crash between the two the same message is sent again.
+//! write as the state of the alerts, or when an accepted message has told what it says. After a crash between the two the same message is sent again.
 
 use crate::quiet::QuietHours;
 use crate::sink::AlertState;
-use evidence::{DueDelivery, Finding, Kind, Priority, Punishable, Severity, Time};
+use evidence::{DeliveryId, DueDelivery, Finding, Kind, Priority, Punishable, Severity, Time};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
@@ -101,6 +103,8 @@ pub(crate) struct Bundle {
 #[derive(Debug, Default)]
 pub(crate) struct Plan {
     pub(crate) bundles: Vec<Bundle>,
+    /// Deliveries that end without a message, because an earlier one has told what they say.
+    pub(crate) told_already: Vec<DeliveryId>,
     /// When the next of the others is due. `None` if none waits.
     pub(crate) next: Option<Time>,
 }
@@ -118,6 +122,7 @@ fn subject_of(finding: &Finding) -> String {
     match finding.punishable {
         Some(punishable) if !punishable.is_possible() => of_group("offences without a penalty"),
         Some(_) => of_group("offences"),
+        None if finding.kind == Kind::SecondSigner => of_group("offences"),
         None => of_group(finding.kind.as_str()),
     }
 }
@@ -146,6 +151,12 @@ fn is_about_a_stop(finding: &Finding) -> bool {
 /// Whether it is a slashable message of a watched key that can cost something.
 fn is_own_offence(finding: &Finding) -> bool {
     finding.punishable.is_some_and(Punishable::is_possible) && group_of(finding).is_some()
+}
+
+/// Whether a finding says nothing besides an offence of this validator.
+fn only_repeats_offence_of(finding: &Finding) -> Option<u64> {
+    let subject = finding.validator.as_ref().filter(|_| finding.kind == Kind::SecondSigner)?;
+    Some(subject.index.as_u64())
 }
 
 impl Bundle {
@@ -270,6 +281,10 @@ impl MergeState {
         let mut bundles = Vec::new();
         for ((_, subject), mut members) in by_subject {
             members.sort_by_key(|one| one.id.seq);
+            self.take_repeats(&subject, &mut members, now, &mut plan.told_already);
+            if members.is_empty() {
+                continue;
+            }
             match self.bundle(subject, members, now) {
                 Ok(bundle) => bundles.push(bundle),
                 Err(next) => plan.wait_until(next),
@@ -277,6 +292,27 @@ impl MergeState {
         }
         self.limit(bundles, max_per_hour, now, &mut plan);
         plan
+    }
+
+    /// Takes out of `members` what only repeats an offence. If that was told, the delivery ends. If
+    /// it is among the members, the delivery waits until it was.
+    fn take_repeats(&self, subject: &str, members: &mut Vec<DueDelivery>, now: Time, told_already: &mut Vec<DeliveryId>) {
+        let offenders: BTreeSet<u64> = members
+            .iter()
+            .filter(|one| one.finding.offence().is_some())
+            .filter_map(|one| Some(one.finding.validator.as_ref()?.index.as_u64()))
+            .collect();
+        let open = self.alerts.get(subject);
+        members.retain(|one| {
+            let Some(validator) = only_repeats_offence_of(&one.finding) else { return true };
+            let was_told = open.is_some_and(|alert| {
+                !alert.is_forgotten(one.created_at.min(now)) && alert.counted.contains(&validator)
+            });
+            if was_told {
+                told_already.push(one.id.clone());
+            }
+            !was_told && !offenders.contains(&validator)
+        });
     }
 
     /// The message about a subject, or when it is due.
@@ -350,7 +386,7 @@ mod tests {
     use super::*;
     use crate::quiet::QuietHoursConfig;
     use consensus::{ForkName, ValidatorIndex};
-    use evidence::{Anomaly, DeliveryId, Evidence, EvidenceKind, OffenceFacts, RouteName};
+    use evidence::{Anomaly, Evidence, EvidenceKind, OffenceFacts, RouteName};
     use serde_json::json;
 
     const START: Time = Time::from_unix_ns(1_767_225_600_000_000_000);
@@ -496,6 +532,30 @@ mod tests {
         let rest: Vec<DueDelivery> = all.into_iter().filter(|one| ![1, 2, 3, 5, 8].contains(&one.id.seq)).collect();
         let plan = state.plan(rest, None, 100, START);
         assert_eq!(plan.bundles.iter().map(seqs).collect::<Vec<_>>(), [vec![6, 9], vec![4, 7]], "then as many as were told");
+    }
+
+    fn second_signer(validator: u64, labels: &[&str]) -> Finding {
+        let validator = offence(validator, labels).validator;
+        Finding::anomaly(Anomaly { validator, severity: Severity::Critical, ..Anomaly::sample(Kind::SecondSigner) })
+    }
+
+    #[test]
+    fn a_second_signer_makes_no_message_beside_the_offence_that_was_told() {
+        let (mut state, own) = (MergeState::default(), ["group=acme"]);
+        let waiting = vec![due(1, offence(5, &own), START), due(2, second_signer(5, &own), START)];
+        let plan = state.plan(waiting.clone(), None, 9, START);
+        let seqs = |plan: &Plan| plan.bundles.iter().map(|bundle| bundle.members[0].id.seq).collect::<Vec<_>>();
+        assert_eq!((seqs(&plan), plan.bundles[0].members.len(), plan.told_already.len()), (vec![1], 1, 0));
+        // If the message fails, both still wait.
+        assert_eq!(state.plan(waiting.clone(), None, 9, START).told_already.len(), 0);
+        state.told(&plan.bundles[0], START);
+        let plan = state.plan(waiting[1..].to_vec(), None, 9, at(1));
+        assert_eq!((plan.bundles.len(), plan.told_already.len(), plan.told_already[0].seq), (0, 1, 2));
+        // Another key of the group is news, and so is one whose offence this route does not get.
+        let plan = state.plan(vec![due(3, second_signer(6, &own), at(1))], None, 9, at(1));
+        assert_eq!((seqs(&plan), plan.told_already.len()), (vec![3], 0));
+        let plan = MergeState::default().plan(waiting[1..].to_vec(), None, 9, START);
+        assert_eq!((seqs(&plan), plan.told_already.len()), (vec![2], 0));
     }
 
     #[test]

@@ -169,3 +169,44 @@ async fn a_call_is_signed_and_a_refusal_reported() {
     assert_eq!(headers["idempotency-key"], format!("killswitch:acme:{}", Root::repeat_byte(7)).as_str());
     assert!(body.contains("\"kill_switch\":\"acme\"") && body.contains("\"test\":false"), "{body}");
 }
+
+/// Whoever may write into the folder of the lock file may put links there.
+#[tokio::test]
+async fn a_test_leaves_the_folder_of_the_lock_file_as_it_is() {
+    let dir = tempfile::tempdir().unwrap();
+    let (folder, victim) = (dir.path().join("locks"), dir.path().join("victim"));
+    std::fs::create_dir(&folder).unwrap();
+    std::fs::write(&victim, "precious").unwrap();
+    std::os::unix::fs::symlink(&victim, folder.join("acme.test")).unwrap();
+    let lock_file = Some(folder.join("acme.lock"));
+    let action = ActionConfig::Command(vec!["/bin/true".into()]);
+    let parts = KillSwitchParts { group: "acme".into(), action, timeout: LONG, lock_file, dry_run: false };
+    let told = KillSwitch::new(parts).unwrap().test(&finding(), &[], Time::from_unix_ns(3)).await.result.unwrap();
+    assert!(told.contains("the lock file would be"), "{told}");
+    assert_eq!(std::fs::read_to_string(&victim).unwrap(), "precious");
+    let left: Vec<_> = std::fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert_eq!(left, ["acme.test"]);
+}
+
+/// The environment of a process is read when a client is made, so a process of its own calls the
+/// receiver.
+#[tokio::test]
+async fn an_address_is_called_past_the_proxy_of_the_environment() {
+    const INNER: &str = "SLASHWATCH_TEST_BEHIND_PROXY";
+    if std::env::var_os(INNER).is_some() {
+        let (switch, mut received) = receiver(Duration::from_secs(5), |_, _| StatusCode::NO_CONTENT.into_response()).await;
+        switch.fire(&finding(), &[], 1, Time::from_unix_ns(3)).await.result.unwrap();
+        return received.try_recv().map(drop).expect("the receiver itself was called");
+    }
+    // This port answers nobody.
+    let proxy = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = format!("http://{}", proxy.local_addr().unwrap());
+    let mut inner = tokio::process::Command::new(std::env::current_exe().unwrap());
+    inner.args(["--exact", "an_address_is_called_past_the_proxy_of_the_environment"]).env(INNER, "1");
+    for name in ["http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"] {
+        inner.env(name, &address);
+    }
+    let output = inner.env_remove("no_proxy").env_remove("NO_PROXY").output().await.unwrap();
+    let told = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(output.status.success() && told.contains("1 passed"), "{told}");
+}

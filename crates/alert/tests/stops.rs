@@ -6,7 +6,7 @@ use alert::killswitch::containers::ContainersConfig;
 use alert::killswitch::keymanager::{ClientConfig, KeymanagerConfig, KeysToDelete};
 use alert::killswitch::kubernetes::KubernetesConfig;
 use alert::killswitch::systemd::SystemdConfig;
-use alert::killswitch::{ActionConfig, KillSwitch, KillSwitchParts, OrderReport};
+use alert::killswitch::{ActionConfig, KillSwitch, KillSwitchParts, OrderReport, Unlocked};
 use alert::{RetryPolicy, SecretSource};
 use axum::body::Bytes;
 use axum::extract::{Path as UrlPath, State};
@@ -239,8 +239,9 @@ async fn keys_are_deleted_from_all_clients_at_once_and_their_protection_data_is_
     assert!(lock.ends_with("}\n"), "a supervisor prints it between its own lines: {lock}");
     let lock: Value = serde_json::from_str(&lock).unwrap();
     assert_eq!((&lock["kill_switch"], &lock["kind"]), (&json!("acme"), &json!("dormant_key_signed")));
-    assert!(KillSwitch::unlock(&stage.path("acme.lock")).unwrap());
-    assert!(!KillSwitch::unlock(&stage.path("acme.lock")).unwrap(), "it is gone");
+    let unlock = |group: &str| KillSwitch::unlock(&stage.path("acme.lock"), group).unwrap();
+    assert_eq!(unlock("blue"), Unlocked::IsOf("acme".into()));
+    assert_eq!((unlock("acme"), unlock("acme")), (Unlocked::Removed, Unlocked::WasNone));
 }
 
 /// The bounty of 2020: the second signer's keys stop within a second.

@@ -3,7 +3,7 @@
 use crate::switch_members::group_pubkeys;
 use actions::alerts;
 use actions::config::WatchConfig;
-use actions::killswitch::{self, KillSwitchState, rearm};
+use actions::killswitch::{self, AfterStop, KillSwitchState, rearm};
 use actions::lists::reload;
 use alert::{Context, NetworkName};
 use evidence::{Kind, Store};
@@ -78,24 +78,37 @@ pub fn switch_status(data_dir: &Path) -> Result<Vec<String>, WatcherError> {
     Ok(lines)
 }
 
-/// Makes a group's kill switch ready to fire again, in the data directory of a configuration.
-pub fn rearm_switch(config: &Config, group: &str) -> Result<String, WatcherError> {
+/// Makes a group's kill switch ready to fire again, in the data directory of a configuration. While
+/// the stopped keys still sign this is refused, unless it is forced.
+pub fn rearm_switch(config: &Config, group: &str, is_forced: bool) -> Result<String, WatcherError> {
     let known = config.watch.groups.iter().any(|known| known.name == group && known.kill_switch.is_some());
     if !known {
         return Err(WatcherError::Usage(format!("group {group:?} has no kill switch; check its name under `watch.groups`")));
     }
-    rearm_in(&config.data_dir, group, Some(&config.watch))
+    rearm_in(&config.data_dir, group, is_forced, Some(&config.watch))
 }
 
 /// The same in any data directory. This also works while a watcher holds it.
-pub fn rearm_switch_in(data_dir: &Path, group: &str) -> Result<String, WatcherError> {
-    rearm_in(data_dir, group, None)
+pub fn rearm_switch_in(data_dir: &Path, group: &str, is_forced: bool) -> Result<String, WatcherError> {
+    rearm_in(data_dir, group, is_forced, None)
 }
 
-fn rearm_in(data_dir: &Path, group: &str, watch: Option<&WatchConfig>) -> Result<String, WatcherError> {
-    let reported = |had: bool| match had {
-        true => format!("kill switch of {group} is ready again; the next offence in the group fires it"),
-        false => format!("kill switch of {group} had not fired and is ready"),
+fn rearm_in(data_dir: &Path, group: &str, is_forced: bool, watch: Option<&WatchConfig>) -> Result<String, WatcherError> {
+    // `before` is the state before the change.
+    let reported = |before: &KillSwitchState| match before.fired.get(group) {
+        Some(fired) if fired.after_stop.as_ref().is_some_and(AfterStop::is_undecided) => format!(
+            "kill switch of {group} is ready again; the next offence in the group fires it. Whether its keys are silent was not known yet: \
+             start no client before `slashwatch preflight` says SAFE"
+        ),
+        Some(_) => format!("kill switch of {group} is ready again; the next offence in the group fires it"),
+        None => format!("kill switch of {group} had not fired and is ready"),
+    };
+    let refuse_while_keys_sign = |before: &KillSwitchState| match before.signing_notice(group).filter(|_| !is_forced) {
+        Some(notice) => Err(WatcherError::Failed(format!(
+            "the kill switch of {group} is not made ready, because {notice}. The running watcher notices the silence two epochs later; then run \
+             this command again. If these keys may sign, for example because you have started them yourself, add --force"
+        ))),
+        None => Ok(()),
     };
     // Without this a mistyped path would make a new directory. That of a configuration may be new.
     if watch.is_none() && !data_dir.is_dir() {
@@ -121,7 +134,8 @@ fn rearm_in(data_dir: &Path, group: &str, watch: Option<&WatchConfig>) -> Result
                 )));
             }
             let read = || KillSwitchState::read(&Store::open_read_only(&path.join("evidence"))?);
-            let had = read()?.fired.contains_key(group);
+            let before = read()?;
+            refuse_while_keys_sign(&before)?;
             if !rearm::ask(&path, group)? || read()?.fired.contains_key(group) {
                 return Err(WatcherError::Failed(format!(
                     "the watcher that runs on {} did not make the kill switch of {group} ready: its log gives the reason. If it is of an \
@@ -129,7 +143,7 @@ fn rearm_in(data_dir: &Path, group: &str, watch: Option<&WatchConfig>) -> Result
                     path.display()
                 )));
             }
-            return Ok(reported(had));
+            return Ok(reported(&before));
         }
         Err(error) => return Err(error.into()),
     };
@@ -137,7 +151,10 @@ fn rearm_in(data_dir: &Path, group: &str, watch: Option<&WatchConfig>) -> Result
         return unlocked(format!("kill switch of {group} has never fired: the data directory is new"));
     };
     let store = Store::open(&dir.evidence_path(), network.genesis_validators_root)?;
-    unlocked(reported(KillSwitchState::rearm(&store, group)?))
+    let before = KillSwitchState::read(&store)?;
+    refuse_while_keys_sign(&before)?;
+    KillSwitchState::rearm(&store, group)?;
+    unlocked(reported(&before))
 }
 
 /// Returns the network's name as far as it is known before a start. The sources are the data
@@ -175,10 +192,10 @@ mod tests {
         let watch = WatchConfig { groups: vec![group], ..WatchConfig::default() };
         let config = Config { data_dir: dir.path().to_owned(), watch, ..Config::default() };
         let served = datadir::lock_for_reading(dir.path()).unwrap().unwrap();
-        let reported = rearm_switch(&config, "acme").unwrap_err().to_string();
+        let reported = rearm_switch(&config, "acme", false).unwrap_err().to_string();
         assert!(reported.contains("slashwatch serve") && !reported.contains("the watcher that runs"), "{reported}");
         drop(served);
-        assert!(rearm_switch(&config, "acme").unwrap().contains("had not fired"));
+        assert!(rearm_switch(&config, "acme", false).unwrap().contains("had not fired"));
     }
 
     #[test]
@@ -197,8 +214,44 @@ mod tests {
         let text = format!("name = \"acme\"\nkill_switch = {{ command = [\"/bin/true\"], lock_file = {lock:?} }}\n");
         let watch = WatchConfig { groups: vec![toml_group(&text)], ..WatchConfig::default() };
         let config = Config { data_dir: dir.path().join("data"), watch, ..Config::default() };
-        assert!(rearm_switch(&config, "acme").unwrap().contains("is removed, clients may start"));
+        assert!(rearm_switch(&config, "acme", false).unwrap().contains("is removed, clients may start"));
         assert!(!lock.exists());
+    }
+
+    #[test]
+    fn a_switch_is_not_made_ready_while_its_keys_still_sign_unless_it_is_forced() {
+        let dir = tempfile::tempdir().unwrap();
+        let opened = DataDir::open(dir.path()).unwrap();
+        let spec = consensus::Spec::builtin("mainnet").unwrap();
+        let network = consensus::Network { spec, genesis_time: 7, genesis_validators_root: consensus::Root::ZERO };
+        opened.bind(&network).unwrap();
+        let evidence = opened.evidence_path();
+        drop(opened);
+        let write = |after_stop: serde_json::Value| {
+            let acme = serde_json::json!({
+                "finding": consensus::Root::ZERO, "kind": "double_vote", "ordered_at": "2021-02-02T20:40:00Z", "attempts": 1,
+                "result": {"done": true, "took_ms": 5, "answer": "stopped"}, "after_stop": after_stop,
+            });
+            let state = serde_json::json!({"seen": 1, "fired": {"acme": acme}});
+            let store = Store::open(&evidence, network.genesis_validators_root).unwrap();
+            store.put_checkpoint("killswitches", state.to_string().as_bytes()).unwrap();
+        };
+        let signing = serde_json::json!({"since": "133", "last": "140", "keys": ["5", "6"], "n_keys": 2});
+        write(serde_json::json!({"stopped_in": "100", "signing": signing, "silent_since": null}));
+        let refused = rearm_switch_in(dir.path(), "acme", false).unwrap_err();
+        let text = refused.to_string();
+        assert!(matches!(refused, WatcherError::Failed(_)) && text.contains("keys 5, 6 still sign since slot 133"), "{text}");
+        assert!(text.contains("--force"), "{text}");
+        let fired = || KillSwitchState::read(&Store::open_read_only(&evidence).unwrap()).unwrap().fired.contains_key("acme");
+        assert!(fired(), "nothing has changed");
+        assert!(rearm_switch_in(dir.path(), "acme", true).unwrap().contains("is ready again"));
+        assert!(!fired());
+        write(serde_json::json!({"stopped_in": "100", "signing": null, "silent_since": null}));
+        let told = rearm_switch_in(dir.path(), "acme", false).unwrap();
+        assert!(told.contains("is ready again") && told.contains("not known yet"), "{told}");
+        write(serde_json::json!({"stopped_in": "100", "signing": null, "silent_since": "141"}));
+        let told = rearm_switch_in(dir.path(), "acme", false).unwrap();
+        assert!(told.contains("is ready again") && !told.contains("not known yet"), "{told}");
     }
 
     fn toml_group(text: &str) -> GroupConfig {

@@ -81,7 +81,7 @@ impl fmt::Display for GenuineProof {
 /// The inner error says why the proof is not genuine.
 ///
 /// # Errors
-/// A file cannot be read, or the keys are not known.
+/// A file cannot be read, or the key of a signer is not known. Then nothing is said about the proof.
 pub fn verify_proof(file: &Path, network: &str, keys: Option<&Path>) -> Result<Result<GenuineProof, String>, WatcherError> {
     let folder = Path::new(network);
     let known = match Network::builtin(network) {
@@ -153,9 +153,10 @@ enum Proof {
     Proposer(ProposerSlashing),
 }
 
-/// Public keys by validator index.
+/// The public keys of all signers of a proof, by validator index.
 struct Keys {
-    by_index: BTreeMap<ValidatorIndex, PubkeyBytes>,
+    /// Each is a point of the group, and not zero.
+    by_index: BTreeMap<ValidatorIndex, G1Affine>,
     source: String,
 }
 
@@ -289,6 +290,9 @@ fn holds(key: &G1Affine, message: Root, signature: &G2Affine) -> Result<bool, St
 impl Keys {
     /// Finds the keys of the signers: in the given file, in the network's folder, or beside the
     /// proof.
+    ///
+    /// # Errors
+    /// A key is missing, or is no public key. That says nothing about the proof.
     fn find(
         signers: &BTreeSet<ValidatorIndex>,
         proof: &Path,
@@ -297,13 +301,12 @@ impl Keys {
         network: &Network,
     ) -> Result<Self, WatcherError> {
         if let Some(path) = given {
-            return Self::of_file(path);
+            return Self::of_file(signers, path);
         }
         let cache = folder.join("pubkeys");
         if cache.is_file() {
             let all = PubkeyCache::compressed_in(&cache)?;
-            let by_index = signers.iter().filter_map(|index| Some((*index, *all.get(usize::try_from(index.as_u64()).ok()?)?)));
-            return Ok(Self { by_index: by_index.collect(), source: cache.display().to_string() });
+            return Self::of(signers, &cache, |index| all.get(usize::try_from(index.as_u64()).ok()?).copied());
         }
         let genesis = genesis_state(folder);
         if genesis.is_file() {
@@ -313,13 +316,13 @@ impl Keys {
             })?;
             // Validators that came later are not in the genesis state.
             if by_index.len() == signers.len() {
-                return Ok(Self { by_index, source: genesis.display().to_string() });
+                return Self::of(signers, &genesis, |index| by_index.get(&index).copied());
             }
         }
         let parent = proof.parent().unwrap_or_else(|| Path::new("."));
         let beside: [PathBuf; 2] = [parent.join("keys.json"), parent.join("../keys.json")];
         match beside.iter().find(|path| path.is_file()) {
-            Some(path) => Self::of_file(path),
+            Some(path) => Self::of_file(signers, path),
             None => Err(WatcherError::Usage(
                 "the public keys of the signers are not known: give --keys FILE (keys.json of an evidence pack), or as --network a \
                  folder with genesis.ssz or a data directory"
@@ -328,34 +331,87 @@ impl Keys {
         }
     }
 
-    fn of_file(path: &Path) -> Result<Self, WatcherError> {
+    fn of_file(signers: &BTreeSet<ValidatorIndex>, path: &Path) -> Result<Self, WatcherError> {
         let input = |reason: String| WatcherError::Input { path: path.into(), reason };
         let by_index: BTreeMap<String, PubkeyBytes> =
             serde_json::from_slice(&read(path, MAX_KEYS_BYTES)?).map_err(|error| input(error.to_string()))?;
         let parse = |(index, key): (String, PubkeyBytes)| {
             index.parse().map(|index| (index, key)).map_err(|_| input(format!("{index:?} is no validator index")))
         };
-        let by_index = by_index.into_iter().map(parse).collect::<Result<_, _>>()?;
-        Ok(Self { by_index, source: path.display().to_string() })
+        let by_index = by_index.into_iter().map(parse).collect::<Result<BTreeMap<ValidatorIndex, _>, _>>()?;
+        Self::of(signers, path, |index| by_index.get(&index).copied())
     }
 
-    /// The sum of the signers' keys. Each is checked to be a point of the group, and not zero.
+    fn of(
+        signers: &BTreeSet<ValidatorIndex>,
+        source: &Path,
+        key_of: impl Fn(ValidatorIndex) -> Option<PubkeyBytes>,
+    ) -> Result<Self, WatcherError> {
+        let input = |reason: String| WatcherError::Input { path: source.into(), reason };
+        let key = |index: ValidatorIndex| {
+            let bytes = key_of(index).ok_or_else(|| {
+                input(format!("it lacks the public key of validator {index}; give --keys FILE with the keys of all signers"))
+            })?;
+            let key = G1Affine::deserialize_compressed(bytes.0.as_slice()).ok().filter(|key| !key.is_zero());
+            key.map(|key| (index, key)).ok_or_else(|| input(format!("the public key of validator {index} is not valid")))
+        };
+        let by_index = signers.iter().copied().map(key).collect::<Result<_, _>>()?;
+        Ok(Self { by_index, source: source.display().to_string() })
+    }
+
+    /// The sum of the signers' keys.
     fn sum(&self, signers: &[ValidatorIndex]) -> Result<G1Affine, String> {
-        let mut sum = G1Projective::default();
-        for signer in signers {
-            let bytes = self
-                .by_index
-                .get(signer)
-                .ok_or_else(|| format!("the public key of validator {signer} is not in {}", self.source))?;
-            let key = G1Affine::deserialize_compressed(bytes.0.as_slice())
-                .ok()
-                .filter(|key| !key.is_zero())
-                .ok_or_else(|| format!("the public key of validator {signer} is not valid"))?;
-            sum += key;
-        }
+        let sum: G1Projective = signers.iter().map(|signer| self.by_index[signer]).sum();
         let sum = sum.into_affine();
         // `KeyValidate` of the sum. Two keys of one owner may add up to zero, and then the empty
         // signature holds for every message.
         if sum.is_zero() { Err("the public keys of the signers add up to zero".into()) } else { Ok(sum) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The generator, which is a public key.
+    const VALID: &str = "0x97f1d3a73197d7942695638c4fa9ac0fc3688c4f9774b905a14e3a3f171bac586c55e83ff97a1aeffb3af00adb22c6bb";
+
+    /// A key that a file lacks, or that is damaged in it, says nothing about the proof.
+    #[test]
+    fn keys_that_are_missing_or_damaged_are_an_error_and_no_false_proof() {
+        let dir = tempfile::tempdir().unwrap();
+        let data = |root: u8| {
+            let (source, target) =
+                (serde_json::json!({"epoch": "2", "root": Root::ZERO}), serde_json::json!({"epoch": "4", "root": Root::ZERO}));
+            serde_json::json!({
+                "slot": "128", "index": "0", "beacon_block_root": Root::repeat_byte(root), "source": source, "target": target,
+            })
+        };
+        let vote = |root: u8| {
+            let signature = format!("0x{}", "00".repeat(96));
+            serde_json::json!({"attesting_indices": ["5", "6"], "data": data(root), "signature": signature})
+        };
+        let proof = dir.path().join("proof.json");
+        let slashing = serde_json::json!({"attestation_1": vote(1), "attestation_2": vote(2)});
+        std::fs::write(&proof, slashing.to_string()).unwrap();
+        let keys = dir.path().join("own.json");
+        let with = |content: serde_json::Value| {
+            std::fs::write(&keys, content.to_string()).unwrap();
+            verify_proof(&proof, "mainnet", Some(&keys))
+        };
+        let told = with(serde_json::json!({"5": VALID, "6": VALID})).unwrap().unwrap_err();
+        assert!(told.contains("no point of the group"), "the proof itself is wrong: {told}");
+        let told = with(serde_json::json!({"5": VALID})).unwrap_err().to_string();
+        assert!(told.contains("lacks the public key of validator 6") && told.contains("own.json"), "{told}");
+        let told = with(serde_json::json!({"5": VALID, "6": PubkeyBytes::repeat_byte(1)})).unwrap_err().to_string();
+        assert!(told.contains("the public key of validator 6 is not valid"), "{told}");
+        // A data directory on a full disk.
+        let folder = dir.path().join("data");
+        std::fs::create_dir(&folder).unwrap();
+        PubkeyCache::open(&folder.join("pubkeys")).unwrap();
+        let mainnet = Network::builtin("mainnet").unwrap();
+        let signers = BTreeSet::from([ValidatorIndex::new(5)]);
+        let found = Keys::find(&signers, &proof, &folder, None, &mainnet);
+        assert!(found.err().unwrap().to_string().contains("lacks the public key of validator 5"));
     }
 }

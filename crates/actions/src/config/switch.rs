@@ -264,6 +264,15 @@ impl KillSwitchConfig {
         own.into_iter().filter_map(Option::as_mut).chain(tokens)
     }
 
+    /// The lock file, with the links in the path of its folder followed: two spellings of one file
+    /// are the same.
+    pub(super) fn lock_place(&self) -> Option<PathBuf> {
+        let path = self.lock_file.as_deref()?;
+        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let place = |folder: PathBuf| Some(folder.join(path.file_name()?));
+        folder.canonicalize().ok().and_then(place).or_else(|| Some(path.to_owned()))
+    }
+
     pub(super) fn problems(&self, at: &dyn Fn(&str) -> String, wrong: &mut dyn FnMut(String, String)) {
         match (self.action, self.command.first(), &self.url) {
             (None, None, None) => wrong(at(""), "does nothing; give `command`, `url` or `action`".into()),

@@ -231,6 +231,7 @@ impl WatchConfig {
             audit.problems(&at, &mut wrong);
         }
         let mut switches: Vec<&str> = Vec::new();
+        let mut locks: BTreeMap<PathBuf, &str> = BTreeMap::new();
         for (nth, group) in self.groups.iter().enumerate() {
             let Some(switch) = &group.kill_switch else { continue };
             let at = |key: &str| format!("watch.groups[{nth}].kill_switch{key}");
@@ -239,6 +240,10 @@ impl WatchConfig {
             }
             switches.push(&group.name);
             switch.problems(&at, &mut wrong);
+            if let Some(other) = switch.lock_place().and_then(|place| locks.insert(place, &group.name)) {
+                let text = format!("is the lock file of group {other:?} too, and whoever makes one ready would unlock the other; give each its own");
+                wrong(at(".lock_file"), text);
+            }
             if switch.members == MembersConfig::Named && crate::killswitch::names_nobody(&loaded.list, &group.name) {
                 let text = "fires for keys named by index, range or public key, and the group has none; name them, or set members = \"all\" after reading what docs/watching.md says of it";
                 wrong(at(".members"), text.into());
@@ -251,6 +256,27 @@ impl WatchConfig {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn each_group_has_a_lock_file_of_its_own() {
+        let dir = tempfile::tempdir().unwrap();
+        std::os::unix::fs::symlink(dir.path(), dir.path().join("link")).unwrap();
+        let problems = |locks: [&str; 2]| {
+            let group = |name: &str, lock: &str| {
+                format!("[[groups]]\nname = \"{name}\"\nkeys = [\"1\"]\nkill_switch = {{ command = [\"/bin/true\"], lock_file = \"{lock}\" }}\n")
+            };
+            let mut config: WatchConfig = toml::from_str(&(group("acme", locks[0]) + &group("blue", locks[1]))).unwrap();
+            config.anchor(dir.path());
+            let mut problems = Vec::new();
+            config.problems(&mut problems);
+            problems.iter().map(|Problem { path, text }| format!("{path} {text}\n")).collect::<String>()
+        };
+        assert_eq!(problems(["acme.lock", "blue.lock"]), "");
+        for same in ["a.lock", "./a.lock", "link/a.lock"] {
+            let told = problems(["a.lock", same]);
+            assert!(told.contains("watch.groups[1].kill_switch.lock_file") && told.contains("of group \"acme\" too"), "{told}");
+        }
+    }
 
     #[test]
     fn groups_and_nodes_of_two_origins_must_be_ones() {

@@ -1,15 +1,18 @@
 //! What the keys of a group do after an order: silence is the proof that a stop has worked.
 //!
 //! ```text
-//! order ended          grace                a key signs: `signing`, since that slot
+//! order ended          grace                keys sign for two slots: `signing`, since the first
 //! ----|-------- an epoch ---------|------------------------------------------------>
 //!                                           no key signs in two epochs that were heard: `silent`
 //! ```
 //!
 //! What a client answers is not believed, and neither is what is not heard. A message counts if it
 //! is for a slot more than [`GRACE_EPOCHS`] after the order ended, so that nothing counts that was
-//! signed before and came late. Epochs without a message count only if the whole network was heard
-//! in them ([`detect::watch::HeardRun`]).
+//! signed before and came late. A machine whose clock is ahead, which is a cause of many double
+//! votes, signs for later slots than that, and somebody may hold such a message back until its slot
+//! comes. So one slot is not enough: who signs goes on, and a lone key does so in the next epoch.
+//! Epochs without a message count only if the whole network was heard in them
+//! ([`detect::watch::HeardRun`]).
 
 use consensus::{Slot, ValidatorIndex};
 use detect::watch::WatchReport;
@@ -17,7 +20,7 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 
 /// Messages for a slot up to this number of epochs after the end of the order do not count.
-const GRACE_EPOCHS: u64 = 1;
+pub(super) const GRACE_EPOCHS: u64 = 1;
 /// Number of epochs in a row without a message after which a group is silent.
 const SILENT_EPOCHS: u64 = 2;
 /// Limit on the keys that are named.
@@ -30,6 +33,9 @@ pub struct AfterStop {
     pub stopped_in: Slot,
     /// `None` while no key signs.
     pub signing: Option<StillSigning>,
+    /// What was signed for a single slot so far, and may be from before the stop.
+    #[serde(default)]
+    pub once: Option<StillSigning>,
     /// The slot since which no key has signed. `None` before that is certain.
     pub silent_since: Option<Slot>,
 }
@@ -50,7 +56,7 @@ pub struct StillSigning {
 
 impl AfterStop {
     pub fn new(stopped_in: Slot) -> Self {
-        Self { stopped_in, signing: None, silent_since: None }
+        Self { stopped_in, signing: None, once: None, silent_since: None }
     }
 
     /// Takes in what was heard of the `members` of the group up to the end of a slot. Returns
@@ -67,9 +73,11 @@ impl AfterStop {
             members.iter().filter_map(|member| Some((*member, last_signed(member).filter(|slot| *slot >= from)?))).collect();
         let slots = || signed.iter().map(|(_, slot)| *slot);
         if let (Some(first), Some(last)) = (slots().min(), slots().max()) {
-            self.silent_since = None;
             let new = || StillSigning { since: first, last, keys: BTreeSet::new(), n_keys: 0 };
-            let signing = self.signing.get_or_insert_with(new);
+            let mut signing = self.signing.take().unwrap_or_else(|| {
+                let once = self.once.take().unwrap_or_else(new);
+                StillSigning { since: once.since.min(first), ..once }
+            });
             signing.last = signing.last.max(last);
             for (key, _) in &signed {
                 if signing.keys.len() < MAX_KEYS {
@@ -77,16 +85,26 @@ impl AfterStop {
                 }
             }
             signing.n_keys = signing.n_keys.max(signed.len() as u64).max(signing.keys.len() as u64);
+            if signing.since < signing.last {
+                (self.signing, self.silent_since) = (Some(signing), None);
+            } else {
+                self.once = Some(signing);
+            }
         }
-        let quiet_from = self.signing.as_ref().map_or(self.stopped_in, |signing| signing.last).saturating_add(1);
+        let heard_last = self.signing.as_ref().or(self.once.as_ref());
+        let quiet_from = heard_last.map_or(self.stopped_in, |signing| signing.last).saturating_add(1);
         let is_silent = report
             .heard
             .is_some_and(|run| run.until >= run.since.max(quiet_from).saturating_add(SILENT_EPOCHS * slots_per_epoch));
-        if is_silent && self.silent_since.is_none() {
-            self.silent_since = Some(quiet_from);
-            self.signing = None;
+        if is_silent && (self.silent_since.is_none() || self.once.is_some()) {
+            *self = Self { silent_since: Some(quiet_from), ..Self::new(self.stopped_in) };
         }
         *self != before
+    }
+
+    /// Whether it is not known yet if the keys sign or are silent.
+    pub fn is_undecided(&self) -> bool {
+        self.signing.is_none() && self.silent_since.is_none()
     }
 
     /// In words, for the operator. `None` while it is not known.
@@ -147,8 +165,10 @@ mod tests {
         let mut after = AfterStop::new(Slot::new(100));
         let both = "keys 5, 6 still sign since slot 133: stop the machine that signs by hand";
         assert_eq!(look(&mut after, [100, 132, 999], Some([0, 4])), "", "late, and another group's");
+        assert_eq!(look(&mut after, [0, 133, 0], Some([0, 5])), "", "one that was signed ahead of its slot");
+        assert_eq!(look(&mut after, [0, 133, 0], Some([0, 5])), "", "the same again");
         assert_eq!(
-            look(&mut after, [0, 133, 0], Some([0, 5])),
+            look(&mut after.clone(), [0, 134, 0], Some([0, 5])),
             "key 6 still signs since slot 133: stop the machine that signs by hand"
         );
         assert_eq!(look(&mut after, [140, 0, 0], Some([0, 5])), both, "after a restart");
@@ -160,11 +180,23 @@ mod tests {
         assert_eq!(look(&mut after, [150, 151, 0], Some([8, 10])), "its keys are silent since slot 152");
         assert!(!after.look(&[ValidatorIndex::new(5)], &report([150, 151, 0], Some([8, 11])), PER_EPOCH), "nothing new");
         // A supervisor starts a client again.
+        assert_eq!(look(&mut after, [400, 151, 0], Some([8, 12])), "its keys are silent since slot 152");
         assert_eq!(
-            look(&mut after, [400, 151, 0], Some([8, 12])),
+            look(&mut after, [431, 151, 0], Some([8, 13])),
             "key 5 still signs since slot 400: stop the machine that signs by hand"
         );
-        assert_eq!(look(&mut after, [400, 151, 0], Some([8, 15])), "its keys are silent since slot 401");
+        assert_eq!(look(&mut after, [431, 151, 0], Some([8, 16])), "its keys are silent since slot 432");
+    }
+
+    /// Two messages that were held back, weeks apart, are not a machine that signs.
+    #[test]
+    fn single_messages_with_silence_between_them_are_no_signing() {
+        let mut after = AfterStop::new(Slot::new(100));
+        for (slot, epoch) in [(140, 4), (400, 12), (4_000, 125)] {
+            assert!(!look(&mut after, [slot, 0, 0], Some([0, epoch])).contains("still sign"), "slot {slot}");
+            let silent = format!("its keys are silent since slot {}", slot + 1);
+            assert_eq!(look(&mut after, [slot, 0, 0], Some([0, epoch + 3])), silent);
+        }
     }
 
     #[test]

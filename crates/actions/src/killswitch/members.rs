@@ -6,12 +6,13 @@
 //! a block that names the group's fee recipient. It costs such a stranger nothing to sign a
 //! contradiction afterwards. The stranger's key gets the label, and there is an alert. But it stops
 //! the group's validators only if the operator chose [`MembersConfig::All`], and then only if a
-//! block can punish the offence.
+//! block can punish the offence. For the same reason only these keys are listened to after an order:
+//! a stranger who goes on voting must not make it look as if the stop had failed.
 
 use crate::config::MembersConfig;
 use consensus::{PubkeyBytes, ValidatorIndex};
 use detect::watch::{Entry, Selector, WatchList};
-use evidence::{Finding, Subject};
+use evidence::Finding;
 use std::collections::{BTreeSet, HashSet};
 
 /// Returns whether a group has entries, but none of them names a key.
@@ -67,11 +68,11 @@ impl Named {
     }
 
     /// Returns whether the validator is named, by its index or by its public key.
-    pub fn has(&self, subject: &Subject) -> bool {
-        let index = subject.index.as_u64();
+    pub fn has(&self, index: ValidatorIndex, pubkey: PubkeyBytes) -> bool {
+        let index = index.as_u64();
         let at = self.ranges.partition_point(|(first, _)| *first <= index);
         let in_range = at.checked_sub(1).and_then(|at| self.ranges.get(at)).is_some_and(|(_, last)| index <= *last);
-        in_range || self.pubkeys.contains(&subject.pubkey)
+        in_range || self.pubkeys.contains(&pubkey)
     }
 }
 
@@ -84,6 +85,12 @@ pub(super) struct MemberSet {
 }
 
 impl MemberSet {
+    /// Returns whether what a member does counts: it is named, or the operator chose
+    /// [`MembersConfig::All`].
+    pub fn counts(&self, index: ValidatorIndex, pubkey: PubkeyBytes) -> bool {
+        self.members == MembersConfig::All || self.named.has(index, pubkey)
+    }
+
     /// Returns whether a finding is about a validator with one of the labels. A named key must have
     /// the label too, because nothing is reported about keys beyond the limit of what can be
     /// watched.
@@ -110,13 +117,7 @@ mod tests {
             list.add(Some("g"), text.parse().unwrap(), &[], Duty::Active).unwrap();
         }
         let named = Named::of(list.entries().iter());
-        let has = |index: u64, pubkey: u8| {
-            named.has(&Subject {
-                index: ValidatorIndex::new(index),
-                pubkey: PubkeyBytes::repeat_byte(pubkey),
-                labels: Vec::new(),
-            })
-        };
+        let has = |index: u64, pubkey: u8| named.has(ValidatorIndex::new(index), PubkeyBytes::repeat_byte(pubkey));
         let found: Vec<u64> = (0..40).filter(|index| has(*index, 0)).collect();
         let wanted: Vec<u64> = [5].into_iter().chain(10..=25).chain([30]).collect();
         assert_eq!(found, wanted);

@@ -18,16 +18,21 @@
 //! 4. It was recorded at most an hour after its second message was received. A replayed capture is
 //!    not about machines that are running now.
 //!
+//! 5. After the switch was made ready again: its later message is for a slot more than an epoch after
+//!    the order before that. Peers do not forward second votes, so whoever has heard such a key before
+//!    the stop may hold more of its messages back, and each would stop the clients that were mended.
+//!
 //! For a key that should be silent and has signed, and for one whose votes come from two nodes in
-//! turn, only rules 3 and 4 apply.
+//! turn, only rules 3, 4 and 5 apply.
 //!
 //! A finding that does not fire the switch is still delivered as an alert. The reason is in the
 //! delivery, in `/v1/watch/groups` and among the notices of the status page.
 
+use super::after_stop::GRACE_EPOCHS;
 use super::members::MemberSet;
 use crate::config::{MembersConfig, TriggerConfig};
 use alert::killswitch::KillSwitch;
-use consensus::{Network, PubkeyBytes, ValidatorIndex};
+use consensus::{Network, PubkeyBytes, Slot, ValidatorIndex};
 use evidence::{Finding, Kind, Punishable, Subject, Time};
 use std::fmt;
 use std::path::PathBuf;
@@ -73,6 +78,10 @@ pub(super) enum NotFiredReason {
     OtherKey { member: PubkeyBytes },
     NotCertain,
     FromCapture,
+    /// Signed for a slot up to this one, which is an epoch after the order that is over.
+    BeforeStop {
+        until: Slot,
+    },
 }
 
 impl fmt::Display for NotFiredReason {
@@ -97,17 +106,28 @@ impl fmt::Display for NotFiredReason {
             ),
             Self::OtherKey { member } => write!(f, "the registry's key of this index is {member}, and the accused is another"),
             Self::NotCertain => write!(f, "the key is not named, and whether a block can punish it is not known"),
+            Self::BeforeStop { until } => write!(
+                f,
+                "its messages are for slots up to {until}, an epoch after the last stop, so they may have been signed before it and held back"
+            ),
             Self::FromCapture => write!(f, "it was received more than an hour before it was recorded, as in a replayed capture"),
         }
     }
 }
 
+/// The slot of a finding's later message, or the first one of its target epoch if that is later.
+fn later_slot(finding: &Finding, network: &Network) -> Slot {
+    finding.slot.max(finding.epoch.start_slot(network.preset()))
+}
+
 impl ConfiguredSwitch {
     /// Decides about a finding. Returns `None` if the finding does not concern this switch.
-    /// `key_of` returns the registry's public key of an index.
+    /// `last_order` is the time of the order before the switch was made ready again. `key_of` returns
+    /// the registry's public key of an index.
     pub fn decide(
         &self,
         finding: &Finding,
+        last_order: Option<Time>,
         now: Time,
         network: &Network,
         key_of: &dyn Fn(ValidatorIndex) -> Option<PubkeyBytes>,
@@ -122,7 +142,12 @@ impl ConfiguredSwitch {
                 TriggerConfig::TwoOrigins => (&self.own, finding.kind == Kind::TwoOrigins),
             };
             let Some(subject) = finding.validator.as_ref().filter(|_| is_meant && members.concerns(finding)) else { continue };
-            match self.obstacle(members, finding, subject, now, network, key_of) {
+            let before_stop = || {
+                let ordered_in = network.slot_at(last_order?.as_unix_ns());
+                let until = ordered_in.saturating_add(GRACE_EPOCHS * network.preset().slots_per_epoch);
+                (later_slot(finding, network) <= until).then_some(NotFiredReason::BeforeStop { until })
+            };
+            match self.obstacle(members, finding, subject, now, network, key_of).or_else(before_stop) {
                 None => return Some(SwitchDecision::Fires),
                 Some(why) => not_fired = not_fired.or(Some(SwitchDecision::NotFiredReason(why))),
             }
@@ -144,7 +169,7 @@ impl ConfiguredSwitch {
         if finding.recorded_at.since(received_at) > MAX_AGE_RECORDED {
             return Some(NotFiredReason::FromCapture);
         }
-        let is_named = members.named.has(subject);
+        let is_named = members.named.has(subject.index, subject.pubkey);
         if !is_named && members.members == MembersConfig::Named {
             return Some(NotFiredReason::NotNamed);
         }
@@ -162,8 +187,7 @@ impl ConfiguredSwitch {
                 return Some(NotFiredReason::NotPunishable(other));
             }
         }
-        let newest = finding.slot.max(finding.epoch.start_slot(network.preset()));
-        let slots = network.slot_at(now.as_unix_ns()).as_u64().saturating_sub(newest.as_u64());
+        let slots = network.slot_at(now.as_unix_ns()).as_u64().saturating_sub(later_slot(finding, network).as_u64());
         let epochs = slots.div_ceil(network.preset().slots_per_epoch);
         (epochs > self.max_age_epochs).then_some(NotFiredReason::TooOld { epochs, most: self.max_age_epochs })
     }

@@ -18,6 +18,11 @@ pub struct KillSwitchState {
     /// Number of the last finding that was examined. It is `None` while no switch is configured, so
     /// findings from that time do not fire a switch later.
     pub seen: Option<u64>,
+    /// By group: the number of the last finding that was examined for its switch, if that is before
+    /// `seen`: a change of the configuration took the switch away, or a proof was not genuine, and what
+    /// came during its check is examined again.
+    #[serde(default)]
+    pub behind: BTreeMap<String, u64>,
     /// Kill switches that fired, by group.
     pub fired: BTreeMap<String, Fired>,
     /// By group: the number of the last finding at the moment when the switch was made ready again.
@@ -28,6 +33,10 @@ pub struct KillSwitchState {
     /// the store had refused is recorded, and numbered, only after that. It does not fire again.
     #[serde(default)]
     pub fired_before: BTreeMap<String, Root>,
+    /// By group: when the order was given that was over when the switch was made ready again. What was
+    /// signed before may be held back, and fires nothing.
+    #[serde(default)]
+    pub ordered_before: BTreeMap<String, Time>,
     /// By group: the last finding that concerned the group but did not fire its switch.
     #[serde(default)]
     pub held_back: BTreeMap<String, NotFired>,
@@ -71,7 +80,7 @@ impl NotFired {
 }
 
 /// A switch that was ordered.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Fired {
     pub finding: Root,
     pub kind: String,
@@ -85,6 +94,12 @@ pub struct Fired {
     /// What the group's keys did since the order ended. `None` before that.
     #[serde(default)]
     pub after_stop: Option<AfterStop>,
+    /// Number of the last finding that was examined for the group when it fired.
+    #[serde(default)]
+    pub examined: u64,
+    /// The finding, if it could not be recorded.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unrecorded: Option<Box<Finding>>,
 }
 
 /// Result of an order.
@@ -126,6 +141,12 @@ impl Unconfirmed {
 }
 
 impl Fired {
+    /// The finding that caused the order. `None` if it can be read nowhere.
+    pub(super) fn cause(&self, store: &Store) -> Option<Finding> {
+        let recorded = || store.finding(self.finding).ok().flatten().map(|(_, finding)| finding);
+        self.unrecorded.as_deref().cloned().or_else(recorded)
+    }
+
     /// Whether the order is done, as far as can be known: no part of it failed, and no key signs.
     /// `None` before it has ended.
     pub fn is_done(&self) -> Option<bool> {
@@ -205,6 +226,13 @@ impl KillSwitchState {
         Some(SwitchNote { group: group.to_owned(), fires, reason: None, result: Some(result) })
     }
 
+    /// In words, which keys of a group sign although its switch has stopped them. `None` if none is
+    /// known to.
+    pub fn signing_notice(&self, group: &str) -> Option<String> {
+        let after = self.fired.get(group)?.after_stop.as_ref()?;
+        after.signing.as_ref().and_then(|_| after.notice())
+    }
+
     /// Makes a group's switch ready again. Returns `false` if it had not fired.
     pub fn rearm(store: &Store, group: &str) -> Result<bool, StoreError> {
         let mut state = Self::read(store)?;
@@ -220,6 +248,8 @@ impl KillSwitchState {
         self.unconfirmed.remove(group);
         let fired = self.fired.remove(group);
         self.fired_before.extend(fired.as_ref().map(|fired| (group.to_owned(), fired.finding)));
+        let stopped = fired.as_ref().filter(|fired| !fired.dry_run);
+        self.ordered_before.extend(stopped.map(|fired| (group.to_owned(), fired.ordered_at)));
         fired.is_some()
     }
 }

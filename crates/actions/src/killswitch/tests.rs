@@ -21,6 +21,10 @@ fn slots_ago(slots: u64) -> Slot {
     network().slot_at(NOW.as_unix_ns()).saturating_sub(slots)
 }
 
+fn after(slots: u64) -> Slot {
+    slots_ago(0).saturating_add(slots)
+}
+
 fn context(dir: &std::path::Path) -> SwitchContext {
     SwitchContext {
         network: network(),
@@ -77,7 +81,7 @@ fn in_force(change: impl FnOnce(&mut KillSwitchConfig)) -> ActiveConfig {
 
 fn verdict(on: TriggerConfig, members: MembersConfig, finding: &Finding) -> Option<SwitchDecision> {
     let in_force = in_force(|switch| (switch.on, switch.members) = (vec![on], members));
-    configured_switches(&in_force, &NetworkName::default(), None).unwrap()["acme"].decide(finding, NOW, &network(), &|_| None)
+    configured_switches(&in_force, &NetworkName::default(), None).unwrap()["acme"].decide(finding, None, NOW, &network(), &|_| None)
 }
 
 fn fires(on: TriggerConfig, members: MembersConfig, finding: &Finding) -> bool {
@@ -159,7 +163,7 @@ fn an_offence_fires_by_the_slot_of_its_later_message_and_not_by_when_it_was_hear
     assert_eq!(on(&of(slots_ago(0).saturating_add(100_000))), Some(SwitchDecision::Fires));
     let in_force = in_force(|switch| switch.max_age_epochs = 2);
     let switch = &configured_switches(&in_force, &NetworkName::default(), None).unwrap()["acme"];
-    let held = switch.decide(&of(slots_ago(65)), NOW, &network(), &|_| None);
+    let held = switch.decide(&of(slots_ago(65)), None, NOW, &network(), &|_| None);
     assert_eq!(held, Some(SwitchDecision::NotFiredReason(NotFiredReason::TooOld { epochs: 3, most: 2 })));
 }
 
@@ -168,7 +172,7 @@ fn the_accused_must_have_the_members_public_key_and_not_its_index_alone() {
     let in_force = in_force(|switch| switch.on = vec![TriggerConfig::Offence, TriggerConfig::KinOffence]);
     let switch = &configured_switches(&in_force, &NetworkName::default(), None).unwrap()["acme"];
     let found = finding(DOUBLE_VOTE, 5, &OWN, SOON);
-    let with = |key: u8| switch.decide(&found, NOW, &network(), &|_| Some(PubkeyBytes::repeat_byte(key)));
+    let with = |key: u8| switch.decide(&found, None, NOW, &network(), &|_| Some(PubkeyBytes::repeat_byte(key)));
     assert_eq!(with(1), Some(SwitchDecision::Fires));
     let member = PubkeyBytes::repeat_byte(2);
     assert_eq!(with(2), Some(SwitchDecision::NotFiredReason(NotFiredReason::OtherKey { member })));
@@ -256,7 +260,7 @@ async fn what_was_found_while_one_of_two_switches_was_away_fires_it_afterwards()
     switches.examine(&mut orders).unwrap();
     assert_eq!((orders.len(), switches.state.fired.contains_key("blue")), (1, true));
     // It was away once, and is not examined again.
-    assert!(switches.away.is_empty());
+    assert!(switches.state.behind.is_empty());
 }
 
 /// Who publishes a list must not decide whose offence stops the keys of others.
@@ -271,7 +275,7 @@ fn a_list_at_a_url_makes_nobody_kin() {
             active = ActiveConfig::new(active.config, list);
         }
         let switches = configured_switches(&active, &NetworkName::default(), None).unwrap();
-        switches["acme"].decide(&offence, NOW, &network(), &|_| None)
+        switches["acme"].decide(&offence, None, NOW, &network(), &|_| None)
     };
     assert_eq!(with(false), Some(SwitchDecision::Fires));
     assert_eq!(with(true), Some(SwitchDecision::NotFiredReason(NotFiredReason::NotNamed)));
@@ -319,10 +323,39 @@ async fn a_request_makes_a_switch_ready_while_it_runs() {
     assert_eq!((on_disk.fired.len(), on_disk.armed_again["acme"]), (0, 1));
     switches.examine(&mut orders).unwrap();
     assert_eq!(orders.len(), 1, "what was found before fires nothing");
-    let next = Finding { id: Root::repeat_byte(9), ..finding(DOUBLE_VOTE, 5, &OWN, SOON) };
+    let next = Finding { id: Root::repeat_byte(9), slot: after(33), ..finding(DOUBLE_VOTE, 5, &OWN, SOON) };
     store.record_anomalies(vec![next], &[]).unwrap();
     switches.examine(&mut orders).unwrap();
     assert_eq!(orders.len(), 2);
+}
+
+/// Somebody heard further messages of the key before the stop, and releases them afterwards.
+#[tokio::test]
+async fn what_was_signed_before_the_stop_fires_nothing_when_the_switch_is_ready_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(&dir.path().join("evidence"), Root::ZERO).unwrap();
+    let active = in_force(|_| ());
+    let mut switches = KillSwitches::new(store.clone(), context(dir.path())).unwrap();
+    switches.arm(&active).unwrap();
+    let of = |nth: u8, slot: Slot| Finding { id: Root::repeat_byte(nth), slot, ..finding(DOUBLE_VOTE, 5, &OWN, SOON) };
+    let mut orders = JoinSet::new();
+    store.record_anomalies(vec![of(1, after(0))], &[]).unwrap();
+    switches.examine(&mut orders).unwrap();
+    end_order(&mut switches, &mut orders).await;
+    assert!(KillSwitchState::rearm(&store, "acme").unwrap());
+    let mut switches = KillSwitches::new(store.clone(), context(dir.path())).unwrap();
+    switches.arm(&active).unwrap();
+    let held = of(2, after(32));
+    store.record_anomalies(vec![of(3, slots_ago(5)), held.clone()], &[]).unwrap();
+    switches.examine(&mut orders).unwrap();
+    assert!(orders.is_empty());
+    let reason = NotFiredReason::BeforeStop { until: after(32) }.to_string();
+    let noted = &switches.state.held_back["acme"];
+    assert_eq!((noted.times, &noted.reason), (2, &reason));
+    assert_eq!(switches.notes()(&held, NOW)[0].reason.as_ref(), Some(&reason), "and the alert says so");
+    store.record_anomalies(vec![of(4, after(33))], &[]).unwrap();
+    switches.examine(&mut orders).unwrap();
+    assert_eq!(orders.len(), 1);
 }
 
 /// The lock file is there when the clients are stopped, and goes when the switch is ready again.
@@ -353,6 +386,10 @@ async fn the_lock_is_there_before_the_order_and_gone_after_rearming() {
     let config = in_force(change).config;
     assert!(unlock_group(&config, "acme").unwrap().unwrap().contains("is removed"));
     assert_eq!(unlock_group(&config, "acme").unwrap(), None);
+    // That of another group keeps that group's clients from starting.
+    std::fs::write(&lock, r#"{"kill_switch":"blue","note":"x"}"#).unwrap();
+    let told = unlock_group(&config, "acme").unwrap().unwrap();
+    assert!(told.contains("is that of group blue and stays") && lock.exists(), "{told}");
 }
 
 /// The keys that an order stops: those that the entries name, and the accused.
@@ -388,7 +425,7 @@ async fn a_finding_that_is_recorded_late_does_not_fire_twice() {
     store.record_anomalies(vec![found], &[]).unwrap();
     switches.examine(&mut orders).unwrap();
     assert_eq!(orders.len(), 1, "it has fired for this one");
-    let next = Finding { id: Root::repeat_byte(9), ..finding(DOUBLE_VOTE, 5, &OWN, SOON) };
+    let next = Finding { id: Root::repeat_byte(9), slot: after(33), ..finding(DOUBLE_VOTE, 5, &OWN, SOON) };
     store.record_anomalies(vec![next], &[]).unwrap();
     switches.examine(&mut orders).unwrap();
     assert_eq!(orders.len(), 2);
@@ -541,24 +578,66 @@ async fn a_failed_order_is_told_once_and_so_is_that_a_later_one_stopped_them_aft
     // Neither a restart nor a further failure tells it again.
     drop(switches);
     let mut switches = start(store.clone());
-    switches.repeat_interrupted(&mut orders);
-    switches.repeat_failed_later();
+    switches.plan_repeats();
     switches.save("the start");
-    switches.repeat_failed(&mut orders);
+    switches.repeat_orders(&mut orders);
     assert_eq!(orders.len(), 1);
     end_order(&mut switches, &mut orders).await;
     assert_eq!(told(&store), ["kill_switch_failed"]);
 
     std::fs::write(dir.path().join("works"), []).unwrap();
-    switches.repeat_failed(&mut orders);
+    switches.repeat_orders(&mut orders);
     end_order(&mut switches, &mut orders).await;
     assert_eq!(told(&store), ["kill_switch_failed", "kill_switch_failed over stopped"]);
     assert_eq!((incident(evidence::IncidentState::Open), incident(evidence::IncidentState::Closed)), (0, 1));
     let fired = switches.state().borrow().fired["acme"].clone();
     assert_eq!((fired.attempts, fired.is_done()), (3, Some(true)));
-    switches.repeat_failed(&mut orders);
+    switches.repeat_orders(&mut orders);
     assert!(orders.is_empty(), "what is done is not repeated");
     assert_eq!(std::fs::read_to_string(dir.path().join("runs")).unwrap().lines().count(), 3);
+}
+
+/// The switch is away when its order is due, the finding was never recorded, or both, with a restart
+/// in between: the order is given as soon as it can be.
+#[tokio::test]
+async fn an_order_is_repeated_although_its_switch_was_away_and_its_finding_not_recorded() {
+    for (is_recorded, is_interrupted) in [(true, false), (false, false), (true, true), (false, true)] {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(&dir.path().join("evidence"), Root::ZERO).unwrap();
+        let active = in_force(|switch| switch.command = vec!["/bin/false".into()]);
+        let without = ActiveConfig::new(WatchConfig::default(), WatchList::default());
+        let start = |active: &ActiveConfig| {
+            let mut switches = KillSwitches::new(store.clone(), context(dir.path())).unwrap();
+            switches.order_again = Backoff::new(Duration::ZERO, Duration::ZERO);
+            switches.arm(active).unwrap();
+            switches.plan_repeats();
+            switches
+        };
+        let (mut switches, mut orders) = (start(&active), JoinSet::new());
+        let offence = finding(DOUBLE_VOTE, 5, &OWN, SOON);
+        if is_recorded {
+            store.record_anomalies(vec![offence], &[]).unwrap();
+            switches.examine(&mut orders).unwrap();
+        } else {
+            switches.examine_unrecorded(&[offence], &mut orders);
+        }
+        if is_interrupted {
+            orders.shutdown().await;
+            drop(switches);
+            switches = start(&without);
+        } else {
+            end_order(&mut switches, &mut orders).await;
+            switches.use_switches(&without).unwrap();
+        }
+        switches.repeat_orders(&mut orders);
+        assert!(orders.is_empty(), "there is no switch");
+        switches.use_switches(&active).unwrap();
+        switches.repeat_orders(&mut orders);
+        let case = format!("recorded: {is_recorded}, interrupted: {is_interrupted}");
+        assert_eq!((orders.len(), switches.state.fired["acme"].attempts), (1, 2), "{case}");
+        switches.repeat_orders(&mut orders);
+        assert_eq!(orders.len(), 1, "once: {case}");
+    }
 }
 
 #[tokio::test]
@@ -607,7 +686,8 @@ fn heard(signed: &[Slot], since: Slot, until: Slot) -> WatchReport {
 async fn keys_that_sign_after_the_stop_are_told_until_they_are_silent() {
     let dir = tempfile::tempdir().unwrap();
     let store = Store::open(&dir.path().join("evidence"), Root::ZERO).unwrap();
-    let active = with_route(in_force(|_| ()), dir.path());
+    let mut active = with_route(in_force(|_| ()), dir.path());
+    Arc::make_mut(&mut active.list).add(Some("acme"), "6-8".parse().unwrap(), &[], Duty::Active).unwrap();
     let mut switches = KillSwitches::new(store.clone(), context(dir.path())).unwrap();
     switches.arm(&active).unwrap();
     store.record_anomalies(vec![finding(DOUBLE_VOTE, 5, &OWN, SOON)], &[]).unwrap();
@@ -624,10 +704,11 @@ async fn keys_that_sign_after_the_stop_are_told_until_they_are_silent() {
             switches.save("a test");
         }
     };
-    let after = |slots: u64| now.saturating_add(slots);
     hear(&mut switches, &[after(32)], after(34));
     assert_eq!(is_done(&switches), Some(true), "it may have been signed before");
     hear(&mut switches, &[after(33)], after(34));
+    assert_eq!(is_done(&switches), Some(true), "it may have been signed before, ahead of its slot");
+    hear(&mut switches, &[after(36)], after(37));
     assert_eq!((is_done(&switches), told(&store)), (Some(false), vec!["signs_after_stop".to_owned()]));
     hear(&mut switches, &[after(40); 2], after(41));
     hear(&mut switches, &[after(42); 3], after(43));
@@ -649,21 +730,41 @@ async fn keys_that_sign_after_the_stop_are_told_until_they_are_silent() {
     assert!(notice.contains(&format!("its keys are silent since slot {}", after(43))), "{notice}");
     // A client that starts again is told again.
     hear(&mut switches, &[after(200)], after(201));
+    hear(&mut switches, &[after(232)], after(233));
     assert_eq!(told(&store)[3..], ["signs_after_stop"]);
 }
 
-/// The finding of a double vote, with a proof in the store.
-fn with_proof(store: &Store) -> Finding {
-    let proof = evidence::Evidence::new(
-        evidence::EvidenceKind::AttesterSlashing,
-        consensus::ForkName::Fulu,
-        vec![7],
-        serde_json::json!({}),
-    );
-    let finding =
-        Finding { evidence: Some(proof.reference()), punishable: Some(Punishable::Yes), ..finding(DOUBLE_VOTE, 5, &OWN, SOON) };
-    store.record(vec![(finding.clone(), Arc::new(proof))], &[]).unwrap();
-    finding
+/// Validator 7 has the group's withdrawal credentials only, and nobody stops it.
+#[tokio::test]
+async fn a_stranger_with_the_groups_credentials_who_goes_on_voting_is_no_failed_stop() {
+    for (members, wanted) in [(MembersConfig::Named, Some(true)), (MembersConfig::All, Some(false))] {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(&dir.path().join("evidence"), Root::ZERO).unwrap();
+        let mut switches = KillSwitches::new(store.clone(), context(dir.path())).unwrap();
+        switches.arm(&in_force(|switch| switch.members = members)).unwrap();
+        store.record_anomalies(vec![finding(DOUBLE_VOTE, 5, &OWN, SOON)], &[]).unwrap();
+        let mut orders = JoinSet::new();
+        switches.examine(&mut orders).unwrap();
+        end_order(&mut switches, &mut orders).await;
+        let ours = [5, 7].map(ValidatorIndex::new);
+        for slot in [after(40), after(60)] {
+            switches.hear("acme", &ours, &heard(&[slots_ago(0), slots_ago(0), slot], after(0), slot));
+        }
+        assert_eq!(switches.state.fired["acme"].is_done(), wanted, "{members:?}");
+        switches.hear("acme", &ours, &heard(&[slots_ago(0), slots_ago(0), after(60)], after(0), after(65)));
+        let after_stop = switches.state.fired["acme"].after_stop.as_ref().unwrap();
+        assert_eq!(after_stop.silent_since.is_some(), members == MembersConfig::Named, "{members:?}");
+    }
+}
+
+/// The finding of a double vote and its proof, which is this text.
+fn with_proof(text: &str) -> (Finding, Arc<evidence::Evidence>) {
+    let kind = evidence::EvidenceKind::AttesterSlashing;
+    let proof = evidence::Evidence::new(kind, consensus::ForkName::Fulu, text.into(), serde_json::json!({}));
+    let id = anomaly_id(Root::ZERO, &DOUBLE_VOTE, text.as_bytes());
+    let reference = Some(proof.reference());
+    let offence = finding(DOUBLE_VOTE, 5, &OWN, SOON);
+    (Finding { id, evidence: reference, punishable: Some(Punishable::Yes), ..offence }, Arc::new(proof))
 }
 
 #[tokio::test]
@@ -690,7 +791,8 @@ async fn a_proof_that_is_not_genuine_stops_nothing_and_a_check_that_fails_stops_
         );
         let mut switches = KillSwitches::new(store.clone(), SwitchContext { program, ..context(dir.path()) }).unwrap();
         switches.arm(&active).unwrap();
-        let offence = with_proof(&store);
+        let (offence, proof) = with_proof("proof");
+        store.record(vec![(offence.clone(), proof)], &[]).unwrap();
         let mut orders = JoinSet::new();
         switches.examine(&mut orders).unwrap();
         end_order(&mut switches, &mut orders).await;
@@ -711,5 +813,47 @@ async fn a_proof_that_is_not_genuine_stops_nothing_and_a_check_that_fails_stops_
         switches.examine(&mut orders).unwrap();
         assert!(orders.is_empty());
         assert_eq!(told(&store).len(), usize::from(wanted.is_some()));
+    }
+}
+
+/// A proof that is not genuine comes in one page with a genuine one, and after a restart the genuine
+/// one is looked at. The same if it came during the check and could not be recorded.
+#[tokio::test]
+async fn a_proof_that_is_not_genuine_hides_nothing_that_came_during_its_check() {
+    for is_recorded in [true, false] {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(&dir.path().join("evidence"), Root::ZERO).unwrap();
+        let answer = "read proof < \"$2\"; case $proof in bad) echo NOT genuine: x; exit 1;; esac; echo genuine: y";
+        let program: PathBuf = script(dir.path(), answer).into();
+        let start = || {
+            let context = SwitchContext { program: program.clone(), ..context(dir.path()) };
+            let mut switches = KillSwitches::new(store.clone(), context).unwrap();
+            switches.arm(&in_force(|switch| switch.second_check = true)).unwrap();
+            switches
+        };
+        let (bad, good) = (with_proof("bad\n"), with_proof("good\n"));
+        let (mut switches, mut orders) = (start(), JoinSet::new());
+        if is_recorded {
+            store.record(vec![bad, good.clone()], &[]).unwrap();
+            switches.examine(&mut orders).unwrap();
+        } else {
+            store.record(vec![bad], &[]).unwrap();
+            switches.examine(&mut orders).unwrap();
+            switches.examine_unrecorded(std::slice::from_ref(&good.0), &mut orders);
+        }
+        assert_eq!(orders.len(), 1, "one check at a time");
+        end_order(&mut switches, &mut orders).await;
+        assert!(switches.state.fired.is_empty(), "it stops nothing");
+        if is_recorded {
+            drop(switches);
+            switches = start();
+        }
+        switches.examine(&mut orders).unwrap();
+        assert_eq!(orders.len(), 1, "recorded: {is_recorded}");
+        end_order(&mut switches, &mut orders).await;
+        let fired = &switches.state.fired["acme"];
+        assert_eq!((fired.finding, fired.is_done()), (good.0.id, Some(true)));
+        switches.examine(&mut orders).unwrap();
+        assert!(orders.is_empty() && switches.state.behind.is_empty());
     }
 }

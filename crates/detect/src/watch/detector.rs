@@ -155,6 +155,7 @@ impl WatchedKeysDetector {
         let missing =
             self.labels.groups().iter().filter_map(|group| missing_keys(group, &self.records, epoch, &self.config, view));
         out.extend(missing.map(Signal::Observation));
+        let by_slot = self.flapping.without_stopped(by_slot, &self.state.stopped(), &self.labels);
         let flaps = self.flapping.evaluate(&slots, &by_slot, &self.labels, &self.config, view);
         out.extend(flaps.into_iter().map(Signal::Observation));
     }

@@ -15,14 +15,15 @@
 //!
 //! **False alarms considered.** Single misses: one in 200 duties is usual, so five in a row do not
 //! happen by chance. A bad slot of the whole network. Keys that stay away: this is an outage,
-//! reported as `missed_duties`; a stretch of more than `flapping_longest_epochs` is no flap.
+//! reported as `missed_duties`; a stretch of more than `flapping_longest_epochs` is no flap. Keys that
+//! a kill switch has stopped: their duties do not count until they vote again after that.
 
 use super::{Label, Labels, WatchedKeysConfig};
 use crate::monitor::{Details, DetectorView, Observation};
 use consensus::{Slot, ValidatorIndex};
 use evidence::{Kind, Severity};
 use serde::{Deserialize, Serialize};
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 /// Number of keys listed as examples.
 const EXAMPLES: usize = 16;
@@ -55,11 +56,33 @@ pub(super) type DutiesBySlot = BTreeMap<Slot, Vec<(ValidatorIndex, bool)>>;
 
 /// The current stretch of each label.
 #[derive(Default)]
-pub(super) struct FlappingLabels(HashMap<Label, Stretch>);
+pub(super) struct FlappingLabels {
+    stretches: HashMap<Label, Stretch>,
+    /// Keys that a kill switch has stopped, and that have not voted since.
+    stopped: BTreeSet<ValidatorIndex>,
+}
 
 impl FlappingLabels {
     pub fn clear(&mut self) {
-        self.0.clear();
+        self.stretches.clear();
+    }
+
+    /// Takes out of the duties of an epoch those of stopped keys. `groups` are those that are
+    /// stopped now.
+    pub fn without_stopped(&mut self, mut duties: DutiesBySlot, groups: &BTreeSet<String>, labels: &Labels) -> DutiesBySlot {
+        self.stopped.retain(|validator| labels.is_watched(*validator));
+        let members = labels.groups().iter().filter(|group| groups.contains(&*group.name));
+        let stopped_now: BTreeSet<ValidatorIndex> = members.flat_map(|group| group.validators.iter().copied()).collect();
+        self.stopped.extend(&stopped_now);
+        for of_slot in duties.values_mut() {
+            of_slot.retain(|(validator, voted)| {
+                if *voted && !stopped_now.contains(validator) {
+                    self.stopped.remove(validator);
+                }
+                !self.stopped.contains(validator)
+            });
+        }
+        duties
     }
 
     /// Takes in the duties of an epoch. Returns the flaps that end in it.
@@ -74,7 +97,7 @@ impl FlappingLabels {
         let per_epoch = view.network().preset().slots_per_epoch;
         let mut flaps = Vec::new();
         for (label, by_slot) in by_label(slots, duties, labels, config, view) {
-            let stretch = self.0.entry(label.clone()).or_default();
+            let stretch = self.stretches.entry(label.clone()).or_default();
             for (slot, duties) in by_slot {
                 let longest = config.flapping_longest_epochs * per_epoch;
                 let Some(flap) = stretch.next(slot, &duties, config.flapping_keys, config.flapping_percent, longest) else {
@@ -102,7 +125,7 @@ impl FlappingLabels {
             }
         }
         let still_used: HashSet<&Label> = labels.watched().flat_map(|(_, set)| set.labels.iter()).collect();
-        self.0.retain(|label, _| still_used.contains(label));
+        self.stretches.retain(|label, _| still_used.contains(label));
         flaps
     }
 }

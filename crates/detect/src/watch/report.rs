@@ -8,6 +8,7 @@
 use super::Labels;
 use chain::Record;
 use consensus::{Epoch, Gwei, PubkeyBytes, Slot, ValidatorIndex};
+use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// What is known of all watched keys at the end of a slot, or when the set of watched keys changed.
@@ -38,6 +39,7 @@ pub struct HeardRun {
 pub struct SharedWatchState {
     labels: Arc<Mutex<Arc<Labels>>>,
     report: Arc<Mutex<Arc<WatchReport>>>,
+    stopped: Arc<Mutex<Arc<BTreeSet<String>>>>,
 }
 
 impl SharedWatchState {
@@ -49,6 +51,17 @@ impl SharedWatchState {
     /// The current labels. They may be newer than those of the report.
     pub fn labels(&self) -> Arc<Labels> {
         self.labels.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Replaces the names of the groups whose kill switch has fired, so that their keys are silent on
+    /// purpose.
+    pub fn set_stopped(&self, groups: BTreeSet<String>) {
+        *self.stopped.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(groups);
+    }
+
+    /// The groups whose kill switch has fired.
+    pub fn stopped(&self) -> Arc<BTreeSet<String>> {
+        self.stopped.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Replaces the report. The detector calls this at the end of each slot.

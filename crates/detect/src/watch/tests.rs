@@ -2,7 +2,7 @@
 
 use super::*;
 use chain::{Chain, PubkeyCache, Registry};
-use consensus::{ExecutionAddress, Spec, ValidatorIndex};
+use consensus::{ExecutionAddress, Slot, Spec, ValidatorIndex};
 use simulator::{Scenario, record};
 use sources::capture::{CaptureReader, Entry as CaptureEntry};
 
@@ -125,4 +125,21 @@ fn labels_are_checked() {
     assert_eq!(list.add_group("one more"), Err(ListError::Label(LabelError::Key("one more".into()))));
     assert_eq!(list.add_group("one-more"), Err(ListError::TooManyGroups));
     assert!(list.add_group("7").is_ok(), "known");
+}
+
+#[test]
+fn duties_of_keys_that_a_kill_switch_stopped_do_not_count_until_they_vote_again() {
+    let chain = chain();
+    let rows = [("acme", "10-12".to_owned(), &[][..], Duty::Active), ("blue", "20".to_owned(), &[][..], Duty::Active)];
+    let labels = Labels::resolve(&list(&rows), chain.registry(), &FeePayers::default());
+    let mut flapping = flapping::FlappingLabels::default();
+    let mut counted = |stopped: &[&str], duties: &[(u64, bool)]| -> Vec<(u64, bool)> {
+        let duties = duties.iter().map(|(validator, voted)| (index(*validator), *voted)).collect();
+        let groups = stopped.iter().map(|group| (*group).to_owned()).collect();
+        let left = flapping.without_stopped([(Slot::new(1), duties)].into(), &groups, &labels);
+        left.into_values().flatten().map(|(validator, voted)| (validator.as_u64(), voted)).collect()
+    };
+    assert_eq!(counted(&["acme"], &[(10, true), (11, false), (20, false)]), [(20, false)], "voted before the stop, or missed");
+    assert_eq!(counted(&[], &[(10, false), (11, true), (20, true)]), [(11, true), (20, true)], "10 is not started yet");
+    assert_eq!(counted(&[], &[(10, true), (11, false)]), [(10, true), (11, false)]);
 }
