@@ -8,6 +8,7 @@ use crate::metrics::Metrics;
 use crate::privacy::{OwnKeys, Privacy, shows_addresses};
 use crate::problem::ProblemDetails;
 use crate::rate_limit::RateLimits;
+use crate::slashings::SlashedValidators;
 use crate::streams::Feed;
 use crate::tls::{Tls, TlsError, TlsFiles};
 use crate::tokens::{Scope, TokenFile, Tokens};
@@ -218,6 +219,7 @@ pub(crate) struct Shared {
     pub(crate) stop: CancellationToken,
     /// Held by the request that reads a pool of slashings.
     pub(crate) pools: Arc<tokio::sync::Mutex<()>>,
+    pub(crate) slashed: Arc<SlashedValidators>,
     pub(crate) openapi: Bytes,
     pub(crate) kept: Arc<KeptAnswers>,
     _subscription: Arc<Subscription>,
@@ -296,6 +298,7 @@ fn apps(parts: ApiParts, address: SocketAddr, stop: CancellationToken) -> Result
         slashings_feed: Arc::new(Feed::new(beacon::newest, beacon::read_batch)),
         stop,
         pools: Arc::default(),
+        slashed: Arc::default(),
         openapi: openapi_json().into(),
         kept: Arc::default(),
         _subscription: Arc::new(subscription),
