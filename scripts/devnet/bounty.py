@@ -75,7 +75,8 @@ class Supervisor(Process):
 
     def __init__(self, client, lock_file):
         recipe = re.search(r"^ *ExecStartPre=(.*)$", DOCS.read_text(), re.MULTILINE)[1]
-        pre = recipe.replace("/var/lib/slashwatch/acme-1.lock", str(lock_file))
+        # The sign says that systemd runs it as root.
+        pre = recipe.removeprefix("+").replace("/var/lib/slashwatch/acme-1.lock", str(lock_file))
         assert str(lock_file) in pre, "the recipe names the lock file that the page has everywhere"
         self.pid_file = client.home / "pid"
         variables = dict(client.network.environment, PRE=pre, LOG=str(client.log), PID=str(self.pid_file))
