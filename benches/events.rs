@@ -2,7 +2,7 @@
 //! connects late and reads a backlog, and one live finding from its record to the client.
 
 use crate::Ratio;
-use api::{ApiParts, NoKeys, NodeState, NothingObserved, OwnKeys, Readiness, Status, StatusSource};
+use api::ApiParts;
 use consensus::{Epoch, ForkName, Network, Root, Slot, ValidatorIndex};
 use criterion::{Criterion, Throughput};
 use evidence::{Evidence, EvidenceKind, Finding, OffenceFacts, Store, Time};
@@ -103,38 +103,10 @@ impl Client {
 async fn serve(store: Store, stop: CancellationToken) -> SocketAddr {
     let listener = api::bind(SocketAddr::from(([127, 0, 0, 1], 0))).await.unwrap();
     let address = listener.address();
-    let parts = ApiParts {
-        store,
-        status: Arc::new(Quiet),
-        watch: Arc::new(NoKeys),
-        observed: Arc::new(NothingObserved(Arc::new(Network::builtin("mainnet").expect("it is built in")))),
-        own_keys: OwnKeys::Shown,
-        registry: prometheus::Registry::new(),
-        max_streams: 4096,
-        max_connections: 4096,
-        header_timeout: api::HEADER_TIMEOUT,
-        hosts: Vec::new(),
-        tokens: None,
-        read_needs_token: false,
-        requests_per_second: None,
-        proxies: Vec::new(),
-        cors_origins: Vec::new(),
-    };
+    let mainnet = Network::builtin("mainnet").expect("it is built in");
+    let parts = ApiParts::of_store(store, Network { genesis_validators_root: NETWORK, ..mainnet });
     tokio::spawn(api::serve(listener, parts, stop));
     address
-}
-
-/// The state of the program, which nothing reads in this benchmark.
-struct Quiet;
-
-impl StatusSource for Quiet {
-    fn status(&self) -> Status {
-        Status { genesis_validators_root: NETWORK, node: NodeState::Away { reason: String::new() }, ..Status::default() }
-    }
-
-    fn readiness(&self) -> Readiness {
-        Readiness { listening: true, context_loaded: true, index_open: true, last_message: None, since: None, advice: Vec::new() }
-    }
 }
 
 fn finding(slot: u64) -> (Finding, Arc<Evidence>) {

@@ -176,20 +176,8 @@ pub enum Command {
     Audit {
         #[arg(long, value_name = "DIR")]
         data_dir: PathBuf,
-        /// The interchange file, exported by the validator client after it was stopped.
-        #[arg(long, value_name = "FILE")]
-        interchange: PathBuf,
-        /// Keys that must be in the file, in the form of `export interchange`; without it only the
-        /// keys of the file are compared.
-        #[arg(long, value_name = "LIST")]
-        validators: Option<String>,
-        /// Says that the client prunes its record: messages that are older than the record do not
-        /// count as lacking.
-        #[arg(long)]
-        pruned_ok: bool,
-        /// Prints the report as one JSON object.
-        #[arg(long)]
-        json: bool,
+        #[command(flatten)]
+        record: RecordArgs,
         /// Exit code 1 if the file lacks something; this is also the case without this option.
         #[arg(long)]
         fail_on_finding: bool,
@@ -205,21 +193,8 @@ pub enum Command {
         /// Data directory of the watcher that runs.
         #[arg(long, value_name = "DIR", default_value = "slashwatch-data")]
         data_dir: PathBuf,
-        /// The interchange file, exported by the stopped validator client that is to be started.
-        #[arg(long, value_name = "FILE")]
-        interchange: PathBuf,
-        /// The keys that are to start, in the form of `export interchange`. They must be in the
-        /// file, and its other keys do not count. Without it, keys that the file has lost are not
-        /// noticed.
-        #[arg(long, value_name = "LIST")]
-        validators: Option<String>,
-        /// Says that the client prunes its record: messages that are older than the record do not
-        /// count as lacking.
-        #[arg(long)]
-        pruned_ok: bool,
-        /// Prints the answer as one JSON object.
-        #[arg(long)]
-        json: bool,
+        #[command(flatten)]
+        record: RecordArgs,
     },
     /// Checks configuration files, and prints the default configuration.
     #[command(after_help = CONFIG_EXAMPLES)]
@@ -626,6 +601,25 @@ pub struct BenchStreams {
     pub burst: u64,
     #[command(flatten)]
     pub form: ReportForm,
+}
+
+/// A validator client's record of what its keys signed, and how it is judged.
+#[derive(clap::Args)]
+pub struct RecordArgs {
+    /// The interchange file (EIP-3076), exported by the validator client after it was stopped.
+    #[arg(long, value_name = "FILE")]
+    pub interchange: PathBuf,
+    /// Keys that must be in the file, in the form of `export interchange`. Without it, keys that
+    /// the file has lost are not noticed. With it, `preflight` judges no other keys of the file.
+    #[arg(long, value_name = "LIST")]
+    pub validators: Option<String>,
+    /// Says that the client prunes its record: messages that are older than the record do not count
+    /// as lacking.
+    #[arg(long)]
+    pub pruned_ok: bool,
+    /// Prints the result as one JSON object.
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// How messages reach the watcher in real time.

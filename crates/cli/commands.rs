@@ -110,13 +110,13 @@ pub fn run(args: Args) -> anyhow::Result<u8> {
             log_to_stderr(&LogConfig { level: "warn".into(), format: LogFormat::Text })?;
             history::export(&data_dir, &validators, if minimal { Form::Minimal } else { Form::Complete })
         }
-        Command::Audit { data_dir, interchange, validators, pruned_ok, json, fail_on_finding: _ } => {
+        Command::Audit { data_dir, record, fail_on_finding: _ } => {
             log_to_stderr(&LogConfig { level: "warn".into(), format: LogFormat::Text })?;
-            history::audit(&data_dir, &interchange, validators.as_deref(), pruned_ok, json)
+            history::audit(&data_dir, &record)
         }
-        Command::Preflight { data_dir, interchange, validators, pruned_ok, json } => {
+        Command::Preflight { data_dir, record } => {
             log_to_stderr(&LogConfig { level: "warn".into(), format: LogFormat::Text })?;
-            history::preflight(&data_dir, &interchange, validators.as_deref(), pruned_ok, json)
+            history::preflight(&data_dir, &record)
         }
         Command::Config { action: ConfigAction::ShowDefaults } => {
             output::text(Config::defaults_toml())?;

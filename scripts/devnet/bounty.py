@@ -22,23 +22,20 @@ It is checked that
 The times that it prints are the clients' own: their keymanager API logs each request.
 """
 
-import argparse
 import contextlib
 import http.server
 import json
 import os
 import pathlib
 import re
-import shutil
 import signal
 import stat
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 
-from helpers import Process, Report, answered, free_ports, unix_seconds, wait_for
+from helpers import Process, answered, arguments, free_ports, run_check, unix_seconds, wait_for
 from network import Network, ValidatorClient, contradictions, make_keystores, messages
 from truth import SLOTS_PER_EPOCH, Truth
 from watcher import Api, write_config
@@ -78,7 +75,8 @@ class Supervisor(Process):
 
     def __init__(self, client, lock_file):
         recipe = re.search(r"^ *ExecStartPre=(.*)$", DOCS.read_text(), re.MULTILINE)[1]
-        pre = recipe.replace("/var/lib/slashwatch/acme-1.lock", str(lock_file))
+        # The sign says that systemd runs it as root.
+        pre = recipe.removeprefix("+").replace("/var/lib/slashwatch/acme-1.lock", str(lock_file))
         assert str(lock_file) in pre, "the recipe names the lock file that the page has everywhere"
         self.pid_file = client.home / "pid"
         variables = dict(client.network.environment, PRE=pre, LOG=str(client.log), PID=str(self.pid_file))
@@ -387,28 +385,10 @@ class Bounty:
 
 
 def main():
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--binary", required=True)
-    parser.add_argument("--keep", type=pathlib.Path)
-    arguments = parser.parse_args()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    folder = pathlib.Path(tempfile.mkdtemp(prefix="slashwatch-bounty-"))
-    if arguments.keep:
-        folder.rmdir()
-        folder = arguments.keep / "bounty"
-        folder.mkdir(parents=True)
-    report, started = Report(), time.monotonic()
+    given = arguments().parse_args()
     print(f"bounty: {SLOT_SECONDS}-s slots, 16 keys with a kill switch and 16 without, each in two validator clients", flush=True)
-    try:
-        Bounty(arguments.binary, folder.resolve(), report).run()
-    finally:
-        took = time.monotonic() - started
-        if report.failed or arguments.keep:
-            print(f"logs and data are in {folder}")
-        else:
-            shutil.rmtree(folder, ignore_errors=True)
-    print(f"bounty: {report.failed or 'no'} checks failed, {took:.0f} s")
-    return 1 if report.failed else 0
+    keep = given.keep and given.keep / "bounty"
+    return run_check("bounty", lambda folder, report: Bounty(given.binary, folder, report).run(), keep)
 
 
 if __name__ == "__main__":

@@ -16,7 +16,6 @@ In each, `slashwatch run` and `slashwatch capture` listen to both nodes, and it 
   6. both programs stop cleanly, and the capture, replayed, gives the same findings with the same ids.
 """
 
-import argparse
 import json
 import os
 import pathlib
@@ -25,12 +24,11 @@ import signal
 import statistics
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from datetime import datetime
 
-from helpers import Process, Report, free_port, unix_seconds, wait_for
+from helpers import Process, arguments, free_port, run_check, unix_seconds, wait_for
 from rest import Node
 from truth import Truth
 from watcher import Api, write_config
@@ -294,32 +292,21 @@ def play(scene, binary, folder, report):
 
 
 def main():
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--binary", required=True)
+    parser = arguments()
     parser.add_argument("--short", action="store_true")
-    parser.add_argument("--keep", type=pathlib.Path)
-    arguments = parser.parse_args()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-
+    given = parser.parse_args()
     some, everyone = range(24), range(64)
     scenes = (
         [Scene("connected", some, 75, 3), Scene("split", everyone, 40, 2)]
-        if arguments.short
+        if given.short
         else [Scene("connected", some, 1800, 6), Scene("split", everyone, 300, 2)]
     )
-    folder = arguments.keep or pathlib.Path(tempfile.mkdtemp(prefix="slashwatch-devnet-"))
-    report, started = Report(), time.monotonic()
-    try:
+
+    def run(folder, report):
         for scene in scenes:
-            play(scene, arguments.binary, folder / scene.name, report)
-    finally:
-        took = time.monotonic() - started
-        if report.failed or arguments.keep:
-            print(f"logs, captures and findings are in {folder}")
-        else:
-            shutil.rmtree(folder, ignore_errors=True)
-    print(f"real client: {report.failed or 'no'} checks failed, {took:.0f} s")
-    return 1 if report.failed else 0
+            play(scene, given.binary, folder / scene.name, report)
+
+    return run_check("real client", run, given.keep)
 
 
 if __name__ == "__main__":

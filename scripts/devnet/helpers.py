@@ -1,9 +1,14 @@
 """What both checks against the real client need: telling what held, waiting with a bound, ports, times, processes."""
 
+import argparse
+import pathlib
 import random
+import shutil
 import signal
 import socket
 import subprocess
+import sys
+import tempfile
 import time
 from datetime import datetime
 
@@ -20,6 +25,32 @@ class Report:
         print(f"  {'ok    ' if held else 'FAILED'} {text}", flush=True)
         self.failed += not held
         return held
+
+
+def arguments():
+    """What both checks are started with; each adds its own."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--binary", required=True)
+    parser.add_argument("--keep", type=pathlib.Path)
+    return parser
+
+
+def run_check(name, run, keep=None):
+    """Calls `run` with a folder and a report, and returns the exit code. The folder stays if something failed, or for `keep`."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    folder = keep or pathlib.Path(tempfile.mkdtemp(prefix="slashwatch-devnet-"))
+    folder.mkdir(parents=True, exist_ok=True)
+    report, started = Report(), time.monotonic()
+    try:
+        run(folder.resolve(), report)
+    finally:
+        took = time.monotonic() - started
+        if report.failed or keep:
+            print(f"logs, captures and data are in {folder}")
+        else:
+            shutil.rmtree(folder, ignore_errors=True)
+    print(f"{name}: {report.failed or 'no'} checks failed, {took:.0f} s")
+    return 1 if report.failed else 0
 
 
 def wait_for(condition, seconds, every=1.0):

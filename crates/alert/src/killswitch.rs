@@ -256,6 +256,7 @@ impl KillSwitch {
     /// keep the order from being given.
     async fn lock(&self, finding: &Finding, now: Time) -> Result<(), String> {
         let Some(path) = &self.lock_file else { return Ok(()) };
+        // It says whose key is watched, so only its owner may read it.
         let content = LockFile {
             kill_switch: &self.group,
             network: &self.network.name,
@@ -273,7 +274,7 @@ impl KillSwitch {
         // Supervisors print the file into their logs.
         bytes.push(b'\n');
         let to = path.clone();
-        let writing = tokio::task::spawn_blocking(move || evidence::replace_file(&to, &bytes));
+        let writing = tokio::task::spawn_blocking(move || evidence::replace_owners_file(&to, &bytes));
         let written = match tokio::time::timeout(LOCK_TIME, writing).await {
             Ok(Ok(written)) => written.map_err(|error| error.to_string()),
             Ok(Err(error)) => Err(error.to_string()),

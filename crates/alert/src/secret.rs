@@ -5,6 +5,9 @@ use crate::AlertError;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
+/// Largest file with a secret. A token has some hundred bytes.
+const MAX_SECRET_BYTES: u64 = 64 << 10;
+
 /// Where a secret is stored.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SecretSource {
@@ -47,8 +50,8 @@ impl Secret {
     pub fn load(source: &SecretSource) -> Result<Self, AlertError> {
         let (text, from) = match source {
             SecretSource::File(path) => {
-                let text =
-                    std::fs::read_to_string(path).map_err(|source| AlertError::SecretFile { path: path.clone(), source })?;
+                let text = base::read_text_file(path, MAX_SECRET_BYTES)
+                    .map_err(|source| AlertError::SecretFile { path: path.clone(), source })?;
                 (text, path.display().to_string())
             }
             SecretSource::Variable(name) => {

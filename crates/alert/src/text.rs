@@ -33,6 +33,8 @@ const MAX_STEPS: u64 = 100_000;
 const MAX_RESULT_BYTES: usize = 2000;
 /// Limit on the length of a text in bytes.
 const MAX_TEXT_BYTES: usize = 16 * 1024;
+/// Largest template file.
+const MAX_TEMPLATE_BYTES: u64 = 256 << 10;
 const NAME: &str = "alert";
 
 /// What a template can use.
@@ -309,7 +311,7 @@ impl Default for Template {
 impl Template {
     pub(crate) fn load(path: &Path) -> Result<Self, AlertError> {
         let bad = |reason: String| AlertError::Template { path: path.into(), reason };
-        let text = std::fs::read_to_string(path).map_err(|error| bad(error.to_string()))?;
+        let text = base::read_text_file(path, MAX_TEMPLATE_BYTES).map_err(|error| bad(error.to_string()))?;
         let template = Self::new(&text).map_err(|error| bad(error.to_string()))?;
         // A name that does not exist shows only when the template is used.
         let network = NetworkName::default();

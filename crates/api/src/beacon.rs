@@ -10,7 +10,7 @@
 use crate::findings::read;
 use crate::problem::ProblemDetails;
 use crate::server::Shared;
-use crate::slashings::{Outlook, is_slashed};
+use crate::slashings::Outlook;
 use crate::streams::{self, BATCH, BATCH_BYTES, EventBatch, Piece, Position};
 use axum::Json;
 use axum::extract::rejection::QueryRejection;
@@ -182,10 +182,10 @@ fn is_due(finding: &Finding) -> bool {
 /// With thousands of findings it takes a second or two, so one pool is read at a time.
 async fn pool(shared: &Arc<Shared>, kind: EvidenceKind) -> Result<Vec<Value>, ProblemDetails> {
     let _turn = shared.pools.lock().await;
-    let (source, now) = (shared.observed.clone(), shared.observed.recent().now);
+    let (source, slashed, now) = (shared.observed.clone(), shared.slashed.clone(), shared.observed.recent().now);
     read(shared, move |store| {
         let mut outlook = Outlook { now, network: source.network(), records: BTreeMap::new() };
-        let mut slashed = BTreeMap::new();
+        let as_of = store.inclusion_changes();
         let (mut data, mut n_bytes) = (Vec::new(), 0);
         let mut accused: BTreeSet<ValidatorIndex> = BTreeSet::new();
         let mut query = FindingQuery { order: SortOrder::NewestFirst, ..FindingQuery::default() };
@@ -200,7 +200,7 @@ async fn pool(shared: &Arc<Shared>, kind: EvidenceKind) -> Result<Vec<Value>, Pr
                 if !outlook.is_due(&finding) || finding.included.is_some() {
                     continue;
                 }
-                if is_slashed(subject.index, &mut slashed, store)? {
+                if slashed.contains(subject.index, as_of, store)? {
                     continue;
                 }
                 let Some(evidence) = store.evidence(reference.id)? else { continue };

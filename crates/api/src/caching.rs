@@ -2,8 +2,9 @@
 //! of its content, so a client that has it gets a 304 without a body.
 //!
 //! Answers to which it is known what changes them are kept here too, as they are sent, until that
-//! has changed or [`KEPT_FOR`] has passed. So an answer that thousands ask for is made once: while
-//! it is made, the others wait for it. Each [scope](crate::tokens::Scope) has answers of its own.
+//! has changed. So an answer that thousands ask for is made once: while it is made, the others wait
+//! for it. An answer that is older than [`KEPT_FOR`] is made anew, and until that is done the old
+//! one is sent, up to the age of [`SENT_FOR`]: nobody waits for what has not changed. Each [scope](crate::tokens::Scope) has answers of its own.
 //! What is kept is bounded in bytes, and all of it is dropped at once.
 
 use crate::observed::Recent;
@@ -27,7 +28,7 @@ const MAX_BYTES: u64 = 16 << 20;
 /// Content types of answers that get a tag.
 const TAGGED: [&str; 2] = ["application/json", "application/rss+xml"];
 /// Routes whose answers are kept, with what changes them apart from the address. Which labels are
-/// private can change too, and that is what [`KEPT_FOR`] is for.
+/// private can change too, and that is what [`KEPT_FOR`] and [`SENT_FOR`] are for.
 const KEPT: [(&str, Basis); 17] = [
     ("/v1/findings", Basis::Store),
     ("/v1/findings/{id}", Basis::Store),
@@ -94,7 +95,10 @@ impl Version {
     }
 }
 
+/// An answer of this age is made anew, although nothing that is known to change it has changed.
 const KEPT_FOR: Duration = Duration::from_secs(1);
+/// An older answer is not sent, even if the next one takes longer to make.
+const SENT_FOR: Duration = Duration::from_secs(2);
 /// Bytes of all answers that one scope keeps, without their compressed copies.
 const MAX_KEPT_BYTES: usize = 16 << 20;
 /// Longer answers are not kept.
@@ -129,7 +133,7 @@ impl KeptAnswers {
     fn get(&self, address: &str, wanted: &Version) -> Option<Arc<Answer>> {
         let kept = self.lock();
         let (_, answer) = kept.answers.get(address).filter(|(version, _)| version.is_as_new_as(wanted))?;
-        (answer.made.elapsed() < KEPT_FOR).then(|| answer.clone())
+        (answer.made.elapsed() < SENT_FOR).then(|| answer.clone())
     }
 
     /// Keeps an answer that was made from this version, or a later one.
@@ -187,6 +191,15 @@ pub(crate) async fn tag(State(shared): State<Arc<Shared>>, request: Request, nex
     let address = uri.path_and_query().map_or(uri.path(), |address| address.as_str()).to_owned();
     let wanted = Version::now(basis, &shared);
     if let Some(answer) = shared.kept.get(&address, &wanted) {
+        if answer.is_due()
+            && let Ok(turn) = shared.kept.turn(&address).try_lock_owned()
+        {
+            tokio::spawn(async move {
+                let _turn = turn;
+                // If it fails, the next request tries again.
+                let _ = made_to_be_kept(&shared, basis, address, request, next).await;
+            });
+        }
         return answer.to_response(&asked, HeaderMap::new());
     }
     let turn = shared.kept.turn(&address);
@@ -194,14 +207,26 @@ pub(crate) async fn tag(State(shared): State<Arc<Shared>>, request: Request, nex
     if let Some(answer) = shared.kept.get(&address, &wanted) {
         return answer.to_response(&asked, HeaderMap::new());
     }
+    match made_to_be_kept(&shared, basis, address, request, next).await {
+        Ok((answer, headers)) => answer.to_response(&asked, headers),
+        Err(response) => *response,
+    }
+}
+
+/// Like [`made`], and keeps the answer. The caller has the turn to make it.
+async fn made_to_be_kept(
+    shared: &Shared,
+    basis: Basis,
+    address: String,
+    request: Request,
+    next: Next,
+) -> Result<(Arc<Answer>, HeaderMap), Box<Response>> {
     // Read before the answer is made: if something changes meanwhile, the answer counts as old.
-    let version = Version::now(basis, &shared);
-    let (answer, headers) = match made(request, next).await {
-        Ok((answer, headers)) => (Arc::new(answer), headers),
-        Err(response) => return *response,
-    };
+    let version = Version::now(basis, shared);
+    let (answer, headers) = made(request, next).await?;
+    let answer = Arc::new(answer);
     shared.kept.put(address, version, answer.clone());
-    answer.to_response(&asked, headers)
+    Ok((answer, headers))
 }
 
 /// Has an answer made that gets a tag, with its headers. Any other is given back as it is.
@@ -242,6 +267,11 @@ impl Answer {
         let tag = HeaderValue::from_str(&format!("W/\"{:016x}-{:x}\"", hasher.finish(), body.len())).ok()?;
         let content_type = headers.get(header::CONTENT_TYPE)?.clone();
         Some(Self { content_type, tag, body, compressed: OnceLock::new(), made: Instant::now() })
+    }
+
+    /// Whether it is time to make the answer anew.
+    fn is_due(&self) -> bool {
+        self.made.elapsed() >= KEPT_FOR
     }
 
     /// The answer with these further headers.

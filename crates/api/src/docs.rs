@@ -126,7 +126,7 @@ fn values_of(path: &str, name: &str) -> Option<Value> {
     let words = |words: &[&str]| json!({"type": "string", "enum": words});
     Some(match (path, name) {
         ("/v1/evidence/{id}", "id") => text(r"^0x[0-9a-fA-F]{64}(\.json|\.ssz)?$"),
-        (_, "id") => text("^0x[0-9a-fA-F]{64}$"),
+        (_, "id" | "root" | "incident") => text("^0x[0-9a-fA-F]{64}$"),
         ("/v1/validators/{validator}", "validator") => text("^([0-9]{1,19}|0x[0-9a-fA-F]{96})$"),
         ("/v1/validators/{validator}", "limit") => number(1, 64),
         (_, "limit") => number(1, 1000),

@@ -129,6 +129,7 @@ pub(crate) struct FormatQuery {
     (status = 200, description = "a page", body = FindingsView),
     (status = 400, description = "a parameter is wrong", body = ProblemDetails, content_type = "application/problem+json"),
     (status = 403, description = "a label that is not shown on this address", body = ProblemDetails, content_type = "application/problem+json"),
+    (status = 404, description = "there is no such incident", body = ProblemDetails, content_type = "application/problem+json"),
 ))]
 pub(crate) async fn list(
     State(shared): State<Arc<Shared>>,

@@ -26,27 +26,13 @@
 //! ```no_run
 //! # async fn example(
 //! #     store: evidence::Store,
+//! #     network: consensus::Network,
 //! #     status: std::sync::Arc<dyn api::StatusSource>,
 //! #     observed: std::sync::Arc<dyn api::ObservedSource>,
 //! # ) -> Result<(), api::ApiError> {
 //! let listener = api::bind("127.0.0.1:5080".parse().expect("an address")).await?;
-//! let parts = api::ApiParts {
-//!     store,
-//!     status,
-//!     watch: std::sync::Arc::new(api::NoKeys),
-//!     observed,
-//!     own_keys: api::OwnKeys::Shown,
-//!     registry: prometheus::Registry::new(),
-//!     max_streams: 1024,
-//!     max_connections: 2048,
-//!     header_timeout: api::HEADER_TIMEOUT,
-//!     hosts: Vec::new(),
-//!     tokens: None,
-//!     read_needs_token: false,
-//!     requests_per_second: None,
-//!     proxies: Vec::new(),
-//!     cors_origins: Vec::new(),
-//! };
+//! // Everything else as for an API that shows the findings only.
+//! let parts = api::ApiParts { status, observed, ..api::ApiParts::of_store(store, network) };
 //! api::serve(listener, parts, tokio_util::sync::CancellationToken::new()).await
 //! # }
 //! ```
@@ -102,7 +88,7 @@ pub use observed::{
 pub use pack::{PackError, differing_fields, differing_header_fields, incident_pack};
 pub use privacy::{OwnKeys, shows_addresses};
 pub use server::{ApiError, ApiParts, Listener, answer_while, bind, openapi_json, serve};
-pub use status::{Connections, Gap, GoodbyeView, Head, NodeState, PeerView, Readiness, Status, StatusSource};
+pub use status::{Connections, Gap, GoodbyeView, Head, NodeState, NothingReported, PeerView, Readiness, Status, StatusSource};
 pub use tls::{TlsError, TlsFiles};
 pub use tokens::{Scope, TokenError, TokenFile, TokenRecord};
 pub use watch::{

@@ -8,17 +8,20 @@ use crate::metrics::Metrics;
 use crate::privacy::{OwnKeys, Privacy, shows_addresses};
 use crate::problem::ProblemDetails;
 use crate::rate_limit::RateLimits;
+use crate::slashings::SlashedValidators;
 use crate::streams::Feed;
 use crate::tls::{Tls, TlsError, TlsFiles};
 use crate::tokens::{Scope, TokenFile, Tokens};
 use crate::{
-    ObservedSource, StatusSource, WatchSource, beacon, connections, cors, coverage, docs, events, findings, heads, incidents,
-    middleware, network, page, process, roots, slashings, slots, submissions, validators, watch as watched,
+    NoKeys, NothingObserved, NothingReported, ObservedSource, StatusSource, WatchSource, beacon, connections, cors, coverage,
+    docs, events, findings, heads, incidents, middleware, network, page, process, roots, slashings, slots, submissions,
+    validators, watch as watched,
 };
 use axum::Router;
 use axum::body::Bytes;
 use axum::http::header;
 use axum::routing::get;
+use consensus::Network;
 use evidence::{EvidenceRef, Store, Subscription};
 use prometheus::{IntCounter, Registry};
 use std::net::{IpAddr, SocketAddr};
@@ -83,6 +86,31 @@ pub struct ApiParts {
     pub proxies: Vec<IpAddr>,
     /// Origins whose pages may read the API through a browser.
     pub cors_origins: Vec<String>,
+}
+
+impl ApiParts {
+    /// The parts of an API that shows the findings of a store and nothing else: nothing is reported
+    /// about a process, nothing was heard, and no keys are watched. Everybody may read, as often as
+    /// they like. Change the fields that should differ.
+    pub fn of_store(store: Store, network: Network) -> Self {
+        Self {
+            store,
+            status: Arc::new(NothingReported(network.genesis_validators_root)),
+            watch: Arc::new(NoKeys),
+            observed: Arc::new(NothingObserved(Arc::new(network))),
+            own_keys: OwnKeys::Shown,
+            registry: Registry::new(),
+            max_streams: 2048,
+            max_connections: 4096,
+            header_timeout: connections::HEADER_TIMEOUT,
+            hosts: Vec::new(),
+            tokens: None,
+            read_needs_token: false,
+            requests_per_second: None,
+            proxies: Vec::new(),
+            cors_origins: Vec::new(),
+        }
+    }
 }
 
 /// A bound address that is not served yet.
@@ -218,6 +246,7 @@ pub(crate) struct Shared {
     pub(crate) stop: CancellationToken,
     /// Held by the request that reads a pool of slashings.
     pub(crate) pools: Arc<tokio::sync::Mutex<()>>,
+    pub(crate) slashed: Arc<SlashedValidators>,
     pub(crate) openapi: Bytes,
     pub(crate) kept: Arc<KeptAnswers>,
     _subscription: Arc<Subscription>,
@@ -296,6 +325,7 @@ fn apps(parts: ApiParts, address: SocketAddr, stop: CancellationToken) -> Result
         slashings_feed: Arc::new(Feed::new(beacon::newest, beacon::read_batch)),
         stop,
         pools: Arc::default(),
+        slashed: Arc::default(),
         openapi: openapi_json().into(),
         kept: Arc::default(),
         _subscription: Arc::new(subscription),

@@ -16,9 +16,9 @@ use axum::response::IntoResponse;
 use consensus::{ForkName, Network, Root, Slot, ValidatorIndex};
 use evidence::{EvidenceKind, Finding, Included, Kind, Punishable, Query as FindingQuery, SortOrder, Store, StoreError, Time};
 use serde::{Deserialize, Serialize};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt::Write as _;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use utoipa::{IntoParams, ToSchema};
 
 /// Validators and findings of a row that are listed.
@@ -30,6 +30,8 @@ const MAX_CHUNKS: usize = 8;
 /// A validator can have 1 024 of each kind of offence (docs/detection.md).
 const OF_VALIDATOR_STEP: usize = 64;
 const MAX_OF_VALIDATOR: usize = 4096;
+/// Validators of whom it is remembered whether a block has slashed them.
+const MAX_KNOWN_SLASHED: usize = 1 << 16;
 /// Entries of the feed.
 const FEED_LEN: usize = 100;
 
@@ -159,10 +161,10 @@ async fn page(
     limit: usize,
 ) -> Result<(Vec<SlashingView>, Option<u64>), ProblemDetails> {
     let (network, now, privacy) = (shared.observed.network(), shared.observed.recent().now, shared.privacy.clone());
-    let source = shared.observed.clone();
+    let (source, slashed) = (shared.observed.clone(), shared.slashed.clone());
     read(shared, move |store| {
         let outlook = Outlook { now, network, records: BTreeMap::new() };
-        let mut rows = Rows { slashings: Vec::new(), included, limit, outlook, slashed: BTreeMap::new() };
+        let mut rows = Rows { slashings: Vec::new(), included, limit, outlook, slashed, as_of: store.inclusion_changes() };
         let mut query = FindingQuery { after, order, ..FindingQuery::default() };
         for nth in 0..MAX_CHUNKS {
             // Mostly each finding has a proof of its own, so these are enough. Those that are read
@@ -240,28 +242,51 @@ fn is_possible(finding: &Finding) -> bool {
     finding.punishable.is_some_and(Punishable::is_possible)
 }
 
-/// Whether a block has included any slashing of the validator. `known` remembers the answers.
-pub(crate) fn is_slashed(
-    validator: ValidatorIndex,
-    known: &mut BTreeMap<ValidatorIndex, bool>,
-    store: &Store,
-) -> Result<bool, StoreError> {
-    if let Some(known) = known.get(&validator) {
-        return Ok(*known);
-    }
-    // The first offence is mostly the one that is punished.
-    let mut query = FindingQuery { validator: Some(validator), ..FindingQuery::default() };
-    let mut found = false;
-    for _ in 0..MAX_OF_VALIDATOR / OF_VALIDATOR_STEP {
-        let page = store.find(&query, OF_VALIDATOR_STEP)?;
-        found = page.findings.iter().any(|(_, finding)| finding.included.is_some());
-        match page.next {
-            Some(next) if !found => query.after = next,
-            Some(_) | None => break,
+/// Validators that were looked up, and whether a block has included any slashing of them. It is
+/// forgotten when the store has another [`Store::inclusion_changes`], so it is never out of date.
+#[derive(Default)]
+pub(crate) struct SlashedValidators(Mutex<KnownSlashed>);
+
+#[derive(Default)]
+struct KnownSlashed {
+    as_of: u64,
+    is_slashed: HashMap<ValidatorIndex, bool>,
+}
+
+impl SlashedValidators {
+    /// Whether a block has included any slashing of the validator. `as_of` is the store's
+    /// [`Store::inclusion_changes`] from before it was read, so that what changes meanwhile makes
+    /// the result forgotten.
+    pub(crate) fn contains(&self, validator: ValidatorIndex, as_of: u64, store: &Store) -> Result<bool, StoreError> {
+        if let Some(known) = self.at_least(as_of).is_slashed.get(&validator) {
+            return Ok(*known);
         }
+        // The first offence is mostly the one that is punished.
+        let mut query = FindingQuery { validator: Some(validator), ..FindingQuery::default() };
+        let mut found = false;
+        for _ in 0..MAX_OF_VALIDATOR / OF_VALIDATOR_STEP {
+            let page = store.find(&query, OF_VALIDATOR_STEP)?;
+            found = page.findings.iter().any(|(_, finding)| finding.included.is_some());
+            match page.next {
+                Some(next) if !found => query.after = next,
+                Some(_) | None => break,
+            }
+        }
+        let mut known = self.at_least(as_of);
+        if known.as_of == as_of {
+            known.is_slashed.insert(validator, found);
+        }
+        Ok(found)
     }
-    known.insert(validator, found);
-    Ok(found)
+
+    /// What is known, as of this state of the store or a later one.
+    fn at_least(&self, as_of: u64) -> MutexGuard<'_, KnownSlashed> {
+        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if known.as_of < as_of || known.is_slashed.len() >= MAX_KNOWN_SLASHED {
+            *known = KnownSlashed { as_of: known.as_of.max(as_of), is_slashed: HashMap::new() };
+        }
+        known
+    }
 }
 
 /// The rows of a page while they are collected.
@@ -270,8 +295,9 @@ struct Rows {
     included: Option<bool>,
     limit: usize,
     outlook: Outlook,
-    /// Validators that were looked up, and whether a block has any slashing of them.
-    slashed: BTreeMap<ValidatorIndex, bool>,
+    slashed: Arc<SlashedValidators>,
+    /// The store's [`Store::inclusion_changes`] from before it was read.
+    as_of: u64,
 }
 
 impl Rows {
@@ -307,11 +333,11 @@ impl Rows {
         Ok(true)
     }
 
-    fn state(&mut self, finding: &Finding, validator: ValidatorIndex, store: &Store) -> Result<SlashingState, StoreError> {
+    fn state(&self, finding: &Finding, validator: ValidatorIndex, store: &Store) -> Result<SlashingState, StoreError> {
         if finding.included.is_some() {
             return Ok(SlashingState::Included);
         }
-        let is_slashed = is_slashed(validator, &mut self.slashed, store)?;
+        let is_slashed = self.slashed.contains(validator, self.as_of, store)?;
         Ok(match self.outlook.of(finding) {
             _ if is_slashed => SlashingState::SlashedByAnother,
             Some(Punishable::AlreadySlashed) => SlashingState::SlashedByAnother,
@@ -401,7 +427,7 @@ fn escaped(text: &str) -> String {
 mod tests {
     use super::*;
     use consensus::{Epoch, Gwei};
-    use evidence::{Evidence, OffenceFacts};
+    use evidence::{Changes, Evidence, OffenceFacts};
 
     /// What was punishable when it was recorded is judged anew: by the age of its fork, and by the
     /// registry.
@@ -434,5 +460,33 @@ mod tests {
         assert_eq!(judged(ForkName::Electra, Yes, Some(record(false, Some(electra.as_u64())))), Withdrawable);
         assert_eq!(judged(ForkName::Electra, Yes, Some(record(false, Some(electra.as_u64() + 1)))), Yes);
         assert_eq!(judged(ForkName::Electra, Withdrawable, Some(record(false, None))), Withdrawable, "a no stays a no");
+    }
+
+    /// Whether a block has slashed a validator is remembered, until some finding is included, or is
+    /// not any more.
+    #[test]
+    fn who_is_slashed_is_remembered_until_a_block_changes_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let open = |name: &str| Store::open(&dir.path().join(name), OffenceFacts::sample().genesis_validators_root).unwrap();
+        let (store, empty) = (open("evidence"), open("empty"));
+        let evidence = Evidence::new(EvidenceKind::AttesterSlashing, ForkName::Fulu, vec![1], serde_json::json!({}));
+        let finding = Finding::slashable(OffenceFacts::sample(), &evidence);
+        let (id, validator) = (finding.id, finding.validator.as_ref().unwrap().index);
+        store.record(vec![(finding, Arc::new(evidence))], &[]).unwrap();
+        let slashed = SlashedValidators::default();
+        let contains = |store: &Store, as_of| slashed.contains(validator, as_of, store).unwrap();
+        let included = Included { slot: Slot::new(7), block_root: Root::repeat_byte(7) };
+        for (changes, block) in [(0, None), (1, Some(included)), (2, None)] {
+            if changes > 0 {
+                let inclusions = [(id, block)].into();
+                store.apply(Changes { inclusions, ..Changes::default() }, &[]).unwrap();
+            }
+            assert_eq!(store.inclusion_changes(), changes);
+            assert_eq!(contains(&store, changes), block.is_some(), "after {changes} changes");
+            assert_eq!(contains(&empty, changes), block.is_some(), "remembered, so that the store is not asked again");
+        }
+        // A reader that began before the last change gets what is known since, and spoils nothing.
+        assert!(!contains(&store, 1));
+        assert!(!contains(&store, 2));
     }
 }

@@ -208,3 +208,17 @@ pub(crate) struct CheckpointSchema {
     epoch: String,
     root: String,
 }
+
+/// The state of a process that only serves the findings of this network's store.
+pub struct NothingReported(pub Root);
+
+impl StatusSource for NothingReported {
+    fn status(&self) -> Status {
+        let node = NodeState::Away { reason: String::new() };
+        Status { genesis_validators_root: self.0, node, ..Status::default() }
+    }
+
+    fn readiness(&self) -> Readiness {
+        Readiness::default()
+    }
+}

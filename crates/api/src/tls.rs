@@ -112,7 +112,12 @@ impl Tls {
 fn read(files: &TlsFiles) -> Result<CertifiedKey, TlsError> {
     let pem = |path: &Path| {
         let unreadable = |source| TlsError::Unreadable { path: path.into(), source };
-        let length = fs::metadata(path).map_err(unreadable)?.len();
+        let metadata = fs::metadata(path).map_err(unreadable)?;
+        if !metadata.is_file() {
+            // Reading a pipe could take for ever.
+            return Err(unreadable(std::io::Error::other("it is not a regular file")));
+        }
+        let length = metadata.len();
         if length > MAX_FILE_BYTES {
             return Err(unreadable(std::io::Error::other(format!("it has {length} bytes, more than any certificate"))));
         }

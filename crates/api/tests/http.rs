@@ -391,7 +391,10 @@ async fn the_document_describes_every_address_and_findings_as_they_are() {
     assert_eq!(parameter("/v1/findings", "limit")["maximum"], 1000);
     assert_eq!(parameter("/v1/findings", "order")["enum"], json!(["asc", "desc"]));
     assert_eq!(parameter("/v1/findings", "kind")["enum"].as_array().unwrap().len(), Kind::all().count());
-    assert_eq!(parameter("/v1/findings/{id}", "id")["pattern"], "^0x[0-9a-fA-F]{64}$");
+    for (path, name) in [("/v1/findings/{id}", "id"), ("/v1/findings", "incident"), ("/v1/roots/{root}", "root")] {
+        assert_eq!(parameter(path, name)["pattern"], "^0x[0-9a-fA-F]{64}$", "{path}");
+    }
+    assert!(document["paths"]["/v1/findings"]["get"]["responses"]["404"].is_object(), "an incident may be unknown");
     assert_eq!(parameter("/v1/validators/{validator}", "limit")["maximum"], 64);
     assert_eq!(document["components"]["securitySchemes"]["token"]["scheme"], "bearer");
     assert_eq!(document["security"], json!([{}, {"token": []}, {"password": []}]), "a token is not always needed");

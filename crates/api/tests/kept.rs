@@ -12,17 +12,24 @@ use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 /// What was heard is replaced only when a test does so, and it is counted how often the registry is
 /// asked for records. An answer of `/v1/slashings` asks for them once when it is made.
 struct Counting {
     recent: Mutex<Arc<Recent>>,
     asked: AtomicU64,
+    /// While a test holds it, no answer of `/v1/slashings` gets ready.
+    gate: tokio::sync::Mutex<()>,
 }
 
 impl Counting {
     fn new() -> Arc<Self> {
-        Arc::new(Self { recent: Mutex::new(TestObserved.recent()), asked: AtomicU64::new(0) })
+        Arc::new(Self {
+            recent: Mutex::new(TestObserved.recent()),
+            asked: AtomicU64::new(0),
+            gate: tokio::sync::Mutex::default(),
+        })
     }
 
     fn set_now(&self, slot: u64) {
@@ -53,6 +60,7 @@ impl ObservedSource for Counting {
 
     fn records(&self, _: &BTreeSet<ValidatorIndex>) -> Result<BTreeMap<ValidatorIndex, RegistryView>, ReadError> {
         self.asked.fetch_add(1, Ordering::SeqCst);
+        drop(self.gate.blocking_lock());
         Ok(BTreeMap::new())
     }
 }
@@ -99,4 +107,30 @@ async fn what_changes_shows_at_once() {
         assert_eq!(heads().await, json!(slot.to_string()));
         assert_eq!(heads().await, json!(slot.to_string()), "the second answer is the kept one");
     }
+}
+
+/// A reader of an answer that has not changed does not wait until it is made anew, unless that
+/// takes too long.
+#[tokio::test]
+async fn an_old_answer_is_sent_while_the_next_one_is_made() {
+    const LONG: Duration = Duration::from_secs(30);
+    let observed = Counting::new();
+    let api = start(&observed).await;
+    api.store.record(vec![double_vote(1, 1)], &[]).unwrap();
+    let began = Instant::now();
+    let first = api.json("/v1/slashings").await;
+    let gate = observed.gate.lock().await;
+    while observed.asked.load(Ordering::SeqCst) < 2 {
+        assert!(began.elapsed() < LONG, "a kept answer is made anew at some time");
+        let answer = tokio::time::timeout(LONG, api.json("/v1/slashings")).await;
+        assert_eq!(answer.expect("the old answer is sent"), first);
+    }
+    // The next one does not get ready, so in the end readers wait for it.
+    while tokio::time::timeout(Duration::from_millis(200), api.json("/v1/slashings")).await.is_ok() {
+        assert!(began.elapsed() < LONG, "an answer is not sent for ever");
+    }
+    assert!(began.elapsed() >= Duration::from_secs(2));
+    assert_eq!(observed.asked.load(Ordering::SeqCst), 2, "it is made once for all who wait");
+    drop(gate);
+    assert_eq!(api.json("/v1/slashings").await, first);
 }

@@ -7,6 +7,7 @@
 //! | [`Backoff`] | how long to wait between attempts |
 //! | [`BoundedMap`], [`BoundedSet`] | collections that forget their oldest entries |
 //! | [`error_chain`], [`innermost_cause`], [`causes`] | the text of an error with its causes |
+//! | [`read_file`], [`read_text_file`], [`read_bounded`] | files that users name, with a bound |
 //! | `http` (feature `http`) | the settings that all HTTP clients share |
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
@@ -14,6 +15,7 @@
 mod backoff;
 mod bounded;
 mod errors;
+mod files;
 #[cfg(feature = "http")]
 pub mod http;
 mod time;
@@ -21,4 +23,5 @@ mod time;
 pub use backoff::Backoff;
 pub use bounded::{BoundedMap, BoundedSet};
 pub use errors::{causes, error_chain, innermost_cause};
+pub use files::{read_bounded, read_file, read_text_file};
 pub use time::Time;

@@ -2,6 +2,7 @@
 //! EIP-3076 files.
 
 use super::progress;
+use crate::args::RecordArgs;
 use crate::exit::FAILED;
 use crate::output;
 use consensus::interchange::{SignedEpochs, SignedSlot, SigningHistory};
@@ -47,17 +48,18 @@ pub fn export(data_dir: &Path, validators: &str, form: Form) -> anyhow::Result<u
 }
 
 /// Compares the file with what was seen. The exit code is 1 if the file lacks something.
-pub fn audit(data_dir: &Path, interchange: &Path, validators: Option<&str>, is_pruned: bool, json: bool) -> anyhow::Result<u8> {
+pub fn audit(data_dir: &Path, record: &RecordArgs) -> anyhow::Result<u8> {
+    let RecordArgs { interchange, validators, pruned_ok, json } = record;
     let history = open(data_dir)?;
-    let expected = validators.map(|list| history.validators(list)).transpose()?.unwrap_or_default();
+    let expected = validators.as_deref().map(|list| history.validators(list)).transpose()?.unwrap_or_default();
     let bar = progress::bar("votes", "epochs");
-    let report = history.audit(interchange, &expected, is_pruned, &mut |walked| progress::show(&bar, walked))?;
+    let report = history.audit(interchange, &expected, *pruned_ok, &mut |walked| progress::show(&bar, walked))?;
     bar.finish_and_clear();
-    match json {
+    match *json {
         true => print_json(&report)?,
         false => output::text(text(&report))?,
     }
-    if !json && validators.is_none() {
+    if !*json && validators.is_none() {
         output::line(
             "only keys in the file were compared: a file that has lost keys passes; name all of yours with --validators",
         )?;
@@ -66,20 +68,15 @@ pub fn audit(data_dir: &Path, interchange: &Path, validators: Option<&str>, is_p
 }
 
 /// Says whether the keys of the file may be started now. The exit code is 1 if not.
-pub fn preflight(
-    data_dir: &Path,
-    interchange: &Path,
-    validators: Option<&str>,
-    is_pruned: bool,
-    json: bool,
-) -> anyhow::Result<u8> {
+pub fn preflight(data_dir: &Path, record: &RecordArgs) -> anyhow::Result<u8> {
+    let RecordArgs { interchange, validators, pruned_ok, json } = record;
     let history = open(data_dir)?;
-    let expected = validators.map(|list| history.validators(list)).transpose()?.unwrap_or_default();
+    let expected = validators.as_deref().map(|list| history.validators(list)).transpose()?.unwrap_or_default();
     let bar = progress::bar("votes", "epochs");
     let show = &mut |walked| progress::show(&bar, walked);
-    let answer = preflight::preflight(&history, interchange, &expected, is_pruned, watcher::run::now(), show)?;
+    let answer = preflight::preflight(&history, interchange, &expected, *pruned_ok, watcher::run::now(), show)?;
     bar.finish_and_clear();
-    match json {
+    match *json {
         true => print_json(&answer)?,
         false => output::text(answer.to_text())?,
     }

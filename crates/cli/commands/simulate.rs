@@ -26,9 +26,12 @@ pub fn simulate(scenario: &Path, out: &Path, truth_out: Option<&Path>) -> anyhow
     Ok(0)
 }
 
+/// Largest scenario file that is read.
+const MAX_SCENARIO_BYTES: u64 = 1 << 20;
+
 /// Reads a scenario file.
 pub fn read_scenario(path: &Path) -> anyhow::Result<Scenario> {
     let unreadable = |error| UnreadableError(format!("cannot read {}: {error}; the folder scenarios/ has some", path.display()));
-    let text = std::fs::read_to_string(path).map_err(unreadable)?;
+    let text = base::read_text_file(path, MAX_SCENARIO_BYTES).map_err(unreadable)?;
     Scenario::from_toml(&text).with_context(|| format!("{}", path.display()))
 }

@@ -84,6 +84,7 @@ impl Store {
             if let Some(n) = further_pairs.get(&id) {
                 finding.add_further_pairs(*n);
             }
+            next.inclusion_changes += u64::from(finding.included != stored.included);
             if finding != stored {
                 batch.put_cf(&self.family(FINDINGS), Key::seq(seq), to_json(&finding));
             }
@@ -136,6 +137,7 @@ impl Store {
             if let Some(n) = further_pairs.remove(&finding.id) {
                 finding.add_further_pairs(n);
             }
+            next.inclusion_changes += u64::from(finding.included.is_some());
             next.last_seq += 1;
             let seq = next.last_seq;
             self.put_finding(batch, seq, &finding);

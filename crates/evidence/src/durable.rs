@@ -27,6 +27,12 @@ pub fn replace_private_file(path: &Path, bytes: &[u8]) -> io::Result<()> {
     if let Some(folder) = path.parent() {
         fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
     }
+    replace_owners_file(path, bytes)
+}
+
+/// Same as [`replace_file`], for a file that only its owner can read. Others see that it is there,
+/// as far as they may search its folder.
+pub fn replace_owners_file(path: &Path, bytes: &[u8]) -> io::Result<()> {
     replace_and_sync(path, bytes, OWNER_ONLY, |folder| File::open(folder)?.sync_all())
 }
 

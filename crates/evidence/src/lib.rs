@@ -45,7 +45,7 @@ pub mod submission;
 pub use base::Time;
 pub use changes::Changes;
 pub use consensus::Punishable;
-pub use durable::{is_partial, replace_file, replace_private_file};
+pub use durable::{is_partial, replace_file, replace_owners_file, replace_private_file};
 pub use error::StoreError;
 pub use find::{KindCounts, MAX_PARSED, MAX_SCANNED, Page, Query, SortOrder};
 pub use finding::{

@@ -38,13 +38,15 @@ pub(crate) struct StoreShared {
 }
 
 /// The state from which the next write starts. It is changed only after a write has succeeded.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Default)]
 pub(crate) struct StoreWriter {
     /// Number of the newest finding.
     pub(crate) last_seq: u64,
     pub(crate) counts: OutboxCounts,
     /// The revision of the latest change of an incident.
     pub(crate) last_revision: u64,
+    /// Number of writes since the store was opened that changed which findings a block includes.
+    pub(crate) inclusion_changes: u64,
 }
 
 /// The result of recording a finding.
@@ -193,6 +195,12 @@ impl Store {
         self.shared.db.latest_sequence_number()
     }
 
+    /// A number that is larger after each write that changes which findings a block includes. What
+    /// is read after this number stays true until the number changes.
+    pub fn inclusion_changes(&self) -> u64 {
+        self.writer_now().inclusion_changes
+    }
+
     /// Number of findings that were ever recorded, including those that have expired
     /// ([`Self::expire`]).
     pub fn count(&self) -> u64 {
@@ -235,7 +243,7 @@ impl Store {
 
     fn from_opened(opened: open::Opened, path: &Path, writable: bool) -> Result<Self, StoreError> {
         let open::Opened { db, genesis_validators_root } = opened;
-        let writer = Mutex::new(StoreWriter { last_seq: 0, counts: OutboxCounts::default(), last_revision: 0 });
+        let writer = Mutex::new(StoreWriter::default());
         let listeners = Arc::default();
         let shared = StoreShared {
             db,
@@ -255,7 +263,8 @@ impl Store {
         };
         let counts = store.stored_counts()?;
         let last_revision = store.stored_last_revision()?;
-        *store.shared.writer.lock().unwrap_or_else(PoisonError::into_inner) = StoreWriter { last_seq, counts, last_revision };
+        *store.shared.writer.lock().unwrap_or_else(PoisonError::into_inner) =
+            StoreWriter { last_seq, counts, last_revision, ..StoreWriter::default() };
         Ok(store)
     }
 

@@ -28,7 +28,6 @@ use consensus::{
 use sha2::Sha256;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use watcher::WatcherError;
 use watcher::datadir;
@@ -40,6 +39,8 @@ const SUITE: &[u8] = b"BLS_SIG_BLS12381G2_XMD:SHA-256_SSWU_RO_POP_";
 const MAX_PROOF_BYTES: u64 = 16 << 20;
 /// Largest list of keys.
 const MAX_KEYS_BYTES: u64 = 64 << 20;
+/// Largest genesis state that is read.
+const MAX_STATE_BYTES: u64 = 2 << 30;
 
 /// A proof that holds.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -128,22 +129,17 @@ fn with_genesis<T>(
     work: impl FnOnce(&StateView<'_>) -> Result<T, WatcherError>,
 ) -> Result<T, WatcherError> {
     let path = genesis_state(folder);
-    let bytes = std::fs::read(&path).map_err(|error| WatcherError::Input { path: path.clone(), reason: error.to_string() })?;
+    let bytes = read(&path, MAX_STATE_BYTES)?;
     let wrong = |error: consensus::DecodeError| WatcherError::Input { path: path.clone(), reason: error.to_string() };
     let fork = consensus::state::fork_of_state(spec, &bytes).map_err(wrong)?;
     let state = StateView::parse(fork, &spec.preset, &bytes).map_err(wrong)?;
     work(&state)
 }
 
+/// Reads a file that may be a pipe.
 fn read(path: &Path, limit: u64) -> Result<Vec<u8>, WatcherError> {
     let input = |reason: String| WatcherError::Input { path: path.into(), reason };
-    let mut bytes = Vec::new();
-    let file = std::fs::File::open(path).map_err(|error| input(error.to_string()))?;
-    file.take(limit + 1).read_to_end(&mut bytes).map_err(|error| input(error.to_string()))?;
-    if bytes.len() as u64 > limit {
-        return Err(input(format!("it is longer than {limit} bytes")));
-    }
-    Ok(bytes)
+    std::fs::File::open(path).and_then(|file| base::read_bounded(file, limit)).map_err(|error| input(error.to_string()))
 }
 
 /// A slashing operation.

@@ -14,7 +14,6 @@
 //! before.
 
 use crate::engine_thread::Input;
-use crate::history::read_bounded;
 use crate::inputs::Inputs;
 use actions::config::AuditConfig;
 use actions::lists::reload::ActiveConfig;
@@ -230,7 +229,7 @@ impl GroupAudit {
         let since_1970 = written.duration_since(UNIX_EPOCH).unwrap_or_default();
         // The clock of the machine that wrote it may be ahead.
         let exported_at = Time::from_unix_ns(u64::try_from(since_1970.as_nanos()).unwrap_or(u64::MAX)).min(self.now);
-        let bytes = read_bounded(path, MAX_FILE_BYTES).map_err(|error| error.to_string())?;
+        let bytes = base::read_file(path, MAX_FILE_BYTES).map_err(|error| error.to_string())?;
         let file = Interchange::parse(&bytes, self.network.genesis_validators_root).map_err(|error| error.to_string())?;
         Ok((file, exported_at))
     }

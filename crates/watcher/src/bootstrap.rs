@@ -36,6 +36,8 @@ const PAUSES: Backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs
 const RECENT_EPOCHS: u64 = 8;
 /// Largest size of a state file.
 const MAX_STATE_BYTES: u64 = 2 << 30;
+/// Largest `config.yaml` of a network that is read.
+const MAX_SPEC_BYTES: u64 = 1 << 20;
 
 /// What a watcher or a capture starts with.
 pub struct Start {
@@ -407,18 +409,17 @@ pub fn spec_of_config(config: &Config) -> Result<Option<Spec>, WatcherError> {
 
 /// Reads the `config.yaml` of a network.
 pub fn read_spec(path: &Path) -> Result<Spec, WatcherError> {
-    let text = std::fs::read_to_string(path).map_err(|source| DataDirError::Io { path: path.into(), source })?;
+    let text = base::read_text_file(path, MAX_SPEC_BYTES).map_err(|source| DataDirError::Io { path: path.into(), source })?;
     Spec::from_yaml(&text).map_err(|error| WatcherError::Usage(format!("{}: {error}", path.display())))
 }
 
 /// Reads a state file: SSZ, or SSZ in framed snappy.
 pub fn read_state(path: &Path) -> Result<Vec<u8>, WatcherError> {
     let input = |reason: String| WatcherError::Input { path: path.into(), reason };
-    let length = std::fs::metadata(path).map_err(|error| input(error.to_string()))?.len();
-    if length > MAX_STATE_BYTES {
-        return Err(input(format!("it has {length} bytes, no state has more than {MAX_STATE_BYTES}; check the path")));
-    }
-    let bytes = std::fs::read(path).map_err(|error| input(error.to_string()))?;
+    let bytes = base::read_file(path, MAX_STATE_BYTES).map_err(|error| match error.kind() {
+        std::io::ErrorKind::FileTooLarge => input(format!("{error}, and no state has more; check the path")),
+        _ => input(error.to_string()),
+    })?;
     if bytes.starts_with(b"\xff\x06\x00\x00sNaPpY") {
         return sources::limits::unframe(&bytes, MAX_STATE_BYTES as usize).map_err(|error| input(error.to_string()));
     }

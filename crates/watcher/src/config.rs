@@ -329,6 +329,9 @@ fn lines(problems: &[Problem]) -> String {
     problems.iter().map(|problem| format!("  {}: {}", problem.path, problem.text)).collect::<Vec<_>>().join("\n")
 }
 
+/// Largest configuration file that is read. Lists of many keys are files of their own.
+const MAX_FILE_BYTES: u64 = 64 << 20;
+
 impl Config {
     /// Reads and checks a file. Relative paths in the file are relative to its folder.
     pub fn load(path: &Path) -> Result<Self, ConfigError> {
@@ -339,7 +342,10 @@ impl Config {
     /// defaults hold.
     pub fn load_with(path: Option<&Path>, options: &CommandLine) -> Result<Self, ConfigError> {
         let Some(path) = path else { return Self::parse_with("", Path::new("the command line"), options) };
-        let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Unreadable { path: path.into(), source })?;
+        let unreadable = |source| ConfigError::Unreadable { path: path.into(), source };
+        // It may be a pipe, as in `--config <(..)`.
+        let bytes = std::fs::File::open(path).and_then(|file| base::read_bounded(file, MAX_FILE_BYTES)).map_err(unreadable)?;
+        let text = String::from_utf8(bytes).map_err(|_| unreadable(std::io::Error::other("it is not UTF-8 text")))?;
         Ok(Self { source: Some(path.into()), ..Self::parse_with(&text, path, options)? })
     }
 

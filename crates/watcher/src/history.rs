@@ -15,8 +15,6 @@ use evidence::Store;
 use index::IndexView;
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::File;
-use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
 pub use crate::signing_history::Form;
@@ -141,7 +139,7 @@ impl History {
         is_pruned: bool,
         on_progress: &mut dyn FnMut(Walked),
     ) -> Result<Audit, WatcherError> {
-        let bytes = read_bounded(path, MAX_FILE_BYTES)?;
+        let bytes = read_input(path, MAX_FILE_BYTES)?;
         let file = self.parse(&bytes).map_err(|reason| WatcherError::Input { path: path.into(), reason })?;
         drop(bytes);
         self.audit_file(&file, expected, is_pruned, on_progress)
@@ -208,7 +206,7 @@ fn is_watch_list(path: &Path) -> Result<bool, WatcherError> {
     match path.extension().and_then(|extension| extension.to_str()) {
         Some("toml") => Ok(true),
         Some("csv") => {
-            let bytes = read_bounded(path, MAX_FILE_BYTES)?;
+            let bytes = read_input(path, MAX_FILE_BYTES)?;
             let text = String::from_utf8_lossy(&bytes);
             let header = text.lines().map(str::trim).find(|line| !line.is_empty() && !line.starts_with('#')).unwrap_or_default();
             Ok(header.split(',').any(|column| column.trim().trim_matches('"') == "group"))
@@ -236,7 +234,7 @@ fn read_watch_list(
 /// Reads selectors from a file. A line has one or more, separated by commas or white space. `#`
 /// begins a comment.
 fn read_list(path: &Path, into: &mut Vec<Selector>) -> Result<(), WatcherError> {
-    let bytes = read_bounded(path, MAX_FILE_BYTES)?;
+    let bytes = read_input(path, MAX_FILE_BYTES)?;
     for (nth, line) in String::from_utf8_lossy(&bytes).lines().enumerate() {
         let line = line.split('#').next().unwrap_or_default();
         for word in line.split(|c: char| c == ',' || c.is_whitespace()).filter(|word| !word.is_empty()) {
@@ -249,22 +247,9 @@ fn read_list(path: &Path, into: &mut Vec<Selector>) -> Result<(), WatcherError> 
     Ok(())
 }
 
-/// Reads a regular file of at most `limit` bytes, also if it grows meanwhile. A pipe could keep a
-/// reader waiting for ever, so it is refused.
-pub(crate) fn read_bounded(path: &Path, limit: u64) -> Result<Vec<u8>, WatcherError> {
-    let input = |reason: String| WatcherError::Input { path: path.into(), reason };
-    let metadata = std::fs::metadata(path).map_err(|error| input(error.to_string()))?;
-    if !metadata.is_file() {
-        return Err(input("it is not a regular file; give the path of a file".into()));
-    }
-    let too_long = || input(format!("it has more than {limit} bytes, which are not read; split it"));
-    if metadata.len() > limit {
-        return Err(too_long());
-    }
-    let mut bytes = Vec::new();
-    let file = File::open(path).map_err(|error| input(error.to_string()))?;
-    file.take(limit.saturating_add(1)).read_to_end(&mut bytes).map_err(|error| input(error.to_string()))?;
-    if bytes.len() as u64 > limit { Err(too_long()) } else { Ok(bytes) }
+/// Reads a file that the user named, `limit` bytes at most.
+pub(crate) fn read_input(path: &Path, limit: u64) -> Result<Vec<u8>, WatcherError> {
+    base::read_file(path, limit).map_err(|error| WatcherError::Input { path: path.into(), reason: error.to_string() })
 }
 
 /// The times that are known at all. About other times nothing can be said.

@@ -20,7 +20,7 @@
 use crate::datadir::state_path;
 use crate::downtime;
 use crate::error::WatcherError;
-use crate::history::{Audit, AuditedKey, History, Walked, read_bounded};
+use crate::history::{Audit, AuditedKey, History, Walked, read_input};
 use api::Gap;
 use consensus::interchange::Interchange;
 use consensus::state::{StateView, fork_of_state};
@@ -179,7 +179,7 @@ pub fn preflight(
     now: Time,
     on_progress: &mut dyn FnMut(Walked),
 ) -> Result<Preflight, WatcherError> {
-    let bytes = read_bounded(path, MAX_FILE_BYTES)?;
+    let bytes = read_input(path, MAX_FILE_BYTES)?;
     let mut file = history.parse(&bytes).map_err(|reason| WatcherError::Input { path: path.into(), reason })?;
     drop(bytes);
     let n_in_file = file.data.len();

@@ -377,7 +377,8 @@ async fn the_lock_is_there_before_the_order_and_gone_after_rearming() {
     switches.examine(&mut orders).unwrap();
     let EndedOrder { report, .. } = orders.join_next().await.unwrap().unwrap();
     assert!(report.as_ref().unwrap().result.is_ok(), "the program found the lock: {report:?}");
-    assert!(lock.exists());
+    let permissions = std::fs::metadata(&lock).unwrap().permissions();
+    assert_eq!(std::os::unix::fs::PermissionsExt::mode(&permissions) & 0o777, 0o600, "it names a watched key's finding");
     std::fs::write(dir.path().join("rearm.acme"), []).unwrap();
     switches.answer_rearm_requests();
     assert!(!lock.exists(), "clients may start");

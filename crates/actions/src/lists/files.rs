@@ -128,12 +128,10 @@ fn most_named(entries: &[Entry]) -> usize {
 }
 
 fn read_text(path: &Path) -> Result<String, String> {
-    let unreadable = |error: std::io::Error| format!("cannot be read: {error}; check the path and its permissions");
-    let length = std::fs::metadata(path).map_err(unreadable)?.len();
-    if length > MAX_FILE_BYTES {
-        return Err(format!("has {length} bytes; more than {MAX_FILE_BYTES} are not read, use ranges or split it"));
-    }
-    std::fs::read_to_string(path).map_err(unreadable)
+    base::read_text_file(path, MAX_FILE_BYTES).map_err(|error| match error.kind() {
+        std::io::ErrorKind::FileTooLarge => format!("cannot be read: {error}; use ranges or split it"),
+        _ => format!("cannot be read: {error}; check the path and its permissions"),
+    })
 }
 
 fn toml(at: &str, text: &str, watches: bool, into: &mut ListBuilder) {

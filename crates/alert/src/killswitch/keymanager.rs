@@ -182,6 +182,16 @@ impl AskError {
     }
 }
 
+/// What one client is asked to do.
+#[derive(Clone, Copy)]
+struct ClientOrder<'a> {
+    client: &'a ValidatorClient,
+    order: &'a SwitchOrder<'a>,
+    /// Where the slashing protection that the client hands over is kept.
+    folder: Option<&'a Path>,
+    now: Time,
+}
+
 impl Keymanager {
     pub(super) fn new(group: &str, config: KeymanagerConfig, timeout: Duration) -> Result<Self, AlertError> {
         let KeymanagerConfig { clients, has_remote_keys, keys } = config;
@@ -211,7 +221,7 @@ impl Keymanager {
             let looks = self.clients.iter().map(|client| self.look(client, order.keys));
             return joined(join_all(looks).await);
         }
-        let stops = self.clients.iter().map(|client| self.stop(client, &order, folder, now));
+        let stops = self.clients.iter().map(|client| self.stop(ClientOrder { client, order: &order, folder, now }));
         let outcomes: Vec<(String, Outcome)> = join_all(stops).await;
         let written = folder.map_or(Ok(()), |folder| write_report(folder, order.kill_switch, now, &outcomes));
         let n_stopped: usize = outcomes.iter().map(|(_, outcome)| outcome.n_with(&["deleted", "not_active"])).sum();
@@ -248,20 +258,14 @@ impl Keymanager {
     }
 
     /// Deletes the keys from one client until its lists lack them.
-    async fn stop(
-        &self,
-        client: &ValidatorClient,
-        order: &SwitchOrder<'_>,
-        folder: Option<&Path>,
-        now: Time,
-    ) -> (String, Outcome) {
-        let place = place_of(&client.url);
+    async fn stop(&self, order: ClientOrder<'_>) -> (String, Outcome) {
+        let place = place_of(&order.client.url);
         let mut outcome = Outcome::default();
         let mut n_failures = 0;
         let mut was_listed = false;
         let stopping = async {
             loop {
-                match self.stop_once(client, order, folder, now, &mut outcome).await {
+                match self.stop_once(order, &mut outcome).await {
                     Ok(()) => {
                         outcome.trouble = outcome.unkept.take();
                         return;
@@ -291,19 +295,12 @@ impl Keymanager {
         (place, outcome)
     }
 
-    async fn stop_once(
-        &self,
-        client: &ValidatorClient,
-        order: &SwitchOrder<'_>,
-        folder: Option<&Path>,
-        now: Time,
-        outcome: &mut Outcome,
-    ) -> Result<(), AskError> {
+    async fn stop_once(&self, order: ClientOrder<'_>, outcome: &mut Outcome) -> Result<(), AskError> {
         let mut asked = 0;
         let mut error = None;
         // What is wrong with one list must not leave the keys of the other one signing.
         for list in self.lists() {
-            match self.delete_from(*list, client, order, folder, now, outcome).await {
+            match self.delete_from(*list, order, outcome).await {
                 Ok(was_asked) => asked += usize::from(was_asked),
                 Err(next) => error = AskError::hopeful(error, next),
             }
@@ -311,25 +308,17 @@ impl Keymanager {
         if asked == 0 && error.is_none() && self.keys == KeysToDelete::Group {
             error = Some(AskError::Unavailable("it has neither of the lists of keys".into()));
         }
-        if let Err(next) = self.confirm(client, order.keys, outcome).await {
+        if let Err(next) = self.confirm(order.client, order.order.keys, outcome).await {
             error = AskError::hopeful(error, next);
         }
         error.map_or(Ok(()), Err)
     }
 
     /// Deletes the keys from one list of a client. Returns false if nothing was to delete.
-    async fn delete_from(
-        &self,
-        list: KeyList,
-        client: &ValidatorClient,
-        order: &SwitchOrder<'_>,
-        folder: Option<&Path>,
-        now: Time,
-        outcome: &mut Outcome,
-    ) -> Result<bool, AskError> {
+    async fn delete_from(&self, list: KeyList, order: ClientOrder<'_>, outcome: &mut Outcome) -> Result<bool, AskError> {
         let keys: Vec<PubkeyBytes> = match self.keys {
-            KeysToDelete::Group => order.keys.to_vec(),
-            KeysToDelete::All => match client.list(list).await {
+            KeysToDelete::Group => order.order.keys.to_vec(),
+            KeysToDelete::All => match order.client.list(list).await {
                 Ok(listed) => listed.into_iter().collect(),
                 Err(error) => self.without_list(list, error)?,
             },
@@ -337,7 +326,7 @@ impl Keymanager {
         let (mut was_asked, mut error) = (false, None);
         // As with the lists: what is wrong with some of the keys must not leave the others signing.
         for some in keys.chunks(KEYS_AT_A_TIME) {
-            match self.delete_some(some, list, client, order, folder, now, outcome).await {
+            match self.delete_some(some, list, order, outcome).await {
                 Ok(asked) => was_asked |= asked,
                 Err(next) => error = AskError::hopeful(error, next),
             }
@@ -346,15 +335,11 @@ impl Keymanager {
     }
 
     /// Deletes some keys in one request. Returns false if the client does not have the list.
-    #[allow(clippy::too_many_arguments)] // Parts of one request.
     async fn delete_some(
         &self,
         keys: &[PubkeyBytes],
         list: KeyList,
-        client: &ValidatorClient,
-        order: &SwitchOrder<'_>,
-        folder: Option<&Path>,
-        now: Time,
+        ClientOrder { client, order, folder, now }: ClientOrder<'_>,
         outcome: &mut Outcome,
     ) -> Result<bool, AskError> {
         let deleted = match client.delete(list, keys).await {

@@ -12,7 +12,7 @@
 
 use super::{joined, passing, repeated};
 use crate::retry::{Failure, FailureKind};
-use crate::sink::http::{join, parse_url, place_of, read_bounded};
+use crate::sink::http::{join, parse_url, place_of, read_bounded, read_certificates};
 use crate::{AlertError, Secret, SecretSource};
 use base::http;
 use futures::future::join_all;
@@ -90,7 +90,7 @@ impl Kubernetes {
         let mut builder = http::client_builder(true).no_proxy().timeout(timeout);
         if let Some(path) = ca_file {
             let bad = |reason: String| AlertError::Certificate { path: path.clone(), reason };
-            let pem = std::fs::read(&path).map_err(|error| bad(error.to_string()))?;
+            let pem = read_certificates(&path)?;
             let certificates = reqwest::Certificate::from_pem_bundle(&pem).map_err(|error| bad(http::failure_reason(error)))?;
             builder = builder.tls_certs_only(certificates);
         }

@@ -22,7 +22,7 @@
 //! The name and the password are sent only over TLS, with a certificate that the system's roots (or
 //! `ca_file`) vouch for, or to this machine itself.
 
-use super::http::first_words;
+use super::http::{first_words, read_certificates};
 use super::{Message, SecretKeys, SecretNeed, Sink, SinkSettings, cut};
 use crate::AlertError;
 use crate::retry::{Failure, FailureKind};
@@ -129,9 +129,8 @@ impl EmailConfig {
         }
         let mut builder = TlsParameters::builder(self.server.clone());
         if let Some(path) = &self.ca_file {
-            let bad = |reason: String| AlertError::Certificate { path: path.clone(), reason };
-            let pem = std::fs::read(path).map_err(|error| bad(error.to_string()))?;
-            let certificates = Certificate::from_pem(&pem).map_err(|error| bad(error.to_string()))?;
+            let bad = |error: Error| AlertError::Certificate { path: path.clone(), reason: error.to_string() };
+            let certificates = Certificate::from_pem(&read_certificates(path)?).map_err(bad)?;
             builder = builder.add_root_certificate(certificates);
         }
         builder.build().map(Some).map_err(|error| AlertError::Client(base::innermost_cause(&error)))

@@ -11,10 +11,13 @@ use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderName, RETRY_
 use reqwest::{Client, StatusCode, Url};
 use serde_json::Value;
 use std::fmt;
+use std::path::Path;
 use std::time::Duration;
 
 /// Number of bytes of an answer's body that are read.
 const MAX_ANSWER_BYTES: usize = 4096;
+/// Largest file with certificates. All that a system trusts have a quarter of this.
+const MAX_CERTIFICATES_BYTES: u64 = 1 << 20;
 /// Number of bytes of an answer's body that a reason contains.
 const MAX_REASON_BYTES: usize = 256;
 /// Longest wait in seconds that is read from the body of an answer. The retry policy has its own
@@ -210,6 +213,12 @@ pub(crate) async fn read_bounded(mut answer: reqwest::Response, most: usize) -> 
         bytes.extend_from_slice(&chunk);
     }
     Ok(bytes)
+}
+
+/// Reads a file with certificates, in PEM.
+pub(crate) fn read_certificates(path: &Path) -> Result<Vec<u8>, AlertError> {
+    base::read_file(path, MAX_CERTIFICATES_BYTES)
+        .map_err(|error| AlertError::Certificate { path: path.into(), reason: error.to_string() })
 }
 
 /// The beginning of an answer, as one line, for the log and the outbox.

@@ -6,7 +6,7 @@
 //! everywhere, and then a burst of findings, one after the other as fast as the store takes them.
 
 use super::Latency;
-use api::{ApiParts, NoKeys, NodeState, NothingObserved, OwnKeys, Readiness, Status, StatusSource};
+use api::ApiParts;
 use consensus::{Epoch, ForkName, Network, Offence, PubkeyBytes, Root, Slot, ValidatorIndex};
 use evidence::{Changes, Evidence, EvidenceKind, Finding, OffenceFacts, Punishable, Store, Time};
 use memchr::memmem::Finder;
@@ -104,39 +104,11 @@ pub fn streams(options: StreamOptions, data_dir: &Path) -> Result<StreamReport, 
 async fn serve(store: &Store, network: Network, streams: usize, stop: CancellationToken) -> Result<SocketAddr, WatcherError> {
     let listener = api::bind(SocketAddr::from(([127, 0, 0, 1], 0))).await?;
     let address = listener.address();
-    let parts = ApiParts {
-        store: store.clone(),
-        status: Arc::new(NothingReported(network.genesis_validators_root)),
-        watch: Arc::new(NoKeys),
-        observed: Arc::new(NothingObserved(Arc::new(network))),
-        own_keys: OwnKeys::Shown,
-        registry: prometheus::Registry::new(),
-        // Those of the address that was measured before may not have ended.
-        max_streams: 2 * streams,
-        max_connections: 2 * streams,
-        header_timeout: api::HEADER_TIMEOUT,
-        hosts: Vec::new(),
-        tokens: None,
-        read_needs_token: false,
-        requests_per_second: None,
-        proxies: Vec::new(),
-        cors_origins: Vec::new(),
-    };
+    // The streams of the address that was measured before may not have ended.
+    let most = 2 * streams;
+    let parts = ApiParts { max_streams: most, max_connections: most, ..ApiParts::of_store(store.clone(), network) };
     tokio::spawn(api::serve(listener, parts, stop));
     Ok(address)
-}
-
-/// The state of a process that only serves findings.
-struct NothingReported(Root);
-
-impl StatusSource for NothingReported {
-    fn status(&self) -> Status {
-        Status { genesis_validators_root: self.0, node: NodeState::Away { reason: String::new() }, ..Status::default() }
-    }
-
-    fn readiness(&self) -> Readiness {
-        Readiness::default()
-    }
 }
 
 /// Records findings and remembers when each was on disk.
