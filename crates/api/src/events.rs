@@ -2,7 +2,8 @@
 //!
 //! How streams are served is in [`crate::streams`].
 //!
-//! The id of an event is the number of the finding in the order of recording. A client that
+//! The id of an event is the number of the finding in the order of recording, among those that the
+//! client may see ([`crate::numbers`]). A client that
 //! reconnects sends the last number that it saw, in `Last-Event-ID` as browsers do, or as
 //! `?after=`. The stream continues after that number. If this store has not reached the number, it
 //! comes from another database, and the stream starts from the beginning. Findings have ids, so a
@@ -73,8 +74,11 @@ pub(crate) async fn stream(
         Some(_) => read(&shared, |store| store.revision_before_last(RESUMED_INCIDENTS)).await?,
     };
     let seq = match last_seen {
-        Some(seq) if seq > newest.seq => 0,
-        Some(seq) => seq,
+        Some(number) => {
+            let reader = shared.clone();
+            let seq = read(&shared, move |store| Ok(reader.numbers(store)?.stored(number))).await?;
+            if seq > newest.seq { 0 } else { seq }
+        }
         None => newest.seq,
     };
     let feed = shared.findings_feed.clone();
@@ -92,11 +96,13 @@ pub(crate) fn read_batch(shared: &Shared, after: Position) -> Result<EventBatch<
     let (mut until, mut bytes, mut n_events) = (after, Vec::new(), 0);
     let findings = shared.store.findings_after(after.seq, BATCH)?;
     let mut is_full = findings.len() == BATCH;
+    let numbers = shared.numbers(&shared.store)?;
     for (seq, finding) in findings {
         until.seq = seq;
         if let Some(finding) = shared.privacy.finding(finding) {
             n_events += 1;
-            bytes.extend_from_slice(format!("event: finding\nid: {seq}\n").as_bytes());
+            let number = numbers.shown(seq);
+            bytes.extend_from_slice(format!("event: finding\nid: {number}\n").as_bytes());
             put_data(&mut bytes, &finding);
         }
         if bytes.len() >= BATCH_BYTES {

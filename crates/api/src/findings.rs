@@ -11,7 +11,7 @@ use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderValue, header};
 use axum::response::{IntoResponse as _, Response};
 use consensus::{Root, Slot, ValidatorIndex};
-use evidence::{Evidence, Finding, Kind, Severity, SortOrder, Store};
+use evidence::{Audience, Evidence, Finding, Kind, Severity, SortOrder, Store};
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 use utoipa::{IntoParams, ToSchema};
@@ -83,6 +83,7 @@ impl ListQuery {
             from_slot: number(&self.since_slot, "since_slot")?.map(Slot::new),
             to_slot: number(&self.until_slot, "until_slot")?.map(Slot::new),
             heard_before: None,
+            only_public: shared.privacy.only_public(),
         };
         Ok((wanted, limit))
     }
@@ -154,10 +155,20 @@ pub(crate) async fn list(
         // hidden.
         let is_hidden = shared.privacy.own_keys == OwnKeys::Hidden;
         let severity = if is_hidden { wanted.severity.take() } else { None };
-        let page = read(&shared, move |store| store.find(&wanted, limit)).await?;
-        let findings = page.findings.into_iter().filter_map(|(_, finding)| shared.privacy.finding(finding));
+        let reader = shared.clone();
+        let (page, next) = read(&shared, move |store| {
+            if wanted.kind.as_ref().is_some_and(|kind| is_hidden && kind.audience() != Audience::Public) {
+                return Ok((Vec::new(), None));
+            }
+            wanted.after = reader.numbers(store)?.stored(wanted.after);
+            let page = store.find(&wanted, limit)?;
+            let numbers = reader.numbers(store)?;
+            Ok((page.findings, page.next.map(|stored| numbers.shown_cursor(stored, wanted.order))))
+        })
+        .await?;
+        let findings = page.into_iter().filter_map(|(_, finding)| shared.privacy.finding(finding));
         let findings = findings.filter(|finding| severity.is_none_or(|severity| finding.severity == severity)).collect();
-        let view = FindingsView { schema: 1, findings, next: page.next.map(|seq| seq.to_string()) };
+        let view = FindingsView { schema: 1, findings, next: next.map(|number| number.to_string()) };
         return Ok(Json(view).into_response());
     }
     // Everything may be shown as it is, so the stored JSON is copied and not written again.

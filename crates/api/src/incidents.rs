@@ -15,6 +15,10 @@ use serde::Serialize;
 use std::sync::Arc;
 use utoipa::ToSchema;
 
+/// Incidents that one request reads at once at least, and how often it does.
+const MIN_AT_ONCE: usize = 32;
+const MAX_READS: usize = 64;
+
 /// A page of incidents, in the order of their last change.
 #[derive(Serialize, ToSchema)]
 pub(crate) struct IncidentsView {
@@ -35,13 +39,31 @@ pub(crate) async fn list(
     query: Result<Query<PageQuery>, QueryRejection>,
 ) -> Result<Json<IncidentsView>, ProblemDetails> {
     let (after, limit) = understood(query)?.position()?;
-    let rows = read(&shared, move |store| store.incidents_after(after, limit)).await?;
-    let next = (rows.len() == limit).then(|| rows.last().map(|(revision, _)| revision.to_string())).flatten();
-    Ok(Json(IncidentsView {
-        schema: 1,
-        incidents: rows.into_iter().filter_map(|(_, incident)| shared.privacy.incident(incident)).collect(),
-        next,
-    }))
+    let privacy = shared.privacy.clone();
+    let (incidents, next) = read(&shared, move |store| {
+        let (mut incidents, mut after) = (Vec::new(), after);
+        let at_once = (limit + 1).max(MIN_AT_ONCE);
+        for _ in 0..MAX_READS {
+            let rows = store.incidents_after(after, at_once)?;
+            let is_end = rows.len() < at_once;
+            for (revision, incident) in rows {
+                // What is hidden makes no page short, and no page after the last one.
+                if let Some(incident) = privacy.incident(incident) {
+                    if incidents.len() == limit {
+                        return Ok((incidents, Some(after)));
+                    }
+                    incidents.push(incident);
+                }
+                after = revision;
+            }
+            if is_end {
+                return Ok((incidents, None));
+            }
+        }
+        Ok((incidents, Some(after)))
+    })
+    .await?;
+    Ok(Json(IncidentsView { schema: 1, incidents, next: next.map(|revision| revision.to_string()) }))
 }
 
 /// The findings of an incident, oldest first. The slots of an incident are those of its messages,

@@ -15,6 +15,7 @@
 //! - [`problem`]: errors, RFC 9457
 //! - `findings`, `incidents`, `submissions`, `events`, `watch`, `coverage`, `process`, `slots`,
 //!   `heads`, `validators`, `network`, `slashings`, `beacon`: the handlers
+//! - `numbers`: cursors and ids of events that tell nothing of what is hidden
 //! - `streams`: what the event streams have in common
 //! - `access`, `tokens`, `rate_limit`, `hosts`, `cors`, `tls`: who is answered
 //! - `observed`: what was heard of the network
@@ -56,6 +57,7 @@ mod incidents;
 pub mod metrics;
 mod middleware;
 mod network;
+mod numbers;
 mod observed;
 mod pack;
 mod page;

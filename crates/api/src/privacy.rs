@@ -51,6 +51,11 @@ impl Privacy {
         view
     }
 
+    /// Whether findings and incidents of kinds that only some may see are left out.
+    pub fn only_public(&self) -> bool {
+        self.own_keys == OwnKeys::Hidden
+    }
+
     /// The source of watched keys. An error if readers may not see them.
     pub fn watch(&self) -> Result<Arc<dyn WatchSource>, ProblemDetails> {
         match self.own_keys {

@@ -1,6 +1,7 @@
 //! Handlers about the process: health, readiness, metrics, status, and the description of the API.
 
 use crate::coverage::CoverageSummary;
+use crate::findings::read;
 use crate::problem::ProblemDetails;
 use crate::server::Shared;
 use crate::status::{Readiness, StatusAnswer};
@@ -42,12 +43,18 @@ pub(crate) async fn metrics(State(shared): State<Arc<Shared>>) -> Result<impl In
 
 /// What is watched, how far the watcher has come, and the results.
 #[utoipa::path(get, path = "/v1/status", operation_id = "status", tag = "process", responses((status = 200, description = "status", body = StatusAnswer)))]
-pub(crate) async fn status(State(shared): State<Arc<Shared>>) -> Json<StatusAnswer> {
+pub(crate) async fn status(State(shared): State<Arc<Shared>>) -> Result<Json<StatusAnswer>, ProblemDetails> {
+    let reader = shared.clone();
+    let findings = read(&shared, move |store| {
+        let newest = store.last_seq();
+        Ok(reader.numbers(store)?.shown(newest))
+    })
+    .await?;
     let readiness = shared.privacy.readiness(shared.status.readiness());
-    Json(StatusAnswer {
+    Ok(Json(StatusAnswer {
         schema: 1,
         status: shared.privacy.status(shared.status.status()),
-        findings: shared.store.last_seq(),
+        findings,
         deliveries: shared.store.outbox_counts(),
         coverage: shared.status.coverage().map(|coverage| CoverageSummary {
             first_hand: coverage.first_hand,
@@ -56,7 +63,7 @@ pub(crate) async fn status(State(shared): State<Arc<Shared>>) -> Json<StatusAnsw
         }),
         ready: readiness.is_ready(),
         readiness,
-    })
+    }))
 }
 
 /// The description of this API.

@@ -5,6 +5,7 @@ use crate::caching::{self, KeptAnswers};
 use crate::connections::Apps;
 use crate::hosts::Hosts;
 use crate::metrics::Metrics;
+use crate::numbers::HiddenNumbers;
 use crate::privacy::{OwnKeys, Privacy, shows_addresses};
 use crate::problem::ProblemDetails;
 use crate::rate_limit::RateLimits;
@@ -247,6 +248,7 @@ pub(crate) struct Shared {
     /// Held by the request that reads a pool of slashings.
     pub(crate) pools: Arc<tokio::sync::Mutex<()>>,
     pub(crate) slashed: Arc<SlashedValidators>,
+    pub(crate) hidden_numbers: Arc<HiddenNumbers>,
     pub(crate) openapi: Bytes,
     pub(crate) kept: Arc<KeptAnswers>,
     _subscription: Arc<Subscription>,
@@ -326,6 +328,7 @@ fn apps(parts: ApiParts, address: SocketAddr, stop: CancellationToken) -> Result
         stop,
         pools: Arc::default(),
         slashed: Arc::default(),
+        hidden_numbers: Arc::default(),
         openapi: openapi_json().into(),
         kept: Arc::default(),
         _subscription: Arc::new(subscription),

@@ -161,11 +161,13 @@ async fn page(
     limit: usize,
 ) -> Result<(Vec<SlashingView>, Option<u64>), ProblemDetails> {
     let (network, now, privacy) = (shared.observed.network(), shared.observed.recent().now, shared.privacy.clone());
-    let (source, slashed) = (shared.observed.clone(), shared.slashed.clone());
+    let (source, slashed, reader) = (shared.observed.clone(), shared.slashed.clone(), shared.clone());
     read(shared, move |store| {
         let outlook = Outlook { now, network, records: BTreeMap::new() };
         let mut rows = Rows { slashings: Vec::new(), included, limit, outlook, slashed, as_of: store.inclusion_changes() };
-        let mut query = FindingQuery { after, order, ..FindingQuery::default() };
+        let cursor = |stored| Ok::<_, StoreError>(Some(reader.numbers(store)?.shown_cursor(stored, order)));
+        let after = reader.numbers(store)?.stored(after);
+        let mut query = FindingQuery { after, order, only_public: privacy.only_public(), ..FindingQuery::default() };
         for nth in 0..MAX_CHUNKS {
             // Mostly each finding has a proof of its own, so these are enough. Those that are read
             // beyond the page are parsed for nothing.
@@ -174,7 +176,7 @@ async fn page(
             for (seq, finding) in chunk.findings {
                 let Some(finding) = privacy.finding(finding) else { continue };
                 if !rows.add(&finding, store)? {
-                    return Ok((rows.slashings, Some(query.after)));
+                    return Ok((rows.slashings, cursor(query.after)?));
                 }
                 query.after = seq;
             }
@@ -183,7 +185,7 @@ async fn page(
                 None => return Ok((rows.slashings, None)),
             }
         }
-        Ok((rows.slashings, Some(query.after)))
+        Ok((rows.slashings, cursor(query.after)?))
     })
     .await
 }

@@ -355,7 +355,9 @@ async fn count(
     last: Slot,
 ) -> Result<(FindingCounts, Option<BTreeMap<Slot, u64>>), ProblemDetails> {
     let (from_slot, to_slot) = (Some(first), Some(last));
-    let query = FindingQuery { from_slot, to_slot, order: SortOrder::NewestFirst, ..FindingQuery::default() };
+    let order = SortOrder::NewestFirst;
+    let only_public = shared.privacy.only_public();
+    let query = FindingQuery { from_slot, to_slot, order, only_public, ..FindingQuery::default() };
     let is_all_shown = shared.privacy.own_keys == OwnKeys::Shown;
     let (page, all) = read(shared, move |store| {
         let page = store.find(&query, MAX_COUNTED)?;

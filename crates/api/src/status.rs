@@ -191,8 +191,8 @@ pub(crate) struct StatusAnswer {
     pub(crate) schema: u64,
     #[serde(flatten)]
     pub(crate) status: Status,
-    /// Number of stored findings, which is also the number of the newest one. `/v1/events?after=<it
-    /// minus 50>` shows the last 50.
+    /// Number of stored findings that this reader may see, which is also the number of the newest
+    /// one. `/v1/events?after=<it minus 50>` shows the last 50.
     pub(crate) findings: u64,
     pub(crate) deliveries: OutboxCounts,
     /// How much of the network is heard first-hand; `/v1/coverage` has all of it. Null for a

@@ -162,11 +162,11 @@ pub(crate) async fn one(
     let validator = found.ok_or_else(|| {
         ProblemDetails::not_found(format!("nothing is known of validator {text}: it is not in the registry and was not heard"))
     })?;
-    let newest = FindingQuery { validator: Some(validator.index), order: SortOrder::NewestFirst, ..FindingQuery::default() };
+    let (order, only_public) = (SortOrder::NewestFirst, shared.privacy.only_public());
+    let newest = FindingQuery { validator: Some(validator.index), order, only_public, ..FindingQuery::default() };
     let found = read(&shared, move |store| store.find(&newest, MAX_FINDINGS)).await?;
     let findings: Vec<Finding> = found.findings.into_iter().filter_map(|(_, finding)| shared.privacy.finding(finding)).collect();
-    // Findings that are not shown leave no trace here either.
-    let has_more = found.next.is_some() && findings.len() == MAX_FINDINGS;
+    let has_more = found.next.is_some();
     let before = validator.index.as_u64().checked_sub(1).map(ValidatorIndex::new);
     let watched = shared.privacy.watch().ok().and_then(|watch| watch.keys(before, &KeyFilter::default(), 1).keys.pop());
     let watched = watched.filter(|key| key.index == validator.index);

@@ -19,7 +19,7 @@
 
 use crate::keys::{BY_KIND, BY_LABEL, BY_SEVERITY, BY_SLOT, BY_VALIDATOR, FINDINGS, Key};
 use crate::kind::MAX_KIND_LEN;
-use crate::{Finding, Kind, Severity, Store, StoreError, Time};
+use crate::{Audience, Finding, Kind, Severity, Store, StoreError, Time};
 use consensus::{Slot, ValidatorIndex};
 use rocksdb::{DBRawIteratorWithThreadMode, Direction, IteratorMode, Snapshot};
 use std::collections::BTreeMap;
@@ -63,6 +63,8 @@ pub struct Query {
     pub from_slot: Option<Slot>,
     /// The last slot, inclusive.
     pub to_slot: Option<Slot>,
+    /// Only findings of kinds that everybody may see.
+    pub only_public: bool,
     /// With `to_slot`: also findings of later slots that were known before this time. Their
     /// signer's clock was ahead.
     pub heard_before: Option<Time>,
@@ -151,14 +153,16 @@ impl Store {
                     return Ok(Some(if newest_first { at.saturating_add(1) } else { at - 1 }));
                 }
             }
-            if n_found == limit {
-                return Ok(Some(last));
-            }
             let json = moment.get_cf(&self.family(FINDINGS), Key::seq(at)).map_err(|source| self.read_error(source))?;
             let json = json.ok_or_else(|| self.damaged("a finding that is listed but has no content"))?;
             let finding = self.finding_from_json(at, &json)?;
+            let is_match = query.matches(&finding);
+            // Only a further match makes a further page. What does not match leaves no trace.
+            if is_match && n_found == limit {
+                return Ok(Some(last));
+            }
             last = at;
-            if query.matches(&finding) {
+            if is_match {
                 found(at, finding, json);
                 n_found += 1;
             } else {
@@ -173,6 +177,36 @@ impl Store {
                 None => return Ok(None),
             }
         }
+    }
+
+    /// The numbers in `first..=last` of the findings of kinds that not everybody may see, ascending.
+    /// No finding is read.
+    pub fn numbers_of_private_kinds(&self, first: u64, last: u64) -> Result<Vec<u64>, StoreError> {
+        let mut rows = self.shared.db.raw_iterator_cf(&self.family(BY_KIND));
+        let mut numbers = Vec::new();
+        rows.seek_to_first();
+        while let Some(key) = rows.key() {
+            let kind = key.get(..MAX_KIND_LEN).ok_or_else(|| self.damaged("the key of a finding's kind"))?.to_vec();
+            let name = String::from_utf8_lossy(&kind);
+            // A kind that this version does not know counts as private, as in `Kind::audience`.
+            let is_public = Kind::known(name.trim_end_matches('\0')).is_some_and(|kind| kind.audience() == Audience::Public);
+            if !is_public {
+                rows.seek([&kind[..], &Key::seq(first)].concat());
+                while let Some(key) = rows.key().filter(|key| key.starts_with(&kind)) {
+                    let number = Key::trailing_seq(key).ok_or_else(|| self.damaged("the key of a finding's kind"))?;
+                    if number > last {
+                        break;
+                    }
+                    numbers.push(number);
+                    rows.next();
+                }
+            }
+            // To the next kind.
+            rows.seek([&kind[..], &Key::seq(u64::MAX), &[0]].concat());
+        }
+        rows.status().map_err(|source| self.read_error(source))?;
+        numbers.sort_unstable();
+        Ok(numbers)
     }
 
     /// Returns the lists whose common numbers match. A database of an older format that is opened
@@ -293,6 +327,7 @@ impl Query {
 
     fn matches(&self, finding: &Finding) -> bool {
         self.kind.as_ref().is_none_or(|kind| *kind == finding.kind)
+            && (!self.only_public || finding.kind.audience() == Audience::Public)
             && self.validator.is_none_or(|wanted| finding.validator.as_ref().is_some_and(|subject| subject.index == wanted))
             && self.severity.is_none_or(|wanted| wanted == finding.severity)
             && self.labels.iter().all(|label| finding.has_label(label))

@@ -85,7 +85,8 @@ fn filters_agree_with_looking_at_each() {
                 for labels in labels {
                     for severity in [None, Some(Severity::Critical), Some(Severity::Info)] {
                         for after in [0, 17, 61, u64::MAX] {
-                            for order in [SortOrder::OldestFirst, SortOrder::NewestFirst] {
+                            let orders = [SortOrder::OldestFirst, SortOrder::NewestFirst];
+                            for (order, only_public) in orders.into_iter().flat_map(|order| [(order, false), (order, true)]) {
                                 let query = Query {
                                     after,
                                     order,
@@ -96,6 +97,7 @@ fn filters_agree_with_looking_at_each() {
                                     from_slot: from.map(Slot::new),
                                     to_slot: to.map(Slot::new),
                                     heard_before: None,
+                                    only_public,
                                 };
                                 let mut wanted: Vec<u64> = all
                                     .iter()
@@ -108,6 +110,7 @@ fn filters_agree_with_looking_at_each() {
                                         };
                                         is_beyond
                                             && kind.as_ref().is_none_or(|kind| *kind == finding.kind)
+                                            && (!only_public || finding.offence().is_some())
                                             && validator.is_none_or(|validator| index == Some(validator))
                                             && severity.is_none_or(|severity| severity == finding.severity)
                                             && labels.iter().all(|label| finding.has_label(label))
@@ -128,6 +131,9 @@ fn filters_agree_with_looking_at_each() {
             }
         }
     }
+    // The kind that this version does not know counts as private.
+    let private = |first, last| store.numbers_of_private_kinds(first, last).unwrap();
+    assert_eq!((private(1, 61), private(1, 60), private(62, 99)), (vec![61], vec![], vec![]));
     let mut by_slot = std::collections::BTreeMap::new();
     all.iter().for_each(|(_, finding)| *by_slot.entry(finding.slot).or_insert(0) += 1);
     assert_eq!(store.count_by_slot(Slot::new(0), Slot::MAX).unwrap(), Some(by_slot.clone()));
