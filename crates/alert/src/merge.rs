@@ -305,9 +305,8 @@ impl MergeState {
         let open = self.alerts.get(subject);
         members.retain(|one| {
             let Some(validator) = only_repeats_offence_of(&one.finding) else { return true };
-            let was_told = open.is_some_and(|alert| {
-                !alert.is_forgotten(one.created_at.min(now)) && alert.counted.contains(&validator)
-            });
+            let was_told =
+                open.is_some_and(|alert| !alert.is_forgotten(one.created_at.min(now)) && alert.counted.contains(&validator));
             if was_told {
                 told_already.push(one.id.clone());
             }
