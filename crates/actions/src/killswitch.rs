@@ -32,6 +32,7 @@ use alert::{RetryPolicy, Routes, SwitchNote, SwitchNotes};
 use base::Backoff;
 use consensus::{Network, PubkeyBytes, Root, Slot, ValidatorIndex};
 use detect::watch::{Label, ProofOutcome, SharedWatchState, WatchReport};
+use engine::metrics::{Metrics, SwitchStage};
 use evidence::{Changes, Finding, Store, StoreError, Time};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -72,6 +73,8 @@ pub struct SwitchContext {
     pub dir: PathBuf,
     /// The executable of slashwatch, for the second check of proofs.
     pub program: PathBuf,
+    /// Counts the switches by how far they are.
+    pub metrics: Metrics,
     pub now: fn() -> Time,
 }
 
@@ -218,6 +221,7 @@ impl KillSwitches {
             self.state.behind.entry(group.clone()).or_insert(seen);
         }
         self.in_use.send_replace(self.switches.clone());
+        self.show();
         self.routes = active.routes.clone();
         if !self.switches.is_empty() && self.state.seen.is_none() {
             self.state.seen = Some(self.store.last_seq());
@@ -420,14 +424,14 @@ impl KillSwitches {
             // The changed state is written first. A change that would not survive a restart is not
             // made.
             let mut changed = self.state.clone();
-            changed.rearm_group(&request.group, self.store.last_seq());
+            changed.rearm_group(&request.group, self.store.last_seq(), (self.context.now)());
             if let Err(error) = changed.write(&self.store) {
                 tracing::error!(%error, group = request.group, "a kill switch cannot be made ready, because the state cannot be saved; check the disk of the data directory");
                 continue;
             }
             self.is_unsaved = false;
-            self.shown.send_replace(Arc::new(changed.clone()));
             self.state = changed;
+            self.show();
             self.again_at.remove(&request.group);
             self.came_during_check.remove(&request.group);
             tracing::warn!(group = request.group, "kill switch is ready again, as was asked for");
@@ -457,8 +461,17 @@ impl KillSwitches {
         if written.is_ok() {
             self.state = state;
         }
-        self.shown.send_replace(Arc::new(self.state.clone()));
+        self.show();
         written.map(drop)
+    }
+
+    /// Publishes the state, how many switches are how far, and which groups are stopped.
+    fn show(&self) {
+        self.shown.send_replace(Arc::new(self.state.clone()));
+        let not_fired = self.switches.keys().filter(|group| !self.state.fired.contains_key(*group));
+        let stages = not_fired.map(|_| SwitchStage::Ready).chain(self.state.fired.values().map(Fired::stage));
+        self.context.metrics.show_switches(&stages.collect::<Vec<_>>());
+        self.context.watched.set_stopped(self.state.stopped_groups());
     }
 
     /// The same where nobody waits for it. An error is logged, and the write is tried again.

@@ -75,7 +75,39 @@ pub struct Metrics {
     pub submissions_waiting: IntGauge,
     /// Scheduled audits of groups, by their result.
     pub audits: IntCounterVec,
+    /// Kill switches, by [`SwitchStage`].
+    pub kill_switches: IntGaugeVec,
     coverage: CoverageMetrics,
+}
+
+/// How far a group's kill switch is. This is what the metrics count and what alarms go by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SwitchStage {
+    /// It has not fired. A dry run counts as this, because it stops nothing.
+    Ready,
+    /// The order runs, or the process ended while it ran.
+    Ordered,
+    /// The order was done, or the keys are silent.
+    Done,
+    /// The order did not stop all that it should, and the keys are not known to be silent.
+    Failed,
+    /// The order was done, and keys sign after it.
+    Signing,
+}
+
+impl SwitchStage {
+    pub const ALL: [Self; 5] = [Self::Ready, Self::Ordered, Self::Done, Self::Failed, Self::Signing];
+
+    /// The value of the metric's label.
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Ready => "ready",
+            Self::Ordered => "ordered",
+            Self::Done => "done",
+            Self::Failed => "failed",
+            Self::Signing => "signing",
+        }
+    }
 }
 
 /// The result of a scheduled audit of a group's signing records, the worst last.
@@ -238,6 +270,7 @@ impl Metrics {
                 "outcome",
                 AuditOutcome::ALL.map(AuditOutcome::label),
             ),
+            kill_switches: kill_switches(&registry),
             not_listed: counter(
                 "slashwatch_pairs_not_listed_total",
                 "Contradicting pairs beyond those listed per validator, epoch and kind",
@@ -255,6 +288,14 @@ impl Metrics {
             node_up: gauge("slashwatch_node_up", "1 while a beacon node answers"),
             coverage: CoverageMetrics::new(&registry),
             registry,
+        }
+    }
+
+    /// Sets how many kill switches are in each stage.
+    pub fn show_switches(&self, stages: &[SwitchStage]) {
+        for stage in SwitchStage::ALL {
+            let n_switches = stages.iter().filter(|one| **one == stage).count();
+            self.kill_switches.with_label_values(&[stage.label()]).set(n_switches as i64);
         }
     }
 
@@ -286,6 +327,15 @@ fn submissions(registry: &Registry) -> IntCounterVec {
     let ended = SubmissionState::ALL.into_iter().filter(|state| *state != SubmissionState::Pending);
     let help = "Proofs submitted to beacon nodes, by how it ended";
     counters(registry, "slashwatch_submissions_total", help, "outcome", ended.map(SubmissionState::as_str))
+}
+
+fn kill_switches(registry: &Registry) -> IntGaugeVec {
+    let help = "Kill switches of groups by state: failed if not all was stopped, signing while keys sign after the stop";
+    let switches = gauges(registry, "slashwatch_kill_switches", help, "state");
+    for stage in SwitchStage::ALL {
+        switches.with_label_values(&[stage.label()]).set(0);
+    }
+    switches
 }
 
 fn incidents_open(registry: &Registry) -> IntGaugeVec {
@@ -397,6 +447,7 @@ mod tests {
         }
         is_there("slashwatch_messages_total{kind=\"attestation\",outcome=\"bad_signature\"}");
         is_there("slashwatch_submissions_total{outcome=\"accepted\"}");
+        is_there("slashwatch_kill_switches{state=\"failed\"}");
         is_there("slashwatch_unprovable_messages_total{reason=\"later_fork\"}");
         is_there("slashwatch_shed_messages_total{reason=\"overload\"}");
     }

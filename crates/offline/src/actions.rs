@@ -153,7 +153,7 @@ fn rearm_in(data_dir: &Path, group: &str, is_forced: bool, watch: Option<&WatchC
     let store = Store::open(&dir.evidence_path(), network.genesis_validators_root)?;
     let before = KillSwitchState::read(&store)?;
     refuse_while_keys_sign(&before)?;
-    KillSwitchState::rearm(&store, group)?;
+    KillSwitchState::rearm(&store, group, now())?;
     unlocked(reported(&before))
 }
 

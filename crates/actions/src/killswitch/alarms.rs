@@ -9,6 +9,7 @@ use super::state::KillSwitchState;
 use consensus::{Network, Slot};
 use detect::monitor::{Described, News, announcement};
 use detect::watch::{KillSwitchFailedDetails, ProofNotConfirmedDetails, SignsAfterStopDetails};
+use engine::metrics::SwitchStage;
 use evidence::{
     Anomaly, Changes, Count, Finding, INCIDENT_SCHEMA, Incident, IncidentState, Severity, Time, Tracking, anomaly_id, incident_id,
 };
@@ -119,11 +120,10 @@ fn conditions(
     network: &Network,
 ) -> BTreeMap<String, Condition> {
     let mut holds = BTreeMap::new();
-    for (group, fired) in state.fired.iter().filter(|(_, fired)| !fired.dry_run) {
-        let Some(result) = &fired.result else { continue };
-        let after = fired.after_stop.as_ref();
-        let is_silent = after.is_some_and(|after| after.silent_since.is_some());
-        if !result.done && !is_silent {
+    for (group, fired) in &state.fired {
+        let stage = fired.stage();
+        let signing = fired.after_stop.as_ref().and_then(|after| after.signing.as_ref());
+        if stage == SwitchStage::Failed {
             let details = KillSwitchFailedDetails {
                 group: group.clone(),
                 labels: labels_of(group),
@@ -134,7 +134,7 @@ fn conditions(
             let condition = Condition { group: group.clone(), first_slot, what: details.into(), n_keys: None };
             holds.insert(format!("failed/{group}/{}", fired.finding), condition);
         }
-        if let Some(signing) = after.and_then(|after| after.signing.as_ref()).filter(|_| result.done) {
+        if let Some(signing) = signing.filter(|_| stage == SwitchStage::Signing) {
             let details = SignsAfterStopDetails {
                 group: group.clone(),
                 labels: labels_of(group),

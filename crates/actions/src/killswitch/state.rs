@@ -5,9 +5,10 @@ use super::alarms::OpenAlarm;
 use alert::SwitchNote;
 use consensus::Root;
 use detect::watch::ProofOutcome;
+use engine::metrics::SwitchStage;
 use evidence::{Finding, Kind, Store, StoreError, Time};
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Name of the checkpoint.
 const CHECKPOINT: &str = "killswitches";
@@ -29,6 +30,12 @@ pub struct KillSwitchState {
     /// Findings up to this number do not fire it.
     #[serde(default)]
     pub armed_again: BTreeMap<String, u64>,
+    /// By group: when the switch was made ready again after it had fired.
+    #[serde(default)]
+    pub armed_again_at: BTreeMap<String, Time>,
+    /// By group: the order that was over when the switch was made ready again, for reports.
+    #[serde(default)]
+    pub earlier: BTreeMap<String, Fired>,
     /// By group: the finding that fired the switch before it was made ready again. A finding that
     /// the store had refused is recorded, and numbered, only after that. It does not fire again.
     #[serde(default)]
@@ -154,6 +161,20 @@ impl Fired {
         self.result.as_ref().map(|result| result.done && !signs)
     }
 
+    /// How far it is.
+    pub fn stage(&self) -> SwitchStage {
+        let after = self.after_stop.as_ref();
+        let signs = after.is_some_and(|after| after.signing.is_some());
+        let is_silent = after.is_some_and(|after| after.silent_since.is_some());
+        match &self.result {
+            _ if self.dry_run => SwitchStage::Ready,
+            None => SwitchStage::Ordered,
+            Some(result) if !result.done && !is_silent => SwitchStage::Failed,
+            Some(result) if result.done && signs => SwitchStage::Signing,
+            Some(_) => SwitchStage::Done,
+        }
+    }
+
     /// Returns a notice for the operator, shown on the status page.
     pub fn notice(&self, group: &str) -> String {
         let how = match &self.result {
@@ -226,6 +247,11 @@ impl KillSwitchState {
         Some(SwitchNote { group: group.to_owned(), fires, reason: None, result: Some(result) })
     }
 
+    /// The groups that are stopped: their switch has fired, and not as a dry run.
+    pub fn stopped_groups(&self) -> BTreeSet<String> {
+        self.fired.iter().filter(|(_, fired)| !fired.dry_run).map(|(group, _)| group.clone()).collect()
+    }
+
     /// In words, which keys of a group sign although its switch has stopped them. `None` if none is
     /// known to.
     pub fn signing_notice(&self, group: &str) -> Option<String> {
@@ -234,22 +260,26 @@ impl KillSwitchState {
     }
 
     /// Makes a group's switch ready again. Returns `false` if it had not fired.
-    pub fn rearm(store: &Store, group: &str) -> Result<bool, StoreError> {
+    pub fn rearm(store: &Store, group: &str, now: Time) -> Result<bool, StoreError> {
         let mut state = Self::read(store)?;
-        let had = state.rearm_group(group, store.last_seq());
+        let had = state.rearm_group(group, store.last_seq(), now);
         state.write(store)?;
         Ok(had)
     }
 
     /// Only this group ignores the findings up to `last_seq`. For other groups they may still have
     /// to be examined.
-    pub(super) fn rearm_group(&mut self, group: &str, last_seq: u64) -> bool {
+    pub(super) fn rearm_group(&mut self, group: &str, last_seq: u64, now: Time) -> bool {
         self.armed_again.insert(group.to_owned(), last_seq);
         self.unconfirmed.remove(group);
         let fired = self.fired.remove(group);
-        self.fired_before.extend(fired.as_ref().map(|fired| (group.to_owned(), fired.finding)));
-        let stopped = fired.as_ref().filter(|fired| !fired.dry_run);
-        self.ordered_before.extend(stopped.map(|fired| (group.to_owned(), fired.ordered_at)));
-        fired.is_some()
+        let Some(fired) = fired else { return false };
+        self.armed_again_at.insert(group.to_owned(), now);
+        self.fired_before.insert(group.to_owned(), fired.finding);
+        if !fired.dry_run {
+            self.ordered_before.insert(group.to_owned(), fired.ordered_at);
+        }
+        self.earlier.insert(group.to_owned(), fired);
+        true
     }
 }

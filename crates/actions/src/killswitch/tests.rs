@@ -31,6 +31,7 @@ fn context(dir: &std::path::Path) -> SwitchContext {
         watched: SharedWatchState::default(),
         dir: dir.to_owned(),
         program: "/bin/false".into(),
+        metrics: Metrics::new(),
         now: || NOW,
     }
 }
@@ -316,11 +317,13 @@ async fn a_request_makes_a_switch_ready_while_it_runs() {
     let mut orders = JoinSet::new();
     switches.examine(&mut orders).unwrap();
     assert_eq!(orders.len(), 1);
+    assert!(switches.context.watched.stopped().contains("acme"));
     std::fs::write(dir.path().join("rearm.acme"), []).unwrap();
     switches.answer_rearm_requests();
+    assert!(switches.context.watched.stopped().is_empty());
     assert!(!dir.path().join("rearm.acme").exists());
     let on_disk = KillSwitchState::read(&store).unwrap();
-    assert_eq!((on_disk.fired.len(), on_disk.armed_again["acme"]), (0, 1));
+    assert_eq!((on_disk.fired.len(), on_disk.armed_again["acme"], on_disk.armed_again_at["acme"]), (0, 1, NOW));
     switches.examine(&mut orders).unwrap();
     assert_eq!(orders.len(), 1, "what was found before fires nothing");
     let next = Finding { id: Root::repeat_byte(9), slot: after(33), ..finding(DOUBLE_VOTE, 5, &OWN, SOON) };
@@ -479,7 +482,7 @@ async fn what_was_found_before_a_switch_was_made_ready_again_still_fires_others(
     KillSwitchState { seen: Some(0), ..KillSwitchState::default() }.write(&store).unwrap();
     store.record_anomalies(vec![finding(DOUBLE_VOTE, 5, &OWN, SOON)], &[]).unwrap();
     let fires_after_rearming = |group: &str| {
-        KillSwitchState::rearm(&store, group).unwrap();
+        KillSwitchState::rearm(&store, group, NOW).unwrap();
         let mut switches = KillSwitches::new(store.clone(), context(dir.path())).unwrap();
         switches.arm(&in_force(|_| ())).unwrap();
         let mut orders = JoinSet::new();
@@ -541,6 +544,12 @@ fn told(store: &Store) -> Vec<String> {
     about_orders.map(text).collect()
 }
 
+/// Asserts that the metrics count the only switch in this stage.
+fn assert_counted(switches: &KillSwitches, stage: SwitchStage) {
+    let counted = SwitchStage::ALL.map(|one| switches.context.metrics.kill_switches.with_label_values(&[one.label()]).get());
+    assert_eq!(counted, SwitchStage::ALL.map(|one| i64::from(one == stage)), "{stage:?}");
+}
+
 /// Waits for the only order under way, and notes its result.
 async fn end_order(switches: &mut KillSwitches, orders: &mut JoinSet<EndedOrder>) {
     let ended = orders.join_next().await.expect("an order");
@@ -561,10 +570,13 @@ async fn a_failed_order_is_told_once_and_so_is_that_a_later_one_stopped_them_aft
     };
     let (store, mut orders) = (open(), JoinSet::new());
     let mut switches = start(store.clone());
+    assert_counted(&switches, SwitchStage::Ready);
     store.record_anomalies(vec![finding(DOUBLE_VOTE, 5, &OWN, SOON)], &[]).unwrap();
     switches.examine(&mut orders).unwrap();
+    assert_counted(&switches, SwitchStage::Ordered);
     end_order(&mut switches, &mut orders).await;
     assert_eq!(told(&store), ["kill_switch_failed"]);
+    assert_counted(&switches, SwitchStage::Failed);
     let (_, alarm) = store.findings_after(1, 1).unwrap().remove(0);
     assert_eq!(alarm.severity, evidence::Severity::Critical);
     assert!(alarm.has_label("group=acme") && alarm.has_label("operator=acme"), "{alarm:?}");
@@ -593,6 +605,7 @@ async fn a_failed_order_is_told_once_and_so_is_that_a_later_one_stopped_them_aft
     assert_eq!((incident(evidence::IncidentState::Open), incident(evidence::IncidentState::Closed)), (0, 1));
     let fired = switches.state().borrow().fired["acme"].clone();
     assert_eq!((fired.attempts, fired.is_done()), (3, Some(true)));
+    assert_counted(&switches, SwitchStage::Done);
     switches.repeat_orders(&mut orders);
     assert!(orders.is_empty(), "what is done is not repeated");
     assert_eq!(std::fs::read_to_string(dir.path().join("runs")).unwrap().lines().count(), 3);
@@ -653,7 +666,7 @@ async fn an_order_that_fails_is_over_when_the_switch_is_made_ready_again_without
     switches.examine(&mut orders).unwrap();
     end_order(&mut switches, &mut orders).await;
     drop(switches);
-    assert!(KillSwitchState::rearm(&store, "acme").unwrap());
+    assert!(KillSwitchState::rearm(&store, "acme", NOW).unwrap());
     let mut switches = KillSwitches::new(store.clone(), context(dir.path())).unwrap();
     switches.arm(&active).unwrap();
     let (_lists, changed) = watch::channel(Arc::new(active));
@@ -711,6 +724,7 @@ async fn keys_that_sign_after_the_stop_are_told_until_they_are_silent() {
     assert_eq!(is_done(&switches), Some(true), "it may have been signed before, ahead of its slot");
     hear(&mut switches, &[after(36)], after(37));
     assert_eq!((is_done(&switches), told(&store)), (Some(false), vec!["signs_after_stop".to_owned()]));
+    assert_counted(&switches, SwitchStage::Signing);
     hear(&mut switches, &[after(40); 2], after(41));
     hear(&mut switches, &[after(42); 3], after(43));
     assert_eq!(told(&store), ["signs_after_stop", "signs_after_stop worse"], "two keys, and not again for three");
@@ -727,6 +741,7 @@ async fn keys_that_sign_after_the_stop_are_told_until_they_are_silent() {
     hear(&mut switches, &[after(42); 3], after(43 + 64));
     assert_eq!(is_done(&switches), Some(true));
     assert_eq!(told(&store)[2..], ["signs_after_stop over silent"]);
+    assert_counted(&switches, SwitchStage::Done);
     let notice = switches.state().borrow().fired["acme"].notice("acme");
     assert!(notice.contains(&format!("its keys are silent since slot {}", after(43))), "{notice}");
     // A client that starts again is told again.

@@ -402,7 +402,8 @@ impl Starting<'_> {
         // The running executable, even if its file was replaced or removed since the start.
         let program = "/proc/self/exe".into();
         let (watched, dir) = (watch_state.clone(), dir.path().to_owned());
-        let context = SwitchContext { network: network.clone(), watched, dir, program, now };
+        let metrics = self.metrics.clone();
+        let context = SwitchContext { network: network.clone(), watched, dir, program, metrics, now };
         let mut switches = KillSwitches::new(store.clone(), context)?;
         switches.arm(&active)?;
         let switch_state = switches.state();
