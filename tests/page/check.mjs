@@ -417,6 +417,9 @@ async function ownWave(base, data) {
     const kin = await shown(change((group) => (group.name === "us-1" ? { kill_switch: fired("failed") } : {}), () => ({ incidents: [], next: null })));
     holds(kin, "No offence of its own, but the kill switch has fired: us-1 (FAILED: stop it by hand)");
     lacks(kin, "Yes", "Nothing.", "All quiet in");
+    const armed = await shown(change((group) => (group.name === "acme-1" ? { alarms: group.alarms, offences: group.offences, is_armed_again: true, kill_switch: { ...fired("ready"), armed_again_at: "2021-02-03T10:20:00.000000000Z" } } : {}), () => ({ incidents: [], next: null })));
+    holds(armed, "No new offence of your 35 keys.", "The kill switch of acme-1 is armed again since", "Its last offence before that was");
+    lacks(armed, "Yes", "Stop every machine", "All quiet in");
     const failed = await shown({ "/v1/watch/groups": ({ groups: all }) => ({ groups: all.map((group) => ({ ...group, kill_switch: group.name === "acme-1" ? fired("failed") : null })) }) });
     holds(failed, "The kill switch of acme-1 FAILED: stop by hand.");
     await page.close();

@@ -94,6 +94,6 @@ pub use status::{Connections, Gap, GoodbyeView, Head, NodeState, NothingReported
 pub use tls::{TlsError, TlsFiles};
 pub use tokens::{Scope, TokenError, TokenFile, TokenRecord};
 pub use watch::{
-    AfterStopView, HeldBackView, KeyFilter, KillSwitchView, MAX_GROUP_LABELS, NoKeys, SignedView, WatchGroup, WatchPage,
-    WatchSource, WatchedKey, index_ranges,
+    AfterStopView, HeldBackView, KeyFilter, KillSwitchView, MAX_GROUP_LABELS, NoKeys, OrderView, SignedView, WatchGroup,
+    WatchPage, WatchSource, WatchedKey, index_ranges,
 };

@@ -207,8 +207,79 @@ pub struct KillSwitchView {
     pub answer: Option<String>,
     /// What the group's keys do since the order ended. Null before that.
     pub after_stop: Option<AfterStopView>,
+    /// When it was last made ready again after it had fired. What was found until then fires
+    /// nothing. Null if it never was, or by an earlier version.
+    #[schema(value_type = Option<String>)]
+    pub armed_again_at: Option<Time>,
+    /// The order that was over then.
+    pub earlier: Option<OrderView>,
     /// The last finding that concerned it and did not fire it.
     pub held_back: Option<HeldBackView>,
+}
+
+/// An order of a kill switch that is over.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub struct OrderView {
+    /// The finding that caused it.
+    #[schema(value_type = String)]
+    pub finding: Root,
+    pub kind: String,
+    #[schema(value_type = String)]
+    pub ordered_at: Time,
+    pub attempts: u32,
+    pub took_ms: Option<u64>,
+    /// How it ended, in the watcher's own words. Null if that is not known.
+    pub answer: Option<String>,
+    pub after_stop: Option<AfterStopView>,
+}
+
+impl KillSwitchView {
+    /// The order that it has given, and the one before.
+    pub fn orders(&self) -> Vec<OrderView> {
+        let now = self.finding.zip(self.kind.clone()).zip(self.ordered_at).map(|((finding, kind), ordered_at)| OrderView {
+            finding,
+            kind,
+            ordered_at,
+            attempts: self.attempts,
+            took_ms: self.took_ms,
+            answer: self.answer.clone(),
+            after_stop: self.after_stop.clone(),
+        });
+        self.earlier.clone().into_iter().chain(now).collect()
+    }
+
+    /// What it did, in sentences for a report, with times in UTC.
+    pub fn story(&self, group: &str) -> Vec<String> {
+        let mut told: Vec<String> = self.orders().iter().map(|order| order.sentence(group)).collect();
+        if told.is_empty() {
+            let why = self.held_back.as_ref().map_or_else(String::new, |held| {
+                format!(" {} {} at {} did not fire it: {}.", held.kind, held.finding, held.at, held.reason)
+            });
+            told.push(format!("The kill switch of group {group} has not fired.{why}"));
+        }
+        told.extend(self.armed_again_at.map(|at| format!("It was made ready again at {at}.")));
+        told
+    }
+}
+
+impl OrderView {
+    fn sentence(&self, group: &str) -> String {
+        let Self { finding, kind, ordered_at, attempts, .. } = self;
+        let took = self.took_ms.map_or_else(String::new, |ms| format!(" after {ms} ms"));
+        let how = self.answer.as_deref().unwrap_or("how it ended is not known");
+        let after = match &self.after_stop {
+            Some(AfterStopView { state, since: Some(since), .. }) if state == "silent" => {
+                format!(" Its keys are silent since slot {since}.")
+            }
+            Some(AfterStopView { state, since: Some(since), keys, .. }) if state == "signing" => {
+                format!(" {keys} of its keys signed after the stop, from slot {since} on.")
+            }
+            Some(_) | None => String::new(),
+        };
+        format!(
+            "The kill switch of group {group} fired at {ordered_at}, because of {kind} {finding}: {how}{took}, attempt {attempts}.{after}"
+        )
+    }
 }
 
 /// What the keys of a group do after the order to stop them.
@@ -319,6 +390,10 @@ pub(crate) struct GroupView {
     group: WatchGroup,
     alarms: Alarms,
     offences: OwnOffences,
+    /// Whether the kill switch is ready, was made ready again after it had fired, and nothing
+    /// critical has been recorded of the group since. Then what is counted above has been dealt
+    /// with.
+    is_armed_again: bool,
     /// While a `checkpoint_split` is open: members that have signed a newer source than one of the
     /// sides has, so that they cannot join it without a surround vote. Null if none is open, or if
     /// nothing was received of the members.
@@ -370,8 +445,11 @@ impl GroupView {
             let labels = incident.details.get("labels").and_then(Value::as_array);
             labels.is_some_and(|labels| labels.iter().any(|one| *one == label))
         };
-        let mut counts = GroupCounts::default();
+        let switch = group.kill_switch.as_ref().filter(|switch| switch.state == "ready");
+        let armed_again_at = switch.and_then(|switch| switch.armed_again_at);
+        let mut counts = GroupCounts { armed_again_at, ..GroupCounts::default() };
         for incident in open.iter().filter(concerns) {
+            counts.is_critical_since |= incident.severity == Severity::Critical;
             counts.incident(incident.kind.clone(), &incident.id.to_string(), incident.severity);
         }
         for severity in [Severity::Critical, Severity::Warning] {
@@ -394,8 +472,9 @@ impl GroupView {
         let oldest = open.iter().filter(|incident| incident.kind == Kind::CheckpointSplit).filter_map(oldest_source).min();
         let signed = group.signed.as_ref().filter(|signed| signed.voted > 0);
         let cannot_change_sides = signed.zip(oldest).map(|(signed, oldest)| signed.newer_than(oldest));
+        let is_armed_again = armed_again_at.is_some() && !counts.is_critical_since;
         let (alarms, offences) = counts.finish();
-        Ok(Self { group, alarms, offences, cannot_change_sides })
+        Ok(Self { group, alarms, offences, is_armed_again, cannot_change_sides })
     }
 }
 
@@ -416,6 +495,10 @@ struct GroupCounts {
     keys: BTreeSet<ValidatorIndex>,
     knows_all_keys: bool,
     newest: Option<Finding>,
+    /// When the kill switch was made ready again.
+    armed_again_at: Option<Time>,
+    /// Whether something critical was recorded after that, or an incident is open.
+    is_critical_since: bool,
 }
 
 impl GroupCounts {
@@ -424,16 +507,22 @@ impl GroupCounts {
         self.worst = self.worst.max(Some(severity));
     }
 
+    fn is_since(&self, finding: &Finding) -> bool {
+        self.armed_again_at.is_some_and(|at| finding.recorded_at > at)
+    }
+
     fn add(&mut self, finding: &Finding) {
         let incident = finding.details.as_ref().and_then(|details| details.get("incident")?.as_str());
         if let (Some(id), None) = (incident, &finding.validator) {
             return self.incident(finding.kind.clone(), id, finding.severity);
         }
+        self.is_critical_since |= finding.severity == Severity::Critical && self.is_since(finding);
         *self.by_kind.entry(finding.kind.clone()).or_default() += 1;
         self.worst = self.worst.max(Some(finding.severity));
         let Some(subject) = finding.validator.as_ref().filter(|_| finding.severity == Severity::Critical) else { return };
         self.keys.insert(subject.index);
-        let rank = |finding: &Finding| (finding.evidence.is_some(), finding.second_seen.unwrap_or(finding.first_seen));
+        let arrival = |finding: &Finding| finding.second_seen.unwrap_or(finding.first_seen);
+        let rank = |finding: &Finding| (self.is_since(finding), finding.evidence.is_some(), arrival(finding));
         if self.newest.as_ref().is_none_or(|newest| rank(newest) < rank(finding)) {
             self.newest = Some(finding.clone());
         }

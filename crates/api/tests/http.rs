@@ -517,3 +517,31 @@ async fn watched_keys_come_in_pages_and_groups_with_their_kill_switches() {
         assert_problem(answer, StatusCode::BAD_REQUEST, word).await;
     }
 }
+
+/// The kill switch of the group was made ready again at 200 ns. Findings are recorded at as many
+/// nanoseconds as their slot.
+#[tokio::test]
+async fn a_group_is_armed_again_until_something_critical_is_recorded() {
+    let api = Api::start().await;
+    let of_group = |mut finding: evidence::Finding| {
+        finding.validator.as_mut().unwrap().labels = vec!["group=acme".into()];
+        finding
+    };
+    let (finding, proof) = double_vote(7, 100);
+    api.store.record(vec![(of_group(finding), proof)], &[]).unwrap();
+    // The alert about an order that failed, and was over because of the rearming.
+    let mut over = anomaly(Kind::KillSwitchFailed, Severity::Critical, 201);
+    let details = [("incident".into(), json!("0x01")), ("labels".into(), json!(["group=acme"])), ("news".into(), json!("over"))];
+    over.details.as_mut().unwrap().extend(details);
+    api.store.record_anomalies(vec![over, anomaly(Kind::MissedDuties, Severity::Warning, 300)], &[]).unwrap();
+    let group = api.json("/v1/watch/groups").await["groups"][0].clone();
+    assert_eq!(group["kill_switch"]["armed_again_at"], "1970-01-01T00:00:00.000000200Z");
+    assert_eq!((&group["is_armed_again"], &group["offences"]["newest"]["kind"]), (&true.into(), &"double_vote".into()));
+    assert_eq!(group["alarms"]["worst"], "critical", "it is not hidden: {group}");
+    // It has no proof, and is news all the same.
+    let mut second_signer = anomaly(Kind::SecondSigner, Severity::Critical, 201);
+    second_signer.validator = double_vote(8, 201).0.validator;
+    api.store.record_anomalies(vec![of_group(second_signer)], &[]).unwrap();
+    let group = api.json("/v1/watch/groups").await["groups"][0].clone();
+    assert_eq!((&group["is_armed_again"], &group["offences"]["newest"]["kind"]), (&false.into(), &"second_signer".into()));
+}

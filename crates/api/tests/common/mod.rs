@@ -253,6 +253,8 @@ impl api::WatchSource for TestKeys {
             took_ms: None,
             answer: None,
             after_stop: None,
+            armed_again_at: Some(Time::from_unix_ns(200)),
+            earlier: None,
             held_back: None,
         };
         vec![api::WatchGroup {

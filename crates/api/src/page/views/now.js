@@ -22,7 +22,12 @@ function headline(status, incidents) {
   return status.recording || (isOpen(worst) && worst.severity !== "info") ? worst : null;
 }
 
-const isUneasy = (group, { stopped, earlier }) => stopped.includes(group) || earlier.includes(group) || group.alarms.worst || group.missing;
+const isUneasy = (group, { stopped, earlier, armed }) => stopped.includes(group) || earlier.includes(group) || (group.alarms.worst && !armed.includes(group)) || group.missing;
+
+// What happened before the kill switch was made ready again has been dealt with, and is not hidden.
+function ArmedAgain({ groups }) {
+  return groups.map((group) => html`<p key=${group.name}>The kill switch of ${group.name} is armed again since <${Time} of=${group.kill_switch.armed_again_at} /> UTC.${group.offences.newest ? html` Its last offence before that was <a href=${"/findings/" + group.offences.newest.finding}>${ago(group.offences.newest.at)}</a>.` : ""}</p>`);
+}
 
 // Whether it is ours: by what our keys did, or cannot take back any more.
 function Mine({ groups, mine, danger, incident, isSure }) {
@@ -35,7 +40,8 @@ function Mine({ groups, mine, danger, incident, isSure }) {
     if (own.length) return html`<p class="answer bad">${own.map((one) => `${grouped(one.members)} of group ${one.value}`).join(", ")}</p>`;
     return html`<p class="answer">Not known: no keys are configured here.</p><p>Search your index or public key above, or name your keys under <code>[watch]</code>.</p>`;
   }
-  const { hit, stopped, earlier } = mine;
+  const { hit, stopped, earlier, armed } = mine;
+  const armedAgain = armed.length > 0 && html`<${ArmedAgain} groups=${armed} />`;
   const keys = all.reduce((sum, group) => sum + group.validators, 0);
   const switchWords = (group) => (group.kill_switch ? `kill switch ${SWITCHES[group.kill_switch.state] ?? group.kill_switch.state}` : "no kill switch");
   const others = stopped.length > 0 && html`<p>No offence of its own, but the kill switch has fired: ${stopped.map((group) => group.name + (group.kill_switch.state === "failed" ? " (FAILED: stop it by hand)" : "")).join(", ")}.</p>`;
@@ -43,21 +49,22 @@ function Mine({ groups, mine, danger, incident, isSure }) {
   if (hit.length) {
     return html`<p class="answer bad">Yes: ${hit.map((group) => group.name).join(", ")}</p>
       <ul>${hit.map((group) => html`<li key=${group.name}>${group.name}, ${keysHit(group)}: ${alarmKinds(group.alarms)}; ${switchWords(group)}</li>`)}</ul>
-      ${others}${threats}${watched}`;
+      ${others}${armedAgain}${threats}${watched}`;
   }
   if (danger.found.length) {
-    return html`<p class="answer bad">Not yet, but in danger: ${[...new Set(danger.found.flatMap((one) => one.groups.map((group) => group.name)))].join(", ")}</p>${threats}${others}${watched}`;
+    return html`<p class="answer bad">Not yet, but in danger: ${[...new Set(danger.found.flatMap((one) => one.groups.map((group) => group.name)))].join(", ")}</p>${threats}${others}${armedAgain}${watched}`;
   }
-  if (danger.unknown.length) return html`<p class="answer wait">${danger.unknown[0]}</p>${danger.unknown.slice(1).map((one) => html`<p key=${one}>${one}</p>`)}${others}${watched}`;
+  if (danger.unknown.length) return html`<p class="answer wait">${danger.unknown[0]}</p>${danger.unknown.slice(1).map((one) => html`<p key=${one}>${one}</p>`)}${others}${armedAgain}${watched}`;
   const uneasy = all.filter((group) => isUneasy(group, mine));
   if (uneasy.length) {
-    return html`<p class="answer wait">No offence of yours${earlier.length ? " in the last days" : ""}, but look at ${uneasy.map((group) => group.name).join(", ")}</p>
-      ${others}${earlier.map((group) => html`<p key=${group.name}>${group.name}: the last one was <a href=${"/findings/" + group.offences.newest.finding}>${ago(group.offences.newest.at)}</a>.</p>`)}<p><a href="/watch">Watched keys</a></p>`;
+    return html`<p class="answer wait">No ${armed.length ? "new " : ""}offence of yours${earlier.length ? " in the last days" : ""}, but look at ${uneasy.map((group) => group.name).join(", ")}</p>
+      ${others}${earlier.map((group) => html`<p key=${group.name}>${group.name}: the last one was <a href=${"/findings/" + group.offences.newest.finding}>${ago(group.offences.newest.at)}</a>.</p>`)}${armedAgain}<p><a href="/watch">Watched keys</a></p>`;
   }
   if (!isSure || groups.error) return html`<p class="answer wait">Not known now</p><p>The last answer named no offence of your ${plural(keys, "key")}.</p>`;
   if (danger.isOpen) {
-    return html`<p class="answer">No offence of your ${plural(keys, "key")}, and none ${danger.isPartly ? "of those that were heard " : ""}is known to be on the side that cannot come back, or ahead of the clock.</p><p><a href="/watch">Watched keys</a></p>`;
+    return html`<p class="answer">No ${armed.length ? "new " : ""}offence of your ${plural(keys, "key")}, and none ${danger.isPartly ? "of those that were heard " : ""}is known to be on the side that cannot come back, or ahead of the clock.</p>${armedAgain}<p><a href="/watch">Watched keys</a></p>`;
   }
+  if (armed.length) return html`<p class="answer good">No new offence of your ${plural(keys, "key")}.</p>${armedAgain}<p><a href="/watch">Watched keys</a></p>`;
   if (incident?.offences) return html`<p class="answer good">No: none of your ${plural(keys, "key")} is in it.</p><p><a href="/watch">Watched keys</a></p>`;
   return html`<p class="answer good">No. All quiet in ${plural(all.length, "group")}, ${plural(keys, "key")}.</p><p><a href="/watch">Watched keys</a></p>`;
 }
@@ -80,7 +87,7 @@ function Verdict({ status, error, incidents, groups }) {
     : [
       ...mine.stopped.map((group) => `Look at ${group.name}: its kill switch ${SWITCHES[group.kill_switch.state] ?? group.kill_switch.state}.`),
       ...danger.found.flatMap((one) => one.now),
-      ...(isWave && all.length ? nowIfNotMine(incident, all) : ofKind),
+      ...(isWave && all.length && !mine.armed.length ? nowIfNotMine(incident, all) : ofKind),
       ...(uneasy.length ? [{ text: "Look at ", link: ["/watch", `the keys of ${uneasy.map((group) => group.name).join(", ")}`], after: "." }] : []),
     ];
   const tone = offence || danger.found.length ? "critical" : incident ? incident.severity : status.recording || !isSure || mine.stopped.length || mine.earlier.length ? "none" : "good";

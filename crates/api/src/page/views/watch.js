@@ -40,10 +40,12 @@ export function Watch() {
 }
 
 function Group({ group }) {
-  const [state, text] = group.kill_switch ? SWITCHES[group.kill_switch.state] ?? ["none", group.kill_switch.state] : ["none", "no kill switch"];
+  const armed = group.is_armed_again;
+  const [state, text] = armed ? ["good", "kill switch armed again"] : group.kill_switch ? SWITCHES[group.kill_switch.state] ?? ["none", group.kill_switch.state] : ["none", "no kill switch"];
   const heard = group.first_hand;
   const hasFired = group.kill_switch && group.kill_switch.state !== "ready";
-  const tone = hasFired || group.alarms.worst === "critical" ? "critical" : group.alarms.worst || group.missing ? "warning" : "good";
+  const worst = armed ? null : group.alarms.worst;
+  const tone = hasFired || worst === "critical" ? "critical" : worst || group.missing ? "warning" : "good";
   const alarms = alarmWords(group.alarms);
   return html`<section class=${"group " + tone} aria-label=${"Group " + group.name}>
     <h2>${group.name} <${Pill} tone=${state}>${text}<//></h2>
@@ -53,7 +55,7 @@ function Group({ group }) {
       ["Most misses in a row", grouped(group.missed_in_a_row), group.missed_in_a_row ? "warning" : ""],
       ["Effectiveness", percent(group.effectiveness)],
       ["In earshot", heardWords(heard, group.validators), heard !== null && heard.heard < group.validators ? "warning" : ""],
-      ["Alarms", alarms || "none", ALARM_TONES[group.alarms.worst] ?? ""],
+      ["Alarms", (alarms || "none") + (armed && alarms ? ", nothing critical since the kill switch was armed again" : ""), ALARM_TONES[worst] ?? ""],
     ]} />
     <${Switch} of=${group.kill_switch} />
     ${heard !== null && heard.missing.length > 0 && html`<p class="warning">Not in earshot: ${listed(heard.missing, 8)}. A second signer of these keys may go unheard.</p>`}
@@ -72,6 +74,7 @@ function Switch({ of }) {
   return html`
     ${of.finding && html`<p class=${of.state === "failed" ? "critical" : ""}>Ordered <${Time} of=${of.ordered_at} precise /> UTC because of a <a href=${"/findings/" + of.finding}>${kindName(of.kind).toLowerCase()}</a>${of.attempts > 1 ? `, ${of.attempts} attempts` : ""}${of.took_ms !== null ? `; ${of.state} after ${grouped(of.took_ms)} ms` : ""}${of.answer ? `: ${of.answer}` : ""}.${of.state === "failed" ? " Stop the validator clients by hand." : ""}</p>`}
     ${of.after_stop && html`<${AfterStop} of=${of.after_stop} />`}
+    ${of.armed_again_at && html`<p class="note">Made ready again <${Time} of=${of.armed_again_at} precise /> UTC.</p>`}
     ${of.held_back && html`<p class="note">Held back ${plural(of.held_back.times, "time")}, the last time <${Time} of=${of.held_back.at} /> UTC at a <a href=${"/findings/" + of.held_back.finding}>${kindName(of.held_back.kind).toLowerCase()}</a>: ${of.held_back.reason}.</p>`}`;
 }
 
