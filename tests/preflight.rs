@@ -7,6 +7,7 @@ use common::{slashwatch, stage};
 use serde_json::Value;
 use simulator::{Condition, Group, Scenario, SimNetwork, TimedCondition};
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::{Duration, Instant};
 use test_support::http::wait_until;
 use test_support::program::{Running, TEST_TIMEOUT, run, runtime, stderr};
@@ -17,6 +18,8 @@ const SILENT_FROM: u64 = 12;
 struct Keys<'a> {
     data: &'a Path,
     folder: &'a Path,
+    /// Address of the watcher's API.
+    watcher: String,
 }
 
 impl Keys<'_> {
@@ -37,9 +40,20 @@ impl Keys<'_> {
     fn preflight(&self, file: &Path, more: &[&str]) -> (Option<i32>, Value) {
         let mut command = slashwatch();
         command.args(["preflight", "--json", "--data-dir"]).arg(self.data).arg("--interchange").arg(file).args(more);
-        let output = run(&mut command);
-        (output.status.code(), serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{}", stderr(&output))))
+        answer(&mut command)
     }
+
+    /// The same, by the API of the watcher, from a machine without its data directory.
+    fn preflight_by_api(&self, file: &Path, more: &[&str]) -> (Option<i32>, Value) {
+        let mut command = slashwatch();
+        command.args(["preflight", "--json", "--watcher", &self.watcher]).arg("--interchange").arg(file).args(more);
+        answer(&mut command)
+    }
+}
+
+fn answer(command: &mut Command) -> (Option<i32>, Value) {
+    let output = run(command);
+    (output.status.code(), serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{}", stderr(&output))))
 }
 
 fn kinds(answer: &Value) -> Vec<&str> {
@@ -56,7 +70,7 @@ fn keys_may_start_when_they_were_silent_for_two_epochs_and_their_record_is_whole
     let network = runtime.block_on(SimNetwork::start(scenario)).expect("loopback has free ports");
     let stage = stage(&network, "");
     let data = stage.dir.path().join("data");
-    let keys = Keys { data: &data, folder: stage.dir.path() };
+    let keys = Keys { data: &data, folder: stage.dir.path(), watcher: format!("http://{}", stage.api) };
     let running = Running::start(slashwatch(), &stage.config);
     running.wait_for("watching");
     let played = std::thread::scope(|threads| {
@@ -72,6 +86,8 @@ fn keys_may_start_when_they_were_silent_for_two_epochs_and_their_record_is_whole
         let (code, answer) = keys.preflight(&file, &[]);
         assert_eq!((code, kinds(&answer)[0]), (Some(1), "signing"), "they signed a moment ago: {answer}");
         assert!(answer["not_before"].is_string(), "{answer}");
+        let (code, by_api) = keys.preflight_by_api(&file, &[]);
+        assert_eq!((code, kinds(&by_api)[0]), (Some(1), "signing"), "{by_api}");
 
         let until = Instant::now() + TEST_TIMEOUT;
         loop {
@@ -85,11 +101,17 @@ fn keys_may_start_when_they_were_silent_for_two_epochs_and_their_record_is_whole
         // The same moment, other records and other keys.
         let (code, answer) = keys.preflight(&file, &["--validators", "9-12"]);
         assert_eq!((code, kinds(&answer)), (Some(1), vec!["signing", "keys_missing"]), "{answer}");
+        let (code, answer) = keys.preflight_by_api(&file, &["--validators", "10-12"]);
+        assert_eq!((code, &answer["safe"], &answer["keys"]), (Some(0), &true.into(), &3.into()), "{answer}");
+        let (code, answer) = keys.preflight_by_api(&file, &["--validators", "9-12"]);
+        assert_eq!((code, kinds(&answer)), (Some(1), vec!["signing", "keys_missing"]), "{answer}");
         let (code, answer) = keys.preflight(&keys.file("live.json", &keys.export("20")), &[]);
         assert_eq!((code, kinds(&answer)), (Some(1), vec!["signing"]), "{answer}");
         let mut lacking = whole.clone();
         lacking["data"][2]["signed_attestations"].as_array_mut().expect("a list").pop();
         let (code, answer) = keys.preflight(&keys.file("lacking.json", &lacking), &[]);
+        assert_eq!((code, kinds(&answer)), (Some(1), vec!["record_lacks"]), "{answer}");
+        let (code, answer) = keys.preflight_by_api(&keys.folder.join("lacking.json"), &[]);
         assert_eq!((code, kinds(&answer)), (Some(1), vec!["record_lacks"]), "{answer}");
         let mut empty = whole.clone();
         empty["data"] = Value::Array(Vec::new());
@@ -103,6 +125,9 @@ fn keys_may_start_when_they_were_silent_for_two_epochs_and_their_record_is_whole
         assert!(stderr(&of_another).contains("another network"), "{}", stderr(&of_another));
 
         assert_eq!(running.terminate(), Some(0));
+        let gone = run(slashwatch().args(["preflight", "--watcher", &keys.watcher]).arg("--interchange").arg(&file));
+        assert_eq!(gone.status.code(), Some(1), "{gone:?}");
+        assert!(stderr(&gone).contains("check that a watcher runs"), "{}", stderr(&gone));
         let stopped = Instant::now() + TEST_TIMEOUT;
         loop {
             let (_, answer) = keys.preflight(&file, &[]);

@@ -51,6 +51,8 @@ pub enum Command {
         /// Address of the watcher's API.
         #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:5080")]
         url: String,
+        #[command(flatten)]
+        api_token: ApiToken,
         /// Prints everything as one JSON object.
         #[arg(long)]
         json: bool,
@@ -191,8 +193,15 @@ pub enum Command {
     #[command(after_help = PREFLIGHT_EXAMPLES)]
     Preflight {
         /// Data directory of the watcher that runs.
-        #[arg(long, value_name = "DIR", default_value = "slashwatch-data")]
+        #[arg(long, value_name = "DIR", default_value = "slashwatch-data", conflicts_with = "watcher")]
         data_dir: PathBuf,
+        /// Asks the API of the watcher that runs, such as http://10.0.0.7:5080, instead of reading
+        /// its data directory: from the machine that is to sign. It takes up to 4 096 keys, and
+        /// compares the record with the latest votes only.
+        #[arg(long, value_name = "URL")]
+        watcher: Option<String>,
+        #[command(flatten)]
+        api_token: ApiToken,
         #[command(flatten)]
         record: RecordArgs,
     },
@@ -275,7 +284,8 @@ const AUDIT_EXAMPLES: &str = "Examples:
 
 const PREFLIGHT_EXAMPLES: &str = "Examples:
   slashwatch preflight --interchange exported-by-the-client.json --validators @keys.csv,group=acme-1
-  slashwatch preflight --data-dir slashwatch-data --interchange exported-by-the-client.json --json";
+  slashwatch preflight --data-dir slashwatch-data --interchange exported-by-the-client.json --json
+  slashwatch preflight --watcher http://10.0.0.7:5080 --interchange exported-by-the-client.json";
 
 const CONFIG_EXAMPLES: &str = "Examples:
   slashwatch config check slashwatch.toml
@@ -296,6 +306,14 @@ const INIT_EXAMPLES: &str = "Examples:
 const COMPLETIONS_EXAMPLES: &str = "Examples:
   slashwatch completions bash
   slashwatch completions zsh";
+
+/// What the API of a watcher may ask for.
+#[derive(clap::Args)]
+pub struct ApiToken {
+    /// A file with a token, if reading needs one there (`api.read_needs_token`).
+    #[arg(long, value_name = "FILE")]
+    pub token_file: Option<PathBuf>,
+}
 
 #[derive(clap::Args)]
 pub struct InitArgs {

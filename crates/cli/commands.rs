@@ -91,8 +91,9 @@ pub fn run(args: Args) -> anyhow::Result<u8> {
             })?;
             Ok(0)
         }
-        Command::Status { url, json } => {
-            let state = offline::status::read(&url)?;
+        Command::Status { url, api_token, json } => {
+            let api = offline::ApiClient::new(&url, "--url", api_token.token_file.as_deref())?;
+            let state = offline::status::read(&api)?;
             if json {
                 output::line(state.to_json())?
             } else {
@@ -114,9 +115,15 @@ pub fn run(args: Args) -> anyhow::Result<u8> {
             log_to_stderr(&LogConfig { level: "warn".into(), format: LogFormat::Text })?;
             history::audit(&data_dir, &record)
         }
-        Command::Preflight { data_dir, record } => {
+        Command::Preflight { data_dir, watcher, api_token, record } => {
             log_to_stderr(&LogConfig { level: "warn".into(), format: LogFormat::Text })?;
-            history::preflight(&data_dir, &record)
+            match watcher {
+                Some(url) => {
+                    let api = offline::ApiClient::new(&url, "--watcher", api_token.token_file.as_deref())?;
+                    history::preflight_by_api(&api, &record)
+                }
+                None => history::preflight(&data_dir, &record),
+            }
         }
         Command::Config { action: ConfigAction::ShowDefaults } => {
             output::text(Config::defaults_toml())?;

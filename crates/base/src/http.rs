@@ -3,6 +3,8 @@
 use crate::innermost_cause;
 use reqwest::ClientBuilder;
 
+pub use reqwest::Client;
+
 /// Begins a client. It follows no redirects, so that credentials and signed bodies go only to the
 /// address of the configuration. The caller adds its timeouts.
 ///

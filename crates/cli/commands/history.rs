@@ -7,12 +7,12 @@ use crate::exit::FAILED;
 use crate::output;
 use consensus::interchange::{SignedEpochs, SignedSlot, SigningHistory};
 use detect::audit::{Contradiction, Counted};
-use offline::counted;
+use offline::{ApiClient, counted};
 use std::fmt::Write as _;
 use std::io::{BufWriter, Write as _};
 use std::path::Path;
 use watcher::history::{Audit, AuditedKey, Form, History, KnownTimes};
-use watcher::preflight;
+use watcher::preflight::{self, Preflight};
 
 /// Maximum number of messages per key and kind in the text report. `--json` lists more.
 const NAMED: usize = 5;
@@ -76,8 +76,26 @@ pub fn preflight(data_dir: &Path, record: &RecordArgs) -> anyhow::Result<u8> {
     let show = &mut |walked| progress::show(&bar, walked);
     let answer = preflight::preflight(&history, interchange, &expected, *pruned_ok, watcher::run::now(), show)?;
     bar.finish_and_clear();
-    match *json {
-        true => print_json(&answer)?,
+    print_verdict(&answer, *json)
+}
+
+/// The same, by what the API of a running watcher says.
+pub fn preflight_by_api(api: &ApiClient, record: &RecordArgs) -> anyhow::Result<u8> {
+    let RecordArgs { interchange, validators, pruned_ok, json } = record;
+    let bar = progress::bar("keys", "keys");
+    let show = &mut |done: usize, total: usize| {
+        bar.set_length(total as u64);
+        bar.set_position(done as u64);
+    };
+    let now = watcher::run::now();
+    let answer = offline::api_preflight::preflight(api, interchange, validators.as_deref(), *pruned_ok, now, show)?;
+    bar.finish_and_clear();
+    print_verdict(&answer, *json)
+}
+
+fn print_verdict(answer: &Preflight, json: bool) -> anyhow::Result<u8> {
+    match json {
+        true => print_json(answer)?,
         false => output::text(answer.to_text())?,
     }
     Ok(if answer.safe { 0 } else { FAILED })

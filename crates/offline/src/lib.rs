@@ -4,6 +4,8 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 pub mod actions;
+mod api_client;
+pub mod api_preflight;
 pub mod backfill;
 pub mod bench;
 pub mod capture;
@@ -20,6 +22,8 @@ mod switch_members;
 pub mod tokens;
 pub mod verify_proof;
 
+pub use api_client::ApiClient;
 pub use counted::counted;
+pub use finding_text::finding_text;
 pub use list_check::list_notes;
 pub use switch_members::unprotected_members;

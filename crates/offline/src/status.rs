@@ -1,16 +1,11 @@
 //! `slashwatch status`: asks a running watcher for its state over its API, and prints it.
 
+use crate::api_client::{ApiAnswer, ApiClient};
 use crate::counted;
-use base::http::{client_builder, failure_reason};
 use serde_json::{Map, Value, json};
 use std::fmt::Write as _;
-use std::time::Duration;
 use watcher::{WatcherError, run};
 
-/// How long the watcher may take for one answer.
-const TIMEOUT: Duration = Duration::from_secs(10);
-/// Largest answer in bytes.
-const MAX_ANSWER: usize = 16 << 20;
 /// Pages of incidents that are read, of 1 000 each.
 const MAX_PAGES: usize = 64;
 /// Open incidents that are printed.
@@ -31,31 +26,25 @@ pub struct WatcherState {
     pub incidents: Vec<Value>,
 }
 
-/// Asks the watcher whose API is at `url`, such as `http://127.0.0.1:5080`.
+/// Asks a watcher.
 ///
 /// # Errors
 /// Nobody answers there, or not as a watcher.
-pub fn read(url: &str) -> Result<WatcherState, WatcherError> {
-    let base = url.trim_end_matches('/');
-    if !base.starts_with("http://") && !base.starts_with("https://") {
-        return Err(WatcherError::Usage(format!("{url:?} is no address; write it like http://127.0.0.1:5080")));
-    }
+pub fn read(api: &ApiClient) -> Result<WatcherState, WatcherError> {
     run::runtime()?.block_on(async {
-        let wanted =
-            |path: &str, value: Option<Value>| value.ok_or_else(|| failed(base, &format!("{path} is not shown on this address")));
-        let status = wanted("/v1/status", get(base, "/v1/status").await?)?;
-        let coverage = get(base, "/v1/coverage").await?.map(|answer| part(answer, "coverage")).unwrap_or_default();
-        let groups = get(base, "/v1/watch/groups").await?.map(|answer| part(answer, "groups")).unwrap_or_default();
-        Ok(WatcherState { status, coverage, groups, incidents: incidents(base).await? })
+        let status = api.read("/v1/status").await?;
+        let coverage = get(api, "/v1/coverage").await?.map(|answer| part(answer, "coverage")).unwrap_or_default();
+        let groups = get(api, "/v1/watch/groups").await?.map(|answer| part(answer, "groups")).unwrap_or_default();
+        Ok(WatcherState { status, coverage, groups, incidents: incidents(api).await? })
     })
 }
 
 /// The incidents that are not closed, the latest change last.
-async fn incidents(base: &str) -> Result<Vec<Value>, WatcherError> {
+async fn incidents(api: &ApiClient) -> Result<Vec<Value>, WatcherError> {
     let mut open: Map<String, Value> = Map::new();
     let mut cursor = String::new();
     for _ in 0..MAX_PAGES {
-        let Some(mut page) = get(base, &format!("/v1/incidents?limit=1000{cursor}")).await? else { break };
+        let Some(mut page) = get(api, &format!("/v1/incidents?limit=1000{cursor}")).await? else { break };
         for incident in page.get_mut("incidents").and_then(Value::as_array_mut).into_iter().flatten() {
             let id = text(&incident["id"]);
             open.remove(&id);
@@ -72,33 +61,12 @@ async fn incidents(base: &str) -> Result<Vec<Value>, WatcherError> {
 }
 
 /// The answer as JSON. `None` if it is not shown on this address.
-async fn get(base: &str, path: &str) -> Result<Option<Value>, WatcherError> {
-    let failed = |reason: String| failed(base, &reason);
-    let client =
-        client_builder(base.starts_with("https:")).timeout(TIMEOUT).build().map_err(|error| failed(failure_reason(error)))?;
-    let mut answer = client.get(format!("{base}{path}")).send().await.map_err(|error| failed(failure_reason(error)))?;
-    let status = answer.status().as_u16();
-    if status == 403 {
-        return Ok(None);
+async fn get(api: &ApiClient, path: &str) -> Result<Option<Value>, WatcherError> {
+    match api.get(path).await? {
+        ApiAnswer::Found(value) => Ok(Some(value)),
+        ApiAnswer::NotShown => Ok(None),
+        ApiAnswer::Unknown => Err(api.failed(&format!("{path} is unknown there: the watcher is of another version"))),
     }
-    let mut body = Vec::new();
-    while let Some(part) = answer.chunk().await.map_err(|error| failed(failure_reason(error)))? {
-        body.extend_from_slice(&part);
-        if body.len() > MAX_ANSWER {
-            return Err(failed(format!("the answer to {path} is too long")));
-        }
-    }
-    let value =
-        serde_json::from_slice(&body).map_err(|_| failed(format!("{path} answers {status}, and not as a watcher does")))?;
-    if status != 200 {
-        let value: Value = value;
-        return Err(failed(format!("{path} answers {status}: {}", text(&value["detail"]))));
-    }
-    Ok(Some(value))
-}
-
-fn failed(base: &str, reason: &str) -> WatcherError {
-    WatcherError::Failed(format!("{base}: {reason}; check that a watcher runs and that its `api.listen` is this address (--url)"))
 }
 
 impl WatcherState {
@@ -327,8 +295,8 @@ notice      mind the disk
         let text = WatcherState { status, ..WatcherState::default() }.to_text();
         assert!(text.contains("receiving   NO, since 2026-11-29 12:00:01 UTC; last message none since the start\n"), "{text}");
         assert!(text.contains("groups      not shown on this address\n"), "{text}");
-        assert!(matches!(read("localhost:5080"), Err(WatcherError::Usage(_))));
         // Nobody listens on port 1.
-        assert!(matches!(read("http://127.0.0.1:1"), Err(WatcherError::Failed(_))));
+        let api = ApiClient::new("http://127.0.0.1:1", "--url", None).unwrap();
+        assert!(matches!(read(&api), Err(WatcherError::Failed(_))));
     }
 }

@@ -8,7 +8,7 @@ use actions::lists::reload;
 use api::Gap;
 use chain::PubkeyCache;
 use consensus::interchange::{Interchange, SigningHistory};
-use consensus::{Network, PubkeyBytes, ValidatorIndex};
+use consensus::{Network, PubkeyBytes, Root, ValidatorIndex};
 use detect::audit::{Epochs, KeyAudit, Seen, audit};
 use detect::watch::Selector;
 use evidence::Store;
@@ -47,35 +47,9 @@ impl History {
         Ok(Self { data_dir: data_dir.into(), network, store, index, keys })
     }
 
-    /// Returns the validators that a list names, ascending. A list looks like
-    /// `1,5-9,0xab..,@more.txt`. A file may also be a list of watched keys (.csv with a column
-    /// `group`, or .toml); with `group=NAME` only these groups of such files count.
+    /// Returns the validators that a list names, ascending, in the form of [`selectors_in`].
     pub fn validators(&self, list: &str) -> Result<BTreeSet<ValidatorIndex>, WatcherError> {
-        let mut selectors = Vec::new();
-        let words: Vec<&str> = list.split(',').map(str::trim).filter(|word| !word.is_empty()).collect();
-        let groups: BTreeSet<&str> = words.iter().filter_map(|word| word.strip_prefix("group=")).collect();
-        let mut named = BTreeSet::new();
-        for word in words {
-            match word.strip_prefix('@').map(Path::new) {
-                Some(path) if is_watch_list(path)? => read_watch_list(path, &groups, &mut named, &mut selectors)?,
-                Some(path) => read_list(path, &mut selectors)?,
-                None if word.starts_with("group=") => {}
-                None => selectors.push(word.parse().map_err(|error| WatcherError::Usage(format!("--validators: {error}")))?),
-            }
-        }
-        if let Some(unknown) = groups.iter().find(|group| !named.contains(**group)) {
-            let known = named.iter().map(String::as_str).collect::<Vec<_>>().join(", ");
-            return Err(WatcherError::Usage(format!(
-                "--validators: no file of the list has a group {unknown}; give it as in `@keys.csv,group={unknown}`. \
-                 Groups that there are: {}",
-                if known.is_empty() { "none" } else { &known }
-            )));
-        }
-        if selectors.is_empty() {
-            return Err(WatcherError::Usage(
-                "--validators names no validator: give indices, ranges, public keys or @FILE, separated by commas".into(),
-            ));
-        }
+        let selectors = selectors_in(list)?;
         let by_key = self.by_key(selectors.iter().filter_map(|selector| match selector {
             Selector::Pubkey(pubkey) => Some(*pubkey),
             _ => None,
@@ -99,11 +73,7 @@ impl History {
                     })?;
                     wanted.insert(*index);
                 }
-                Selector::WithdrawalCredentials(_) | Selector::FeeRecipient(_) => {
-                    return Err(WatcherError::Usage(format!(
-                        "--validators: {selector} is not a single key; give indices or public keys"
-                    )));
-                }
+                Selector::WithdrawalCredentials(_) | Selector::FeeRecipient(_) => return Err(not_a_key(selector)),
             }
         }
         Ok(wanted)
@@ -139,15 +109,8 @@ impl History {
         is_pruned: bool,
         on_progress: &mut dyn FnMut(Walked),
     ) -> Result<Audit, WatcherError> {
-        let bytes = read_input(path, MAX_FILE_BYTES)?;
-        let file = self.parse(&bytes).map_err(|reason| WatcherError::Input { path: path.into(), reason })?;
-        drop(bytes);
+        let file = read_interchange(path, self.network.genesis_validators_root)?;
         self.audit_file(&file, expected, is_pruned, on_progress)
-    }
-
-    /// Reads an interchange file of this network.
-    pub(crate) fn parse(&self, bytes: &[u8]) -> Result<Interchange, String> {
-        Interchange::parse(bytes, self.network.genesis_validators_root).map_err(|error| error.to_string())
     }
 
     /// Like [`Self::audit`], with a file that is read already.
@@ -199,6 +162,50 @@ impl History {
         }
         found
     }
+}
+
+/// Reads an interchange file of the network with this genesis validators root.
+pub fn read_interchange(path: &Path, genesis_validators_root: Root) -> Result<Interchange, WatcherError> {
+    let bytes = read_input(path, MAX_FILE_BYTES)?;
+    Interchange::parse(&bytes, genesis_validators_root)
+        .map_err(|error| WatcherError::Input { path: path.into(), reason: error.to_string() })
+}
+
+/// Returns what a list of `--validators` names. A list looks like `1,5-9,0xab..,@more.txt`. A file
+/// may also be a list of watched keys (.csv with a column `group`, or .toml); with `group=NAME` only
+/// these groups of such files count. There is at least one selector.
+pub fn selectors_in(list: &str) -> Result<Vec<Selector>, WatcherError> {
+    let mut selectors = Vec::new();
+    let words: Vec<&str> = list.split(',').map(str::trim).filter(|word| !word.is_empty()).collect();
+    let groups: BTreeSet<&str> = words.iter().filter_map(|word| word.strip_prefix("group=")).collect();
+    let mut named = BTreeSet::new();
+    for word in words {
+        match word.strip_prefix('@').map(Path::new) {
+            Some(path) if is_watch_list(path)? => read_watch_list(path, &groups, &mut named, &mut selectors)?,
+            Some(path) => read_list(path, &mut selectors)?,
+            None if word.starts_with("group=") => {}
+            None => selectors.push(word.parse().map_err(|error| WatcherError::Usage(format!("--validators: {error}")))?),
+        }
+    }
+    if let Some(unknown) = groups.iter().find(|group| !named.contains(**group)) {
+        let known = named.iter().map(String::as_str).collect::<Vec<_>>().join(", ");
+        return Err(WatcherError::Usage(format!(
+            "--validators: no file of the list has a group {unknown}; give it as in `@keys.csv,group={unknown}`. \
+             Groups that there are: {}",
+            if known.is_empty() { "none" } else { &known }
+        )));
+    }
+    if selectors.is_empty() {
+        return Err(WatcherError::Usage(
+            "--validators names no validator: give indices, ranges, public keys or @FILE, separated by commas".into(),
+        ));
+    }
+    Ok(selectors)
+}
+
+/// The error about a selector that may stand for many keys.
+pub fn not_a_key(selector: &Selector) -> WatcherError {
+    WatcherError::Usage(format!("--validators: {selector} is not a single key; give indices or public keys"))
 }
 
 /// Whether a file is a list of watched keys, as in `watch.files`, and not a plain list.
@@ -317,7 +324,9 @@ impl Audit {
         self.totals.keys_lacking > 0 || self.totals.keys == self.totals.keys_not_in_file
     }
 
-    fn add(&mut self, key: AuditedKey, was_heard: bool, is_pruned: bool) {
+    /// Adds a key. `was_heard` is whether any message of it was seen, `is_pruned` is as in
+    /// [`History::audit`].
+    pub fn add(&mut self, key: AuditedKey, was_heard: bool, is_pruned: bool) {
         let (totals, audit) = (&mut self.totals, &key.audit);
         totals.keys += 1;
         totals.keys_not_in_file += u64::from(!key.in_file);

@@ -20,9 +20,9 @@
 use crate::datadir::state_path;
 use crate::downtime;
 use crate::error::WatcherError;
-use crate::history::{Audit, AuditedKey, History, Walked, read_input};
+use crate::history::{Audit, AuditedKey, History, Walked, read_interchange};
 use api::Gap;
-use consensus::interchange::Interchange;
+use consensus::interchange::{Interchange, SigningHistory};
 use consensus::state::{StateView, fork_of_state};
 use consensus::{Epoch, PubkeyBytes, Slot, ValidatorIndex};
 use evidence::{Query, Time};
@@ -41,8 +41,6 @@ const MAX_BEHIND: u64 = 8;
 const EPOCH_HEARD_PERCENT: u64 = 67;
 /// The same for each slot.
 const SLOT_HEARD_PERCENT: u64 = 50;
-/// Largest interchange file, as `audit` reads it.
-const MAX_FILE_BYTES: u64 = 2 << 30;
 /// Largest number of keys of a problem that are listed.
 const MAX_LISTED: usize = 100;
 /// Keys that are named in a problem's text.
@@ -120,43 +118,74 @@ pub enum ProblemKind {
 
 /// What was heard of one slot.
 #[derive(Clone, Copy, Debug)]
-struct SlotHeard {
-    slot: Slot,
-    voters: u64,
+pub struct SlotHeard {
+    pub slot: Slot,
+    pub voters: u64,
     /// `None` if no vote came whose committee is known.
-    seats: Option<u64>,
+    pub seats: Option<u64>,
 }
 
 /// What is known of one key, besides its audit.
 #[derive(Clone, Debug, Default)]
-struct KeyFacts {
+pub struct KeyFacts {
     /// The newest slot that a vote or block of it is for.
-    last_signed: Option<Slot>,
-    has_offence: bool,
-    is_slashed: bool,
+    pub last_signed: Option<Slot>,
+    pub has_offence: bool,
+    pub is_slashed: bool,
     /// Whether it was active at some time. A key that never was has nothing to record.
-    was_active: bool,
-    is_empty: bool,
+    pub was_active: bool,
+    /// Whether the file has nothing about it.
+    pub is_empty: bool,
 }
 
-/// Everything that the answer depends on.
-struct Facts {
-    now: Slot,
-    slots_per_epoch: u64,
-    watched_until: Option<Slot>,
-    gaps: Vec<Gap>,
+/// Everything that the answer depends on. It comes from a data directory, or from the API of a
+/// running watcher.
+pub struct PreflightFacts {
+    /// The slot by this machine's clock.
+    pub now: Slot,
+    pub slots_per_epoch: u64,
+    /// The slot up to which a watcher has listened. `None` if none has.
+    pub watched_until: Option<Slot>,
+    pub gaps: Vec<Gap>,
     /// The slots of the window, in order.
-    heard: Vec<SlotHeard>,
-    keys: BTreeMap<ValidatorIndex, KeyFacts>,
-    has_state: bool,
-    is_pruned: bool,
-    audit: Audit,
+    pub heard: Vec<SlotHeard>,
+    pub keys: BTreeMap<ValidatorIndex, KeyFacts>,
+    /// Whether there is a state that says who is slashed.
+    pub has_state: bool,
+    pub is_pruned: bool,
+    pub audit: Audit,
+}
+
+/// The interchange file of the client that is to be started.
+pub struct ClientRecord {
+    /// The keys that are checked.
+    pub file: Interchange,
+    /// Number of keys of the file that are not among those that are to start.
+    n_others: usize,
+    names_keys: bool,
+}
+
+impl ClientRecord {
+    /// Takes a whole file. If it is known which keys are `to_start`, the others do not count.
+    pub fn new(mut file: Interchange, to_start: Option<&BTreeSet<PubkeyBytes>>) -> Self {
+        let n_in_file = file.data.len();
+        if let Some(to_start) = to_start {
+            file.data.retain(|one| to_start.contains(&one.pubkey));
+        }
+        Self { n_others: n_in_file - file.data.len(), names_keys: to_start.is_some(), file }
+    }
+
+    /// The keys of which the file has at least one message.
+    pub fn recorded(&self) -> BTreeSet<PubkeyBytes> {
+        let has_some = |one: &&SigningHistory| !one.signed_attestations.is_empty() || !one.signed_blocks.is_empty();
+        self.file.data.iter().filter(has_some).map(|one| one.pubkey).collect()
+    }
 }
 
 impl SlotWindow {
     /// The two epochs before now, or before the slot up to which a watcher that is hardly behind has
     /// watched. The current slot's votes and those of the slot before may still be under way.
-    fn before(now: Slot, watched_until: Option<Slot>, slots_per_epoch: u64) -> Option<Self> {
+    pub fn before(now: Slot, watched_until: Option<Slot>, slots_per_epoch: u64) -> Option<Self> {
         let current = watched_until.filter(|until| until.saturating_add(MAX_BEHIND) >= now);
         let watched = current.map_or(now, |until| until.min(now));
         let last = watched.as_u64().checked_sub(2)?;
@@ -179,48 +208,25 @@ pub fn preflight(
     now: Time,
     on_progress: &mut dyn FnMut(Walked),
 ) -> Result<Preflight, WatcherError> {
-    let bytes = read_input(path, MAX_FILE_BYTES)?;
-    let mut file = history.parse(&bytes).map_err(|reason| WatcherError::Input { path: path.into(), reason })?;
-    drop(bytes);
-    let n_in_file = file.data.len();
-    if !expected.is_empty() {
-        let to_start: BTreeSet<PubkeyBytes> = expected.iter().filter_map(|index| history.key(*index).ok()).collect();
-        file.data.retain(|one| to_start.contains(&one.pubkey));
-    }
-    let n_others = n_in_file - file.data.len();
-    let facts = history.facts(&file, expected, is_pruned, history.network.slot_at(now.as_unix_ns()), on_progress)?;
-    let mut answer = facts.judge(now, |slot| Time::from_unix_ns(history.network.slot_start_ns(slot)));
-    if expected.is_empty() {
-        answer.notes.push(
-            "only the keys of the file were checked: a key that the file has lost is not noticed. Name your keys with --validators".into(),
-        );
-    }
-    if n_others > 0 {
-        answer.notes.push(format!(
-            "{n_others} keys of the file are not in --validators and were not checked: see that the client does not start them"
-        ));
-    }
-    let fired = actions::killswitch::KillSwitchState::read(&history.store)?.fired;
-    if !fired.is_empty() {
-        let groups = fired.keys().map(String::as_str).collect::<Vec<_>>().join(", ");
-        answer.notes.push(format!(
-            "the kill switch of {groups} has fired: lock files stay and it does not fire again until `slashwatch killswitch rearm GROUP`"
-        ));
-    }
-    Ok(answer)
+    let file = read_interchange(path, history.network.genesis_validators_root)?;
+    let to_start: BTreeSet<PubkeyBytes> = expected.iter().filter_map(|index| history.key(*index).ok()).collect();
+    let record = ClientRecord::new(file, (!expected.is_empty()).then_some(&to_start));
+    let facts = history.facts(&record, expected, is_pruned, history.network.slot_at(now.as_unix_ns()), on_progress)?;
+    let fired: Vec<String> = actions::killswitch::KillSwitchState::read(&history.store)?.fired.into_keys().collect();
+    Ok(facts.answer(&record, &fired, now, |slot| Time::from_unix_ns(history.network.slot_start_ns(slot))))
 }
 
 impl History {
     fn facts(
         &self,
-        file: &Interchange,
+        record: &ClientRecord,
         expected: &BTreeSet<ValidatorIndex>,
         is_pruned: bool,
         now: Slot,
         on_progress: &mut dyn FnMut(Walked),
-    ) -> Result<Facts, WatcherError> {
+    ) -> Result<PreflightFacts, WatcherError> {
         let slots_per_epoch = self.network.preset().slots_per_epoch;
-        let audit = self.audit_file(file, expected, is_pruned, on_progress)?;
+        let audit = self.audit_file(&record.file, expected, is_pruned, on_progress)?;
         let watched_until = downtime::watched_until(&self.store)?;
         let window = SlotWindow::before(now, watched_until, slots_per_epoch);
         let mut heard = Vec::new();
@@ -228,12 +234,7 @@ impl History {
             let votes = self.index.index().votes_of_slot(slot)?;
             heard.push(SlotHeard { slot, voters: votes.voters, seats: votes.seats });
         }
-        let mut recorded: BTreeSet<PubkeyBytes> = BTreeSet::new();
-        for history in &file.data {
-            if !history.signed_attestations.is_empty() || !history.signed_blocks.is_empty() {
-                recorded.insert(history.pubkey);
-            }
-        }
+        let recorded = record.recorded();
         let from = window.map_or(Slot::new(0), |window| window.first_slot);
         let mut blocks: BTreeMap<ValidatorIndex, Slot> = BTreeMap::new();
         for proposal in self.index.index().proposals_in(from, Slot::MAX, usize::MAX)? {
@@ -261,7 +262,7 @@ impl History {
         }
         let gaps = downtime::known(&self.store)?;
         let has_state = registry.is_some();
-        Ok(Facts { now, slots_per_epoch, watched_until, gaps, heard, keys, has_state, is_pruned, audit })
+        Ok(PreflightFacts { now, slots_per_epoch, watched_until, gaps, heard, keys, has_state, is_pruned, audit })
     }
 
     /// What the last state in the data directory says of each validator. `None` if there is none.
@@ -290,7 +291,31 @@ struct RegistryFacts {
     was_active: bool,
 }
 
-impl Facts {
+impl PreflightFacts {
+    /// Says whether the keys of the record may be started. `fired` are the groups whose kill switch
+    /// has fired, `time_of` says when a slot begins.
+    pub fn answer(self, record: &ClientRecord, fired: &[String], checked_at: Time, time_of: impl Fn(Slot) -> Time) -> Preflight {
+        let mut answer = self.judge(checked_at, time_of);
+        if !record.names_keys {
+            answer.notes.push(
+                "only the keys of the file were checked: a key that the file has lost is not noticed. Name your keys with --validators".into(),
+            );
+        }
+        if record.n_others > 0 {
+            answer.notes.push(format!(
+                "{} keys of the file are not in --validators and were not checked: see that the client does not start them",
+                record.n_others
+            ));
+        }
+        if !fired.is_empty() {
+            answer.notes.push(format!(
+                "the kill switch of {} has fired: lock files stay and it does not fire again until `slashwatch killswitch rearm GROUP`",
+                fired.join(", ")
+            ));
+        }
+        answer
+    }
+
     fn judge(self, checked_at: Time, time_of: impl Fn(Slot) -> Time) -> Preflight {
         let window = SlotWindow::before(self.now, self.watched_until, self.slots_per_epoch);
         let mut problems = Vec::new();
@@ -546,7 +571,7 @@ mod tests {
     const PER_EPOCH: u64 = 8;
     const NOW: u64 = 100;
 
-    fn facts() -> Facts {
+    fn facts() -> PreflightFacts {
         let window = SlotWindow::before(Slot::new(NOW), Some(Slot::new(NOW)), PER_EPOCH).unwrap();
         let heard = (window.first_slot.as_u64()..=window.last_slot.as_u64())
             .map(|slot| SlotHeard { slot: Slot::new(slot), voters: 8, seats: Some(10) })
@@ -555,7 +580,7 @@ mod tests {
         let key = KeyFacts { last_signed: Some(Slot::new(80)), was_active: true, ..KeyFacts::default() };
         let audited = AuditedKey { index, pubkey: PubkeyBytes::ZERO, in_file: true, audit: Default::default() };
         let audit = Audit { totals: Totals { keys: 1, ..Totals::default() }, validators: vec![audited], ..Audit::default() };
-        Facts {
+        PreflightFacts {
             now: Slot::new(NOW),
             slots_per_epoch: PER_EPOCH,
             watched_until: Some(Slot::new(NOW)),
@@ -568,12 +593,12 @@ mod tests {
         }
     }
 
-    fn key(facts: &mut Facts) -> &mut KeyFacts {
+    fn key(facts: &mut PreflightFacts) -> &mut KeyFacts {
         facts.keys.values_mut().next().unwrap()
     }
 
     /// The kinds of problems after a change of what is known.
-    fn problems(change: impl FnOnce(&mut Facts)) -> Vec<ProblemKind> {
+    fn problems(change: impl FnOnce(&mut PreflightFacts)) -> Vec<ProblemKind> {
         let mut facts = facts();
         change(&mut facts);
         let answer = facts.judge(Time::from_unix_ns(0), |slot| Time::from_unix_ns(slot.as_u64().saturating_mul(1_000_000_000)));
@@ -592,7 +617,7 @@ mod tests {
         assert_eq!(problems(|facts| key(facts).last_signed = Some(Slot::new(82))), []);
         assert_eq!(problems(|facts| key(facts).last_signed = None), []);
         assert_eq!(problems(|facts| facts.gaps.push(gap(10, 82))), [], "it is over");
-        let behind = |facts: &mut Facts| {
+        let behind = |facts: &mut PreflightFacts| {
             facts.watched_until = Some(Slot::new(NOW - MAX_BEHIND));
             key(facts).last_signed = Some(Slot::new(74));
         };
@@ -617,7 +642,7 @@ mod tests {
             [],
             "the owner says that the client prunes"
         );
-        let not_in_file = |facts: &mut Facts| {
+        let not_in_file = |facts: &mut PreflightFacts| {
             facts.audit.totals.keys_not_in_file = 1;
             facts.audit.validators[0].in_file = false;
         };
@@ -635,7 +660,7 @@ mod tests {
         assert_eq!(problems(|facts| facts.heard[7].voters = 4), [NotHeard]);
         assert_eq!(problems(|facts| facts.heard[7].seats = None), [NotHeard], "nobody's committee is known");
         assert_eq!(problems(|facts| facts.heard[..8].iter_mut().for_each(|slot| slot.voters = 6)), [NotHeard]);
-        let young = |facts: &mut Facts| (facts.now, facts.watched_until) = (Slot::new(16), Some(Slot::new(16)));
+        let young = |facts: &mut PreflightFacts| (facts.now, facts.watched_until) = (Slot::new(16), Some(Slot::new(16)));
         assert_eq!(problems(young), [Signing, NotListening]);
     }
 
