@@ -442,6 +442,11 @@ pub struct DemoArgs {
     /// Address that receives the findings, like an alert route; signed with the secret `demo`.
     #[arg(long, value_name = "URL")]
     pub webhook: Option<String>,
+    /// A rehearsal: the simulated keys are shared out among the groups of this configuration, its
+    /// alert routes get the real messages, and its kill switches do a dry run, in which programs and
+    /// addresses are told that it is a test, as by `killswitch test`.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["scenario", "webhook"])]
+    pub config: Option<PathBuf>,
 }
 
 #[derive(clap::Args)]

@@ -6,13 +6,14 @@
 //! the reported incidents with those that the scenario lists. The two sides share no code.
 
 use crate::args::DemoArgs;
-use crate::exit::FAILED;
+use crate::exit::{FAILED, UsageError};
 use crate::output;
 use actions::config::{GroupConfig, KillSwitchConfig, RouteConfig, SinkConfig, WebhookConfig};
+use actions::killswitch::KillSwitchState;
 use anyhow::Context as _;
-use consensus::Network;
+use consensus::{Network, ValidatorIndex};
 use engine::silence::is_silence;
-use evidence::{Audience, Finding, Incident, Kind};
+use evidence::{Audience, Finding, Incident, Kind, OutboxCounts};
 use simulator::{Crime, GroundTruth, Reported, STAKED_KEYS, Scenario, SimNetwork, TruthComparison};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -40,19 +41,24 @@ async fn run(options: DemoArgs) -> anyhow::Result<u8> {
         "a network of {} validators, {} nodes on loopback, {} slots of {} ms; {story}",
         scenario.n_validators, scenario.n_nodes, scenario.slots, options.slot_ms
     );
-    let (first, last) = (scenario.operator.first().copied(), scenario.operator.last().copied());
-    let operator = first.zip(last).map(|(first, last)| format!("{first}-{last}"));
+    let operator = scenario.operator.clone();
     let network = SimNetwork::start(scenario).await?;
     let spec = consensus::Spec::from_yaml(network.config_yaml()).context("the simulator's config.yaml")?;
     let clock =
         Network { spec, genesis_time: network.genesis_time(), genesis_validators_root: network.genesis_validators_root() };
     let mut config = config(&network, folder.path(), &options)?;
-    config.watch.groups.extend(operator.map(watched));
+    match &options.config {
+        Some(file) => rehearse(&mut config, Config::load(file)?, &operator)?,
+        None => {
+            let ends = operator.first().zip(operator.last());
+            config.watch.groups.extend(ends.map(|(first, last)| watched(format!("{first}-{last}"))));
+        }
+    }
     let watcher = Watcher::start(config).await?;
     if let Some(address) = watcher.api_address() {
         output::line(format_args!("page and API: http://{address}"))?;
     }
-    let outcome = watch(&watcher, network, &clock, options.stay).await;
+    let outcome = watch(&watcher, network, &clock, &options).await;
     watcher.stop().await?;
     outcome
 }
@@ -112,7 +118,48 @@ fn watched(keys: String) -> GroupConfig {
     }
 }
 
-async fn watch(watcher: &Watcher, network: SimNetwork, clock: &Network, stay: bool) -> anyhow::Result<u8> {
+/// Takes alert routes and groups from the operator's own configuration. The simulated keys of the
+/// operator are shared out among the groups, those with a kill switch first. No kill switch stops
+/// anything, and no lock file is written.
+fn rehearse(config: &mut Config, own: Config, operator: &[ValidatorIndex]) -> anyhow::Result<()> {
+    let mut groups = own.watch.groups;
+    if own.alerts.routes.is_empty() && groups.is_empty() {
+        return Err(UsageError("--config: it has neither alert routes nor groups, so there is nothing to rehearse".into()).into());
+    }
+    groups.sort_by_key(|group| group.kill_switch.is_none());
+    let share = operator.len().div_ceil(groups.len().max(1)).max(1);
+    let left_out: Vec<&str> = groups.iter().skip(operator.chunks(share).len()).map(|group| group.name.as_str()).collect();
+    if !left_out.is_empty() {
+        eprintln!(
+            "there are too few simulated keys for these groups, which are left out: {} (--validators)",
+            left_out.join(", ")
+        );
+    }
+    let with_keys = groups.into_iter().zip(operator.chunks(share)).map(|(group, keys)| GroupConfig {
+        keys: keys.iter().map(ToString::to_string).collect(),
+        duty: None,
+        audit: None,
+        kill_switch: group.kill_switch.map(|switch| KillSwitchConfig { dry_run: true, lock_file: None, ..switch }),
+        ..group
+    });
+    config.watch.groups = with_keys.collect();
+    config.watch.kin_labels = own.watch.kin_labels;
+    config.alerts.routes = own.alerts.routes;
+    Ok(())
+}
+
+/// Says what the routes and kill switches of a rehearsal did.
+fn tell_rehearsal(watcher: &Watcher) -> anyhow::Result<()> {
+    let OutboxCounts { pending, delivered, given_up } = watcher.store().outbox_counts();
+    output::line(format_args!("alerts: {delivered} findings delivered, {pending} waiting, {given_up} given up"))?;
+    for (group, fired) in KillSwitchState::read(watcher.store())?.fired {
+        let answer = fired.result.map_or_else(|| "it has not ended yet".to_owned(), |result| result.answer);
+        output::line(format_args!("kill switch of {group}: {answer}"))?;
+    }
+    Ok(())
+}
+
+async fn watch(watcher: &Watcher, network: SimNetwork, clock: &Network, options: &DemoArgs) -> anyhow::Result<u8> {
     let (new, mut news) = tokio::sync::watch::channel(0);
     let _subscription = watcher.store().subscribe(move |seq| {
         new.send_replace(seq);
@@ -147,7 +194,10 @@ async fn watch(watcher: &Watcher, network: SimNetwork, clock: &Network, stay: bo
     if !truth.incidents.is_empty() {
         output::line(&comparison)?;
     }
-    if stay {
+    if options.config.is_some() {
+        tell_rehearsal(watcher)?;
+    }
+    if options.stay {
         watcher.network_ended();
         eprintln!("the page stays available until Ctrl-C");
         super::stop_signal().await;
