@@ -238,3 +238,89 @@ fn the_other_library_agrees_about_every_proof_of_every_fork() {
         assert!(n >= 2, "{name}");
     }
 }
+
+/// The groups come from the configuration, and the record of kill switches from the data directory.
+#[test]
+fn a_pack_with_the_configuration_says_who_is_next_and_what_kill_switches_did() {
+    let pack = Unpacked::of("electra_7_wave");
+    let (data, at) = (pack.dir.path().join("data"), |name: &str| pack.dir.path().join(name));
+    assert!(!pack.folder.join("next.csv").exists(), "nobody knows the groups");
+    assert!(!pack.read("post-mortem.md").contains("Kill switches"));
+    let incident: Value = serde_json::from_str(&pack.read("incident.json")).expect("JSON");
+    let finding: Value = serde_json::from_str(pack.read("findings.jsonl").lines().next().expect("one")).expect("JSON");
+    let members: BTreeSet<String> =
+        pack.read("members.csv").lines().skip(1).map(|line| line.split(',').next().unwrap_or_default().to_owned()).collect();
+    let hit = finding["validator"]["index"].as_str().expect("an index");
+    let other = (0..).map(|index: u64| index.to_string()).find(|index| !members.contains(index)).expect("somebody is not hit");
+
+    let network: Value = serde_json::from_str(&pack.read("network.json")).expect("JSON");
+    let root = network["genesis_validators_root"].as_str().expect("a root").parse().expect("a root");
+    let earlier = serde_json::json!({
+        "finding": finding["id"], "kind": "double_vote", "ordered_at": finding["second_seen"], "attempts": 2,
+        "result": {"done": true, "took_ms": 45, "answer": "a secret path"},
+        "after_stop": {"stopped_in": "1", "signing": null, "silent_since": "77"},
+    });
+    let switches = serde_json::json!({
+        "seen": 1, "fired": {}, "earlier": {"acme": earlier}, "armed_again_at": {"acme": "2030-01-01T00:00:00Z"},
+    });
+    let store = evidence::Store::open(&data.join("evidence"), root).expect("it opens");
+    store.put_checkpoint("killswitches", switches.to_string().as_bytes()).expect("writable");
+    drop(store);
+    let config = format!(
+        "data_dir = {data:?}\nnetwork.name = \"mainnet\"\n[[watch.groups]]\nname = \"acme\"\nkeys = [{hit:?}, {other:?}]\n"
+    );
+    std::fs::write(at("slashwatch.toml"), config).expect("writable");
+
+    let mut report = slashwatch();
+    report.arg("report").arg("--data-dir").arg(&data).args(["--incident", incident["id"].as_str().expect("an id")]);
+    let output = run(report.arg("--config").arg(at("slashwatch.toml")).arg("--out").arg(at("own.zip")));
+    assert!(output.status.success(), "{}", stderr(&output));
+    unzip(&std::fs::read(at("own.zip")).expect("written"), &at("own"));
+    let read =
+        |name: &str| std::fs::read_to_string(at("own").join(pack.folder.file_name().expect("a name")).join(name)).expect(name);
+    let next = read("next.csv");
+    let rows: Vec<&str> = next.lines().skip(1).map(|line| line.split(',').next().unwrap_or_default()).collect();
+    assert_eq!(rows, [other.as_str()], "{next}");
+    let draft = read("post-mortem.md");
+    for words in
+        ["## Kill switches", "group acme fired at", "done after 45 ms, attempt 2", "silent since slot 77", "made ready again"]
+    {
+        assert!(draft.contains(words), "{words}: {draft}");
+    }
+    assert!(!draft.contains("a secret path"), "{draft}");
+    assert!(read("timeline.md").contains("the kill switch of group acme fired"), "{}", read("timeline.md"));
+    let output = run(slashwatch().arg("report").arg("--data-dir").arg(&data).arg("--out").arg(at("all.md")));
+    assert!(output.status.success(), "{}", stderr(&output));
+    let all = std::fs::read_to_string(at("all.md")).expect("written");
+    assert!(all.contains("Kill switches") && all.contains("group acme fired at"), "{all}");
+}
+
+#[test]
+fn a_finding_is_shown_as_text_by_the_beginning_of_its_id() {
+    let dir = tempfile::tempdir().expect("a fresh directory");
+    let data = dir.path().join("data");
+    let findings = common::replay(&capture("fulu_4"), &data, &dir.path().join("found.jsonl"));
+    let inspect = |what: &[&str]| {
+        let output = run(slashwatch().args(["inspect", "--data-dir"]).arg(&data).args(what));
+        (output.status.code(), String::from_utf8_lossy(&output.stdout).into_owned(), stderr(&output))
+    };
+    let ids: Vec<&str> = findings.iter().map(|finding| finding["id"].as_str().expect("an id")).collect();
+    for (finding, id) in findings.iter().zip(&ids) {
+        let length =
+            (3..=66).find(|length| ids.iter().filter(|one| one.starts_with(&id[..*length])).count() == 1).expect("unique");
+        let (code, text, told) = inspect(&["finding", &id[..length]]);
+        assert_eq!(code, Some(0), "{told}");
+        let index = finding["validator"]["index"].as_str().expect("an offender");
+        assert!(text.starts_with(&format!("finding     {id}\n")) && text.contains(&format!("validator {index}, 0x")), "{text}");
+        assert!(text.lines().any(|line| line.starts_with("* ")), "what differs is marked: {text}");
+        let (code, json, _) = inspect(&[&id[..length], "--json"]);
+        let json: Value = serde_json::from_str(&json).expect("JSON");
+        assert_eq!((code, &json["finding"]["id"]), (Some(0), &Value::from(*id)));
+        assert!(json["evidence"].is_object());
+    }
+    let unknown = if ids.iter().any(|id| id.starts_with("0xabcdef")) { "0x123456" } else { "0xabcdef" };
+    let (code, _, told) = inspect(&["finding", unknown]);
+    assert!(code == Some(1) && told.contains("no finding 0x"), "{told}");
+    let (code, _, told) = inspect(&["finding", "0xhello"]);
+    assert!(code == Some(64) && told.contains("64 hex digits"), "{told}");
+}

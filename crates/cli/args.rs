@@ -127,9 +127,12 @@ pub enum Command {
     Inspect {
         #[arg(long, value_name = "DIR")]
         data_dir: PathBuf,
-        /// `validator N`, or `finding ID`, or just the id.
+        /// `validator N`, or `finding ID`, or just the id; the beginning of one is enough.
         #[arg(value_name = "validator N or finding ID", num_args = 0..=2)]
         what: Vec<String>,
+        /// Prints a finding as JSON, with its proof. Everything else is JSON in any case.
+        #[arg(long)]
+        json: bool,
     },
     /// Writes a draft of a post-mortem: timeline, members, charts, evidence, penalties.
     #[command(after_help = REPORT_EXAMPLES)]
@@ -148,6 +151,10 @@ pub enum Command {
         /// `inspect` lists the ids; the beginning of one is enough.
         #[arg(long, value_name = "ID", conflicts_with_all = ["from", "to"])]
         incident: Option<String>,
+        /// With --incident: the configuration with your groups, so that the pack says which of your
+        /// keys are next.
+        #[arg(long, value_name = "FILE", requires = "incident")]
+        config: Option<PathBuf>,
         /// File to write; its name ends in .html or .md, or in .zip for an incident.
         #[arg(long, value_name = "FILE.html, .md or .zip")]
         out: PathBuf,
@@ -271,10 +278,12 @@ const STATUS_EXAMPLES: &str = "Examples:
 
 const INSPECT_EXAMPLES: &str = "Examples:
   slashwatch inspect --data-dir slashwatch-data
-  slashwatch inspect --data-dir slashwatch-data validator 12345";
+  slashwatch inspect --data-dir slashwatch-data validator 12345
+  slashwatch inspect --data-dir slashwatch-data finding 0x2f1c";
 
 const REPORT_EXAMPLES: &str = "Examples:
-  slashwatch report --data-dir slashwatch-data --from 2026-11-28T00:00:00Z --out post-mortem.html";
+  slashwatch report --data-dir slashwatch-data --from 2026-11-28T00:00:00Z --out post-mortem.html
+  slashwatch report --data-dir slashwatch-data --incident 0x2f1c --config slashwatch.toml --out pack.zip";
 
 const EXPORT_EXAMPLES: &str = "Examples:
   slashwatch export interchange --data-dir slashwatch-data --validators 100-199,0x8f2c --minimal";

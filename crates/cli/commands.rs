@@ -101,12 +101,14 @@ pub fn run(args: Args) -> anyhow::Result<u8> {
             }
             Ok(0)
         }
-        Command::Report { data_dir, incident: Some(incident), out, .. } => report::pack(&data_dir, &incident, &out),
-        Command::Report { data_dir, from, to, incident: None, out } => report::report(&data_dir, from, to, &out),
+        Command::Report { data_dir, incident: Some(incident), config, out, .. } => {
+            report::pack(&data_dir, &incident, config.as_deref(), &out)
+        }
+        Command::Report { data_dir, from, to, incident: None, out, .. } => report::report(&data_dir, from, to, &out),
         Command::VerifyProof { file, network, keys } => verify_proof(&file, &network, keys.as_deref()),
         Command::Lab(args) => lab::lab(args),
         Command::Simulate { scenario, out, truth } => simulate::simulate(&scenario, &out, truth.as_deref()),
-        Command::Inspect { data_dir, what } => inspect::inspect(&data_dir, &what),
+        Command::Inspect { data_dir, what, json } => inspect::inspect(&data_dir, &what, json),
         Command::Export { what: Export::Interchange { data_dir, validators, minimal } } => {
             log_to_stderr(&LogConfig { level: "warn".into(), format: LogFormat::Text })?;
             history::export(&data_dir, &validators, if minimal { Form::Minimal } else { Form::Complete })

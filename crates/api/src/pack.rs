@@ -22,7 +22,7 @@ mod zip;
 use crate::incidents::findings_query;
 use crate::observed::{CapturedProof, ObservedSource, PackCapture, ReadError};
 use crate::privacy::{OwnKeys, Privacy};
-use crate::watch::NoKeys;
+use crate::watch::{KillSwitchView, WatchSource};
 use consensus::interchange::Interchange;
 use consensus::{
     AttestationData, AttesterSlashing, BeaconBlockHeader, Network, ProposerSlashing, PubkeyBytes, Root, Slot, ValidatorIndex,
@@ -45,6 +45,8 @@ const MAX_COMPLETE: usize = 512;
 /// Limit on the validators in `next.csv`, and on the labels that are followed.
 const MAX_NEXT: usize = 2000;
 const MAX_LABELS: usize = 4;
+/// Limit on the kill switches that the draft tells about.
+const MAX_SWITCHES: usize = 100;
 
 /// Why there is no pack.
 #[derive(Debug, thiserror::Error)]
@@ -109,6 +111,8 @@ struct Contents<'a> {
     next: Vec<crate::LabelledValidator>,
     /// The labels by which `next` was chosen.
     next_labels: Vec<String>,
+    /// Kill switches of the groups that are hit, by group.
+    switches: Vec<(String, KillSwitchView)>,
     interchange: Option<Interchange>,
     is_minimal: bool,
     capture: Option<PackCapture>,
@@ -136,6 +140,7 @@ pub(crate) fn build(
     let interchange = if members.is_empty() { None } else { source.histories(&wanted, is_minimal)? };
     let interchange = interchange.map(|data| Interchange { data, ..Interchange::new(network.genesis_validators_root) });
     let capture = if proofs.is_empty() { None } else { source.capture(&by_arrival(&proofs, &findings))? };
+    let switches = switches(privacy, &findings, &members);
     let contents = Contents {
         network: &network,
         incident: &incident,
@@ -146,6 +151,7 @@ pub(crate) fn build(
         keys,
         next,
         next_labels,
+        switches,
         interchange,
         is_minimal,
         capture,
@@ -153,10 +159,15 @@ pub(crate) fn build(
     Ok(Some(contents.zip()))
 }
 
-/// The pack of an incident for the operator itself: nothing is left out. `None` if there is no such
-/// incident.
-pub fn incident_pack(store: &Store, source: &dyn ObservedSource, id: Root) -> Result<Option<Vec<u8>>, PackError> {
-    let privacy = Privacy { own_keys: OwnKeys::Shown, watch: Arc::new(NoKeys), shows_addresses: true };
+/// The pack of an incident for the operator itself: nothing is left out. `watch` knows the groups and
+/// their kill switches. `None` if there is no such incident.
+pub fn incident_pack(
+    store: &Store,
+    source: &dyn ObservedSource,
+    watch: Arc<dyn WatchSource>,
+    id: Root,
+) -> Result<Option<Vec<u8>>, PackError> {
+    let privacy = Privacy { own_keys: OwnKeys::Shown, watch, shows_addresses: true };
     build(store, source, &privacy, id)
 }
 
@@ -241,6 +252,24 @@ fn choose(
         chosen.push(proof);
     }
     Ok(chosen)
+}
+
+/// The kill switches of the groups that have members in the incident, and those that one of its
+/// findings has fired.
+fn switches(
+    privacy: &Privacy,
+    findings: &[Finding],
+    members: &BTreeMap<ValidatorIndex, Member>,
+) -> Vec<(String, KillSwitchView)> {
+    let Ok(watch) = privacy.watch() else { return Vec::new() };
+    let mut hit: BTreeSet<String> = members.keys().flat_map(|index| watch.groups_of(*index)).collect();
+    let of_then = members.values().flat_map(|member| &member.labels).filter_map(|label| label.strip_prefix("group="));
+    hit.extend(of_then.map(str::to_owned));
+    let found: BTreeSet<Root> = findings.iter().map(|finding| finding.id).collect();
+    let with_switch = watch.groups().into_iter().filter_map(|group| Some((group.name, group.kill_switch?)));
+    let concerned = with_switch
+        .filter(|(name, switch)| hit.contains(name) || switch.orders().iter().any(|order| found.contains(&order.finding)));
+    concerned.take(MAX_SWITCHES).collect()
 }
 
 /// The proofs with the time at which each was complete, in this order.

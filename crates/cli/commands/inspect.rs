@@ -1,9 +1,9 @@
-//! `slashwatch inspect`: prints JSON to stdout, for people and for `jq`.
+//! `slashwatch inspect`: prints JSON to stdout, and a finding as text unless `--json` is given.
 
 use super::progress;
 use crate::exit::{FAILED, UsageError};
 use crate::output;
-use consensus::{Root, ValidatorIndex};
+use consensus::ValidatorIndex;
 use offline::inspect::Inspection;
 use serde_json::json;
 use std::path::Path;
@@ -15,12 +15,13 @@ const MAX_FINDINGS: usize = 1000;
 const MAX_INCIDENTS: usize = 100;
 
 /// Prints what `what` asks for, or an overview. The exit code is 1 if the finding does not exist.
-pub fn inspect(data_dir: &Path, what: &[String]) -> anyhow::Result<u8> {
+pub fn inspect(data_dir: &Path, what: &[String], json: bool) -> anyhow::Result<u8> {
     let words: Vec<&str> = what.iter().map(String::as_str).collect();
     let wanted = match words.as_slice() {
         [] => Wanted::Overview,
         ["validator", index] => Wanted::Validator(parse(index, "a validator index")?),
-        ["finding", id] | [id] if id.starts_with("0x") => Wanted::Finding(parse(id, "a finding's id: 0x and 64 hex digits")?),
+        ["finding", id] => Wanted::Finding(checked_id(id)?),
+        [id] if id.starts_with("0x") => Wanted::Finding(checked_id(id)?),
         _ => return Err(UsageError(format!("cannot inspect {:?}: write `validator N` or `finding ID`", what.join(" "))).into()),
     };
     let opening = progress::spinner("opening the data directory");
@@ -30,7 +31,8 @@ pub fn inspect(data_dir: &Path, what: &[String]) -> anyhow::Result<u8> {
         Wanted::Overview => overview(&inspection)?,
         Wanted::Validator(index) => validator(&inspection, index)?,
         Wanted::Finding(id) => {
-            let Some((finding, evidence)) = inspection.finding(id)? else {
+            let found = inspection.finding_named(id)?.map(|id| inspection.finding(id)).transpose()?.flatten();
+            let Some((finding, evidence)) = found else {
                 eprintln!(
                     "slashwatch: no finding {id} in {}; `slashwatch inspect --data-dir` lists what is there",
                     data_dir.display()
@@ -41,6 +43,11 @@ pub fn inspect(data_dir: &Path, what: &[String]) -> anyhow::Result<u8> {
                 Some(evidence) => inspection.submission_of(evidence.id)?,
                 None => None,
             };
+            if !json {
+                let data_dir = data_dir.display().to_string();
+                output::text(offline::finding_text(&finding, evidence.as_ref(), submission.as_ref(), &data_dir))?;
+                return Ok(0);
+            }
             json!({ "finding": finding, "evidence": evidence.map(|evidence| evidence.json), "submission": submission })
         }
     };
@@ -48,10 +55,19 @@ pub fn inspect(data_dir: &Path, what: &[String]) -> anyhow::Result<u8> {
     Ok(0)
 }
 
-enum Wanted {
+enum Wanted<'a> {
     Overview,
     Validator(ValidatorIndex),
-    Finding(Root),
+    /// Its id, or the beginning of it.
+    Finding(&'a str),
+}
+
+fn checked_id(text: &str) -> Result<&str, UsageError> {
+    let digits = text.strip_prefix("0x").unwrap_or(text);
+    let is_id = (1..=64).contains(&digits.len()) && digits.bytes().all(|byte| byte.is_ascii_hexdigit());
+    is_id
+        .then_some(text)
+        .ok_or_else(|| UsageError(format!("{text:?} is not a finding's id, or its beginning: 0x and up to 64 hex digits")))
 }
 
 fn parse<T: std::str::FromStr>(text: &str, wanted: &str) -> Result<T, UsageError> {

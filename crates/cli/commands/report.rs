@@ -6,6 +6,7 @@ use anyhow::Context as _;
 use offline::counted;
 use offline::report::{Report, ReportFormat, TimeLimit};
 use std::path::Path;
+use watcher::config::Config;
 
 pub fn report(data_dir: &Path, from: Option<TimeLimit>, to: Option<TimeLimit>, out: &Path) -> anyhow::Result<u8> {
     let format = match out.extension().and_then(|extension| extension.to_str()) {
@@ -26,12 +27,13 @@ pub fn report(data_dir: &Path, from: Option<TimeLimit>, to: Option<TimeLimit>, o
     Ok(0)
 }
 
-/// Writes the evidence pack of an incident.
-pub fn pack(data_dir: &Path, incident: &str, out: &Path) -> anyhow::Result<u8> {
+/// Writes the evidence pack of an incident. The configuration has the groups of watched keys.
+pub fn pack(data_dir: &Path, incident: &str, config: Option<&Path>, out: &Path) -> anyhow::Result<u8> {
     if out.extension().and_then(|extension| extension.to_str()) != Some("zip") {
         return Err(UsageError(format!("--out {}: an evidence pack is a zip file; name it .zip", out.display())).into());
     }
-    let pack = offline::serve::incident_pack(data_dir, incident)?;
+    let config = config.map(Config::load).transpose()?;
+    let pack = offline::serve::incident_pack(data_dir, incident, config.as_ref().map(|config| &config.watch))?;
     std::fs::write(out, &pack).with_context(|| super::could_not_write(out))?;
     eprintln!("{}: {} bytes; README.md in it says how to check each proof", out.display(), pack.len());
     Ok(0)

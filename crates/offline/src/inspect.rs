@@ -49,6 +49,28 @@ impl Inspection {
         self.index.as_ref()
     }
 
+    /// The one finding whose id begins with a text. `None` if there is none.
+    ///
+    /// # Errors
+    /// The ids of several findings begin so.
+    pub fn finding_named(&self, text: &str) -> Result<Option<Root>, WatcherError> {
+        if let Ok(id) = text.parse() {
+            return Ok(Some(id));
+        }
+        let wanted = text.trim_start_matches("0x").to_ascii_lowercase();
+        let mut found = Vec::new();
+        for row in self.store.all_findings() {
+            let (_, finding) = row?;
+            if finding.id.to_string()[2..].starts_with(&wanted) {
+                found.push(finding.id);
+            }
+        }
+        match found.len() {
+            0 | 1 => Ok(found.pop()),
+            n => Err(WatcherError::Usage(format!("the ids of {n} findings begin with {text:?}; give more of it"))),
+        }
+    }
+
     /// Returns a finding with its evidence.
     pub fn finding(&self, id: Root) -> Result<Option<(Finding, Option<Evidence>)>, WatcherError> {
         let Some((_, finding)) = self.store.finding(id)? else { return Ok(None) };

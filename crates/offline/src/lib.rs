@@ -10,6 +10,7 @@ pub mod backfill;
 pub mod bench;
 pub mod capture;
 mod counted;
+mod finding_text;
 pub mod inspect;
 mod list_check;
 mod missing_parents;

@@ -2,13 +2,14 @@
 //! their keys missed is not known, because nothing judges a recording again.
 
 use actions::config::WatchConfig;
+use actions::killswitch::KillSwitchState;
 use actions::lists::reload;
-use api::{KeyFilter, MAX_GROUP_LABELS, WatchGroup, WatchPage, WatchSource, WatchedKey, index_ranges};
+use api::{KeyFilter, LabelledValidator, MAX_GROUP_LABELS, WatchGroup, WatchPage, WatchSource, WatchedKey, index_ranges};
 use consensus::{Gwei, PubkeyBytes, ValidatorIndex};
 use detect::watch::{Duty, Selector, WatchList};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::PathBuf;
-use watcher::WatcherError;
+use watcher::{WatcherError, kill_switch_view};
 
 /// A watched key of a recording.
 #[derive(Clone, Debug)]
@@ -26,6 +27,8 @@ pub struct RecordedKeys {
     /// By group: the number of entries that name no validator of the recording. Withdrawal
     /// credentials and fee recipients are among them, because a recording does not contain these.
     unknown: BTreeMap<String, u64>,
+    /// What the recording's watcher recorded of kill switches. `None` where it is not to be shown.
+    switches: Option<KillSwitchState>,
 }
 
 impl RecordedKeys {
@@ -36,8 +39,36 @@ impl RecordedKeys {
     pub fn read(files: &[PathBuf], pubkeys: &[PubkeyBytes]) -> Result<Self, WatcherError> {
         let Some(first) = files.first() else { return Ok(Self::default()) };
         let config = WatchConfig { files: files.to_vec(), ..WatchConfig::default() };
-        let active = reload::read_lists(&config).map_err(|reason| WatcherError::Input { path: first.clone(), reason })?;
-        Ok(Self::resolve(&active.list, pubkeys))
+        Self::of_config(&config, pubkeys).map_err(|reason| WatcherError::Input { path: first.clone(), reason })
+    }
+
+    /// Reads the groups of a configuration, and its list files.
+    ///
+    /// # Errors
+    /// The reason why a list cannot be used.
+    pub fn of_config(config: &WatchConfig, pubkeys: &[PubkeyBytes]) -> Result<Self, String> {
+        Ok(Self::resolve(&reload::read_lists(config)?.list, pubkeys))
+    }
+
+    /// The same, with what the recording's watcher recorded of kill switches. Groups whose switch
+    /// has fired are shown even if no list names them.
+    pub fn with_switches(self, switches: KillSwitchState) -> Self {
+        Self { switches: Some(switches), ..self }
+    }
+
+    /// Validators with a label, or the members of `group=NAME`, ascending, at most `limit`.
+    pub fn labelled(&self, label: &str, after: Option<ValidatorIndex>, limit: usize) -> Vec<LabelledValidator> {
+        let from = after.map_or(0, |after| after.as_u64().saturating_add(1));
+        let group = label.strip_prefix("group=");
+        let has = |key: &RecordedKey| key.labels.contains(label) || group.is_some_and(|group| key.groups.contains(group));
+        let rows = self.keys.range(ValidatorIndex::new(from)..).filter(|(_, key)| has(key)).take(limit);
+        let row = |(index, key): (&ValidatorIndex, &RecordedKey)| LabelledValidator {
+            index: *index,
+            pubkey: Some(key.pubkey),
+            labels: key.labels.iter().cloned().collect(),
+            groups: key.groups.iter().cloned().collect(),
+        };
+        rows.map(row).collect()
     }
 
     fn resolve(list: &WatchList, pubkeys: &[PubkeyBytes]) -> Self {
@@ -74,19 +105,21 @@ impl RecordedKeys {
 
 impl WatchSource for RecordedKeys {
     fn groups(&self) -> Vec<WatchGroup> {
-        let groups = self.unknown.iter().map(|(name, unknown)| {
+        let fired = self.switches.iter().flat_map(|switches| switches.fired.keys().chain(switches.earlier.keys()));
+        let names: BTreeSet<&String> = self.unknown.keys().chain(fired).collect();
+        let groups = names.into_iter().map(|name| {
             let members: Vec<_> = self.keys.iter().filter(|(_, key)| key.groups.contains(name)).collect();
             let labels: BTreeSet<&String> = members.iter().flat_map(|(_, key)| &key.labels).collect();
             let others = labels.into_iter().filter(|label| !label.starts_with("group="));
             WatchGroup {
                 name: name.clone(),
                 validators: members.len() as u64,
-                unknown_keys: *unknown,
+                unknown_keys: self.unknown.get(name).copied().unwrap_or_default(),
                 missing: 0,
                 missed_in_a_row: 0,
                 effectiveness: None,
                 first_hand: None,
-                kill_switch: None,
+                kill_switch: self.switches.as_ref().map(|switches| kill_switch_view(switches, name)),
                 labels: others.take(MAX_GROUP_LABELS).cloned().collect(),
                 indices: index_ranges(members.iter().map(|(index, _)| **index)),
                 signed: None,

@@ -14,12 +14,13 @@ mod markdown;
 mod sections;
 
 use crate::counted;
+use actions::killswitch::KillSwitchState;
 use consensus::{Epoch, Network, Offence, PubkeyBytes, Root, Slot, ValidatorIndex};
 use evidence::{Finding, Incident, Kind, Punishable, Store, Time};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::path::Path;
-use watcher::WatcherError;
 use watcher::datadir::{self, DataDirError};
+use watcher::{WatcherError, kill_switch_view};
 
 /// Maximum number of findings that are read.
 const MAX_FINDINGS: usize = 500_000;
@@ -84,6 +85,8 @@ pub struct Report {
     members: Vec<Member>,
     anomalies: Vec<Finding>,
     proofs: Vec<ReportProof>,
+    /// What kill switches did in this time, in sentences.
+    switches: Vec<String>,
     /// Number of findings that are not read, because newer ones reach the limit.
     findings_left_out: u64,
 }
@@ -155,10 +158,12 @@ impl Report {
             members: Vec::new(),
             anomalies: Vec::new(),
             proofs: Vec::new(),
+            switches: Vec::new(),
             findings_left_out,
             network,
         };
         report.count(findings.into());
+        report.read_switches(&store, &within)?;
         report.read_proofs(&store)?;
         let slots = report.members.iter().map(|member| report.network.slot_at(member.seen.as_unix_ns()));
         let anomalies = report.anomalies.iter().map(|finding| finding.slot);
@@ -233,6 +238,20 @@ impl Report {
         self.members.sort_by_key(|member| (member.seen, member.validator));
         self.proofs = proofs.into_values().collect();
         self.proofs.sort_by_key(|proof| (std::cmp::Reverse(proof.accuses), proof.id));
+    }
+
+    /// Reads what became of the kill switches that fired in this time. Orders before the last two of
+    /// a group are not recorded.
+    fn read_switches(&mut self, store: &Store, within: &dyn Fn(Slot) -> bool) -> Result<(), WatcherError> {
+        let state = KillSwitchState::read(store)?;
+        let groups: BTreeSet<&String> = state.fired.keys().chain(state.earlier.keys()).collect();
+        for group in groups {
+            let switch = kill_switch_view(&state, group);
+            if switch.orders().iter().any(|order| within(self.network.slot_at(order.ordered_at.as_unix_ns()))) {
+                self.switches.extend(switch.story(group));
+            }
+        }
+        Ok(())
     }
 
     /// Reads the proofs that have a row, as far as there is room for them.

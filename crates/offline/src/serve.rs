@@ -8,6 +8,8 @@
 
 use crate::inspect::Inspection;
 use crate::recorded_keys::RecordedKeys;
+use actions::config::WatchConfig;
+use actions::killswitch::KillSwitchState;
 use api::{
     CapturedProof, Head, LabelledValidator, NodeState, ObservedSlot, ObservedSource, ObservedValidator, PackCapture, ReadError,
     Readiness, Recent, Status, StatusSource, ValidatorKey, ValidatorQuery, WatchSource as _,
@@ -87,15 +89,19 @@ pub fn serve<F: Future<Output = ()>>(
 /// The evidence pack of an incident of a data directory, as a zip file. It also works while a
 /// watcher uses the directory.
 ///
-/// `incident` is its id, or a beginning of it that no other incident has.
+/// `incident` is its id, or a beginning of it that no other incident has. `watch` has the groups of
+/// watched keys: without it nobody knows who is next.
 ///
 /// # Errors
-/// There is no data directory, or not exactly one such incident.
-pub fn incident_pack(path: &Path, incident: &str) -> Result<Vec<u8>, WatcherError> {
-    let observed = RecordedObservations::read(path)?;
+/// There is no data directory, not exactly one such incident, or a list cannot be used.
+pub fn incident_pack(path: &Path, incident: &str, watch: Option<&WatchConfig>) -> Result<Vec<u8>, WatcherError> {
+    let mut observed = RecordedObservations::read(path)?;
     let incident = incident_named(&observed.store, incident, path)?;
-    let pack =
-        api::incident_pack(&observed.store, &observed, incident).map_err(|error| WatcherError::Failed(error.to_string()))?;
+    let keys = watch.map(|watch| RecordedKeys::of_config(watch, &observed.keys)).transpose().map_err(WatcherError::Usage)?;
+    let switches = KillSwitchState::read(&observed.store)?;
+    observed.own = Arc::new(keys.unwrap_or_default().with_switches(switches));
+    let pack = api::incident_pack(&observed.store, &observed, observed.own.clone(), incident)
+        .map_err(|error| WatcherError::Failed(error.to_string()))?;
     pack.ok_or_else(|| no_incident(&incident.to_string(), path))
 }
 
@@ -268,8 +274,8 @@ impl ObservedSource for RecordedObservations {
         self.index.as_ref().map(|view| observed::recorded_histories(view, &self.network, keys, minimal)).transpose()
     }
 
-    /// A data directory does not contain whose keys were watched.
-    fn labelled(&self, _: &str, _: Option<ValidatorIndex>, _: usize) -> Vec<LabelledValidator> {
-        Vec::new()
+    /// A data directory does not contain whose keys were watched, so only the given groups count.
+    fn labelled(&self, label: &str, after: Option<ValidatorIndex>, limit: usize) -> Vec<LabelledValidator> {
+        self.own.labelled(label, after, limit)
     }
 }

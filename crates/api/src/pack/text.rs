@@ -165,6 +165,11 @@ impl Contents<'_> {
         for finding in self.findings.iter().take(MAX_SINGLE) {
             rows.push((seen(finding), told(finding)));
         }
+        for (group, switch) in &self.switches {
+            let orders = switch.orders();
+            rows.extend(orders.iter().map(|order| (order.ordered_at, format!("the kill switch of group {group} fired"))));
+            rows.extend(switch.armed_again_at.map(|at| (at, format!("the kill switch of group {group} was made ready again"))));
+        }
         let mut by_slot: BTreeMap<u64, u64> = BTreeMap::new();
         for finding in self.findings.iter().skip(MAX_SINGLE) {
             *by_slot.entry(self.network.slot_at(seen(finding).as_unix_ns()).as_u64()).or_default() += 1;
@@ -238,6 +243,12 @@ impl Contents<'_> {
         }
         for shared in incident.shared.iter().take(MAX_ROWS) {
             let _ = writeln!(out, "- {} of them: {} {}", shared.members.0, escaped(&shared.what), escaped(&shared.value));
+        }
+        if !self.switches.is_empty() {
+            out += "\n## Kill switches\n\n";
+            for sentence in self.switches.iter().flat_map(|(group, switch)| switch.story(group)) {
+                let _ = writeln!(out, "- {}", escaped(&sentence));
+            }
         }
         out += "\n## What the messages differ in\n\n";
         let mut differs: BTreeMap<String, u64> = BTreeMap::new();

@@ -79,6 +79,9 @@ pub(super) fn contents(report: &Report) -> ReportContents<'_> {
     if !report.members.is_empty() {
         blocks.extend([ReportBlock::Heading("How many"), ReportBlock::OffenceChart]);
     }
+    if !report.switches.is_empty() {
+        blocks.extend([ReportBlock::Heading("Kill switches"), ReportBlock::Story(report.switches.clone())]);
+    }
     penalties(report, &mut blocks);
     members(report, &mut blocks);
     proofs(report, &mut blocks);
