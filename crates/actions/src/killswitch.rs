@@ -379,6 +379,7 @@ impl KillSwitches {
                 Some(SwitchDecision::NotFiredReason(why)) => self.note_not_fired(group, finding, &why, now),
                 Some(SwitchDecision::Fires) => {
                     let kind = finding.kind.to_string();
+                    let behind = self.state.behind.get(group).copied();
                     let fired = Fired {
                         finding: finding.id,
                         kind,
@@ -387,7 +388,7 @@ impl KillSwitches {
                         result: None,
                         dry_run: configured.switch.is_dry_run(),
                         after_stop: None,
-                        examined: seq.or(self.state.seen).unwrap_or_default(),
+                        examined: seq.or_else(|| behind.or(self.state.seen)).unwrap_or_default(),
                         unrecorded: seq.is_none().then(|| Box::new(finding.clone())),
                     };
                     self.state.fired.insert(group.clone(), fired);
