@@ -25,7 +25,7 @@ use api::Gap;
 use consensus::interchange::{Interchange, SigningHistory};
 use consensus::state::{StateView, fork_of_state};
 use consensus::{Epoch, PubkeyBytes, Slot, ValidatorIndex};
-use evidence::{Query, Time};
+use evidence::{Query, Store, StoreError, Time};
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
@@ -45,8 +45,8 @@ const SLOT_HEARD_PERCENT: u64 = 50;
 const MAX_LISTED: usize = 100;
 /// Keys that are named in a problem's text.
 const NAMED: usize = 5;
-/// Findings of a key that are looked at.
-const MAX_FINDINGS: usize = 100;
+/// Findings of a key that are read at once.
+const FINDINGS_AT_ONCE: usize = 100;
 
 /// The answer: whether the keys may be started, and why not.
 #[derive(Clone, Debug, Serialize)]
@@ -216,6 +216,19 @@ pub fn preflight(
     Ok(facts.answer(&record, &fired, now, |slot| Time::from_unix_ns(history.network.slot_start_ns(slot))))
 }
 
+/// Whether an offence of the validator is recorded, however many other findings about it are.
+fn has_offence(store: &Store, validator: ValidatorIndex) -> Result<bool, StoreError> {
+    let mut query = Query { validator: Some(validator), ..Query::default() };
+    loop {
+        let page = store.find(&query, FINDINGS_AT_ONCE)?;
+        if page.findings.iter().any(|(_, finding)| finding.offence().is_some()) {
+            return Ok(true);
+        }
+        let Some(next) = page.next else { return Ok(false) };
+        query.after = next;
+    }
+}
+
 impl History {
     fn facts(
         &self,
@@ -246,14 +259,12 @@ impl History {
         for AuditedKey { index, pubkey, .. } in &audit.validators {
             let newest = self.index.index().votes_before(*index, Epoch::MAX, 1)?.votes;
             let voted = newest.iter().map(|vote| vote.data.slot).max();
-            let about = Query { validator: Some(*index), ..Query::default() };
-            let findings = self.store.find(&about, MAX_FINDINGS)?.findings;
             let state = registry.as_ref().and_then(|registry| registry.get(index).copied());
             keys.insert(
                 *index,
                 KeyFacts {
                     last_signed: voted.max(blocks.get(index).copied()),
-                    has_offence: findings.iter().any(|(_, finding)| finding.offence().is_some()),
+                    has_offence: has_offence(&self.store, *index)?,
                     is_slashed: state.is_some_and(|state| state.slashed),
                     was_active: state.is_none_or(|state| state.was_active),
                     is_empty: !recorded.contains(pubkey),
@@ -567,6 +578,9 @@ impl Preflight {
 mod tests {
     use super::*;
     use crate::history::Totals;
+    use consensus::{ForkName, Root};
+    use evidence::{Anomaly, Evidence, EvidenceKind, Finding, Kind, OffenceFacts, Subject};
+    use std::sync::Arc;
 
     const PER_EPOCH: u64 = 8;
     const NOW: u64 = 100;
@@ -673,5 +687,24 @@ mod tests {
         let text = answer.to_text();
         assert!(text.starts_with("NOT SAFE to start 1 keys"), "{text}");
         assert!(text.contains("(validators 3)\n   -> find out which machine"), "{text}");
+    }
+
+    #[test]
+    fn an_offence_after_hundreds_of_other_findings_is_seen() {
+        let dir = tempfile::tempdir().unwrap();
+        let offence = OffenceFacts::sample();
+        let store = Store::open(dir.path(), offence.genesis_validators_root).unwrap();
+        let (validator, pubkey) = (offence.validator, offence.pubkey);
+        let subject = Subject { index: validator, pubkey, labels: Vec::new() };
+        let anomalies = (0..2 * FINDINGS_AT_ONCE as u64).map(|nth| {
+            let id = Root::repeat_byte(nth as u8);
+            let sample = Anomaly::sample(Kind::SignedElsewhere);
+            Finding::anomaly(Anomaly { id, validator: Some(subject.clone()), ..sample })
+        });
+        store.record_anomalies(anomalies.collect(), &[]).unwrap();
+        assert!(!has_offence(&store, validator).unwrap());
+        let evidence = Evidence::new(EvidenceKind::AttesterSlashing, ForkName::Fulu, vec![1], serde_json::json!({}));
+        store.record(vec![(Finding::slashable(offence, &evidence), Arc::new(evidence))], &[]).unwrap();
+        assert!(has_offence(&store, validator).unwrap());
     }
 }

@@ -345,7 +345,7 @@ async fn what_was_signed_before_the_stop_fires_nothing_when_the_switch_is_ready_
     store.record_anomalies(vec![of(1, after(0))], &[]).unwrap();
     switches.examine(&mut orders).unwrap();
     end_order(&mut switches, &mut orders).await;
-    assert!(KillSwitchState::rearm(&store, "acme").unwrap());
+    assert!(KillSwitchState::rearm(&store, "acme", NOW).unwrap());
     let mut switches = KillSwitches::new(store.clone(), context(dir.path())).unwrap();
     switches.arm(&active).unwrap();
     let held = of(2, after(32));
