@@ -17,7 +17,7 @@
 //! **Why shares of seats.** A vote that nobody of ours heard on its subnet comes in an aggregate or
 //! in a block. Where most of a slot's voters were heard, these ways are open.
 
-use crate::datadir::state_path;
+use crate::datadir::{self, state_path};
 use crate::downtime;
 use crate::error::WatcherError;
 use crate::history::{Audit, AuditedKey, History, Walked, read_bounded};
@@ -203,8 +203,12 @@ pub fn preflight(
     let fired = actions::killswitch::KillSwitchState::read(&history.store)?.fired;
     if !fired.is_empty() {
         let groups = fired.keys().map(String::as_str).collect::<Vec<_>>().join(", ");
+        let data_dir = datadir::absolute(&history.data_dir);
+        let commands = fired.keys().map(|group| format!("`slashwatch killswitch rearm {group} --data-dir {data_dir}`"));
         answer.notes.push(format!(
-            "the kill switch of {groups} has fired: lock files stay and it does not fire again until `slashwatch killswitch rearm GROUP`"
+            "the kill switch of {groups} has fired: lock files stay and it does not fire again until it is made ready. When this says SAFE, and \
+             before a client starts: {}",
+            commands.collect::<Vec<_>>().join(", ")
         ));
     }
     Ok(answer)
