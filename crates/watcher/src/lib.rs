@@ -35,3 +35,4 @@ pub mod status;
 mod watched_keys;
 
 pub use error::WatcherError;
+pub use watched_keys::kill_switch_view;

@@ -1,7 +1,7 @@
 //! The API's view of watched keys.
 
 use crate::coverage;
-use actions::killswitch::{AfterStop, Fired, KillSwitchState, NotFired};
+use actions::killswitch::{AfterStop, Fired, KillSwitchState};
 use actions::lists::reload::ActiveConfig;
 use api::{
     AfterStopView, HeldBackView, KeyFilter, KillSwitchView, MAX_GROUP_LABELS, SignedView, WatchGroup, WatchPage, WatchSource,
@@ -50,8 +50,7 @@ impl WatchSource for WatchedKeysSource {
                 missed_in_a_row: members.iter().map(|key| u64::from(key.missed_in_a_row)).max().unwrap_or(0),
                 first_hand: coverage::group_view(&self.coverage.report(), &group.name, &self.network),
                 effectiveness: sum.checked_div(judged.len() as u64).map(|permille| permille as f64 / 1000.0),
-                kill_switch: with_switch(&group.name)
-                    .then(|| switch(switch_state.fired.get(&*group.name), switch_state.held_back.get(&*group.name))),
+                kill_switch: with_switch(&group.name).then(|| kill_switch_view(&switch_state, &group.name)),
                 labels: labels_of(&labels, &group.validators),
                 indices: index_ranges(group.validators.iter().copied()),
                 signed: Some(signed),
@@ -138,7 +137,9 @@ fn shown(labels: &Labels, key: &KeyStatus) -> WatchedKey {
     }
 }
 
-fn switch(fired: Option<&Fired>, held_back: Option<&NotFired>) -> KillSwitchView {
+/// What is recorded of a group's kill switch.
+pub fn kill_switch_view(state: &KillSwitchState, group: &str) -> KillSwitchView {
+    let (fired, held_back) = (state.fired.get(group), state.held_back.get(group));
     let state = match fired.map(Fired::is_done) {
         None => "ready",
         Some(None) => "ordered",
