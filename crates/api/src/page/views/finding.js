@@ -29,7 +29,7 @@ function Body({ finding }) {
     <section class=${"verdict " + tone} aria-label="In short">
       <div><h2>What happened?</h2><p class="answer">${findingStory(finding, evidence.data)}</p><p class="soft">${text}</p></div>
       <div><h2>Is it mine?</h2><${Mine} finding=${finding} groups=${groups} own=${own} status=${status} /></div>
-      <div><h2>What now?</h2><${Steps} of=${whatNow(finding, own, { all: groups.data?.groups, status })} /></div>
+      <div><h2>What now?</h2>${own.length && !groups.data && !groups.error ? html`<p>Loading.</p>` : html`<${Steps} of=${whatNow(finding, own, { all: groups.data?.groups, status })} />`}</div>
     </section>
     ${finding.evidence && html`<${Answer} of=${evidence} what="the proof">${(proof) => finding.evidence.type === "proposer_slashing"
       ? html`<${DoubleProposal} finding=${finding} proof=${proof} />`

@@ -51,7 +51,7 @@ function Body({ validator }) {
       <div><h2>Is it mine?</h2><p class=${"answer " + (validator.groups.length && offences.length ? "bad" : "")}>${validator.groups.length ? `Yes: ${validator.groups.join(", ")}` : groups.error?.status === 403 ? "Watched keys are not shown on this address." : groups.data && !groups.data.groups.length ? "Not known: no keys are configured here." : "Not of a group that is watched here."}</p>
         ${own.filter((group) => group.kill_switch !== undefined).map((group) => html`<p key=${group.name}>${group.name}: ${switchName(group, status)}</p>`)}
         ${validator.labels.length > 0 && html`<p>${validator.labels.map((label) => html`<${LabelLink} key=${label} label=${label} /> `)}</p>`}</div>
-      <div><h2>What now?</h2><${Now} offences=${offences} own=${own} all=${all} status=${status} /></div>
+      <div><h2>What now?</h2><${Now} offences=${offences} own=${own} groups=${groups} status=${status} /></div>
     </section>
     <${Section} title="History" note="Each cell is a target epoch, the newest on the right. Red: contradicts another vote. Hollow: nothing was heard.">
       ${epochs.length ? html`<${HistoryStrip} label=${`Votes by target epoch: ${plural(history.votes.length, "vote")}${history.gaps.length ? `, ${plural(history.gaps.length, "gap")}` : ""}${hasDoubts ? ", with contradictions" : ""}`} votes=${history.votes} gaps=${history.gaps} />` : html`<p class="quiet">No vote is kept.</p>`}
@@ -88,7 +88,10 @@ function Body({ validator }) {
     </div>`;
 }
 
-function Now({ offences, own, all, status }) {
+function Now({ offences, own, groups, status }) {
+  // The commands and the switch's state come with the groups.
+  if (own.length && !groups.data && !groups.error) return html`<p>Loading.</p>`;
+  const all = groups.data?.groups;
   if (offences.length && own.length) return html`<${Steps} of=${nowIfMine(own, { all, cause: causeOfKind(offences[0].kind), status })} />`;
   if (offences.length) return html`<p>If it is yours: stop every machine that holds this key or its sister keys, then look at the findings below.</p>`;
   const fired = own.filter((group) => group.kill_switch && group.kill_switch.state !== "ready");
