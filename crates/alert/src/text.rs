@@ -443,7 +443,7 @@ mod tests {
     #[test]
     fn an_incident_has_its_number_and_its_end() {
         let texts = texts(&Kind::SlashingWave, &[]);
-        assert!(texts[0].starts_with("hoodi: slashing wave of 3000 validators\nSeverity: critical. Since "), "{}", texts[0]);
+        assert!(texts[0].starts_with("hoodi: slashing wave of 3000 validators\nSeverity: critical. Noticed "), "{}", texts[0]);
         assert!(texts[1].starts_with("hoodi: OVER: slashing wave of 3000 validators\n"), "{}", texts[1]);
         assert!(texts[1].contains("What now: what is stopped stays so until you know the cause."), "{}", texts[1]);
         let second: Vec<&str> = texts[0].lines().skip(1).take(2).collect();
