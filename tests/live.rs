@@ -7,6 +7,7 @@ mod common;
 use common::{slashwatch, stage};
 use simulator::{Scenario, SimNetwork};
 use std::collections::BTreeSet;
+use std::io::{BufRead as _, BufReader};
 use std::net::{SocketAddr, TcpListener};
 use std::process::{Command, Stdio};
 use std::sync::mpsc::{Receiver, sync_channel};
@@ -208,4 +209,42 @@ fn the_demo_tells_a_webhook() {
     let _ = demo.kill();
     let _ = demo.wait();
     assert!(offence.expect("an offence is told")["evidence"].is_object());
+}
+
+/// An incident is compared with the scenario once, although its announcement to a route, which has
+/// an earlier slot, is a finding too.
+#[test]
+fn the_demo_counts_a_wave_once() {
+    let dir = tempfile::tempdir().expect("a fresh directory");
+    let scenario = dir.path().join("wave.toml");
+    let acts = [(8, 1, 2), (9, 9, 12)]
+        .map(|(first, n, from)| format!("[[acts]]\ndeed = \"double_vote\"\nfirst = {first}\nn = {n}\nfrom = {from}\n"));
+    let text = format!(
+        "seed = 11\nvalidators = 64\nslots = 20\noperator = [8, 10]\n{}[[incidents]]\nkind = \"slashing_wave\"\nonset = 12\nwithin = 8\n",
+        acts.concat()
+    );
+    std::fs::write(&scenario, text).expect("writable");
+    let mut command = slashwatch();
+    command.args(["demo", "--slot-ms", "1000", "--listen", "127.0.0.1:0", "--webhook"]);
+    let hook = serve(anywhere(), |_| "204 No Content");
+    let done = command.arg(format!("http://{hook}/")).arg("--scenario").arg(&scenario).output().expect("it runs");
+    let told = String::from_utf8_lossy(&done.stdout);
+    assert!(told.contains("found   slashing_wave"), "{told}{}", stderr(&done));
+    assert!(!told.contains("FALSE   slashing_wave"), "{told}");
+}
+
+#[test]
+fn a_demo_that_is_stopped_leaves_no_files() {
+    let temporary = tempfile::tempdir().expect("a fresh directory");
+    let mut command = slashwatch();
+    command.args(["demo", "--slots", "100", "--slot-ms", "500", "--validators", "64", "--listen", "127.0.0.1:0"]);
+    command.env("TMPDIR", temporary.path()).stdout(Stdio::piped()).stderr(Stdio::null());
+    let mut demo = command.spawn().expect("it starts");
+    let mut lines = BufReader::new(demo.stdout.take().expect("piped")).lines().map_while(Result::ok);
+    let has_begun = lines.any(|line| line.starts_with("slot "));
+    let is_kept = std::fs::read_dir(temporary.path()).expect("a folder").count() > 0;
+    let _ = Command::new("kill").arg("-INT").arg(demo.id().to_string()).status();
+    let code = demo.wait().expect("it ends").code();
+    assert!(has_begun && is_kept, "it had begun, and its files were there");
+    assert_eq!((code, std::fs::read_dir(temporary.path()).expect("a folder").count()), (Some(0), 0));
 }

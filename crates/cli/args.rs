@@ -28,6 +28,7 @@ pub enum Command {
     Demo(DemoArgs),
     /// Serves the API and the page of a recorded data directory, read only, until SIGINT or
     /// SIGTERM.
+    #[command(after_help = SERVE_EXAMPLES)]
     Serve {
         /// Data directory of `run` or `replay --data-dir`; no watcher may be using it.
         #[arg(long, value_name = "DIR")]
@@ -36,7 +37,7 @@ pub enum Command {
         #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:5080")]
         listen: std::net::SocketAddr,
         /// Your own keys: groups in a .csv or .toml file, as in `watch.files`. The page then says
-        /// which of them are concerned.
+        /// which of them are concerned, and what the directory has of their kill switches.
         #[arg(long, value_name = "FILE")]
         watch: Vec<PathBuf>,
         /// Whoever reads needs a token, as with `api.read_needs_token`. `slashwatch token new`
@@ -73,15 +74,18 @@ pub enum Command {
         truth: Option<PathBuf>,
     },
     /// Records what the sources receive into a capture file, until SIGINT or SIGTERM.
+    #[command(after_help = CAPTURE_EXAMPLES)]
     Capture {
         #[command(flatten)]
         run: RunArgs,
+        /// Capture file to write; `replay` reads it.
         #[arg(long, value_name = "FILE")]
         out: PathBuf,
     },
     /// Fills a data directory with past blocks from a beacon node, peers or ERA files, judged like
     /// live traffic. It can be stopped and goes on where it was; no watcher may be using the
     /// directory.
+    #[command(after_help = BACKFILL_EXAMPLES)]
     Backfill {
         /// ERA or capture files to read, instead of asking anybody, as `replay` does.
         #[arg(value_name = "FILE", conflicts_with_all = ["node", "from_peers", "from", "to"])]
@@ -110,6 +114,7 @@ pub enum Command {
     /// It asks nodes for other nodes (discv5), then visits each one of the network once, for a
     /// moment: agent string, status, metadata, goodbye. They see `slashwatch-crawl/VERSION`.
     /// Nothing is kept. Ctrl-C ends it with what was found.
+    #[command(after_help = CRAWL_EXAMPLES)]
     Crawl {
         /// A built-in network, or the folder of any other one, with config.yaml, genesis.ssz and
         /// bootstrap_nodes.yaml or boot_enr.yaml.
@@ -125,6 +130,7 @@ pub enum Command {
     /// Shows what is in a data directory, read only.
     #[command(after_help = INSPECT_EXAMPLES)]
     Inspect {
+        /// Data directory of the watcher, which may be running, or of `replay --data-dir`.
         #[arg(long, value_name = "DIR")]
         data_dir: PathBuf,
         /// `validator N`, or `finding ID`, or just the id; the beginning of one is enough.
@@ -134,9 +140,11 @@ pub enum Command {
         #[arg(long)]
         json: bool,
     },
-    /// Writes a draft of a post-mortem: timeline, members, charts, evidence, penalties.
+    /// Writes the evidence pack of an incident, or a draft of a post-mortem: timeline, members,
+    /// charts, evidence, penalties.
     #[command(after_help = REPORT_EXAMPLES)]
     Report {
+        /// Data directory of the watcher, which may be running, or of `replay --data-dir`.
         #[arg(long, value_name = "DIR")]
         data_dir: PathBuf,
         /// First time, a slot or a time like 2020-08-14T13:10:00Z; without it the report begins
@@ -161,6 +169,7 @@ pub enum Command {
     },
     /// Checks a proof of a slashing by itself, with another library for signatures than the
     /// watcher's. Exit code 0 if it is genuine, 1 if not.
+    #[command(after_help = VERIFY_PROOF_EXAMPLES)]
     VerifyProof {
         /// An AttesterSlashing or a ProposerSlashing, as JSON or SSZ.
         file: PathBuf,
@@ -180,9 +189,11 @@ pub enum Command {
         what: Export,
     },
     /// Compares a validator client's record of what its keys signed (EIP-3076) with what was seen.
-    /// Exit code 1 if the record lacks something.
+    /// Exit code 1 if the record lacks something. 0 does not say that the keys may start:
+    /// `preflight` says that.
     #[command(after_help = AUDIT_EXAMPLES)]
     Audit {
+        /// Data directory of the watcher, which may be running, or of `replay --data-dir`.
         #[arg(long, value_name = "DIR")]
         data_dir: PathBuf,
         #[command(flatten)]
@@ -220,17 +231,20 @@ pub enum Command {
     },
     /// Makes, lists and revokes tokens for the API: who may read where reading needs one, and who
     /// sees watched keys.
+    #[command(after_help = TOKEN_EXAMPLES)]
     Token {
         #[command(subcommand)]
         action: TokenAction,
     },
     /// Measures what this machine can do.
+    #[command(after_help = BENCH_EXAMPLES)]
     Bench {
         #[command(subcommand)]
         what: Bench,
     },
     /// Measures how many conflicts a listener hears, among full nodes on loopback that pass on the
     /// first vote only, as clients do.
+    #[command(after_help = LAB_EXAMPLES)]
     Lab(LabArgs),
     /// Tests that alerts arrive, and shows what they look like.
     #[command(after_help = ALERT_EXAMPLES)]
@@ -268,6 +282,41 @@ const DEMO_EXAMPLES: &str = "Examples:
   slashwatch demo --stay
   slashwatch demo --scenario scenarios/medalla.toml --slot-ms 1000";
 
+const SERVE_EXAMPLES: &str = "Examples:
+  slashwatch serve --data-dir history
+  slashwatch serve --data-dir history --watch keys.csv --listen 127.0.0.1:0";
+
+const CAPTURE_EXAMPLES: &str = "Examples:
+  slashwatch capture --network hoodi --checkpoint https://a.example --out today.e2s
+  slashwatch capture --config slashwatch.toml --out today.e2s";
+
+const BACKFILL_EXAMPLES: &str = "Examples:
+  slashwatch backfill --node http://127.0.0.1:5052 --data-dir history
+  slashwatch backfill --config slashwatch.toml --from-peers
+  slashwatch backfill mainnet-01506-4781865b.era --network mainnet --data-dir history";
+
+const CRAWL_EXAMPLES: &str = "Examples:
+  slashwatch crawl --network hoodi --seconds 120
+  slashwatch crawl --network mainnet --json";
+
+const VERIFY_PROOF_EXAMPLES: &str = "Examples:
+  slashwatch verify-proof 0x2f1c.json --network slashwatch-data
+  slashwatch verify-proof proofs/0x2f1c.json --network .";
+
+const TOKEN_EXAMPLES: &str = "Examples:
+  slashwatch token new --scope watch --name dashboard --expires 90d --data-dir slashwatch-data
+  slashwatch token list --data-dir slashwatch-data
+  slashwatch token revoke dashboard --data-dir slashwatch-data";
+
+const BENCH_EXAMPLES: &str = "Examples:
+  slashwatch bench verify
+  slashwatch bench index --validators 100000 --epochs 4
+  slashwatch bench pipeline --validators 100000 --runs unpaced";
+
+const LAB_EXAMPLES: &str = "Examples:
+  slashwatch lab --nodes 40 --connections 8,25 --trials 20
+  slashwatch lab --blocks --svg blocks.svg";
+
 const REPLAY_EXAMPLES: &str = "Examples:
   slashwatch replay today.e2s --findings found.jsonl --evidence-dir proofs
   slashwatch replay mainnet-01506-4781865b.era --network mainnet --data-dir history";
@@ -286,10 +335,10 @@ const REPORT_EXAMPLES: &str = "Examples:
   slashwatch report --data-dir slashwatch-data --incident 0x2f1c --config slashwatch.toml --out pack.zip";
 
 const EXPORT_EXAMPLES: &str = "Examples:
-  slashwatch export interchange --data-dir slashwatch-data --validators 100-199,0x8f2c --minimal";
+  slashwatch export interchange --data-dir slashwatch-data --validators 100-199,205 --minimal > seen.json";
 
 const AUDIT_EXAMPLES: &str = "Examples:
-  slashwatch audit --data-dir slashwatch-data --interchange exported-by-the-client.json";
+  slashwatch audit --data-dir slashwatch-data --interchange exported-by-the-client.json --validators 100-199";
 
 const PREFLIGHT_EXAMPLES: &str = "Examples:
   slashwatch preflight --interchange exported-by-the-client.json --validators @keys.csv,group=acme-1
@@ -368,6 +417,7 @@ pub struct TokenDir {
     /// Data directory of the watcher, or one that is served; by default that of the configuration.
     #[arg(long, value_name = "DIR")]
     pub data_dir: Option<PathBuf>,
+    /// Configuration of the watcher.
     #[arg(long, value_name = "FILE", default_value = DEFAULT_CONFIG)]
     pub config: PathBuf,
 }
@@ -397,6 +447,7 @@ pub enum TokenAction {
     },
     /// Makes a token invalid. A running watcher refuses it within a second.
     Revoke {
+        /// Its name in `token list`.
         name: String,
         #[command(flatten)]
         dir: TokenDir,
@@ -460,6 +511,7 @@ pub struct DemoArgs {
 
 #[derive(clap::Args)]
 pub struct ReplayArgs {
+    /// Capture files (.e2s) or ERA files, in the order in which they are to be read.
     #[arg(required = true, value_name = "FILE")]
     pub files: Vec<PathBuf>,
     /// Folder that keeps index and findings over several runs; without it a temporary folder is
@@ -495,6 +547,7 @@ pub struct ReplayArgs {
 pub enum Export {
     /// Writes an EIP-3076 file of what the network saw these keys sign, to stdout.
     Interchange {
+        /// Data directory of the watcher, which may be running, or of `replay --data-dir`.
         #[arg(long, value_name = "DIR")]
         data_dir: PathBuf,
         /// Indices, ranges (100-199), public keys and @FILE (the same, one or more per line),
@@ -513,6 +566,7 @@ pub enum Export {
 pub enum ConfigAction {
     /// Reports all problems of a file at once, each with its path in the file.
     Check {
+        /// The file; `init` writes one.
         file: PathBuf,
         /// Checks the file together with this option of `run`.
         #[arg(long, value_name = "NAME or FOLDER")]
@@ -529,18 +583,22 @@ pub enum ConfigAction {
 pub enum AlertAction {
     /// Sends a test message to one route.
     Test {
+        /// Name of the route, as under `alerts.routes`.
         route: String,
+        /// Configuration of the watcher.
         #[arg(long, value_name = "FILE", default_value = DEFAULT_CONFIG)]
         config: PathBuf,
     },
     /// Shows the messages that a route would send, as text and as the body of a request, and sends
     /// nothing. Without a route: the text about a kind.
     Preview {
+        /// Name of the route, as under `alerts.routes`.
         #[arg(required_unless_present = "kind")]
         route: Option<String>,
         /// Kind of finding, such as double_vote or slashing_wave.
         #[arg(long, value_name = "KIND")]
         kind: Option<String>,
+        /// Configuration of the watcher.
         #[arg(long, value_name = "FILE", default_value = DEFAULT_CONFIG)]
         config: PathBuf,
     },
@@ -549,9 +607,12 @@ pub enum AlertAction {
 #[derive(Subcommand)]
 pub enum KillswitchAction {
     /// Runs the group's program or calls its address, and tells it that it is a test. Any other
-    /// action looks for what it would stop, and stops nothing.
+    /// action looks for what it would stop, and stops nothing. A program that does not look at
+    /// SLASHWATCH_TEST stops the validators.
     Test {
+        /// Name of the group, as under `watch.groups`.
         group: String,
+        /// Configuration of the watcher.
         #[arg(long, value_name = "FILE", default_value = DEFAULT_CONFIG)]
         config: PathBuf,
     },
@@ -561,12 +622,14 @@ pub enum KillswitchAction {
         /// Data directory of the watcher. Without it, it is that of the configuration.
         #[arg(long, value_name = "DIR", conflicts_with = "config")]
         data_dir: Option<PathBuf>,
+        /// Configuration of the watcher.
         #[arg(long, value_name = "FILE", default_value = DEFAULT_CONFIG)]
         config: PathBuf,
     },
     /// Makes a switch that fired ready again and removes its lock file, whether a watcher runs or
     /// not. It is refused while keys of the group still sign after the stop.
     Rearm {
+        /// Name of the group, as under `watch.groups`.
         group: String,
         /// Makes it ready although keys of the group still sign.
         #[arg(long)]
@@ -574,6 +637,7 @@ pub enum KillswitchAction {
         /// Data directory of the watcher. Without it, it is that of the configuration.
         #[arg(long, value_name = "DIR", conflicts_with = "config")]
         data_dir: Option<PathBuf>,
+        /// Configuration of the watcher.
         #[arg(long, value_name = "FILE", default_value = DEFAULT_CONFIG)]
         config: PathBuf,
     },

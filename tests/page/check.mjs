@@ -227,6 +227,8 @@ async function everyOffence(base) {
       fs.writeFileSync(path.join(folder, finding.evidence.json), JSON.stringify(proof));
       copied(await text(page, "[aria-label='Command that checks the proof']"));
       assert.equal(await page.locator(".fold").count(), 0, "a stranger's proof is not folded away");
+      // Nobody has compared the key with the reader's, so it may be one of them.
+      await says(page, "It may be yours: submitting the proof slashes it", "It may be yours: submitting slashes it.");
     });
   }
 
@@ -303,6 +305,8 @@ async function everyOffence(base) {
     const page = await open(base, "/findings/0x" + "00".repeat(32));
     await says(page, "nothing is known");
     assert.equal((await fetch(base + "/nothing")).status, 404);
+    const restart = await fetch(base + "/docs/restart.md");
+    assert.equal(await restart.text(), fs.readFileSync(path.join(ROOT, "docs/restart.md"), "utf8"));
     await page.close();
     noProblems(/\/v1\/findings\/0x00/);
   });
@@ -337,6 +341,13 @@ const now = async (base, address = "/") => {
 const holds = (shown, ...wanted) => wanted.forEach((one) => assert.ok(shown.includes(one), `"${one}" is not in: ${shown}`));
 const lacks = (shown, ...unwanted) => unwanted.forEach((one) => assert.ok(!shown.includes(one), `"${one}" is in: ${shown}`));
 
+const inOrder = (shown, wanted) => wanted.reduce((from, one) => {
+  const at = shown.indexOf(one, from);
+  assert.ok(at >= 0, `"${one}" does not come after what stands before it: ${shown}`);
+  return at;
+}, 0);
+const RESTART_STEPS = ["Stop every machine", "Find the second machine", "slashwatch audit", "Wait two epochs", "slashwatch preflight", "When it says SAFE", "Start one machine only"];
+
 // A wave that hits one group of three: acme-1. us-1 shares its operator, solo shares nothing.
 async function ownWave(base, data) {
   const { groups } = await json(base, "/v1/watch/groups");
@@ -345,17 +356,22 @@ async function ownWave(base, data) {
   assert.deepEqual(groups.map((group) => [group.name, group.offences.keys]), [["acme-1", 20], ["solo", 0], ["us-1", 0]]);
   await check("a wave with own keys: whose, how many, who is next", async () => {
     const { page, banner } = await now(base);
-    holds(banner, "20 of your keys contradicted themselves", "Slashing wave", "Yes: acme-1", "acme-1, 20 of 20 keys: ", "slashing wave", "no kill switch",
-      "Stop every machine that holds a key of acme-1, now.", "No kill switch is configured for acme-1: stop by hand.", "Not hit, but shares operator=acme with them: us-1 (10 keys)",
+    holds(banner, "20 of your keys contradicted themselves", "Slashing wave", "Yes: acme-1", "acme-1, 20 of 20 keys: ", "slashing wave", "kill switch not known: this is a recording",
+      "Stop every machine that holds a key of acme-1, now.", "Whether a kill switch has stopped acme-1 is not known", "Not hit, but shares operator=acme with them: us-1 (10 keys)",
       "Find the second machine");
-    lacks(banner, "Nothing.", "200+", "solo", "If one of these keys is yours");
+    lacks(banner, "Nothing.", "200+", "solo", "If one of these keys is yours", "No kill switch is configured");
+    inOrder(banner, RESTART_STEPS);
     assert.equal(await page.locator(`.verdict a[href='/findings/${groups[0].offences.newest.finding}']`).count(), 1);
     assert.equal(await page.locator(".verdict a[href$='/docs/restart.md']").count(), 1);
-    const audit = await text(page, "[aria-label='Command for this step']");
+    const [audit, preflight] = await page.locator(".verdict pre[aria-label='Command for this step']").allInnerTexts();
+    assert.equal(preflight, `slashwatch preflight --data-dir ${data} --interchange EXPORT.json --validators 100-119`);
+    assert.equal(await page.locator(".verdict button[aria-label='Copy: Command for this step']").count(), 2);
     assert.equal(audit, `slashwatch audit --data-dir ${data} --interchange EXPORT.json --validators 100-119`);
     const exported = spawnSync(options.binary, ["export", "interchange", "--data-dir", data, "--validators", "100-119"], { encoding: "utf8" });
     fs.writeFileSync(path.join(folder, "EXPORT.json"), exported.stdout);
     copied(audit);
+    // They can be slashed, and no watcher runs.
+    copied(preflight, 1);
     // A file that has lost half of its keys.
     const file = JSON.parse(exported.stdout);
     fs.writeFileSync(path.join(folder, "EXPORT.json"), JSON.stringify({ ...file, data: file.data.slice(10) }));
@@ -376,7 +392,55 @@ async function ownWave(base, data) {
     await says(page, "Submit it to a beacon node: not for your own keys");
     assert.equal(await page.locator("[aria-label='Command that submits the proof']").isVisible(), false, "it is folded away");
     await page.locator(".fold summary").click();
-    await says(page, "Who submits this has your own validator slashed");
+    await says(page, "Who submits this has your own validator slashed", "acme-1: kill switch not known: this is a recording");
+    inOrder(plain(await text(page, ".verdict")), RESTART_STEPS);
+  });
+  // The first page of who searches the own index.
+  await view(base, "/validators/" + groups[0].offences.newest.validator, "own validator", /Validator/, async (page) => {
+    const verdict = plain(await text(page, ".verdict"));
+    holds(verdict, "Yes: acme-1", "acme-1: kill switch not known: this is a recording", "Submit no proof against your own keys.");
+    lacks(verdict, "If it is yours");
+    inOrder(verdict, RESTART_STEPS);
+  });
+  await check("a finding of a clock that ran ahead is in its incident", async () => {
+    const page = await browser.newPage();
+    // It was noticed after the finding, and its slots end before the finding's.
+    await page.route(base + "/v1/incidents?limit=1000", (route) => route.fulfill({ json: { schema: 1, next: null, incidents: incidents.map((one) => ({ ...one, opened_at: "2999-01-01T00:00:00.000000000Z", last_slot: one.first_slot, closed_at: null })) } }));
+    await page.goto(base + "/findings/" + groups[0].offences.newest.finding);
+    await loaded(page);
+    await page.waitForSelector(`a[href='/incidents/${incident.id}']`);
+    await page.close();
+    noProblems();
+  });
+  await check("one number of one thing", async () => {
+    const page = await browser.newPage();
+    const many = (from, n) => Array.from({ length: n }, (_, k) => String(from + k));
+    const after = { state: "signing", since: "38", keys: 75, validators: many(100, 10) };
+    const fired = { state: "failed", finding: groups[0].offences.newest.finding, kind: "double_vote", ordered_at: "2021-02-02T20:40:00.000000000Z", attempts: 1, took_ms: 56, answer: "done", held_back: null, after_stop: after };
+    const first_hand = { heard: 0, since: null, peers: 0, missing: many(100, 64) };
+    await page.route(base + "/v1/watch/groups", async (route) => {
+      const { groups: all } = await (await route.fetch()).json();
+      await route.fulfill({ json: { schema: 1, groups: all.slice(0, 1).map((group) => ({ ...group, validators: 75, kill_switch: fired, first_hand })) } });
+    });
+    await page.route(base + "/v1/incidents?limit=1000", async (route) => {
+      const details = { group: "acme-1", labels: [], finding: fired.finding, since: "38", validators: many(100, 10), keys_signing: 46 };
+      await route.fulfill({ json: { schema: 1, next: null, incidents: [{ ...incident, kind: "signs_after_stop", offences: null, penalty: null, state: "open", closed_at: null, details }] } });
+    });
+    await page.route(base + "/v1/participation?slots=64", (route) => route.fulfill({ json: { now_slot: "2", slots: [{ slot: "1", blocks: 1, seats: 10, voters: 20, participation: null, heads: 1, findings: 0 }, { slot: "2", blocks: 1, seats: 10, voters: 9, participation: 0.9, heads: 1, findings: 0 }] } }));
+    await page.goto(base + "/watch");
+    await loaded(page);
+    const watch = plain(await text(page));
+    holds(watch, "After the stop 100, 101, 102, 103, 104, 105, 106, 107 and 67 more still sign", "Not in earshot: 100, 101, 102, 103, 104, 105, 106, 107 and 67 more", "Keys sign nevertheless");
+    lacks(watch, "failed after");
+    await page.goto(base + "/");
+    await loaded(page);
+    const home = plain(await text(page));
+    holds(home, "keys of it signed, the first in slot 38; 100, 101, 102, 103, 104, 105 are among them");
+    lacks(home, "46 keys", "and 4 more");
+    const tops = await page.locator("svg .bar").evaluateAll((bars) => bars.map((bar) => Number(bar.getAttribute("y"))));
+    assert.ok(tops.length === 2 && tops.every((y) => y >= 10), `the bars begin at ${tops}, the chart at 10`);
+    await page.close();
+    noProblems();
   });
   await check("what is not known of own keys is not told as good", async () => {
     const page = await browser.newPage();
@@ -422,6 +486,7 @@ async function ownWave(base, data) {
     lacks(armed, "Yes", "Stop every machine", "All quiet in");
     const failed = await shown({ "/v1/watch/groups": ({ groups: all }) => ({ groups: all.map((group) => ({ ...group, kill_switch: group.name === "acme-1" ? fired("failed") : null })) }) });
     holds(failed, "The kill switch of acme-1 FAILED: stop by hand.");
+    inOrder(failed, [...RESTART_STEPS.slice(0, -1), "slashwatch killswitch rearm acme-1", ...RESTART_STEPS.slice(-1)]);
     await page.close();
   });
 }

@@ -256,6 +256,11 @@ impl KillSwitch {
     /// keep the order from being given.
     async fn lock(&self, finding: &Finding, now: Time) -> Result<(), String> {
         let Some(path) = &self.lock_file else { return Ok(()) };
+        // Whoever reads the file at night is in another folder.
+        let data_dir = self.folder.as_ref().map_or_else(String::new, |folder| {
+            let absolute = std::path::absolute(folder).unwrap_or_else(|_| folder.clone());
+            format!(" --data-dir {}", absolute.display())
+        });
         // It says whose key is watched, so only its owner may read it.
         let content = LockFile {
             kill_switch: &self.group,
@@ -264,10 +269,10 @@ impl KillSwitch {
             kind: finding.kind.as_str(),
             at: now,
             note: format!(
-                "Keys of this group signed a slashable message. Start no validator client with them before the cause is known. \
-                 Then: slashwatch killswitch rearm {}{}",
-                self.group,
-                self.folder.as_ref().map_or_else(String::new, |folder| format!(" --data-dir {}", folder.display())),
+                "Keys of this group signed a slashable message. Start no validator client with them before the cause is known and this \
+                 says SAFE: slashwatch preflight{data_dir} --interchange EXPORT.json --validators KEYS. Then: slashwatch killswitch rearm \
+                 {group}{data_dir}",
+                group = self.group,
             ),
         };
         let mut bytes = serde_json::to_vec_pretty(&content).expect("names and numbers");

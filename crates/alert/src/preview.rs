@@ -83,6 +83,7 @@ fn anomaly(kind: &Kind, news: Option<&str>) -> Finding {
     let (severity, validator) = match kind {
         Kind::SlashingWave => {
             details.insert("validators".into(), json!(N_WAVE.to_string()));
+            details.insert("suspected_cause".into(), json!("same_keys_in_two_places"));
             (Severity::Critical, None)
         }
         Kind::SecondSigner | Kind::DormantKeySigned | Kind::SignedElsewhere | Kind::TwoOrigins => {
@@ -92,6 +93,9 @@ fn anomaly(kind: &Kind, news: Option<&str>) -> Finding {
         }
         Kind::KillSwitchFailed | Kind::SignsAfterStop | Kind::ProofNotConfirmed => {
             details.insert("labels".into(), json!(["group=acme-1"]));
+            if *kind == Kind::SignsAfterStop {
+                details.insert("keys_signing".into(), json!(N_STRANGERS));
+            }
             (Severity::Critical, None)
         }
         _ => (Severity::Warning, None),

@@ -48,6 +48,10 @@ pub(crate) struct TextFacts<'a> {
     pub(crate) severity: Severity,
     /// The kind in words, such as `double vote`; several kinds with commas.
     pub(crate) what: String,
+    /// How `what` goes on to its validator: `by`, or `for` if it is not the validator that acts.
+    pub(crate) preposition: &'static str,
+    /// How `what` goes on to several validators, such as ` of 3000 validators`.
+    pub(crate) counted: String,
     /// The kind's name, such as `double_vote`.
     pub(crate) kind: &'a str,
     /// State of an incident whose kind has states. Otherwise empty.
@@ -64,8 +68,12 @@ pub(crate) struct TextFacts<'a> {
     pub(crate) labels: Vec<String>,
     /// Whether a watched key is among them.
     pub(crate) own: bool,
-    /// When it began, in UTC.
+    /// Arrival of the first message, or when an incident was noticed, in UTC.
     pub(crate) since: String,
+    /// Whether `since` is when an incident was noticed. Its first slot may be much earlier.
+    pub(crate) is_noticed: bool,
+    /// The suspected cause of a slashing wave. Empty if none is known.
+    pub(crate) cause: String,
     pub(crate) slot: String,
     pub(crate) epoch: String,
     /// Whether a block can punish it, as a sentence.
@@ -94,7 +102,7 @@ impl<'a> TextFacts<'a> {
         let mut kinds: Vec<String> = Vec::new();
         let mut indices: BTreeSet<u64> = BTreeSet::new();
         for DueDelivery { finding, .. } in &bundle.members {
-            let words = finding.kind.words();
+            let words = headline(finding);
             if !kinds.contains(&words) {
                 kinds.push(words);
             }
@@ -107,7 +115,7 @@ impl<'a> TextFacts<'a> {
         }
         // An announcement of an incident knows how many validators are concerned. Without one, what
         // this alert has told of is counted.
-        let announced = bundle.members.iter().rev().find_map(|one| detail(&one.finding, "validators")?.parse().ok());
+        let announced = bundle.members.iter().rev().find_map(|one| count_in(&one.finding));
         let told = bundle.alerts.iter().map(|(_, alert)| alert.validators).sum::<u64>();
         let mut labels: Vec<&str> = match bundle.alerts.as_slice() {
             [] => finding.labels().collect(),
@@ -144,6 +152,15 @@ impl<'a> TextFacts<'a> {
             news,
             severity: bundle.severity(),
             what: kinds.join(", "),
+            preposition: match finding.kind {
+                Kind::SecondSigner | Kind::SignedElsewhere => "for",
+                _ => "by",
+            },
+            counted: match finding.kind {
+                Kind::SignsAfterStop => format!(": {validators} so far"),
+                Kind::SecondSigner | Kind::SignedElsewhere => format!(" for {validators} validators"),
+                _ => format!(" of {validators} validators"),
+            },
             kind: finding.kind.as_str(),
             state: detail(finding, "state").unwrap_or_default(),
             validator,
@@ -155,6 +172,8 @@ impl<'a> TextFacts<'a> {
             labels: labels.into_iter().take(MAX_LABELS).map(str::to_owned).collect(),
             own,
             since: in_seconds(since),
+            is_noticed: detail(finding, "incident").is_some() && finding.validator.is_none(),
+            cause: wave.and_then(|wave| detail(wave, "suspected_cause")).map_or_else(String::new, cause_in_words),
             slot: finding.slot.to_string(),
             epoch: finding.epoch.to_string(),
             punishable: finding.punishable.map_or("", punishable_in_words),
@@ -162,7 +181,10 @@ impl<'a> TextFacts<'a> {
                 Some("stopped" | "silent") => {
                     "find the cause, and run `slashwatch killswitch rearm` only when `slashwatch preflight` says SAFE."
                 }
-                Some("rearmed") => "clients may start again. Start none before `slashwatch preflight` says SAFE.",
+                Some("rearmed") => {
+                    "start no client before `slashwatch preflight` says SAFE. The switch was made ready again by hand, which does not say that \
+                     the keys are silent."
+                }
                 _ if is_over => advice_afterwards(finding),
                 _ => advice(wave.unwrap_or(finding), own),
             },
@@ -183,6 +205,43 @@ impl Bundle {
 /// A text among the details of a finding.
 fn detail<'a>(finding: &'a Finding, name: &str) -> Option<&'a str> {
     finding.details.as_ref()?.get(name)?.as_str()
+}
+
+/// Number of validators of an incident, as its announcement has it.
+fn count_in(finding: &Finding) -> Option<u64> {
+    if finding.kind == Kind::SignsAfterStop {
+        return finding.details.as_ref()?.get("keys_signing")?.as_u64();
+    }
+    detail(finding, "validators")?.parse().ok()
+}
+
+/// The kind as the headline has it. Most names of kinds are words that people use.
+fn headline(finding: &Finding) -> String {
+    match finding.kind {
+        Kind::SecondSigner => "a second machine signs".to_owned(),
+        Kind::SignedElsewhere => "a message that the client's record lacks".to_owned(),
+        Kind::TwoOrigins => "keys signed from two machines in turn".to_owned(),
+        Kind::DormantKeySigned => "a signature that should not be".to_owned(),
+        Kind::KillSwitchFailed => "a kill switch failed".to_owned(),
+        Kind::SignsAfterStop => "keys sign after the stop".to_owned(),
+        Kind::ProofNotConfirmed => "a proof was not confirmed".to_owned(),
+        Kind::SubnetSilent if detail(finding, "subnets") == Some("all") => "nothing is heard".to_owned(),
+        Kind::SubnetSilent => "a subnet is silent".to_owned(),
+        _ => finding.kind.words(),
+    }
+}
+
+fn cause_in_words(cause: &str) -> String {
+    match cause {
+        "same_keys_in_two_places" => "the same keys run in two places, or lost their signing record",
+        "payload_status" => "two nodes disagreed about a payload, and the same keys voted with both",
+        "clocks" => "clocks ran ahead and came back",
+        "return_from_a_branch" => "they came back from a branch that had justified another checkpoint",
+        "fresh_keys" => "keys that were activated together",
+        "unknown" => "not known yet",
+        other => return other.replace('_', " "),
+    }
+    .to_owned()
 }
 
 /// As `2026-11-29 11:30:05 UTC`.
@@ -386,9 +445,33 @@ mod tests {
     #[test]
     fn an_incident_has_its_number_and_its_end() {
         let texts = texts(&Kind::SlashingWave, &[]);
-        assert!(texts[0].starts_with("hoodi: slashing wave of 3000 validators\nSeverity: critical. Since "), "{}", texts[0]);
+        assert!(texts[0].starts_with("hoodi: slashing wave of 3000 validators\nSeverity: critical. Noticed "), "{}", texts[0]);
         assert!(texts[1].starts_with("hoodi: OVER: slashing wave of 3000 validators\n"), "{}", texts[1]);
         assert!(texts[1].contains("What now: what is stopped stays so until you know the cause."), "{}", texts[1]);
+        let second: Vec<&str> = texts[0].lines().skip(1).take(2).collect();
+        assert_eq!(
+            second,
+            [
+                "Severity: critical. Noticed 2026-01-01 00:00:00 UTC, begun in slot 1000, epoch 31.",
+                "Suspected cause: the same keys run in two places, or lost their signing record."
+            ]
+        );
+    }
+
+    #[test]
+    fn the_number_of_keys_that_sign_after_a_stop_tells_its_messages_apart() {
+        let told = texts(&Kind::SignsAfterStop, &[]);
+        assert!(told[0].starts_with("hoodi: keys sign after the stop: 3 so far (group=acme-1)\n"), "{}", told[0]);
+        let mut bundle = samples(&Kind::SignsAfterStop, true).remove(0);
+        let details = bundle.members[0].finding.details.as_mut().unwrap();
+        details.extend([("news".to_owned(), "worse".into()), ("keys_signing".to_owned(), 46.into())]);
+        let text = |bundle: &Bundle| Template::default().render(&TextFacts::new(&NetworkName::default(), bundle, &[], None));
+        assert!(text(&bundle).contains("WORSE: keys sign after the stop: 46 so far"), "{}", text(&bundle));
+        // Made ready by hand says nothing of the keys: what to do first is to ask.
+        let mut over = samples(&Kind::SignsAfterStop, true).remove(1);
+        over.members[0].finding.details.as_mut().unwrap().insert("ended".to_owned(), "rearmed".into());
+        assert!(text(&over).contains("MADE READY AGAIN"), "{}", text(&over));
+        assert!(text(&over).contains("What now: start no client before `slashwatch preflight` says SAFE."), "{}", text(&over));
     }
 
     #[test]
@@ -396,7 +479,8 @@ mod tests {
         for kind in Kind::all() {
             for text in texts(&kind, &[]) {
                 let lines: Vec<&str> = text.lines().collect();
-                assert!(lines[0].contains(&kind.words()), "{text}");
+                let first = samples(&kind, true).remove(0);
+                assert!(lines[0].contains(&headline(&first.members[0].finding)) && !lines[0].contains('_'), "{text}");
                 assert!(lines.iter().any(|line| line.starts_with("What now: ")), "{text}");
                 assert!(lines.iter().all(|line| !line.is_empty()), "{text}");
             }

@@ -193,7 +193,10 @@ impl Stage {
     fn switch(&self, action: ActionConfig, timeout: Duration, dry_run: bool) -> KillSwitch {
         let lock_file = Some(self.path("acme.lock"));
         let parts = KillSwitchParts { group: "acme".into(), action, timeout, lock_file, dry_run };
-        KillSwitch::new(parts).unwrap().keeping_in(self.dir.path())
+        // As people name a data directory: relative to where they are.
+        let up = "../".repeat(std::env::current_dir().unwrap().components().count() - 1);
+        let folder = format!("{up}{}", self.dir.path().strip_prefix("/").unwrap().display());
+        KillSwitch::new(parts).unwrap().keeping_in(Path::new(&folder))
     }
 
     async fn fire(&self, action: ActionConfig, keys: &[PubkeyBytes], timeout: Duration) -> OrderReport {
@@ -239,6 +242,10 @@ async fn keys_are_deleted_from_all_clients_at_once_and_their_protection_data_is_
     assert!(lock.ends_with("}\n"), "a supervisor prints it between its own lines: {lock}");
     let lock: Value = serde_json::from_str(&lock).unwrap();
     assert_eq!((&lock["kill_switch"], &lock["kind"]), (&json!("acme"), &json!("dormant_key_signed")));
+    let note = lock["note"].as_str().unwrap();
+    let [preflight, rearm] = ["says SAFE: slashwatch preflight --data-dir /", "Then: slashwatch killswitch rearm acme --data-dir /"]
+        .map(|part| note.find(part).unwrap_or_else(|| panic!("{part:?} is not in {note}")));
+    assert!(preflight < rearm, "{note}");
     let unlock = |group: &str| KillSwitch::unlock(&stage.path("acme.lock"), group).unwrap();
     assert_eq!(unlock("blue"), Unlocked::IsOf("acme".into()));
     assert_eq!((unlock("acme"), unlock("acme")), (Unlocked::Removed, Unlocked::WasNone));

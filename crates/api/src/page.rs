@@ -72,10 +72,27 @@ const FILES: [(&str, &str, &str); 29] = files! {
     SCRIPT "views/watch.js",
 };
 
+/// Declares pages of the book, by name. They are served as they are, so that what to do at night is
+/// at hand in a closed network too, and is that of this version.
+macro_rules! book {
+    ($($name:literal,)+) => {
+        [$((concat!("/docs/", $name), TEXT, include_str!(concat!("../../../docs/", $name)))),+]
+    };
+}
+
+const BOOK: [(&str, &str, &str); 5] = book! {
+    "coverage.md",
+    "lost-database.md",
+    "restart.md",
+    "runbook.md",
+    "watching.md",
+};
+
 pub(crate) fn routes<S: Clone + Send + Sync + 'static>() -> Router<S> {
     let views = VIEWS.into_iter().fold(Router::new(), |router, view| router.route(view, get(|| file(HTML, INDEX))));
     FILES
         .into_iter()
+        .chain(BOOK)
         .fold(views, |router, (path, content_type, content)| router.route(path, get(move || file(content_type, content))))
 }
 
@@ -86,7 +103,7 @@ pub(crate) fn is_part_of_it(path: &str) -> bool {
         Some((before, _)) => path.strip_prefix(before).is_some_and(|rest| !rest.is_empty() && !rest.contains('/')),
         None => path == *view,
     };
-    VIEWS.iter().any(is_view) || FILES.iter().any(|(file, ..)| path == *file)
+    VIEWS.iter().any(is_view) || FILES.iter().chain(&BOOK).any(|(file, ..)| path == *file)
 }
 
 async fn file(content_type: &'static str, content: &'static str) -> impl IntoResponse {
@@ -111,6 +128,19 @@ mod tests {
             assert_eq!(words.matches(&format!("\n  {kind}: \"")).count(), 1, "{kind} in KIND_NAMES");
             assert!(words.contains(&format!("\"{kind}\"")), "{kind} in OFFENCES or ANOMALIES");
         }
+    }
+
+    #[test]
+    fn the_page_links_to_no_document_that_is_not_served() {
+        let mut links = 0;
+        for (name, _, content) in FILES {
+            for (at, _) in content.match_indices("\"/docs/") {
+                let link = content[at + 1..].split('"').next().unwrap();
+                assert!(BOOK.iter().any(|(path, ..)| *path == link), "{name} links to {link}");
+                links += 1;
+            }
+        }
+        assert!(links > 0 && is_part_of_it("/docs/restart.md"), "{links} links");
     }
 
     #[test]

@@ -22,6 +22,8 @@ use utoipa::{IntoParams, ToSchema};
 
 /// Findings of a slot or of an epoch that are counted.
 const MAX_COUNTED: usize = 1000;
+/// Findings of slots that have not begun that are counted.
+const MAX_EARLY: usize = 4096;
 /// Slots of `/v1/participation` if the request gives no number, and at most.
 const DEFAULT_SLOTS: u64 = 64;
 const MAX_SLOTS: u64 = 128;
@@ -137,6 +139,7 @@ pub(crate) struct SlotRow {
     #[schema(value_type = Option<String>)]
     leading_head: Option<Root>,
     leading_votes: u64,
+    /// Findings about this slot, and those that became known in it about slots that have not begun.
     /// Null if there are too many to count.
     findings: Option<u64>,
 }
@@ -333,7 +336,12 @@ pub(crate) async fn participation(
     let wanted = recent.now.saturating_sub(n - 1);
     let oldest = recent.slots.first_key_value().map_or(recent.now, |(oldest, _)| (*oldest).max(recent.complete_from));
     let first = wanted.max(oldest).min(recent.now);
-    let (_, by_slot) = count(&shared, first, recent.now).await?;
+    let (_, mut by_slot) = count(&shared, first, recent.now).await?;
+    if let Some(by_slot) = &mut by_slot {
+        for (slot, n) in count_early(&shared, recent.now).await? {
+            *by_slot.entry(slot).or_default() += n;
+        }
+    }
     let slots: Vec<Arc<ObservedSlot>> = recent.slots.range(first..=recent.now).map(|(_, slot)| slot.clone()).collect();
     Ok(Json(ParticipationView { schema: 1, now_slot: recent.now, slots: rows(first, recent.now, &slots, by_slot.as_ref()) }))
 }
@@ -372,6 +380,21 @@ async fn count(
         *counts.by_kind.entry(finding.kind).or_default() += 1;
     }
     Ok((counts, if is_partial { all } else { Some(by_slot) }))
+}
+
+/// Counts the newest findings about slots after `now`, which clocks that ran ahead have signed for,
+/// by the slot in which they became known.
+async fn count_early(shared: &Arc<Shared>, now: Slot) -> Result<BTreeMap<Slot, u64>, ProblemDetails> {
+    let from_slot = Some(now.saturating_add(1));
+    let query = FindingQuery { from_slot, order: SortOrder::NewestFirst, ..FindingQuery::default() };
+    let page = read(shared, move |store| store.find(&query, MAX_EARLY)).await?;
+    let network = shared.observed.network();
+    let mut by_slot = BTreeMap::new();
+    for finding in page.findings.into_iter().filter_map(|(_, finding)| shared.privacy.finding(finding)) {
+        let known_at = finding.second_seen.unwrap_or(finding.first_seen);
+        *by_slot.entry(network.slot_at(known_at.as_unix_ns())).or_default() += 1;
+    }
+    Ok(by_slot)
 }
 
 /// A row for each slot, also for those without any message.

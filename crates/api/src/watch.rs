@@ -445,6 +445,10 @@ impl GroupView {
             let labels = incident.details.get("labels").and_then(Value::as_array);
             labels.is_some_and(|labels| labels.iter().any(|one| *one == label))
         };
+        // The list may have changed since: what is counted is compared with the members of now.
+        let is_member = |finding: &Finding| {
+            finding.validator.as_ref().is_none_or(|subject| watch.groups_of(subject.index).contains(&group.name))
+        };
         let switch = group.kill_switch.as_ref().filter(|switch| switch.state == "ready");
         let armed_again_at = switch.and_then(|switch| switch.armed_again_at);
         let mut counts = GroupCounts { armed_again_at, ..GroupCounts::default() };
@@ -458,7 +462,7 @@ impl GroupView {
                 evidence::Query { labels, severity: Some(severity), order: SortOrder::NewestFirst, ..evidence::Query::default() };
             let page = store.find(&newest, MAX_COUNTED)?;
             counts.is_partial |= page.next.is_some();
-            page.findings.iter().for_each(|(_, finding)| counts.add(finding));
+            page.findings.iter().map(|(_, finding)| finding).filter(|finding| is_member(finding)).for_each(|finding| counts.add(finding));
         }
         for (finding, groups) in &recent.of_watched_keys {
             if groups.contains(&group.name) && !finding.has_label(&label) {

@@ -247,10 +247,8 @@ async fn the_page_needs_nothing_from_elsewhere() {
         if file.ends_with(".txt") {
             continue;
         }
-        // The names of XML namespaces are no addresses. The documentation is a link, which nothing
-        // follows before the reader does.
-        let names = ["http://www.w3.org/2000/svg", "https://github.com/slashwatch/slashwatch/blob/main/docs/restart.md"];
-        let text = names.iter().fold(answer.text().await.unwrap(), |text, name| text.replace(name, ""));
+        // The names of XML namespaces are no addresses.
+        let text = answer.text().await.unwrap().replace("http://www.w3.org/2000/svg", "");
         for elsewhere in ["http://", "https://", "@import", "eval(", "new Function", " style="] {
             assert!(!text.contains(elsewhere), "{file}: {elsewhere}");
         }
@@ -469,6 +467,8 @@ async fn watched_keys_come_in_pages_and_groups_with_their_kill_switches() {
     // The API counts the alarms, so that the page does not have to.
     assert_eq!(groups["groups"][0]["alarms"], json!({"by_kind": {}, "worst": null, "is_partial": false}));
     let mut findings: Vec<_> = (1..=300).map(|slot| double_vote(7, slot)).collect();
+    // A key that was in the group when this was recorded, and is not any more.
+    findings.push(double_vote(40, 301));
     findings.iter_mut().for_each(|(finding, _)| finding.validator.as_mut().unwrap().labels = vec!["group=acme".into()]);
     api.store.record(findings, &[]).unwrap();
     let mut clock_skew =
@@ -488,7 +488,7 @@ async fn watched_keys_come_in_pages_and_groups_with_their_kill_switches() {
     split.details.insert("oldest_source".into(), json!("29"));
     api.store.put_incidents(&[clock_skew, split]).unwrap();
     let groups = api.json("/v1/watch/groups").await;
-    let alarms = json!({"by_kind": {"clock_skew": 1, "double_vote": 200}, "worst": "critical", "is_partial": true});
+    let alarms = json!({"by_kind": {"clock_skew": 1, "double_vote": 199}, "worst": "critical", "is_partial": true});
     assert_eq!(groups["groups"][0]["alarms"], alarms);
     // One key contradicted itself 300 times.
     let newest = double_vote(7, 300).0;

@@ -63,6 +63,14 @@ async fn an_epoch_has_a_row_for_each_slot() {
     let rows = api.json("/v1/participation?slots=3").await;
     assert_eq!((&rows["now_slot"], &rows["slots"][0]["slot"]), (&json!("1000"), &json!("998")));
     assert_eq!(api.json("/v1/participation").await["slots"].as_array().unwrap().len(), 64);
+    // A clock that runs ahead signs for a slot that has not begun. It became known in slot 999.
+    let (mut early, proof) = double_vote(8, 1100);
+    let in_slot_999 = api::ObservedSource::network(&TestObserved).slot_start_ns(Slot::new(999)) + 1_000_000_000;
+    early.second_seen = Some(evidence::Time::from_unix_ns(in_slot_999));
+    api.store.record(vec![(early, proof), double_vote(9, 998)], &[]).unwrap();
+    let rows = api.json("/v1/participation?slots=3").await;
+    let findings: Vec<u64> = rows["slots"].as_array().unwrap().iter().map(|row| row["findings"].as_u64().unwrap()).collect();
+    assert_eq!(findings, [1, 1, 0]);
     for slots in ["0", "129", "x"] {
         assert_problem(api.get(&format!("/v1/participation?slots={slots}")).await, StatusCode::BAD_REQUEST, "slots").await;
     }

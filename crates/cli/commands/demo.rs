@@ -167,10 +167,17 @@ async fn watch(watcher: &Watcher, network: SimNetwork, clock: &Network, options:
     let (mut reported, mut n_offences) = (0, 0);
     let run = network.run();
     tokio::pin!(run);
+    // A signal ends the demo at once, and the temporary folder is removed on the way out.
+    let stopped = super::stop_signal();
+    tokio::pin!(stopped);
     let truth = loop {
         tokio::select! {
             truth = &mut run => break truth?,
             _ = news.changed() => n_offences += tell(watcher, &mut reported)?,
+            () = &mut stopped => {
+                eprintln!("stopped before the end: offences and incidents were not compared");
+                return Ok(0);
+            }
         }
     };
     // The last messages may still be on their way.
@@ -186,7 +193,10 @@ async fn watch(watcher: &Watcher, network: SimNetwork, clock: &Network, options:
     };
     let grace = GRACE.max(LAST_SLOTS * clock.spec.slot_duration);
     // Offences that are still missing after this time are reported below.
-    let _ = tokio::time::timeout(grace, all).await;
+    let is_stopped = tokio::select! {
+        _ = tokio::time::timeout(grace, all) => false,
+        () = &mut stopped => true,
+    };
     let found = watcher.store().findings_after(0, usize::MAX)?.into_iter().map(|(_, finding)| finding);
     let found: Vec<Finding> = found.filter(|finding| finding.offence().is_some()).collect();
     let comparison = said(watcher, &truth, clock)?;
@@ -197,10 +207,10 @@ async fn watch(watcher: &Watcher, network: SimNetwork, clock: &Network, options:
     if options.config.is_some() {
         tell_rehearsal(watcher)?;
     }
-    if options.stay {
+    if options.stay && !is_stopped {
         watcher.network_ended();
         eprintln!("the page stays available until Ctrl-C");
-        super::stop_signal().await;
+        stopped.await;
     }
     Ok(if complete { 0 } else { FAILED })
 }
@@ -215,7 +225,10 @@ fn said(watcher: &Watcher, truth: &GroundTruth, clock: &Network) -> anyhow::Resu
     let incidents = incidents.iter().filter(|incident| is_public(&incident.kind) && !is_silence(incident));
     let mut said: Vec<Reported> = incidents.map(opened).collect();
     let findings = watcher.store().findings_after(0, usize::MAX)?;
-    let anomalies = findings.into_iter().filter(|(_, finding)| finding.evidence.is_none() && is_public(&finding.kind));
+    // The announcement of an incident is a finding too. The incident itself is compared.
+    let is_announcement = |finding: &Finding| finding.details.as_ref().is_some_and(|details| details.contains_key("incident"));
+    let is_single = |finding: &Finding| finding.evidence.is_none() && is_public(&finding.kind) && !is_announcement(finding);
+    let anomalies = findings.into_iter().filter(|(_, finding)| is_single(finding));
     said.extend(anomalies.map(|(_, finding)| Reported { kind: finding.kind.to_string(), slot: finding.slot }));
     Ok(truth.compare(&said))
 }

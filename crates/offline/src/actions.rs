@@ -83,7 +83,12 @@ pub fn switch_status(data_dir: &Path) -> Result<Vec<String>, WatcherError> {
 pub fn rearm_switch(config: &Config, group: &str, is_forced: bool) -> Result<String, WatcherError> {
     let known = config.watch.groups.iter().any(|known| known.name == group && known.kill_switch.is_some());
     if !known {
-        return Err(WatcherError::Usage(format!("group {group:?} has no kill switch; check its name under `watch.groups`")));
+        let known: Vec<&str> =
+            config.watch.groups.iter().filter(|known| known.kill_switch.is_some()).map(|known| known.name.as_str()).collect();
+        let there_are = if known.is_empty() { "none has one".to_owned() } else { format!("there are {}", known.join(", ")) };
+        return Err(WatcherError::Usage(format!(
+            "group {group:?} has no kill switch in this configuration ({there_are}); give its own with --config, or --data-dir"
+        )));
     }
     rearm_in(&config.data_dir, group, is_forced, Some(&config.watch))
 }
@@ -196,6 +201,12 @@ mod tests {
         assert!(reported.contains("slashwatch serve") && !reported.contains("the watcher that runs"), "{reported}");
         drop(served);
         assert!(rearm_switch(&config, "acme", false).unwrap().contains("had not fired"));
+    }
+
+    #[test]
+    fn another_configuration_is_named_as_the_reason() {
+        let told = rearm_switch(&Config::default(), "acme", false).unwrap_err().to_string();
+        assert!(told.contains("in this configuration (none has one)") && told.contains("--config"), "{told}");
     }
 
     #[test]

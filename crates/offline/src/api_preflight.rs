@@ -384,10 +384,12 @@ async fn has_offence(api: &ApiClient, answer: &ValidatorAnswer) -> Result<bool, 
     Ok(false)
 }
 
-/// The groups whose kill switch has fired, as far as they are shown.
-async fn fired_groups(api: &ApiClient) -> Result<Vec<String>, WatcherError> {
-    let ApiAnswer::Found(value) = api.get("/v1/watch/groups").await? else { return Ok(Vec::new()) };
+/// The groups whose kill switch has fired, as far as they are shown, with the command for the
+/// watcher's machine that makes it ready.
+async fn fired_groups(api: &ApiClient) -> Result<BTreeMap<String, String>, WatcherError> {
+    let ApiAnswer::Found(value) = api.get("/v1/watch/groups").await? else { return Ok(BTreeMap::new()) };
     let has_fired = |group: &&serde_json::Value| group["kill_switch"]["state"].as_str().is_some_and(|state| state != "ready");
     let groups = value["groups"].as_array().into_iter().flatten().filter(has_fired);
-    Ok(groups.filter_map(|group| Some(group["name"].as_str()?.to_owned())).collect())
+    let names = groups.filter_map(|group| group["name"].as_str());
+    Ok(names.map(|name| (name.to_owned(), format!("slashwatch killswitch rearm {name}"))).collect())
 }

@@ -4,7 +4,9 @@
 use actions::config::WatchConfig;
 use actions::killswitch::KillSwitchState;
 use actions::lists::reload;
-use api::{KeyFilter, LabelledValidator, MAX_GROUP_LABELS, WatchGroup, WatchPage, WatchSource, WatchedKey, index_ranges};
+use api::{
+    KeyFilter, KillSwitchView, LabelledValidator, MAX_GROUP_LABELS, WatchGroup, WatchPage, WatchSource, WatchedKey, index_ranges,
+};
 use consensus::{Gwei, PubkeyBytes, ValidatorIndex};
 use detect::watch::{Duty, Selector, WatchList};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -27,7 +29,7 @@ pub struct RecordedKeys {
     /// By group: the number of entries that name no validator of the recording. Withdrawal
     /// credentials and fee recipients are among them, because a recording does not contain these.
     unknown: BTreeMap<String, u64>,
-    /// What the recording's watcher recorded of kill switches. `None` where it is not to be shown.
+    /// What the recording's watcher recorded of kill switches.
     switches: Option<KillSwitchState>,
 }
 
@@ -69,6 +71,15 @@ impl RecordedKeys {
             groups: key.groups.iter().cloned().collect(),
         };
         rows.map(row).collect()
+    }
+
+    /// What is recorded of a group's kill switch. `None` if there is nothing: then it is not known
+    /// whether the group had one.
+    fn switch(&self, group: &str) -> Option<KillSwitchView> {
+        let has_any = |state: &&KillSwitchState| {
+            state.fired.contains_key(group) || state.armed_again.contains_key(group) || state.held_back.contains_key(group)
+        };
+        self.switches.as_ref().filter(has_any).map(|state| kill_switch_view(state, group))
     }
 
     fn resolve(list: &WatchList, pubkeys: &[PubkeyBytes]) -> Self {
@@ -119,7 +130,7 @@ impl WatchSource for RecordedKeys {
                 missed_in_a_row: 0,
                 effectiveness: None,
                 first_hand: None,
-                kill_switch: self.switches.as_ref().map(|switches| kill_switch_view(switches, name)),
+                kill_switch: self.switch(name),
                 labels: others.take(MAX_GROUP_LABELS).cloned().collect(),
                 indices: index_ranges(members.iter().map(|(index, _)| **index)),
                 signed: None,
@@ -181,6 +192,22 @@ impl WatchSource for RecordedKeys {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_kill_switch_that_fired_is_known_and_another_groups_is_not() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("keys.csv");
+        std::fs::write(&file, "group,key\na,0\nb,1\n").unwrap();
+        let pubkeys: Vec<PubkeyBytes> = (1u8..=2).map(PubkeyBytes::repeat_byte).collect();
+        let fired = serde_json::json!({
+            "finding": consensus::Root::ZERO, "kind": "double_vote", "ordered_at": "2021-02-02T20:40:00Z", "attempts": 1,
+            "result": {"done": true, "took_ms": 5, "answer": "stopped"},
+        });
+        let state = serde_json::from_value(serde_json::json!({"seen": 1, "fired": {"a": fired}})).unwrap();
+        let keys = RecordedKeys::read(&[file], &pubkeys).unwrap().with_switches(state);
+        let states = keys.groups().into_iter().map(|group| group.kill_switch.map(|switch| switch.state));
+        assert_eq!(states.collect::<Vec<_>>(), [Some("done".to_owned()), None]);
+    }
 
     #[test]
     fn groups_are_found_by_index_and_by_key() {

@@ -49,7 +49,8 @@ pub fn serve<F: Future<Output = ()>>(
     let _lock = datadir::lock_for_reading(path)?;
     let inspection = Inspection::open(path)?;
     let mut observed = RecordedObservations::read(path)?;
-    let keys = Arc::new(RecordedKeys::read(watch, &observed.keys)?);
+    let keys = RecordedKeys::read(watch, &observed.keys)?.with_switches(KillSwitchState::read(&observed.store)?);
+    let keys = Arc::new(keys);
     observed.own = keys.clone();
     let observed = Arc::new(observed);
     let recording = Arc::new(RecordedStatus::read(path, &inspection, observed.recent.head)?);
@@ -61,7 +62,8 @@ pub fn serve<F: Future<Output = ()>>(
         let parts = api::ApiParts {
             store: inspection.store().clone(),
             status: recording,
-            // A data directory does not contain whose keys were watched.
+            // A data directory does not contain whose keys were watched, only what became of their
+            // kill switches.
             watch: keys,
             observed,
             own_keys: config.own_keys(),

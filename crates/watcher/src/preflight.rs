@@ -17,7 +17,7 @@
 //! **Why shares of seats.** A vote that nobody of ours heard on its subnet comes in an aggregate or
 //! in a block. Where most of a slot's voters were heard, these ways are open.
 
-use crate::datadir::state_path;
+use crate::datadir::{self, state_path};
 use crate::downtime;
 use crate::error::WatcherError;
 use crate::history::{Audit, AuditedKey, History, Walked, read_interchange};
@@ -212,7 +212,14 @@ pub fn preflight(
     let to_start: BTreeSet<PubkeyBytes> = expected.iter().filter_map(|index| history.key(*index).ok()).collect();
     let record = ClientRecord::new(file, (!expected.is_empty()).then_some(&to_start));
     let facts = history.facts(&record, expected, is_pruned, history.network.slot_at(now.as_unix_ns()), on_progress)?;
-    let fired: Vec<String> = actions::killswitch::KillSwitchState::read(&history.store)?.fired.into_keys().collect();
+    let data_dir = datadir::absolute(&history.data_dir);
+    let fired = actions::killswitch::KillSwitchState::read(&history.store)?.fired.into_keys();
+    let fired = fired
+        .map(|group| {
+            let command = format!("slashwatch killswitch rearm {group} --data-dir {data_dir}");
+            (group, command)
+        })
+        .collect();
     Ok(facts.answer(&record, &fired, now, |slot| Time::from_unix_ns(history.network.slot_start_ns(slot))))
 }
 
@@ -304,8 +311,14 @@ struct RegistryFacts {
 
 impl PreflightFacts {
     /// Says whether the keys of the record may be started. `fired` are the groups whose kill switch
-    /// has fired, `time_of` says when a slot begins.
-    pub fn answer(self, record: &ClientRecord, fired: &[String], checked_at: Time, time_of: impl Fn(Slot) -> Time) -> Preflight {
+    /// has fired, with the command that makes it ready. `time_of` says when a slot begins.
+    pub fn answer(
+        self,
+        record: &ClientRecord,
+        fired: &BTreeMap<String, String>,
+        checked_at: Time,
+        time_of: impl Fn(Slot) -> Time,
+    ) -> Preflight {
         let mut answer = self.judge(checked_at, time_of);
         if !record.names_keys {
             answer.notes.push(
@@ -319,9 +332,11 @@ impl PreflightFacts {
             ));
         }
         if !fired.is_empty() {
+            let groups = fired.keys().map(String::as_str).collect::<Vec<_>>().join(", ");
+            let commands = fired.values().map(|command| format!("`{command}`")).collect::<Vec<_>>().join(", ");
             answer.notes.push(format!(
-                "the kill switch of {} has fired: lock files stay and it does not fire again until `slashwatch killswitch rearm GROUP`",
-                fired.join(", ")
+                "the kill switch of {groups} has fired: lock files stay and it does not fire again until it is made ready. When this says SAFE, \
+                 and before a client starts: {commands}"
             ));
         }
         answer

@@ -171,7 +171,7 @@ function App() {
       <${NotDownloaded} />
       <${Guarded} key=${address.path}><${found.view} id=${found.id} query=${address.query} /><//>`}
     </main>
-    <footer>${!refusal && html`<${TokenLine} />`}<p>slashwatch ${version} · <a href="/v1/status">status</a> · <a href="/metrics">metrics</a> · <a href="/openapi.json">API</a> · <a href="/v1/findings">findings as JSON</a> · <a href="/page/vendor/LICENSES.txt">licences</a></p></footer>`;
+    <footer>${!refusal && html`<${TokenLine} />`}<p>slashwatch ${version} · <a href="/v1/status">status</a> · <a href="/metrics">metrics</a> · <a href="/openapi.json">API</a> · <a href="/docs/runbook.md">runbook</a> · <a href="/docs/restart.md">restart</a> · <a href="/v1/findings">findings as JSON</a> · <a href="/page/vendor/LICENSES.txt">licences</a></p></footer>`;
 }
 
 document.getElementById("app").replaceChildren();

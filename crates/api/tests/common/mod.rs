@@ -301,6 +301,10 @@ impl api::WatchSource for TestKeys {
         api::WatchPage { has_more: matching.len() > limit, keys: matching.into_iter().take(limit).collect() }
     }
 
+    fn groups_of(&self, validator: ValidatorIndex) -> Vec<String> {
+        if validator.as_u64() < 25 { vec!["acme".into()] } else { Vec::new() }
+    }
+
     /// Nothing is reported yet of the keys with the label `operator=new`.
     fn has_label(&self, label: &str) -> bool {
         label == "group=acme" || label == "operator=new"

@@ -257,6 +257,10 @@ pub fn announcement(network: &Network, incident: &Incident, news: News) -> Findi
     let (kind, key) = key_of(incident);
     let mut details = incident.details.clone();
     details.insert("incident".into(), serde_json::json!(incident.id));
+    // Some kinds have a list of this name.
+    if let Some(validators) = &incident.validators {
+        details.entry("validators").or_insert_with(|| serde_json::json!(validators));
+    }
     let key = match news {
         News::Opened => key,
         News::Worse => {

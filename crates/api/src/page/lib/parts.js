@@ -116,11 +116,11 @@ export function Command({ text, label }) {
   </div>`;
 }
 
-// What to do: sentences, or `{ text, link: [address, name], after }`, or `{ text, command }`.
+// What to do, in this order: sentences, or `{ text, link: [address, name], after }`, or `{ text, command }`.
 export function Steps({ of }) {
-  return html`<ul>${of.map((step) => typeof step === "string"
+  return html`<ol class=${of.length > 1 ? "steps" : "steps single"}>${of.map((step) => typeof step === "string"
     ? html`<li key=${step}>${step}</li>`
-    : html`<li key=${step.text}>${step.text}${step.link && html`<a href=${step.link[0]}>${step.link[1]}</a>`}${step.after}${step.command && html`<${Command} label="Command for this step" text=${step.command} />`}</li>`)}</ul>`;
+    : html`<li key=${step.text}>${step.text}${step.link && html`<a href=${step.link[0]}>${step.link[1]}</a>`}${step.after}${step.command && html`<${Command} label="Command for this step" text=${step.command} />`}</li>`)}</ol>`;
 }
 
 // Horizontal bars of parts of a whole: [name, share 0 to 1, text].

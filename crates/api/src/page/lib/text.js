@@ -55,8 +55,9 @@ export function quoted(text) {
   return /^[\w@%+=:,./-]+$/.test(text) ? text : `'${text.replaceAll("'", "'\\''")}'`;
 }
 
-// "a, b and 3 more"
-export function listed(names, most = 8) {
-  const shown = names.slice(0, most).join(", ");
-  return names.length > most ? `${shown} and ${names.length - most} more` : shown;
+// "a, b and 3 more". `all` is how many there are, if only some have a name here.
+export function listed(names, most = 8, all = names.length) {
+  const shown = names.slice(0, most);
+  const more = all - shown.length;
+  return shown.join(", ") + (more > 0 ? ` and ${grouped(more)} more` : "");
 }

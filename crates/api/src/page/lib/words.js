@@ -63,7 +63,7 @@ const CAUSES = {
     title: "the same keys run in two places, or lost their signing record",
     now: [
       "If one of these keys is yours: stop every machine that holds it, now. The ones that have not contradicted themselves yet are still safe.",
-      "Do not start again before slashwatch audit has compared your protection database with what the network has seen, with --validators for all of your keys.",
+      "Start nothing again before slashwatch audit has compared your protection database with what the network has seen, and slashwatch preflight says SAFE, both with --validators for all of your keys.",
     ],
   },
   clocks: {
@@ -76,8 +76,8 @@ const CAUSES = {
   return_from_a_branch: {
     title: "they came back from a branch that had justified another checkpoint",
     now: [
-      "If your validators voted on the other branch: stop them before their node changes to this one. A vote from the old source surrounds what they signed.",
-      "The heads view shows who is on which branch.",
+      "If your validators voted on a branch that most stake has left: stop them before their node changes to the one that is followed now. A vote from the old source surrounds what they signed.",
+      { text: "See ", link: ["/heads", "which branches there are, and who is on them"], after: "." },
     ],
   },
   fresh_keys: {
@@ -174,8 +174,12 @@ const INCIDENTS = {
     now: i.state === "closed" ? [] : ["Stop the group's validator clients by hand, and see that nothing starts them again.", "The log and slashwatch inspect say what became of each client."],
   }),
   signs_after_stop: (i, d) => ({
-    what: `After the stop of group ${d.group} ${plural(d.keys_signing, "key")} signed, the first since slot ${grouped(d.since)}: ${listed(d.validators, 6)}.`,
-    now: i.state === "closed" ? [] : ["A machine that the kill switch does not reach signs. Find it and switch it off.", "Start nothing before."],
+    // The incident has the number of the last alert. How many sign now is told in one place.
+    what: `After the stop of group ${d.group} keys of it signed, the first in slot ${grouped(d.since)}; ${d.validators.slice(0, 6).join(", ")} ${d.validators.length === 1 ? "is" : "are"} among them.`,
+    now: i.state === "closed" ? [] : [
+      { text: "A machine that the kill switch does not reach signs. Find it and switch it off. ", link: ["/watch", "How many keys sign now"], after: "." },
+      "Start nothing before.",
+    ],
   }),
   flapping_keys: (i) => ({ what: `${plural(i.validators ?? 0, "watched key")} went away together and came back.`, now: ["Check for restarts; make sure no second machine took over meanwhile."] }),
 };
@@ -192,7 +196,8 @@ export function incidentWords(incident) {
 
 // ---- What is mine
 
-const RESTART = "https://github.com/slashwatch/slashwatch/blob/main/docs/restart.md";
+// Served by this program itself, so that it is there in a closed network too.
+const RESTART = "/docs/restart.md";
 // An offence that is older than this is still told, but nothing has to be stopped at once.
 const ACUTE_MS = 7 * 86400000;
 
@@ -267,19 +272,31 @@ function kin(all, hit, incident) {
 
 const SWITCH_WORDS = {
   none: (names) => `No kill switch is configured for ${names}: stop by hand.`,
+  unknown: (names) => `Whether a kill switch has stopped ${names} is not known, because this is a recording: see that the machines are off.`,
   ready: (names) => `The kill switch of ${names} has not fired, or was made ready again: see that the machines are off.`,
   ordered: (names) => `The kill switch of ${names} is at work.`,
   done: (names) => `The kill switch of ${names} says done: see that the machines are off.`,
   failed: (names) => `The kill switch of ${names} FAILED: stop by hand.`,
 };
 
-function switchWords(groups) {
+// The state of a group's kill switch. A recording has no configuration, so what it has not recorded
+// of a switch is not known.
+export const switchState = (group, status) => group.kill_switch?.state ?? (status?.recording ? "unknown" : "none");
+
+// "kill switch has fired", for a list of groups.
+export function switchName(group, status) {
+  const state = switchState(group, status);
+  if (state === "none") return "no kill switch";
+  return state === "unknown" ? "kill switch not known: this is a recording" : `kill switch ${SWITCHES[state] ?? state}`;
+}
+
+function switchWords(groups, status) {
   const by = new Map();
   for (const group of groups.filter((one) => one.kill_switch !== undefined)) {
-    const state = group.kill_switch?.state ?? "none";
+    const state = switchState(group, status);
     by.set(state, [...(by.get(state) ?? []), group.name]);
   }
-  return ["failed", "none", "ready", "ordered", "done"].filter((state) => by.has(state)).map((state) => SWITCH_WORDS[state](by.get(state).join(", "))).join(" ");
+  return ["failed", "none", "unknown", "ready", "ordered", "done"].filter((state) => by.has(state)).map((state) => SWITCH_WORDS[state](by.get(state).join(", "))).join(" ");
 }
 
 // "epoch 45 (2026-11-29 16:20:00 UTC)": the first for which none of these groups has voted.
@@ -307,10 +324,24 @@ function causeSteps(cause, own) {
   return [`Find the second machine that holds keys of ${names}: a spare that came up, a failover, an old or restored one. Or one machine has lost its record.`];
 }
 
-// The command that compares a protection database with what was seen, one for each group.
-function audits(own, status) {
-  const keys = (group) => group.indices ?? `@KEYS.csv,group=${quoted(group.name)}`;
-  return own.map((group) => `slashwatch audit --data-dir ${dataDir(status)} --interchange EXPORT.json --validators ${keys(group)}`).join("\n");
+// A command with the client's protection database, one for each group.
+function withExport(command, own, status) {
+  const keys = (group) => group.indices ?? (group.name ? `@KEYS.csv,group=${quoted(group.name)}` : "KEYS");
+  return (own.length ? own : [{}]).map((group) => `slashwatch ${command} --data-dir ${dataDir(status)} --interchange EXPORT.json --validators ${keys(group)}`).join("\n");
+}
+
+// From machines that are stopped to the first safe vote, in the order of docs/restart.md.
+function restartSteps(own, status) {
+  const fired = own.filter((group) => group.kill_switch && group.kill_switch.state !== "ready");
+  const rearm = fired.map((group) => `slashwatch killswitch rearm ${quoted(group.name)} --data-dir ${dataDir(status)}`).join("\n");
+  return [
+    { text: "Export the protection database of each stopped client (EXPORT.json) and compare it with what the network has seen. Keys that CAN BE SLASHED are lost; leave them out below.", command: withExport("audit", own, status) },
+    "Wait two epochs after the last machine stopped (13 minutes on mainnet).",
+    { text: "Ask whether it is safe, beside the running watcher. Start nothing before this says SAFE.", command: withExport("preflight", own, status) },
+    rearm ? { text: "When it says SAFE, and not before: make the kill switch ready again. With --config FILE in place of --data-dir its lock file goes too.", command: rearm }
+      : "When it says SAFE, see that the kill switch, if there is one, is ready.",
+    { text: "Start one machine only: ", link: [RESTART, "the steps of a restart"], after: ". Submit no proof against your own keys." },
+  ];
 }
 
 // What to do when it is mine. `own` has a row for each of the reader's groups that is hit, `all`
@@ -319,11 +350,10 @@ export function nowIfMine(own, { all = own, cause, incident, status } = {}) {
   const names = own.map((one) => one.name).join(", ");
   const because = own.some((one) => one.signed?.ahead) ? "clocks" : cause;
   return [
-    `Stop every machine that holds a key of ${names}, now. ${switchWords(own)}`,
+    `Stop every machine that holds a key of ${names}, now. ${switchWords(own, status)}`,
     ...kin(all, own, incident).map(({ labels, names: others }) => `Not hit, but shares ${labels} with them: ${others}. Stop it too, and ask later.`),
     ...causeSteps(because, own),
-    { text: "Start again only by ", link: [RESTART, "the steps of a restart"], after: ". Submit no proof against your own keys." },
-    { text: "Export each client's protection database and compare it with what the network has seen. Start one machine only, and only if nothing lacks.", command: audits(own, status) },
+    ...restartSteps(own, status),
   ];
 }
 
@@ -337,7 +367,7 @@ export function nowIfNotMine(incident, all) {
     return shared ? `${grouped(shared.members)} of ${plural(incident.validators, "member")}` : "members";
   };
   const near = kin(all, [], incident);
-  if (!near.length) return ["Nothing has to be stopped: none of your groups is in it, and none shares a label with its members.", "Read what is found out about the cause."];
+  if (!near.length) return ["Nothing has to be stopped: none of your groups is in it, and none shares a label with its members.", { text: "Read ", link: ["/incidents/" + incident.id, "what is found out about the cause"], after: "." }];
   return [
     ...near.map(({ labels, names }) => `Not hit, but shares ${labels} with ${members(labels)}: ${names}.`),
     "Find out whether the cause is yours too. Until you know, be ready to stop these groups.",
@@ -463,8 +493,9 @@ export function whatNow(finding, own, { all, status } = {}) {
     const sisters = (finding.details?.watched_keys_with_the_same_label ?? []).length;
     return [
       `Two machines sign with validator ${finding.validator?.index}, or one lost its memory${apart === null || apart === undefined ? "" : ` (${millis(apart)} apart)`}.`,
-      `Stop every machine that holds it${sisters ? ` or one of the other keys of ${own.map((one) => one.name).join(", ") || "its labels"}` : ""}, now.`,
-      { text: "The offence can be punished; the details link to it. Do not start again before this has compared your protection database.", command: audits(own, status) },
+      `Stop every machine that holds it${sisters ? ` or one of the other keys of ${own.map((one) => one.name).join(", ") || "its labels"}` : ""}, now. ${switchWords(own, status)}`,
+      "The offence can be punished; the details link to it.",
+      ...restartSteps(own, status),
     ];
   }
   if (finding.kind === "proof_not_confirmed") {
@@ -477,7 +508,11 @@ export function whatNow(finding, own, { all, status } = {}) {
   if (!finding.evidence) return finding.severity === "info" ? [] : ["Nobody can be punished for this. See the details below."];
   if (finding.included) return ["The chain has punished it: nothing is left to submit.", "If the key is yours: find the second signer before the other keys of the same machine follow."];
   if (finding.punishable === "yes" || finding.punishable === "unknown") {
-    return ["If the key is yours: stop every machine that holds it or its sister keys, now.", "No block has included it yet. Check the proof, and submit it with the command below."];
+    return [
+      "If the key is yours: stop every machine that holds it or its sister keys, now.",
+      all?.length ? "No block has included it yet. Check the proof, and submit it with the command below."
+        : "It may be yours: submitting the proof slashes it. No block has included it yet; submit it only if the key is somebody else's.",
+    ];
   }
   return ["It cannot be punished any more. If the key is yours, still find out who signed."];
 }

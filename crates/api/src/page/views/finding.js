@@ -7,7 +7,7 @@ import { Answer, Command, EpochLink, Facts, Hash, LabelLink, Page, Section, Seve
 import { headerRoot } from "../lib/roots.js";
 import { between, grouped, millis, plural, words } from "../lib/text.js";
 import { useIncidents } from "./incidents.js";
-import { dataDir, findingStory, kindName, punishableWords, sourceName, voteDifferences, whatNow } from "../lib/words.js";
+import { dataDir, findingStory, kindName, punishableWords, sourceName, switchName, voteDifferences, whatNow } from "../lib/words.js";
 
 export function Finding({ id }) {
   const finding = useJson("/v1/findings/" + encodeURIComponent(id), ["finding"]);
@@ -28,40 +28,47 @@ function Body({ finding }) {
   return html`
     <section class=${"verdict " + tone} aria-label="In short">
       <div><h2>What happened?</h2><p class="answer">${findingStory(finding, evidence.data)}</p><p class="soft">${text}</p></div>
-      <div><h2>Is it mine?</h2><${Mine} finding=${finding} groups=${groups} /></div>
-      <div><h2>What now?</h2><${Steps} of=${whatNow(finding, own, { all: groups.data?.groups, status })} /></div>
+      <div><h2>Is it mine?</h2><${Mine} finding=${finding} groups=${groups} own=${own} status=${status} /></div>
+      <div><h2>What now?</h2>${own.length && !groups.data && !groups.error ? html`<p>Loading.</p>` : html`<${Steps} of=${whatNow(finding, own, { all: groups.data?.groups, status })} />`}</div>
     </section>
     ${finding.evidence && html`<${Answer} of=${evidence} what="the proof">${(proof) => finding.evidence.type === "proposer_slashing"
       ? html`<${DoubleProposal} finding=${finding} proof=${proof} />`
       : html`<${TwoVotes} finding=${finding} proof=${proof} />`}<//>`}
     <div class="split even">
       <${Section} title="About it"><${About} finding=${finding} /><//>
-      ${finding.evidence ? html`<${Section} title="Proof"><${Proof} finding=${finding} own=${own} /><//>` : html`<${Section} title="Details"><${Details} of=${finding.details ?? {}} /><//>`}
+      ${finding.evidence ? html`<${Section} title="Proof"><${Proof} finding=${finding} own=${own} isCompared=${Boolean(groups.data?.groups.length)} /><//>` : html`<${Section} title="Details"><${Details} of=${finding.details ?? {}} /><//>`}
     </div>`;
 }
 
 const groupsOf = (finding) => (finding.validator?.labels ?? []).filter((label) => label.startsWith("group=")).map((label) => label.slice(6));
 
-function Mine({ finding, groups }) {
+function Mine({ finding, groups, own, status }) {
   if (!finding.validator) return html`<p>No single validator caused it.</p>`;
   const names = groupsOf(finding);
   const { index } = finding.validator;
   const none = groups.error?.status === 403 ? "Watched keys are not shown on this address." : groups.data && !groups.data.groups.length ? "Not known: no keys are configured here." : "Not of a group that is watched here.";
-  return html`${names.length ? html`<p class="answer bad">Yes: ${names.join(", ")}</p>` : html`<p class="answer">${none}</p>`}
+  const switches = own.filter((group) => group.kill_switch !== undefined).map((group) => `${group.name}: ${switchName(group, status)}`);
+  return html`${names.length ? html`<p class="answer bad">Yes: ${names.join(", ")}</p>${switches.map((one) => html`<p key=${one}>${one}</p>`)}` : html`<p class="answer">${none}</p>`}
     <p>Validator <${ValidatorLink} index=${index} /> <${Hash} of=${finding.validator.pubkey} /></p>
     ${finding.validator.labels.length > 0 && html`<p>${finding.validator.labels.map((label) => html`<${LabelLink} key=${label} label=${label} /> `)}</p>`}`;
 }
 
-// The incident to which a finding belongs: one of contradictions whose slots contain it.
+// The incident to which a finding belongs: one of contradictions that has it among its findings.
 function useIncidentOf(finding) {
   const incidents = useIncidents();
-  if (finding.details?.incident) return finding.details.incident;
-  if (!finding.evidence && finding.kind !== "second_signer") return null;
-  // A message of a clock that ran ahead belongs to the time at which it was heard.
+  const hasOne = finding.evidence || finding.kind === "second_signer";
+  // A message of a clock that ran ahead is about a later slot than those of its incident, and may
+  // have been heard before anybody noticed the incident.
   const known = finding.second_seen ?? finding.first_seen;
-  const isBefore = (one) => Number(finding.slot) <= Number(one.last_slot) || (one.opened_at <= known && (!one.closed_at || known <= one.closed_at));
-  const around = incidents.data?.incidents.find((one) => one.kind === "slashing_wave" && Number(one.first_slot) <= Number(finding.slot) && isBefore(one));
-  return around?.id ?? null;
+  const mayHold = (one) => one.kind === "slashing_wave" && BigInt(one.first_slot) <= BigInt(finding.slot)
+    && (BigInt(finding.slot) <= BigInt(one.last_slot) || !one.closed_at || known <= one.closed_at);
+  const held = incidents.data?.incidents.filter(mayHold) ?? [];
+  // The latest of those that began before it.
+  const around = held.reduce((one, other) => (one && BigInt(one.first_slot) > BigInt(other.first_slot) ? one : other), null);
+  const isAsked = hasOne && !finding.details?.incident && around && finding.validator;
+  const members = useJson(isAsked ? `/v1/findings?incident=${around.id}&validator=${finding.validator.index}&limit=1000` : null);
+  if (finding.details?.incident) return finding.details.incident;
+  return members.data?.findings.some((one) => one.id === finding.id) ? around.id : null;
 }
 
 function About({ finding }) {
@@ -115,7 +122,8 @@ function Value({ name, value }) {
   return words(String(value));
 }
 
-function Proof({ finding, own }) {
+// `isCompared` is whether the key was compared with those of the reader.
+function Proof({ finding, own, isCompared }) {
   const { status } = useHealth();
   const { evidence } = finding;
   const at = "/v1/evidence/";
@@ -131,7 +139,8 @@ function Proof({ finding, own }) {
     <p class="note">${status?.data_dir ? "Run it in the folder of the proof. The data directory has the network and the signers' public keys." : html`<code>DATA_DIR</code> is this watcher's data directory, which has the network and the signers' public keys; its path is not shown on this address.`}</p>
     ${own.length ? html`<details class="fold"><summary>Submit it to a beacon node: not for your own keys</summary>
       <p class="critical">The key is yours (${own.map((one) => one.name).join(", ")}). Who submits this has your own validator slashed.</p>${submit}
-    </details>` : html`<h3>Submit it to a beacon node</h3>${submit}`}`;
+    </details>` : html`<h3>Submit it to a beacon node</h3>
+      ${!isCompared && html`<p class="critical">It may be yours: submitting slashes it. No keys are configured here, so nobody has compared.</p>`}${submit}`}`;
 }
 
 // ---- Two votes

@@ -5,7 +5,7 @@ import { useAll, useHealth, useJson, useRoutes } from "../lib/data.js";
 import { Answer, Bars, Command, EpochLink, Facts, LongTable, Page, Pill, Section, SlotLink, Steps, Table, Time, TONES, ValidatorLink } from "../lib/parts.js";
 import { between, eth, grouped, plural, span, words } from "../lib/text.js";
 import {
-  causeTitle, dangers, incidentName, incidentWords, isOpen, kindName, nowIfMine, nowIfNotMine, OFFENCES, sharedLabels, STATES,
+  causeTitle, dangers, incidentName, incidentWords, isOpen, kindName, nowIfMine, nowIfNotMine, OFFENCES, sharedLabels, STATES, switchState,
 } from "../lib/words.js";
 import { Details } from "./finding.js";
 
@@ -21,7 +21,7 @@ export function Incident({ id }) {
 
 function Body({ incident }) {
   const { what, now: ofKind } = incidentWords(incident);
-  const groups = useJson("/v1/watch/groups", ["poll"]);
+  const groups = useJson("/v1/watch/groups", ["poll", "finding", "incident"]);
   const isWave = Boolean(incident.offences);
   const findings = useAll(isWave ? `/v1/findings?limit=1000&incident=${incident.id}` : null, "findings", MOST_FINDINGS, [],
     (rows) => hasAllMembers(membersOf(rows), incident));
@@ -186,6 +186,7 @@ function Penalty({ incident }) {
 }
 
 function Next({ incident, groups, members, findings }) {
+  const { status } = useHealth();
   if (groups.error?.status === 403) return html`<p class="quiet">Watched keys are not shown on this address.</p>`;
   if (!groups.data?.groups.length) return html`<p>No keys are watched here, so nobody can say which of yours are next. Name yours under <code>[watch]</code> in the configuration.</p>`;
   const cause = incident.details.suspected_cause;
@@ -200,7 +201,7 @@ function Next({ incident, groups, members, findings }) {
     ["In it", ({ n }) => html`<span class=${n ? "critical" : ""}>${grouped(n)}</span>`],
     ["Still safe", ({ group, n }) => grouped(group.validators - n)],
     ["Shares", ({ n, shares }) => (n ? "–" : html`<span class=${shares.length ? "warning" : ""}>${shares.join(", ") || "nothing"}</span>`), "text"],
-    ["Kill switch", ({ group }) => (group.kill_switch ? group.kill_switch.state : "none")],
+    ["Kill switch", ({ group }) => switchState(group, status)],
   ]} />
   <p>${hit.length ? `The keys that are still safe are next if the cause (${causeTitle(cause ?? "unknown")}) is theirs too, first those that share a label with the members: stop them first, ask later.` : isWhole(findings, members, incident) ? "None of yours is in it." : findings.isDone ? "Not all members could be read." : "Looking for yours among the members."}</p>`;
 }

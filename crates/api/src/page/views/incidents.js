@@ -20,7 +20,7 @@ function IncidentCard({ incident }) {
   return html`<article class=${"card " + incident.severity + (isOpen(incident) ? "" : " over")}>
     <h3><a href=${"/incidents/" + incident.id}>${incidentName(incident)}</a> <${Pill} tone=${isOpen(incident) ? TONES[incident.severity] : "none"}>${STATES[incident.state] ?? incident.state}<//></h3>
     <p>${what}</p>
-    <p class="soft">Slots ${grouped(incident.first_slot)} to ${grouped(incident.last_slot)}, since <${Time} of=${incident.opened_at} /> UTC</p>
+    <p class="soft">Slots ${grouped(incident.first_slot)} to ${grouped(incident.last_slot)}, noticed <${Time} of=${incident.opened_at} /> UTC</p>
   </article>`;
 }
 
@@ -46,7 +46,7 @@ export function Incidents() {
           ["Validators", (row) => grouped(row.validators)],
           ["First slot", (row) => html`<${SlotLink} slot=${row.first_slot} />`],
           ["Last slot", (row) => html`<${SlotLink} slot=${row.last_slot} />`, "extra"],
-          ["Since", (row) => html`<${Time} of=${row.opened_at} />`, "extra"],
+          ["Noticed", (row) => html`<${Time} of=${row.opened_at} />`, "extra"],
           ["In words", (row) => incidentWords(row).what, "extra text"],
           ["Cause", (row) => row.details.suspected_cause ? words(row.details.suspected_cause) : "–", "extra"],
         ]} />`}<//>

@@ -8,7 +8,7 @@ import { replace } from "../lib/search.js";
 import { ago, grouped, percent, plural } from "../lib/text.js";
 import {
   alarmKinds, ANOMALIES, causeOfKind, dangers, foremost, incidentName, incidentWords, isOpen, keysHit, kindName, nowIfMine, nowIfNotMine,
-  OFFENCES, ownOffence, sorted, STATES, SWITCHES,
+  OFFENCES, ownOffence, sorted, STATES, switchName, SWITCHES,
 } from "../lib/words.js";
 import { IncidentCards, useIncidents } from "./incidents.js";
 
@@ -30,7 +30,7 @@ function ArmedAgain({ groups }) {
 }
 
 // Whether it is ours: by what our keys did, or cannot take back any more.
-function Mine({ groups, mine, danger, incident, isSure }) {
+function Mine({ groups, mine, danger, incident, isSure, status }) {
   if (groups.error?.status === 403) return html`<p>Watched keys are not shown on this address.</p>`;
   if (!groups.data) return html`<p>Loading.</p>`;
   const all = groups.data.groups;
@@ -38,12 +38,12 @@ function Mine({ groups, mine, danger, incident, isSure }) {
   if (!all.length) {
     const own = incident?.shared?.filter((one) => one.what === "label:group") ?? [];
     if (own.length) return html`<p class="answer bad">${own.map((one) => `${grouped(one.members)} of group ${one.value}`).join(", ")}</p>`;
-    return html`<p class="answer">Not known: no keys are configured here.</p><p>Search your index or public key above, or name your keys under <code>[watch]</code>.</p>`;
+    return html`<p class="answer">Not known: no keys are configured here.</p><p>Search your index or public key above, or ${status.recording ? html`give your keys to <code>serve</code> with <code>--watch FILE</code>` : html`name your keys under <code>[watch]</code>`}.</p>`;
   }
   const { hit, stopped, earlier, armed } = mine;
   const armedAgain = armed.length > 0 && html`<${ArmedAgain} groups=${armed} />`;
   const keys = all.reduce((sum, group) => sum + group.validators, 0);
-  const switchWords = (group) => (group.kill_switch ? `kill switch ${SWITCHES[group.kill_switch.state] ?? group.kill_switch.state}` : "no kill switch");
+  const switchWords = (group) => switchName(group, status);
   const others = stopped.length > 0 && html`<p>No offence of its own, but the kill switch has fired: ${stopped.map((group) => group.name + (group.kill_switch.state === "failed" ? " (FAILED: stop it by hand)" : "")).join(", ")}.</p>`;
   const threats = danger.found.map((one) => html`<p key=${one.text} class="critical">${one.text}</p>`);
   if (hit.length) {
@@ -99,11 +99,11 @@ function Verdict({ status, error, incidents, groups }) {
       ${incident ? html`
         <p class=${offence ? "also" : "answer"}><a href=${"/incidents/" + incident.id}>${incidentName(incident)}</a>, ${STATES[incident.state] ?? incident.state}</p>
         <p>${what}</p>
-        <p class="soft">Since <${Time} of=${incident.opened_at} /> UTC${status.recording ? "" : `, ${ago(incident.opened_at)}`}; slots ${grouped(incident.first_slot)} to ${grouped(incident.last_slot)}.${more}</p>`
+        <p class="soft">Slots ${grouped(incident.first_slot)} to ${grouped(incident.last_slot)}; noticed <${Time} of=${incident.opened_at} /> UTC${status.recording ? "" : `, ${ago(incident.opened_at)}`}.${more}</p>`
       : html`<p class=${offence ? "" : "answer"}>${offence ? "No incident is open" : quiet}.</p>
         <p>${plural(status.findings, "finding")} ${status.recording ? "in it" : "since the beginning"}.${more}</p>`}
     </div>
-    <div><h2>Is it mine?</h2><${Mine} groups=${groups} mine=${mine} danger=${danger} incident=${incident} isSure=${isSure} /></div>
+    <div><h2>Is it mine?</h2><${Mine} groups=${groups} mine=${mine} danger=${danger} incident=${incident} isSure=${isSure} status=${status} /></div>
     <div><h2>What now?</h2>${now.length ? html`<${Steps} of=${now} />` : html`<p>${isSure ? "Nothing." : "See the red box above."}</p>`}</div>
   </section>`;
 }
@@ -116,7 +116,7 @@ function participationRow(row) {
     x: row.slot,
     name: grouped(row.slot),
     // Who votes twice for a slot counts twice.
-    value: share === null ? (row.seats ? row.voters / row.seats : null) : Math.min(1, share),
+    value: share === null && !row.seats ? null : Math.min(1, share ?? row.voters / row.seats),
     tone: row.findings !== 0 ? "bad" : share !== null && share < 2 / 3 ? "wait" : "",
     note: `Slot ${grouped(row.slot)}: ${share === null ? `${grouped(row.voters)} voters` : shareWords(share)}, ${plural(row.blocks, "block")}, ${plural(row.heads, "head")}${row.findings === null ? ", many findings" : row.findings ? `, ${plural(row.findings, "finding")}` : ""}`,
   };
@@ -129,7 +129,7 @@ export function Participation({ rows }) {
   const drawn = known ? chart : rows.map((row, n) => ({ ...chart[n], value: row.voters }));
   return html`<${BarChart} label=${`Participation by slot, ${plural(rows.length, "slot")}`} rows=${drawn} max=${known ? 1 : undefined}
       axis=${known ? (value) => Math.round(value * 100) + "\u202f%" : grouped} marks=${known ? [2 / 3] : []}
-      unit=${known ? "Share of the seats of each slot that voted. Dashed: two thirds. Brown: fewer. Red: slots that findings are about." : "Voters of each slot. Red: slots that findings are about."} />
+      unit=${known ? "Share of the seats of each slot that voted. Dashed: two thirds. Brown: fewer. Red: slots that findings are about, or in which those of clocks that ran ahead became known." : "Voters of each slot. Red: slots that findings are about, or in which those of clocks that ran ahead became known."} />
     <details><summary>As a table</summary><${Table} label="Participation by slot" keyOf=${(row) => row.slot} rows=${[...rows].reverse()} columns=${[
       ["Slot", (row) => html`<${SlotLink} slot=${row.slot} />`],
       ["Voted", (row) => row.participation === null ? `${grouped(row.voters)} voters` : shareWords(row.participation)],
@@ -210,7 +210,8 @@ const FILTERS = ["kind", "severity", "label", "validator", "group", "since_slot"
 export function Now({ query }) {
   const { status, error } = useHealth();
   const incidents = useIncidents();
-  const groups = useJson("/v1/watch/groups", ["poll"]);
+  // With the incidents, so that their numbers are of one moment.
+  const groups = useJson("/v1/watch/groups", ["poll", "finding", "incident"]);
   const participation = useJson("/v1/participation?slots=64", ["poll"]);
   const heads = useJson("/v1/heads", ["poll"]);
   const params = new URLSearchParams(query);

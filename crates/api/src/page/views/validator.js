@@ -1,11 +1,11 @@
 // One validator: what was heard of it, where it was silent, and where it contradicted itself.
 import { html, useEffect, useState } from "../vendor/preact-htm.js";
 import { HistoryStrip } from "../lib/charts.js";
-import { getJson, useJson } from "../lib/data.js";
+import { getJson, useHealth, useJson } from "../lib/data.js";
 import { FindingsList, FindingsTable } from "../lib/findings.js";
-import { Answer, EpochLink, Facts, Hash, LabelLink, Page, Pill, Section, SlotLink, Table, Time } from "../lib/parts.js";
+import { Answer, EpochLink, Facts, Hash, LabelLink, Page, Pill, Section, SlotLink, Steps, Table, Time } from "../lib/parts.js";
 import { eth, grouped, millis, plural, words } from "../lib/text.js";
-import { sourceName } from "../lib/words.js";
+import { causeOfKind, nowIfMine, sourceName, switchName } from "../lib/words.js";
 
 const PER_PAGE = 64;
 
@@ -36,7 +36,10 @@ function useHistory(validator) {
 function Body({ validator }) {
   const history = useHistory(validator);
   const { registry, watched } = validator;
-  const groups = useJson("/v1/watch/groups");
+  const { status } = useHealth();
+  const groups = useJson("/v1/watch/groups", ["poll"]);
+  const all = groups.data?.groups;
+  const own = validator.groups.map((name) => all?.find((group) => group.name === name) ?? { name });
   const offences = validator.findings.filter((finding) => finding.evidence);
   const tone = offences.some((finding) => finding.severity === "critical") ? "critical" : offences.length ? "warning" : "none";
   const epochs = history.votes.map((vote) => Number(vote.target.epoch));
@@ -46,8 +49,9 @@ function Body({ validator }) {
       <div><h2>What happened?</h2><p class="answer">${offences.length ? `It contradicted itself: ${plural(offences.length, "proven offence")}${validator.has_more_findings ? " or more" : ""}.` : validator.has_more_findings ? "No contradiction among its newest findings." : "No contradiction is known."}</p>
         ${registry?.slashed && html`<p class="critical">The chain has slashed it.</p>`}</div>
       <div><h2>Is it mine?</h2><p class=${"answer " + (validator.groups.length && offences.length ? "bad" : "")}>${validator.groups.length ? `Yes: ${validator.groups.join(", ")}` : groups.error?.status === 403 ? "Watched keys are not shown on this address." : groups.data && !groups.data.groups.length ? "Not known: no keys are configured here." : "Not of a group that is watched here."}</p>
+        ${own.filter((group) => group.kill_switch !== undefined).map((group) => html`<p key=${group.name}>${group.name}: ${switchName(group, status)}</p>`)}
         ${validator.labels.length > 0 && html`<p>${validator.labels.map((label) => html`<${LabelLink} key=${label} label=${label} /> `)}</p>`}</div>
-      <div><h2>What now?</h2><p>${offences.length ? "If it is yours: stop every machine that holds this key or its sister keys, then look at the findings below." : "Nothing."}</p></div>
+      <div><h2>What now?</h2><${Now} offences=${offences} own=${own} groups=${groups} status=${status} /></div>
     </section>
     <${Section} title="History" note="Each cell is a target epoch, the newest on the right. Red: contradicts another vote. Hollow: nothing was heard.">
       ${epochs.length ? html`<${HistoryStrip} label=${`Votes by target epoch: ${plural(history.votes.length, "vote")}${history.gaps.length ? `, ${plural(history.gaps.length, "gap")}` : ""}${hasDoubts ? ", with contradictions" : ""}`} votes=${history.votes} gaps=${history.gaps} />` : html`<p class="quiet">No vote is kept.</p>`}
@@ -82,6 +86,17 @@ function Body({ validator }) {
         ]} /><//>
       </div>
     </div>`;
+}
+
+function Now({ offences, own, groups, status }) {
+  // The commands and the switch's state come with the groups.
+  if (own.length && !groups.data && !groups.error) return html`<p>Loading.</p>`;
+  const all = groups.data?.groups;
+  if (offences.length && own.length) return html`<${Steps} of=${nowIfMine(own, { all, cause: causeOfKind(offences[0].kind), status })} />`;
+  if (offences.length) return html`<p>If it is yours: stop every machine that holds this key or its sister keys, then look at the findings below.</p>`;
+  const fired = own.filter((group) => group.kill_switch && group.kill_switch.state !== "ready");
+  if (!fired.length) return html`<p>Nothing.</p>`;
+  return html`<p>It has no offence of its own, but <a href="/watch">the kill switch of ${fired.map((group) => group.name).join(", ")}</a> has fired.</p>`;
 }
 
 function Votes({ history }) {

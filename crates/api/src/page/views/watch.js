@@ -1,9 +1,9 @@
 // Watched keys: groups, when each key was last heard, alarms and kill switches.
 import { html, useState } from "../vendor/preact-htm.js";
-import { useJson } from "../lib/data.js";
+import { useHealth, useJson } from "../lib/data.js";
 import { Answer, Facts, Page, Pill, Section, SlotLink, Table, Time, ValidatorLink } from "../lib/parts.js";
 import { grouped, listed, percent, plural, words } from "../lib/text.js";
-import { kindName } from "../lib/words.js";
+import { kindName, switchName } from "../lib/words.js";
 
 const KEYS_PER_PAGE = 100;
 const SWITCHES = {
@@ -26,12 +26,22 @@ function heardWords(heard, keys) {
   return `${grouped(heard.heard)} of ${grouped(keys)}${since}`;
 }
 
+// The list of those that are not heard is cut; it is ascending.
+function inEarshot(index, group) {
+  const heard = group.first_hand;
+  if (heard === null) return "not yet known";
+  if (heard.missing.includes(index)) return "no";
+  const isCut = heard.missing.length < group.validators - heard.heard;
+  return isCut && BigInt(index) > BigInt(heard.missing.at(-1) ?? 0) ? "–" : "yes";
+}
+
 export function Watch() {
+  const { status } = useHealth();
   const groups = useJson("/v1/watch/groups", ["poll", "finding"]);
   const coverage = useJson("/v1/coverage", ["poll"]);
   return html`<${Page} title="Watched keys" lead="Your own keys: whether they vote, whether this watcher would hear a second signer, and what stops them.">
     <${Answer} of=${groups} what="watched keys">${({ groups: all }) => all.length
-      ? all.map((group) => html`<${Group} key=${group.name} group=${group} />`)
+      ? all.map((group) => html`<${Group} key=${group.name} group=${group} status=${status} />`)
       : html`<div class="empty"><p class="answer">No keys are watched.</p><p>Name your groups under <code>[[watch.groups]]</code>, or in a CSV file under <code>watch.files</code>. A recording watches nobody.</p></div>`}<//>
     <${Answer} of=${coverage} what="how your nodes are heard">${({ coverage: measured }) => measured?.peering?.flags.length ? html`<${Section} title="Have your own nodes heard" note="A node with this option sends everything that it publishes to this watcher. Restart it afterwards; its keys are heard two epochs later.">
       <${Table} label="Options by client" rows=${measured.peering.flags} keyOf=${(row) => row.client} columns=${[["Client", (row) => row.client], ["Options", (row) => html`<code class="whole">${row.options}</code>`, "text"]]} />
@@ -39,9 +49,9 @@ export function Watch() {
   <//>`;
 }
 
-function Group({ group }) {
+function Group({ group, status }) {
   const armed = group.is_armed_again;
-  const [state, text] = armed ? ["good", "kill switch armed again"] : group.kill_switch ? SWITCHES[group.kill_switch.state] ?? ["none", group.kill_switch.state] : ["none", "no kill switch"];
+  const [state, text] = armed ? ["good", "kill switch armed again"] : group.kill_switch ? SWITCHES[group.kill_switch.state] ?? ["none", group.kill_switch.state] : ["none", switchName(group, status)];
   const heard = group.first_hand;
   const hasFired = group.kill_switch && group.kill_switch.state !== "ready";
   const worst = armed ? null : group.alarms.worst;
@@ -57,22 +67,22 @@ function Group({ group }) {
       ["In earshot", heardWords(heard, group.validators), heard !== null && heard.heard < group.validators ? "warning" : ""],
       ["Alarms", (alarms || "none") + (armed && alarms ? ", nothing critical since the kill switch was armed again" : ""), ALARM_TONES[worst] ?? ""],
     ]} />
-    <${Switch} of=${group.kill_switch} />
-    ${heard !== null && heard.missing.length > 0 && html`<p class="warning">Not in earshot: ${listed(heard.missing, 8)}. A second signer of these keys may go unheard.</p>`}
+    <${Switch} of=${group.kill_switch} isKnown=${!status?.recording} />
+    ${heard !== null && heard.missing.length > 0 && html`<p class="warning">Not in earshot: ${listed(heard.missing, 8, group.validators - heard.heard)}. A second signer of these keys may go unheard.</p>`}
     <${Keys} group=${group} />
   </section>`;
 }
 
 function AfterStop({ of }) {
-  if (of.state === "signing") return html`<p class="critical">After the stop ${listed(of.validators, 8)}${of.keys > of.validators.length ? ` and ${grouped(of.keys - of.validators.length)} more` : ""} still ${of.keys === 1 ? "signs" : "sign"}, since slot <${SlotLink} slot=${of.since} />. Find the machine that signs and switch it off.</p>`;
+  if (of.state === "signing") return html`<p class="critical">After the stop ${listed(of.validators, 8, of.keys)} still ${of.keys === 1 ? "signs" : "sign"}, since slot <${SlotLink} slot=${of.since} />. Find the machine that signs and switch it off.</p>`;
   if (of.state === "silent") return html`<p>Silent since slot <${SlotLink} slot=${of.since} />: no key has signed in two epochs that were heard.</p>`;
   return html`<p class="note">Listening whether the keys are silent: this takes two epochs.</p>`;
 }
 
-function Switch({ of }) {
-  if (!of) return html`<p class="note">Nothing stops these keys by itself. docs/watching.md describes kill switches.</p>`;
+function Switch({ of, isKnown }) {
+  if (!of) return html`<p class="note">${isKnown ? html`Nothing stops these keys by itself. <a href="/docs/watching.md">How to have a kill switch</a>` : "This is a recording: it has no record of a kill switch of this group, so whether there was one is not known."}</p>`;
   return html`
-    ${of.finding && html`<p class=${of.state === "failed" ? "critical" : ""}>Ordered <${Time} of=${of.ordered_at} precise /> UTC because of a <a href=${"/findings/" + of.finding}>${kindName(of.kind).toLowerCase()}</a>${of.attempts > 1 ? `, ${of.attempts} attempts` : ""}${of.took_ms !== null ? `; ${of.state} after ${grouped(of.took_ms)} ms` : ""}${of.answer ? `: ${of.answer}` : ""}.${of.state === "failed" ? " Stop the validator clients by hand." : ""}</p>`}
+    ${of.finding && html`<p class=${of.state === "failed" ? "critical" : ""}>Ordered <${Time} of=${of.ordered_at} precise /> UTC because of a <a href=${"/findings/" + of.finding}>${kindName(of.kind).toLowerCase()}</a>${of.attempts > 1 ? `, ${of.attempts} attempts` : ""}${of.took_ms !== null ? `; the order ended after ${grouped(of.took_ms)} ms` : ""}${of.answer ? `: ${of.answer}` : ""}.${of.state === "failed" && of.after_stop?.state === "signing" ? " Keys sign nevertheless: stop the validator clients by hand." : ""}</p>`}
     ${of.after_stop && html`<${AfterStop} of=${of.after_stop} />`}
     ${of.armed_again_at && html`<p class="note">Made ready again <${Time} of=${of.armed_again_at} precise /> UTC.</p>`}
     ${of.held_back && html`<p class="note">Held back ${plural(of.held_back.times, "time")}, the last time <${Time} of=${of.held_back.at} /> UTC at a <a href=${"/findings/" + of.held_back.finding}>${kindName(of.held_back.kind).toLowerCase()}</a>: ${of.held_back.reason}.</p>`}`;
@@ -93,7 +103,7 @@ function Keys({ group }) {
         ["Last vote", (key) => (key.last_vote === null ? "none heard" : html`slot <${SlotLink} slot=${key.last_vote} />`)],
         ["Missed in a row", (key) => html`<span class=${key.missed_in_a_row ? "warning" : ""}>${grouped(key.missed_in_a_row)}</span>`],
         ["State on chain", (key) => html`<span class=${key.state.includes("slashed") ? "critical" : ""}>${words(key.state)}</span>`],
-        ["In earshot", (key) => (group.first_hand === null ? "not yet known" : group.first_hand.missing.includes(key.index) ? "no" : "yes"), "extra"],
+        ["In earshot", (key) => inEarshot(key.index, group), "extra"],
         ["Voted", (key) => `${key.voted} of ${key.duties}`, "extra"],
         ["Proposed", (key) => html`<span class=${key.proposed < key.proposals ? "warning" : ""}>${key.proposals ? `${key.proposed} of ${key.proposals}` : "–"}</span>`, "extra"],
         ["Effectiveness", (key) => percent(key.effectiveness), "extra"],
