@@ -180,7 +180,8 @@ pub fn run(args: Args) -> anyhow::Result<u8> {
         Command::Killswitch { action: KillswitchAction::Rearm { group, force, data_dir, config } } => {
             let answer = match data_dir {
                 Some(data_dir) => offline::actions::rearm_switch_in(&data_dir, &group, force)?,
-                None => offline::actions::rearm_switch(&Config::load(&config)?, &group, force).with_context(|| config.display().to_string())?,
+                None => offline::actions::rearm_switch(&Config::load(&config)?, &group, force)
+                    .with_context(|| config.display().to_string())?,
             };
             output::line(answer)?;
             Ok(0)

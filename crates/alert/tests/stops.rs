@@ -243,8 +243,9 @@ async fn keys_are_deleted_from_all_clients_at_once_and_their_protection_data_is_
     let lock: Value = serde_json::from_str(&lock).unwrap();
     assert_eq!((&lock["kill_switch"], &lock["kind"]), (&json!("acme"), &json!("dormant_key_signed")));
     let note = lock["note"].as_str().unwrap();
-    let [preflight, rearm] = ["says SAFE: slashwatch preflight --data-dir /", "Then: slashwatch killswitch rearm acme --data-dir /"]
-        .map(|part| note.find(part).unwrap_or_else(|| panic!("{part:?} is not in {note}")));
+    let [preflight, rearm] =
+        ["says SAFE: slashwatch preflight --data-dir /", "Then: slashwatch killswitch rearm acme --data-dir /"]
+            .map(|part| note.find(part).unwrap_or_else(|| panic!("{part:?} is not in {note}")));
     assert!(preflight < rearm, "{note}");
     let unlock = |group: &str| KillSwitch::unlock(&stage.path("acme.lock"), group).unwrap();
     assert_eq!(unlock("blue"), Unlocked::IsOf("acme".into()));

@@ -462,7 +462,9 @@ impl GroupView {
                 evidence::Query { labels, severity: Some(severity), order: SortOrder::NewestFirst, ..evidence::Query::default() };
             let page = store.find(&newest, MAX_COUNTED)?;
             counts.is_partial |= page.next.is_some();
-            page.findings.iter().map(|(_, finding)| finding).filter(|finding| is_member(finding)).for_each(|finding| counts.add(finding));
+            for (_, finding) in page.findings.iter().filter(|(_, finding)| is_member(finding)) {
+                counts.add(finding);
+            }
         }
         for (finding, groups) in &recent.of_watched_keys {
             if groups.contains(&group.name) && !finding.has_label(&label) {
