@@ -111,8 +111,8 @@ pub struct KillSwitches {
     context: SwitchContext,
     switches: Arc<BTreeMap<String, ConfiguredSwitch>>,
     state: KillSwitchState,
-    /// By group: the first finding that could not be recorded and came during an order that a second
-    /// check may keep from being carried out. What is recorded is in the store.
+    /// By group: the first finding that could not be recorded and came during an order that a
+    /// second check may keep from being carried out. What is recorded is in the store.
     came_during_check: BTreeMap<String, Finding>,
     /// Whether the state on disk is older than the one in memory.
     is_unsaved: bool,
@@ -318,8 +318,7 @@ impl KillSwitches {
     /// check of a proof that is not genuine went on.
     fn examine_missed(&mut self, orders: &mut JoinSet<EndedOrder>) -> Result<(), StoreError> {
         let seen = self.state.seen.unwrap_or_default();
-        let behind: Vec<String> =
-            self.state.behind.keys().filter(|group| self.switches.contains_key(*group)).cloned().collect();
+        let behind: Vec<String> = self.state.behind.keys().filter(|group| self.switches.contains_key(*group)).cloned().collect();
         for group in behind {
             while let Some(from) = self.state.behind.get(&group).copied().filter(|from| *from < seen) {
                 let page = self.follower.after(from)?;
@@ -576,8 +575,8 @@ impl KillSwitches {
 
     /// Plans the next attempts of orders that failed or were interrupted before this start.
     fn plan_repeats(&mut self) {
-        // An order of an earlier version whose finding a full disk refused. Its switch is made ready
-        // again, because otherwise it would wait for ever.
+        // An order of an earlier version whose finding a full disk refused. Its switch is made
+        // ready again, because otherwise it would wait for ever.
         let store = &self.store;
         self.state.fired.retain(|group, fired| {
             let is_lost =

@@ -82,7 +82,7 @@ impl fmt::Display for GenuineProof {
 /// The inner error says why the proof is not genuine.
 ///
 /// # Errors
-/// A file cannot be read, or the key of a signer is not known. Then nothing is said about the proof.
+/// A file cannot be read, or a signer's key is not known. That says nothing about the proof.
 pub fn verify_proof(file: &Path, network: &str, keys: Option<&Path>) -> Result<Result<GenuineProof, String>, WatcherError> {
     let folder = Path::new(network);
     let known = match Network::builtin(network) {

@@ -241,7 +241,9 @@ impl WatchConfig {
             switches.push(&group.name);
             switch.problems(&at, &mut wrong);
             if let Some(other) = switch.lock_place().and_then(|place| locks.insert(place, &group.name)) {
-                let text = format!("is the lock file of group {other:?} too, and whoever makes one ready would unlock the other; give each its own");
+                let text = format!(
+                    "is the lock file of group {other:?} too, and whoever makes one ready would unlock the other; give each its own"
+                );
                 wrong(at(".lock_file"), text);
             }
             if switch.members == MembersConfig::Named && crate::killswitch::names_nobody(&loaded.list, &group.name) {
@@ -263,7 +265,9 @@ mod tests {
         std::os::unix::fs::symlink(dir.path(), dir.path().join("link")).unwrap();
         let problems = |locks: [&str; 2]| {
             let group = |name: &str, lock: &str| {
-                format!("[[groups]]\nname = \"{name}\"\nkeys = [\"1\"]\nkill_switch = {{ command = [\"/bin/true\"], lock_file = \"{lock}\" }}\n")
+                format!(
+                    "[[groups]]\nname = \"{name}\"\nkeys = [\"1\"]\nkill_switch = {{ command = [\"/bin/true\"], lock_file = \"{lock}\" }}\n"
+                )
             };
             let mut config: WatchConfig = toml::from_str(&(group("acme", locks[0]) + &group("blue", locks[1]))).unwrap();
             config.anchor(dir.path());

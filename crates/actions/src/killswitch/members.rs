@@ -6,8 +6,8 @@
 //! a block that names the group's fee recipient. It costs such a stranger nothing to sign a
 //! contradiction afterwards. The stranger's key gets the label, and there is an alert. But it stops
 //! the group's validators only if the operator chose [`MembersConfig::All`], and then only if a
-//! block can punish the offence. For the same reason only these keys are listened to after an order:
-//! a stranger who goes on voting must not make it look as if the stop had failed.
+//! block can punish the offence. For the same reason only these keys are listened to after an
+//! order: a stranger who goes on voting must not make it look as if the stop had failed.
 
 use crate::config::MembersConfig;
 use consensus::{PubkeyBytes, ValidatorIndex};

@@ -18,9 +18,10 @@
 //! 4. It was recorded at most an hour after its second message was received. A replayed capture is
 //!    not about machines that are running now.
 //!
-//! 5. After the switch was made ready again: its later message is for a slot more than an epoch after
-//!    the order before that. Peers do not forward second votes, so whoever has heard such a key before
-//!    the stop may hold more of its messages back, and each would stop the clients that were mended.
+//! 5. After the switch was made ready again: its later message is for a slot more than an epoch
+//!    after the order before that. Peers do not forward second votes, so whoever has heard such a
+//!    key before the stop may hold more of its messages back, and each would stop the clients that
+//!    were mended.
 //!
 //! For a key that should be silent and has signed, and for one whose votes come from two nodes in
 //! turn, only rules 3, 4 and 5 apply.
@@ -78,10 +79,7 @@ pub(super) enum NotFiredReason {
     OtherKey { member: PubkeyBytes },
     NotCertain,
     FromCapture,
-    /// Signed for a slot up to this one, which is an epoch after the order that is over.
-    BeforeStop {
-        until: Slot,
-    },
+    BeforeStop { until: Slot },
 }
 
 impl fmt::Display for NotFiredReason {
@@ -122,8 +120,8 @@ fn later_slot(finding: &Finding, network: &Network) -> Slot {
 
 impl ConfiguredSwitch {
     /// Decides about a finding. Returns `None` if the finding does not concern this switch.
-    /// `last_order` is the time of the order before the switch was made ready again. `key_of` returns
-    /// the registry's public key of an index.
+    /// `last_order` is the time of the order before the switch was made ready again. `key_of`
+    /// returns the registry's public key of an index.
     pub fn decide(
         &self,
         finding: &Finding,

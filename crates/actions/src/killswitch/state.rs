@@ -20,8 +20,8 @@ pub struct KillSwitchState {
     /// findings from that time do not fire a switch later.
     pub seen: Option<u64>,
     /// By group: the number of the last finding that was examined for its switch, if that is before
-    /// `seen`: a change of the configuration took the switch away, or a proof was not genuine, and what
-    /// came during its check is examined again.
+    /// `seen`: a change of the configuration took the switch away, or a proof was not genuine, and
+    /// what came during its check is examined again.
     #[serde(default)]
     pub behind: BTreeMap<String, u64>,
     /// Kill switches that fired, by group.
@@ -40,8 +40,8 @@ pub struct KillSwitchState {
     /// the store had refused is recorded, and numbered, only after that. It does not fire again.
     #[serde(default)]
     pub fired_before: BTreeMap<String, Root>,
-    /// By group: when the order was given that was over when the switch was made ready again. What was
-    /// signed before may be held back, and fires nothing.
+    /// By group: when the order was given that was over when the switch was made ready again. What
+    /// was signed before may be held back, and fires nothing.
     #[serde(default)]
     pub ordered_before: BTreeMap<String, Time>,
     /// By group: the last finding that concerned the group but did not fire its switch.

@@ -82,7 +82,8 @@ fn in_force(change: impl FnOnce(&mut KillSwitchConfig)) -> ActiveConfig {
 
 fn verdict(on: TriggerConfig, members: MembersConfig, finding: &Finding) -> Option<SwitchDecision> {
     let in_force = in_force(|switch| (switch.on, switch.members) = (vec![on], members));
-    configured_switches(&in_force, &NetworkName::default(), None).unwrap()["acme"].decide(finding, None, NOW, &network(), &|_| None)
+    configured_switches(&in_force, &NetworkName::default(), None).unwrap()["acme"]
+        .decide(finding, None, NOW, &network(), &|_| None)
 }
 
 fn fires(on: TriggerConfig, members: MembersConfig, finding: &Finding) -> bool {
@@ -611,8 +612,8 @@ async fn a_failed_order_is_told_once_and_so_is_that_a_later_one_stopped_them_aft
     assert_eq!(std::fs::read_to_string(dir.path().join("runs")).unwrap().lines().count(), 3);
 }
 
-/// The switch is away when its order is due, the finding was never recorded, or both, with a restart
-/// in between: the order is given as soon as it can be.
+/// The switch is away when its order is due, the finding was never recorded, or both, with a
+/// restart in between: the order is given as soon as it can be.
 #[tokio::test]
 async fn an_order_is_repeated_although_its_switch_was_away_and_its_finding_not_recorded() {
     for (is_recorded, is_interrupted) in [(true, false), (false, false), (true, true), (false, true)] {
@@ -832,8 +833,8 @@ async fn a_proof_that_is_not_genuine_stops_nothing_and_a_check_that_fails_stops_
     }
 }
 
-/// A proof that is not genuine comes in one page with a genuine one, and after a restart the genuine
-/// one is looked at. The same if it came during the check and could not be recorded.
+/// A proof that is not genuine comes in one page with a genuine one, and after a restart the
+/// genuine one is looked at. The same if it came during the check and could not be recorded.
 #[tokio::test]
 async fn a_proof_that_is_not_genuine_hides_nothing_that_came_during_its_check() {
     for is_recorded in [true, false] {

@@ -10,8 +10,8 @@
 //!
 //! **False alarms considered.** A message that was signed before the stop and comes late: only
 //! messages for a slot more than an epoch after the stop count. A message that was signed ahead of
-//! its time and comes again when its slot does ([`KeyRecord`](super::record::KeyRecord)), or for the
-//! first time: only messages for two different slots are told. Silence
+//! its time and comes again when its slot does ([`KeyRecord`](super::record::KeyRecord)), or comes
+//! only then: messages for two different slots are needed. Silence
 //! that is our own deafness: epochs count only if the whole network was heard in them.
 
 use crate::monitor::Details;
