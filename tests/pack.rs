@@ -308,15 +308,18 @@ fn a_finding_is_shown_as_text_by_the_beginning_of_its_id() {
     for (finding, id) in findings.iter().zip(&ids) {
         let length =
             (3..=66).find(|length| ids.iter().filter(|one| one.starts_with(&id[..*length])).count() == 1).expect("unique");
-        let (code, text, told) = inspect(&["finding", &id[..length]]);
+        let (code, text, told) = inspect(&["finding", &id[..length], "--text"]);
         assert_eq!(code, Some(0), "{told}");
         let index = finding["validator"]["index"].as_str().expect("an offender");
         assert!(text.starts_with(&format!("finding     {id}\n")) && text.contains(&format!("validator {index}, 0x")), "{text}");
         assert!(text.lines().any(|line| line.starts_with("* ")), "what differs is marked: {text}");
-        let (code, json, _) = inspect(&[&id[..length], "--json"]);
-        let json: Value = serde_json::from_str(&json).expect("JSON");
-        assert_eq!((code, &json["finding"]["id"]), (Some(0), &Value::from(*id)));
-        assert!(json["evidence"].is_object());
+        // Another program reads JSON, also if it does not ask for it.
+        for more in [&[][..], &["--json"]] {
+            let (code, json, _) = inspect(&[&["finding", &id[..length]], more].concat());
+            let json: Value = serde_json::from_str(&json).expect("JSON");
+            assert_eq!((code, &json["finding"]["id"]), (Some(0), &Value::from(*id)));
+            assert!(json["evidence"].is_object());
+        }
     }
     let unknown = if ids.iter().any(|id| id.starts_with("0xabcdef")) { "0x123456" } else { "0xabcdef" };
     let (code, _, told) = inspect(&["finding", unknown]);

@@ -136,7 +136,11 @@ pub enum Command {
         /// `validator N`, or `finding ID`, or just the id; the beginning of one is enough.
         #[arg(value_name = "validator N or finding ID", num_args = 0..=2)]
         what: Vec<String>,
-        /// Prints a finding as JSON, with its proof. Everything else is JSON in any case.
+        /// Prints a finding as text. On a terminal this is done without it.
+        #[arg(long, conflicts_with = "json")]
+        text: bool,
+        /// Prints a finding as JSON, with its proof. Everything else is JSON in any case, and so is a
+        /// finding that goes to a file or another program.
         #[arg(long)]
         json: bool,
     },
@@ -335,7 +339,7 @@ const REPORT_EXAMPLES: &str = "Examples:
   slashwatch report --data-dir slashwatch-data --incident 0x2f1c --config slashwatch.toml --out pack.zip";
 
 const EXPORT_EXAMPLES: &str = "Examples:
-  slashwatch export interchange --data-dir slashwatch-data --validators 100-199,205 --minimal > seen.json";
+  slashwatch export interchange --data-dir slashwatch-data --validators 100-199,205 --minimal";
 
 const AUDIT_EXAMPLES: &str = "Examples:
   slashwatch audit --data-dir slashwatch-data --interchange exported-by-the-client.json --validators 100-199";

@@ -108,7 +108,9 @@ pub fn run(args: Args) -> anyhow::Result<u8> {
         Command::VerifyProof { file, network, keys } => verify_proof(&file, &network, keys.as_deref()),
         Command::Lab(args) => lab::lab(args),
         Command::Simulate { scenario, out, truth } => simulate::simulate(&scenario, &out, truth.as_deref()),
-        Command::Inspect { data_dir, what, json } => inspect::inspect(&data_dir, &what, json),
+        Command::Inspect { data_dir, what, text, json } => {
+            inspect::inspect(&data_dir, &what, text || !json && std::io::stdout().is_terminal())
+        }
         Command::Export { what: Export::Interchange { data_dir, validators, minimal } } => {
             log_to_stderr(&LogConfig { level: "warn".into(), format: LogFormat::Text })?;
             history::export(&data_dir, &validators, if minimal { Form::Minimal } else { Form::Complete })

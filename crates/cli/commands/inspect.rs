@@ -1,4 +1,4 @@
-//! `slashwatch inspect`: prints JSON to stdout, and a finding as text unless `--json` is given.
+//! `slashwatch inspect`: prints JSON to stdout, and a finding as text for people.
 
 use super::progress;
 use crate::exit::{FAILED, UsageError};
@@ -15,7 +15,8 @@ const MAX_FINDINGS: usize = 1000;
 const MAX_INCIDENTS: usize = 100;
 
 /// Prints what `what` asks for, or an overview. The exit code is 1 if the finding does not exist.
-pub fn inspect(data_dir: &Path, what: &[String], json: bool) -> anyhow::Result<u8> {
+/// `as_text` says whether a finding is printed for people or for programs.
+pub fn inspect(data_dir: &Path, what: &[String], as_text: bool) -> anyhow::Result<u8> {
     let words: Vec<&str> = what.iter().map(String::as_str).collect();
     let wanted = match words.as_slice() {
         [] => Wanted::Overview,
@@ -43,7 +44,7 @@ pub fn inspect(data_dir: &Path, what: &[String], json: bool) -> anyhow::Result<u
                 Some(evidence) => inspection.submission_of(evidence.id)?,
                 None => None,
             };
-            if !json {
+            if as_text {
                 let data_dir = data_dir.display().to_string();
                 output::text(offline::finding_text(&finding, evidence.as_ref(), submission.as_ref(), &data_dir))?;
                 return Ok(0);

@@ -51,6 +51,8 @@ impl ApiClient {
         let token = token_file.map(read_token).transpose()?;
         let client = client_builder(base.starts_with("https:"))
             .timeout(TIMEOUT)
+            // The token is for the watcher only.
+            .no_proxy()
             .build()
             .map_err(|error| WatcherError::Failed(failure_reason(error)))?;
         Ok(Self { client, base, option, token })
