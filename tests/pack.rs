@@ -261,7 +261,7 @@ fn a_pack_with_the_configuration_says_who_is_next_and_what_kill_switches_did() {
         "after_stop": {"stopped_in": "1", "signing": null, "silent_since": "77"},
     });
     let switches = serde_json::json!({
-        "seen": 1, "fired": {}, "earlier": {"acme": earlier}, "armed_again_at": {"acme": "2030-01-01T00:00:00Z"},
+        "seen": 1, "fired": {}, "earlier": {"acme": earlier}, "armed_again": {"acme": 1}, "armed_again_at": {"acme": "2030-01-01T00:00:00Z"},
     });
     let store = evidence::Store::open(&data.join("evidence"), root).expect("it opens");
     store.put_checkpoint("killswitches", switches.to_string().as_bytes()).expect("writable");
