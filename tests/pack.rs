@@ -283,7 +283,7 @@ fn a_pack_with_the_configuration_says_who_is_next_and_what_kill_switches_did() {
     assert_eq!(rows, [other.as_str()], "{next}");
     let draft = read("post-mortem.md");
     for words in
-        ["## Kill switches", "group acme fired at", "done after 45 ms, attempt 2", "silent since slot 77", "made ready again"]
+        ["## Kill switches", "group acme fired, at", "done after 45 ms, attempt 2", "silent since slot 77", "made ready again"]
     {
         assert!(draft.contains(words), "{words}: {draft}");
     }
@@ -292,7 +292,7 @@ fn a_pack_with_the_configuration_says_who_is_next_and_what_kill_switches_did() {
     let output = run(slashwatch().arg("report").arg("--data-dir").arg(&data).arg("--out").arg(at("all.md")));
     assert!(output.status.success(), "{}", stderr(&output));
     let all = std::fs::read_to_string(at("all.md")).expect("written");
-    assert!(all.contains("Kill switches") && all.contains("group acme fired at"), "{all}");
+    assert!(all.contains("Kill switches") && all.contains("group acme fired, at"), "{all}");
 }
 
 #[test]

@@ -194,6 +194,8 @@ pub fn index_ranges(validators: impl IntoIterator<Item = ValidatorIndex>) -> Opt
 pub struct KillSwitchView {
     /// `ready`, `ordered`, `done` or `failed`. It is `failed` too while keys sign after the stop.
     pub state: String,
+    /// Whether the order that it has given was a dry run, which stops nothing.
+    pub dry_run: bool,
     /// The finding that fired it.
     #[schema(value_type = Option<String>)]
     pub finding: Option<Root>,
@@ -224,6 +226,8 @@ pub struct OrderView {
     #[schema(value_type = String)]
     pub finding: Root,
     pub kind: String,
+    /// Whether it was a dry run, which stops nothing.
+    pub dry_run: bool,
     #[schema(value_type = String)]
     pub ordered_at: Time,
     pub attempts: u32,
@@ -239,6 +243,7 @@ impl KillSwitchView {
         let now = self.finding.zip(self.kind.clone()).zip(self.ordered_at).map(|((finding, kind), ordered_at)| OrderView {
             finding,
             kind,
+            dry_run: self.dry_run,
             ordered_at,
             attempts: self.attempts,
             took_ms: self.took_ms,
@@ -263,11 +268,17 @@ impl KillSwitchView {
 }
 
 impl OrderView {
+    /// "fired", for a line of a table.
+    pub(crate) fn verb(&self) -> &'static str {
+        if self.dry_run { "fired as a dry run, which stops nothing" } else { "fired" }
+    }
+
     fn sentence(&self, group: &str) -> String {
         let Self { finding, kind, ordered_at, attempts, .. } = self;
         let took = self.took_ms.map_or_else(String::new, |ms| format!(" after {ms} ms"));
         let how = self.answer.as_deref().unwrap_or("how it ended is not known");
         let after = match &self.after_stop {
+            Some(_) if self.dry_run => String::new(),
             Some(AfterStopView { state, since: Some(since), .. }) if state == "silent" => {
                 format!(" Its keys are silent since slot {since}.")
             }
@@ -276,8 +287,9 @@ impl OrderView {
             }
             Some(_) | None => String::new(),
         };
+        let verb = self.verb();
         format!(
-            "The kill switch of group {group} fired at {ordered_at}, because of {kind} {finding}: {how}{took}, attempt {attempts}.{after}"
+            "The kill switch of group {group} {verb}, at {ordered_at}, because of {kind} {finding}: {how}{took}, attempt {attempts}.{after}"
         )
     }
 }

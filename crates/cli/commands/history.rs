@@ -16,6 +16,8 @@ use watcher::preflight::{self, Preflight};
 
 /// Maximum number of messages per key and kind in the text report. `--json` lists more.
 const NAMED: usize = 5;
+/// Lines of a screen that shows few.
+const SCREEN_LINES: usize = 24;
 
 /// Writes the interchange file to stdout, and a summary to stderr.
 pub fn export(data_dir: &Path, validators: &str, form: Form) -> anyhow::Result<u8> {
@@ -108,13 +110,11 @@ fn open(data_dir: &Path) -> anyhow::Result<History> {
     Ok(history)
 }
 
-/// The verdict comes first, because a report of many keys is longer than a screen.
+/// The verdict comes first, and once more at the end of what is longer than a screen.
 fn text(report: &Audit) -> String {
-    let mut out = String::new();
+    let verdict = verdict(report).join("\n") + "\n";
+    let mut out = verdict.clone();
     let totals = &report.totals;
-    for line in verdict(report) {
-        let _ = writeln!(out, "{line}");
-    }
     let _ = writeln!(
         out,
         "{} on {}: {}, {} and {} seen and not in the file, {} against the file, {} against each other",
@@ -146,6 +146,10 @@ fn text(report: &Audit) -> String {
     }
     for key in &report.unknown_keys {
         let _ = writeln!(out, "key {key}: not a known validator of this network");
+    }
+    if out.lines().count() > SCREEN_LINES {
+        out.push('\n');
+        out.push_str(&verdict);
     }
     out
 }

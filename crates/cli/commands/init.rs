@@ -214,8 +214,9 @@ impl InitArgs {
         };
         let _ = write!(
             text,
-            "# Each finding of this severity or worse is sent, and repeated until it has arrived. Try it: slashwatch alert test ops\n\
-             [[alerts.routes]]\nname = \"ops\"\nurl = {}\nsecret_file = {}   # signs each delivery\nmin_severity = \"critical\"\n",
+            "# What is of this severity or worse is sent, and repeated until it has arrived. Try it: slashwatch alert test ops\n\
+             [[alerts.routes]]\nname = \"ops\"\nurl = {}\nsecret_file = {}   # signs each delivery\nmin_severity = \"critical\"\n\
+             merge = true               # what belongs together is one message and updates\n",
             quoted(alert),
             quoted(SECRET_FILE)
         );

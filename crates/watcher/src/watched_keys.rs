@@ -142,6 +142,7 @@ pub fn kill_switch_view(state: &KillSwitchState, group: &str) -> KillSwitchView 
     let earlier = state.earlier.get(group).map(|earlier| OrderView {
         finding: earlier.finding,
         kind: earlier.kind.clone(),
+        dry_run: earlier.dry_run,
         ordered_at: earlier.ordered_at,
         attempts: earlier.attempts,
         took_ms: earlier.result.as_ref().map(|result| result.took_ms),
@@ -159,6 +160,7 @@ pub fn kill_switch_view(state: &KillSwitchState, group: &str) -> KillSwitchView 
     let result = fired.and_then(|fired| fired.result.as_ref());
     KillSwitchView {
         state: state.into(),
+        dry_run: fired.is_some_and(|fired| fired.dry_run),
         finding: fired.map(|fired| fired.finding),
         kind: fired.map(|fired| fired.kind.clone()),
         ordered_at: fired.map(|fired| fired.ordered_at),

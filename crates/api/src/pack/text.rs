@@ -167,7 +167,9 @@ impl Contents<'_> {
         }
         for (group, switch) in &self.switches {
             let orders = switch.orders();
-            rows.extend(orders.iter().map(|order| (order.ordered_at, format!("the kill switch of group {group} fired"))));
+            rows.extend(
+                orders.iter().map(|order| (order.ordered_at, format!("the kill switch of group {group} {}", order.verb()))),
+            );
             rows.extend(switch.armed_again_at.map(|at| (at, format!("the kill switch of group {group} was made ready again"))));
         }
         let mut by_slot: BTreeMap<u64, u64> = BTreeMap::new();

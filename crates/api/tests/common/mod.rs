@@ -246,6 +246,7 @@ impl api::WatchSource for TestKeys {
     fn groups(&self) -> Vec<api::WatchGroup> {
         let kill_switch = api::KillSwitchView {
             state: "ready".into(),
+            dry_run: false,
             finding: None,
             kind: None,
             ordered_at: None,

@@ -201,7 +201,7 @@ const RESTART = "/docs/restart.md";
 // An offence that is older than this is still told, but nothing has to be stopped at once.
 const ACUTE_MS = 7 * 86400000;
 
-export const SWITCHES = { ready: "ready", ordered: "ordered", done: "has fired", failed: "FAILED: stop the machines by hand" };
+export const SWITCHES = { ready: "ready", ordered: "ordered", done: "has fired", failed: "FAILED: stop the machines by hand", dry: "made a dry run only: nothing was stopped" };
 
 // The data directory in a command. Only readers on the same machine see its path; for others the
 // capitals stand for it.
@@ -277,11 +277,16 @@ const SWITCH_WORDS = {
   ordered: (names) => `The kill switch of ${names} is at work.`,
   done: (names) => `The kill switch of ${names} says done: see that the machines are off.`,
   failed: (names) => `The kill switch of ${names} FAILED: stop by hand.`,
+  dry: (names) => `The kill switch of ${names} made a dry run only and stopped nothing: stop by hand.`,
 };
 
 // The state of a group's kill switch. A recording has no configuration, so what it has not recorded
-// of a switch is not known.
-export const switchState = (group, status) => group.kill_switch?.state ?? (status?.recording ? "unknown" : "none");
+// of a switch is not known. A dry run stops nothing, whatever it answered.
+export function switchState(group, status) {
+  const one = group.kill_switch;
+  if (!one) return status?.recording ? "unknown" : "none";
+  return one.dry_run && one.state !== "ready" ? "dry" : one.state;
+}
 
 // "kill switch has fired", for a list of groups.
 export function switchName(group, status) {
@@ -296,7 +301,7 @@ function switchWords(groups, status) {
     const state = switchState(group, status);
     by.set(state, [...(by.get(state) ?? []), group.name]);
   }
-  return ["failed", "none", "unknown", "ready", "ordered", "done"].filter((state) => by.has(state)).map((state) => SWITCH_WORDS[state](by.get(state).join(", "))).join(" ");
+  return ["failed", "dry", "none", "unknown", "ready", "ordered", "done"].filter((state) => by.has(state)).map((state) => SWITCH_WORDS[state](by.get(state).join(", "))).join(" ");
 }
 
 // "epoch 45 (2026-11-29 16:20:00 UTC)": the first for which none of these groups has voted.
@@ -487,7 +492,7 @@ export function findingStory(finding, evidence) {
 }
 
 // `own` are the reader's groups that have the key, `all` are all of them.
-export function whatNow(finding, own, { all, status } = {}) {
+export function whatNow(finding, own, { all, incident, status } = {}) {
   const apart = finding.details?.apart_ms;
   if (finding.kind === "second_signer") {
     const sisters = (finding.details?.watched_keys_with_the_same_label ?? []).length;
@@ -504,7 +509,11 @@ export function whatNow(finding, own, { all, status } = {}) {
       : ["The clients were stopped. See why the second check did not work, and check the proof by hand."];
   }
   if (finding.kind === "kill_switch_failed" || finding.kind === "signs_after_stop") return ["Stop the group's validator clients by hand. The incident says whether it is over."];
-  if (finding.evidence && own.length) return nowIfMine(own, { all, status, cause: causeOfKind(finding.kind) });
+  if (finding.evidence && own.length) {
+    const suspected = incident?.details?.suspected_cause;
+    const cause = suspected && suspected !== "unknown" ? suspected : causeOfKind(finding.kind);
+    return nowIfMine(own, { all, cause, incident, status });
+  }
   if (!finding.evidence) return finding.severity === "info" ? [] : ["Nobody can be punished for this. See the details below."];
   if (finding.included) return ["The chain has punished it: nothing is left to submit.", "If the key is yours: find the second signer before the other keys of the same machine follow."];
   if (finding.punishable === "yes" || finding.punishable === "unknown") {

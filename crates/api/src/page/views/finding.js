@@ -24,18 +24,19 @@ function Body({ finding }) {
   const groups = useJson(finding.validator ? "/v1/watch/groups" : null);
   const names = groupsOf(finding);
   const own = names.map((name) => groups.data?.groups.find((group) => group.name === name) ?? { name });
+  const incident = useIncidentOf(finding);
   const { tone, text } = finding.severity === "critical" ? { tone: "critical", text: "A slashable offence" } : { tone: finding.severity, text: "" };
   return html`
     <section class=${"verdict " + tone} aria-label="In short">
       <div><h2>What happened?</h2><p class="answer">${findingStory(finding, evidence.data)}</p><p class="soft">${text}</p></div>
       <div><h2>Is it mine?</h2><${Mine} finding=${finding} groups=${groups} own=${own} status=${status} /></div>
-      <div><h2>What now?</h2>${own.length && !groups.data && !groups.error ? html`<p>Loading.</p>` : html`<${Steps} of=${whatNow(finding, own, { all: groups.data?.groups, status })} />`}</div>
+      <div><h2>What now?</h2>${own.length && !groups.data && !groups.error ? html`<p>Loading.</p>` : html`<${Steps} of=${whatNow(finding, own, { all: groups.data?.groups, incident, status })} />`}</div>
     </section>
     ${finding.evidence && html`<${Answer} of=${evidence} what="the proof">${(proof) => finding.evidence.type === "proposer_slashing"
       ? html`<${DoubleProposal} finding=${finding} proof=${proof} />`
       : html`<${TwoVotes} finding=${finding} proof=${proof} />`}<//>`}
     <div class="split even">
-      <${Section} title="About it"><${About} finding=${finding} /><//>
+      <${Section} title="About it"><${About} finding=${finding} incident=${incident} /><//>
       ${finding.evidence ? html`<${Section} title="Proof"><${Proof} finding=${finding} own=${own} isCompared=${Boolean(groups.data?.groups.length)} /><//>` : html`<${Section} title="Details"><${Details} of=${finding.details ?? {}} /><//>`}
     </div>`;
 }
@@ -67,12 +68,12 @@ function useIncidentOf(finding) {
   const around = held.reduce((one, other) => (one && BigInt(one.first_slot) > BigInt(other.first_slot) ? one : other), null);
   const isAsked = hasOne && !finding.details?.incident && around && finding.validator;
   const members = useJson(isAsked ? `/v1/findings?incident=${around.id}&validator=${finding.validator.index}&limit=1000` : null);
-  if (finding.details?.incident) return finding.details.incident;
-  return members.data?.findings.some((one) => one.id === finding.id) ? around.id : null;
+  const named = finding.details?.incident;
+  if (named) return incidents.data?.incidents.find((one) => one.id === named) ?? { id: named };
+  return members.data?.findings.some((one) => one.id === finding.id) ? around : null;
 }
 
-function About({ finding }) {
-  const incident = useIncidentOf(finding);
+function About({ finding, incident }) {
   const delay = finding.included ? Number(finding.included.slot) - Number(finding.slot) : null;
   return html`<${Facts} of=${[
     ["Kind", kindName(finding.kind)],
@@ -88,7 +89,7 @@ function About({ finding }) {
     finding.evidence && ["Punishable", punishableWords(finding), finding.punishable === "yes" && !finding.included ? "critical" : ""],
     finding.evidence && ["Included in", finding.included ? html`slot <${SlotLink} slot=${finding.included.slot} />, block <${Hash} of=${finding.included.block_root} />` : "no block yet"],
     delay !== null && ["Inclusion delay", plural(delay, "slot")],
-    ["Incident", incident ? html`<a href=${"/incidents/" + incident}>the incident around it</a>` : "none"],
+    ["Incident", incident ? html`<a href=${"/incidents/" + incident.id}>the incident around it</a>` : "none"],
     finding.details?.further_pairs && ["Further pairs, not listed", grouped(finding.details.further_pairs)],
     ["Id", html`<code class="whole">${finding.id}</code>`],
   ]} />`;

@@ -8,7 +8,7 @@ import { replace } from "../lib/search.js";
 import { ago, grouped, percent, plural } from "../lib/text.js";
 import {
   alarmKinds, ANOMALIES, causeOfKind, dangers, foremost, incidentName, incidentWords, isOpen, keysHit, kindName, nowIfMine, nowIfNotMine,
-  OFFENCES, ownOffence, sorted, STATES, switchName, SWITCHES,
+  OFFENCES, ownOffence, sorted, STATES, switchName, SWITCHES, switchState,
 } from "../lib/words.js";
 import { IncidentCards, useIncidents } from "./incidents.js";
 
@@ -85,7 +85,7 @@ function Verdict({ status, error, incidents, groups }) {
   const now = offence
     ? nowIfMine(mine.hit, { all, incident: isWave ? incident : null, cause: isWave ? incident.details.suspected_cause : causeOfKind(offence.kind), status })
     : [
-      ...mine.stopped.map((group) => `Look at ${group.name}: its kill switch ${SWITCHES[group.kill_switch.state] ?? group.kill_switch.state}.`),
+      ...mine.stopped.map((group) => `Look at ${group.name}: its kill switch ${SWITCHES[switchState(group)] ?? group.kill_switch.state}.`),
       ...danger.found.flatMap((one) => one.now),
       ...(isWave && all.length && !mine.armed.length ? nowIfNotMine(incident, all) : ofKind),
       ...(uneasy.length ? [{ text: "Look at ", link: ["/watch", `the keys of ${uneasy.map((group) => group.name).join(", ")}`], after: "." }] : []),

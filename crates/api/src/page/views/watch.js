@@ -3,7 +3,7 @@ import { html, useState } from "../vendor/preact-htm.js";
 import { useHealth, useJson } from "../lib/data.js";
 import { Answer, Facts, Page, Pill, Section, SlotLink, Table, Time, ValidatorLink } from "../lib/parts.js";
 import { grouped, listed, percent, plural, words } from "../lib/text.js";
-import { kindName, switchName } from "../lib/words.js";
+import { kindName, switchName, switchState } from "../lib/words.js";
 
 const KEYS_PER_PAGE = 100;
 const SWITCHES = {
@@ -11,6 +11,7 @@ const SWITCHES = {
   ordered: ["wait", "kill switch ordered"],
   done: ["bad", "kill switch fired"],
   failed: ["bad", "kill switch FAILED"],
+  dry: ["bad", "kill switch: dry run, nothing stopped"],
 };
 
 function alarmWords(alarms) {
@@ -51,7 +52,7 @@ export function Watch() {
 
 function Group({ group, status }) {
   const armed = group.is_armed_again;
-  const [state, text] = armed ? ["good", "kill switch armed again"] : group.kill_switch ? SWITCHES[group.kill_switch.state] ?? ["none", group.kill_switch.state] : ["none", switchName(group, status)];
+  const [state, text] = armed ? ["good", "kill switch armed again"] : group.kill_switch ? SWITCHES[switchState(group, status)] ?? ["none", group.kill_switch.state] : ["none", switchName(group, status)];
   const heard = group.first_hand;
   const hasFired = group.kill_switch && group.kill_switch.state !== "ready";
   const worst = armed ? null : group.alarms.worst;
@@ -83,7 +84,8 @@ function Switch({ of, isKnown }) {
   if (!of) return html`<p class="note">${isKnown ? html`Nothing stops these keys by itself. <a href="/docs/watching.md">How to have a kill switch</a>` : "This is a recording: it has no record of a kill switch of this group, so whether there was one is not known."}</p>`;
   return html`
     ${of.finding && html`<p class=${of.state === "failed" ? "critical" : ""}>Ordered <${Time} of=${of.ordered_at} precise /> UTC because of a <a href=${"/findings/" + of.finding}>${kindName(of.kind).toLowerCase()}</a>${of.attempts > 1 ? `, ${of.attempts} attempts` : ""}${of.took_ms !== null ? `; the order ended after ${grouped(of.took_ms)} ms` : ""}${of.answer ? `: ${of.answer}` : ""}.${of.state === "failed" && of.after_stop?.state === "signing" ? " Keys sign nevertheless: stop the validator clients by hand." : ""}</p>`}
-    ${of.after_stop && html`<${AfterStop} of=${of.after_stop} />`}
+    ${of.dry_run && of.finding && html`<p class="critical">This was a dry run: nothing was stopped.</p>`}
+    ${of.after_stop && !of.dry_run && html`<${AfterStop} of=${of.after_stop} />`}
     ${of.armed_again_at && html`<p class="note">Made ready again <${Time} of=${of.armed_again_at} precise /> UTC.</p>`}
     ${of.held_back && html`<p class="note">Held back ${plural(of.held_back.times, "time")}, the last time <${Time} of=${of.held_back.at} /> UTC at a <a href=${"/findings/" + of.held_back.finding}>${kindName(of.held_back.kind).toLowerCase()}</a>: ${of.held_back.reason}.</p>`}`;
 }
