@@ -486,6 +486,9 @@ async function ownWave(base, data) {
     lacks(armed, "Yes", "Stop every machine", "All quiet in");
     const failed = await shown({ "/v1/watch/groups": ({ groups: all }) => ({ groups: all.map((group) => ({ ...group, kill_switch: group.name === "acme-1" ? fired("failed") : null })) }) });
     holds(failed, "The kill switch of acme-1 FAILED: stop by hand.");
+    const dry = await shown({ "/v1/watch/groups": ({ groups: all }) => ({ groups: all.map((group) => ({ ...group, kill_switch: group.name === "acme-1" ? { ...fired("done"), dry_run: true } : null })) }) });
+    holds(dry, "The kill switch of acme-1 made a dry run only and stopped nothing: stop by hand.");
+    lacks(dry, "says done");
     inOrder(failed, [...RESTART_STEPS.slice(0, -1), "slashwatch killswitch rearm acme-1", ...RESTART_STEPS.slice(-1)]);
     await page.close();
   });

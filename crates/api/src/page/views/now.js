@@ -44,7 +44,7 @@ function Mine({ groups, mine, danger, incident, isSure, status }) {
   const armedAgain = armed.length > 0 && html`<${ArmedAgain} groups=${armed} />`;
   const keys = all.reduce((sum, group) => sum + group.validators, 0);
   const switchWords = (group) => switchName(group, status);
-  const others = stopped.length > 0 && html`<p>No offence of its own, but the kill switch has fired: ${stopped.map((group) => group.name + (group.kill_switch.state === "failed" ? " (FAILED: stop it by hand)" : "")).join(", ")}.</p>`;
+  const others = stopped.length > 0 && html`<p>No offence of its own, but the kill switch has fired: ${stopped.map((group) => group.name + ({ failed: " (FAILED: stop it by hand)", dry: " (a dry run: nothing was stopped)" }[switchState(group)] ?? "")).join(", ")}.</p>`;
   const threats = danger.found.map((one) => html`<p key=${one.text} class="critical">${one.text}</p>`);
   if (hit.length) {
     return html`<p class="answer bad">Yes: ${hit.map((group) => group.name).join(", ")}</p>
