@@ -139,8 +139,8 @@ pub enum Command {
         /// Prints a finding as text. On a terminal this is done without it.
         #[arg(long, conflicts_with = "json")]
         text: bool,
-        /// Prints a finding as JSON, with its proof. Everything else is JSON in any case, and so is a
-        /// finding that goes to a file or another program.
+        /// Prints a finding as JSON, with its proof. Everything else is JSON in any case, and so is
+        /// a finding that goes to a file or another program.
         #[arg(long)]
         json: bool,
     },
@@ -507,8 +507,8 @@ pub struct DemoArgs {
     #[arg(long, value_name = "URL")]
     pub webhook: Option<String>,
     /// A rehearsal: the simulated keys are shared out among the groups of this configuration, its
-    /// alert routes get the real messages, and its kill switches do a dry run, in which programs and
-    /// addresses are told that it is a test, as by `killswitch test`.
+    /// alert routes get the real messages, and its kill switches do a dry run, in which programs
+    /// and addresses are told that it is a test, as by `killswitch test`.
     #[arg(long, value_name = "FILE", conflicts_with_all = ["scenario", "webhook"])]
     pub config: Option<PathBuf>,
 }

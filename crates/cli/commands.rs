@@ -305,10 +305,10 @@ pub(crate) fn flush_log() {
 
 fn log_to_stderr(config: &LogConfig) -> anyhow::Result<()> {
     let level = std::env::var("RUST_LOG").unwrap_or_else(|_| config.level.clone());
-    // What a stranger can cause must not fill the log: gossipsub tells each GRAFT that comes too soon
-    // and, as an error, each subscription that is refused, request-response each request over the
-    // limit, and discv5 each packet that it cannot read. A filter from the user that names one of
-    // these targets overrides this default.
+    // What a stranger can cause must not fill the log: gossipsub tells each GRAFT that comes too
+    // soon and, as an error, each subscription that is refused, request-response each request over
+    // the limit, and discv5 each packet that it cannot read. A filter from the user that names one
+    // of these targets overrides this default.
     let level = format!("libp2p_gossipsub=off,libp2p_request_response=error,discv5=error,{level}");
     let filter = EnvFilter::try_new(&level)
         .map_err(|error| UsageError(format!("log.level {level:?}: {error}; write it as in \"info\"")))?;

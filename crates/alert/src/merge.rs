@@ -18,15 +18,16 @@
 //! - The first slashable message of a watched group is a message of its own, whatever else happens,
 //!   and no limit and no quiet hours hold it back.
 //! - No limit holds back what says that a kill switch did not stop its group.
-//! - A `second_signer` says the same as the offence by which it was noticed. Where that was told, it
-//!   makes no message.
+//! - A `second_signer` says the same as the offence by which it was noticed. Where that was told,
+//!   it makes no message.
 //! - A slashing wave is part of the alert about strangers' offences. So while it goes on, its
 //!   single findings make no messages beside it.
 //! - A route over its limit sends what is due as one message. If nothing is left of the limit, it
 //!   waits in the outbox.
 //!
 //! Nothing is dropped: a delivery ends when the message that contains it was accepted, in the same
-//! write as the state of the alerts, or when an accepted message has told what it says. After a crash between the two the same message is sent again.
+//! write as the state of the alerts, or when an accepted message has told what it says. After a
+//! crash between the two the same message is sent again.
 
 use crate::quiet::QuietHours;
 use crate::sink::AlertState;

@@ -4,8 +4,9 @@
 //! Answers to which it is known what changes them are kept here too, as they are sent, until that
 //! has changed. So an answer that thousands ask for is made once: while it is made, the others wait
 //! for it. An answer that is older than [`KEPT_FOR`] is made anew, and until that is done the old
-//! one is sent, up to the age of [`SENT_FOR`]: nobody waits for what has not changed. Each [scope](crate::tokens::Scope) has answers of its own.
-//! What is kept is bounded in bytes, and all of it is dropped at once.
+//! one is sent, up to the age of [`SENT_FOR`]: nobody waits for what has not changed. Each
+//! [scope](crate::tokens::Scope) has answers of its own. What is kept is bounded in bytes, and all
+//! of it is dropped at once.
 
 use crate::observed::Recent;
 use crate::server::Shared;

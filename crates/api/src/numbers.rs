@@ -76,8 +76,8 @@ impl Numbers {
         shown.saturating_add(low as u64)
     }
 
-    /// A cursor that a store gave, as the reader sees it. A cursor is the number of the last finding
-    /// that was looked at, and that one may be hidden.
+    /// A cursor that a store gave, as the reader sees it. A cursor is the number of the last
+    /// finding that was looked at, and that one may be hidden.
     pub(crate) fn shown_cursor(&self, stored: u64, order: SortOrder) -> u64 {
         match order {
             SortOrder::OldestFirst => self.shown(stored),

@@ -159,8 +159,8 @@ pub(crate) fn build(
     Ok(Some(contents.zip()))
 }
 
-/// The pack of an incident for the operator itself: nothing is left out. `watch` knows the groups and
-/// their kill switches. `None` if there is no such incident.
+/// The pack of an incident for the operator itself: nothing is left out. `watch` knows the groups
+/// and their kill switches. `None` if there is no such incident.
 pub fn incident_pack(
     store: &Store,
     source: &dyn ObservedSource,

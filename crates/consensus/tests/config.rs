@@ -236,8 +236,8 @@ fn what_has_not_begun_moves_with_the_schedule_of_an_own_node() {
     // What has begun in one of the two is told and not followed.
     let told = read("FULU_FORK_EPOCH: 3\n").changes_by(&read("FULU_FORK_EPOCH: 5\n"), Epoch::new(7));
     assert_eq!(told, [("fulu".to_owned(), Epoch::new(5))]);
-    // From the epoch before our Gloas on, nodes have subscribed to its topics: only what comes later
-    // moves.
+    // From the epoch before our Gloas on, nodes have subscribed to its topics: only what comes
+    // later moves.
     assert_eq!(followed(ours, theirs, 9), (true, false, false));
     let begun = followed("GLOAS_FORK_EPOCH: 10\n", "GLOAS_FORK_EPOCH: 20\n", 40);
     assert_eq!(begun, (false, false, true), "what has begun in both is history");

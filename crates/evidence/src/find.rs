@@ -179,8 +179,8 @@ impl Store {
         }
     }
 
-    /// The numbers in `first..=last` of the findings of kinds that not everybody may see, ascending.
-    /// No finding is read.
+    /// The numbers in `first..=last` of the findings of kinds that not everybody may see,
+    /// ascending. No finding is read.
     pub fn numbers_of_private_kinds(&self, first: u64, last: u64) -> Result<Vec<u64>, StoreError> {
         let mut rows = self.shared.db.raw_iterator_cf(&self.family(BY_KIND));
         let mut numbers = Vec::new();

@@ -38,8 +38,8 @@ pub(crate) enum ApiAnswer {
 }
 
 impl ApiClient {
-    /// Prepares requests to `url`, such as `http://127.0.0.1:5080`, which was given by `option`. The
-    /// file has a token for the API.
+    /// Prepares requests to `url`, such as `http://127.0.0.1:5080`, which was given by `option`.
+    /// The file has a token for the API.
     ///
     /// # Errors
     /// It is no address, or the file cannot be read.

@@ -1,10 +1,10 @@
-//! `slashwatch preflight --watcher URL`: the same check as with a data directory, of what the API of
-//! a running watcher says ([`watcher::preflight`] has the rules).
+//! `slashwatch preflight --watcher URL`: the same check as with a data directory, of what the API
+//! of a running watcher says ([`watcher::preflight`] has the rules).
 //!
-//! What is read is bounded: at most [`MAX_KEYS`] keys, and of their votes at most [`MAX_PAGES`] pages
-//! for all keys together, one page at least for each. A page has the votes of 64 epochs. So the
-//! client's record is compared with the latest votes only, and with the blocks of the last 1 024
-//! slots. The notes of the answer say so.
+//! What is read is bounded: at most [`MAX_KEYS`] keys, and of their votes at most [`MAX_PAGES`]
+//! pages for all keys together, one page at least for each. A page has the votes of 64 epochs. So
+//! the client's record is compared with the latest votes only, and with the blocks of the last
+//! 1 024 slots. The notes of the answer say so.
 
 use crate::api_client::{ApiAnswer, ApiClient};
 use api::Gap;

@@ -240,8 +240,8 @@ impl Report {
         self.proofs.sort_by_key(|proof| (std::cmp::Reverse(proof.accuses), proof.id));
     }
 
-    /// Reads what became of the kill switches that fired in this time. Orders before the last two of
-    /// a group are not recorded.
+    /// Reads what became of the kill switches that fired in this time. Orders before the last two
+    /// of a group are not recorded.
     fn read_switches(&mut self, store: &Store, within: &dyn Fn(Slot) -> bool) -> Result<(), WatcherError> {
         let state = KillSwitchState::read(store)?;
         let groups: BTreeSet<&String> = state.fired.keys().chain(state.earlier.keys()).collect();

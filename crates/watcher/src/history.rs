@@ -172,8 +172,8 @@ pub fn read_interchange(path: &Path, genesis_validators_root: Root) -> Result<In
 }
 
 /// Returns what a list of `--validators` names. A list looks like `1,5-9,0xab..,@more.txt`. A file
-/// may also be a list of watched keys (.csv with a column `group`, or .toml); with `group=NAME` only
-/// these groups of such files count. There is at least one selector.
+/// may also be a list of watched keys (.csv with a column `group`, or .toml); with `group=NAME`
+/// only these groups of such files count. There is at least one selector.
 pub fn selectors_in(list: &str) -> Result<Vec<Selector>, WatcherError> {
     let mut selectors = Vec::new();
     let words: Vec<&str> = list.split(',').map(str::trim).filter(|word| !word.is_empty()).collect();

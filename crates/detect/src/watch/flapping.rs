@@ -15,8 +15,8 @@
 //!
 //! **False alarms considered.** Single misses: one in 200 duties is usual, so five in a row do not
 //! happen by chance. A bad slot of the whole network. Keys that stay away: this is an outage,
-//! reported as `missed_duties`; a stretch of more than `flapping_longest_epochs` is no flap. Keys that
-//! a kill switch has stopped: their duties do not count until they vote again after that.
+//! reported as `missed_duties`; a stretch of more than `flapping_longest_epochs` is no flap. The
+//! duties of keys that a kill switch has stopped do not count until these keys vote again.
 
 use super::{Label, Labels, WatchedKeysConfig};
 use crate::monitor::{Details, DetectorView, Observation};

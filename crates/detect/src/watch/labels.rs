@@ -20,8 +20,9 @@
 //! Limits: at most [`MAX_WATCHED`] keys in groups; further ones are counted and only labelled. Of a
 //! validator the first [`MAX_ENTRIES_OF`] entries count, groups before lists, and [`MAX_LABELS`]
 //! labels, its groups' before those of lists: a list at somebody else's URL must not make findings
-//! that no receiver takes. A labelled validator takes 8 bytes. The public keys of group members, and
-//! of validators that share a label with one, are kept too, 52 bytes each, at most [`MAX_KEYS`].
+//! that no receiver takes. A labelled validator takes 8 bytes. The public keys of group members,
+//! and of validators that share a label with one, are kept too, 52 bytes each, at most
+//! [`MAX_KEYS`].
 
 use super::list::MAX_LABELS;
 use super::{Duty, FeePayers, Label, Selector, WatchList};

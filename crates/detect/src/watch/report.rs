@@ -53,8 +53,8 @@ impl SharedWatchState {
         self.labels.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Replaces the names of the groups whose kill switch has fired, so that their keys are silent on
-    /// purpose.
+    /// Replaces the names of the groups whose kill switch has fired, so that their keys are silent
+    /// on purpose.
     pub fn set_stopped(&self, groups: BTreeSet<String>) {
         *self.stopped.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(groups);
     }

@@ -116,7 +116,8 @@ export function Command({ text, label }) {
   </div>`;
 }
 
-// What to do, in this order: sentences, or `{ text, link: [address, name], after }`, or `{ text, command }`.
+// What to do, in this order: sentences, or `{ text, link: [address, name], after }`, or
+// `{ text, command }`.
 export function Steps({ of }) {
   return html`<ol class=${of.length > 1 ? "steps" : "steps single"}>${of.map((step) => typeof step === "string"
     ? html`<li key=${step}>${step}</li>`

@@ -208,8 +208,8 @@ export const SWITCHES = { ready: "ready", ordered: "ordered", done: "has fired",
 export const dataDir = (status) => (status?.data_dir ? quoted(status.data_dir) : "DATA_DIR");
 
 // The reader's groups, sorted by what is known of them: `hit` did something critical themselves,
-// `stopped` did not but their kill switch has fired, `earlier` did it long ago. Those of `armed` did
-// it before their kill switch was made ready again, and nothing since.
+// `stopped` did not but their kill switch has fired, `earlier` did it long ago. Those of `armed`
+// did it before their kill switch was made ready again, and nothing since.
 export function sorted(groups, status) {
   const isFired = (group) => Boolean(group.kill_switch) && group.kill_switch.state !== "ready";
   const isAcute = (group) => group.offences.newest && !group.is_armed_again && (status.recording || isFired(group) || Date.now() - Date.parse(group.offences.newest.at) < ACUTE_MS);
