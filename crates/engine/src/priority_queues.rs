@@ -14,7 +14,8 @@
 //! - none: messages that are already known.
 //! - urgent: messages that would contradict something proven, stored or waiting (for blocks: proven
 //!   in this run), and messages that others wait for (blocks, operations). Each batch takes only a
-//!   few of one validator, and only a few of a peer that is not known yet.
+//!   few of one validator, and only little work of a peer that is not known yet. All such peers
+//!   together have a share for what is laborious to check, because ids cost nothing.
 //! - deferred: urgent messages above the share that their validator or peer has of a batch.
 //! - doubtful: all messages of peers that mostly forge.
 //! - settled: messages that name only validators that cannot be punished, or of which enough is on
@@ -29,7 +30,10 @@
 //! A dropped message is one of three kinds. It is a vote of the honest majority, which comes again
 //! in aggregates and blocks. Or it comes from a peer that forges messages. Or it changes nothing. A
 //! contradiction of a key that can be punished is dropped only if it comes from a peer that mostly
-//! forges, or if enough is on record about its validator. Nothing here reads a clock.
+//! forges, or if enough is on record about its validator. And of peers that have proven nothing yet,
+//! aggregates and slashing operations are dropped once a quarter of the places has them. Without
+//! this, forgeries would fill all places, and nothing more would be heard of anybody. Blocks bring
+//! the true ones. Nothing here reads a clock.
 //!
 //! **Bounds.** A message may have 10 MiB, so the waiting messages are bounded in bytes too
 //! ([`QueueLimits`]). [`QueueLimits::bytes`] applies once to the messages that may be dropped and
@@ -48,21 +52,29 @@ use verify::{
 
 /// Contradictions and blocks in one batch.
 const URGENT_BATCH: usize = 256;
-/// Messages in such a batch from one peer that is not known yet. This limits the cost of forged
-/// contradictions until the peer is known to forge.
+/// Work in such a batch from one peer that is not known yet, in single votes. This limits the cost
+/// of forged contradictions until the peer is known to forge.
 const URGENT_PER_UNKNOWN_PEER: usize = 16;
+/// Work in such a batch from all peers that are not known yet, in single votes, besides the single
+/// votes themselves: some 15 ms, or one message that takes longer. So whoever sends operations of
+/// a hundred thousand signers or aggregates with ever new ids delays the contradictions of others
+/// by one message.
+const LABORIOUS_OF_UNKNOWN_PEERS: usize = 64;
 /// Messages in such a batch in the name of one validator. This limits how long a single key can
 /// make others wait.
 const URGENT_PER_VALIDATOR: usize = 8;
 /// Urgent messages that are passed over to form one batch.
 const MAX_PASSED_OVER: usize = 2_048;
-/// Doubtful messages between two ordinary batches. Each is verified by itself; all together take
-/// about 20 ms.
+/// Doubtful messages between two ordinary batches, measured in the cost of single votes. Each is
+/// verified by itself; all together take about 20 ms.
 const DOUBTFUL_BATCH: usize = 32;
 /// One of this many places is for doubtful messages.
 const DOUBTFUL_SHARE: usize = 4;
 /// Settled messages in one batch, measured in the cost of single votes: about 10 ms.
 const SETTLED_BATCH: usize = 16;
+/// One of this many places, and of this many bytes, is for laborious messages of strangers that are
+/// above their share of a batch.
+const DEFERRED_STRANGERS_SHARE: usize = 4;
 /// One of this many places is for settled messages.
 const SETTLED_SHARE: usize = 4;
 /// Settled messages of one validator that may wait: about one second of work if nothing else waits.
@@ -78,6 +90,9 @@ const BYTES_SHARE: usize = 4;
 const AGGREGATE_WEIGHT: usize = 8;
 /// Cost of a slashing operation, in single votes: two signatures, and two more for its proof.
 const OPERATION_WEIGHT: usize = 4;
+/// Signers whose keys are added in the time of a single vote, by the bytes that name them: eight of
+/// an operation, one bit of an aggregate.
+const SIGNERS_PER_WEIGHT: usize = 256;
 /// Memory of a message in addition to its bytes.
 const OVERHEAD_BYTES: usize = 256;
 
@@ -116,6 +131,9 @@ pub enum Dropped {
     /// There are more messages than can be verified of validators that cannot be punished, or of
     /// which enough is on record.
     Settled,
+    /// There are more messages of peers that are not known yet than can be verified, and this one is
+    /// laborious: an aggregate or a slashing operation.
+    Stranger,
     /// All waiting messages together have too many bytes.
     Bytes,
     /// The waiting messages of this peer have too many bytes.
@@ -123,7 +141,8 @@ pub enum Dropped {
 }
 
 impl Dropped {
-    pub const ALL: [Self; 6] = [Self::Known, Self::Overload, Self::Forger, Self::Settled, Self::Bytes, Self::PeerBytes];
+    pub const ALL: [Self; 7] =
+        [Self::Known, Self::Overload, Self::Forger, Self::Settled, Self::Stranger, Self::Bytes, Self::PeerBytes];
 
     /// The outcome that the message has.
     pub const fn outcome(self) -> Outcome {
@@ -134,6 +153,7 @@ impl Dropped {
             Self::Settled => {
                 Outcome::Refused("shed: more from validators that cannot be punished or are on record than can be judged")
             }
+            Self::Stranger => Outcome::Refused("shed: more from peers that are not known yet than can be judged"),
             Self::Bytes | Self::PeerBytes => Outcome::Refused("shed: more bytes than may wait"),
         }
     }
@@ -145,6 +165,7 @@ impl Dropped {
             Self::Overload => "overload",
             Self::Forger => "liar",
             Self::Settled => "settled",
+            Self::Stranger => "stranger",
             Self::Bytes => "bytes",
             Self::PeerBytes => "peer_bytes",
         }
@@ -401,9 +422,7 @@ impl PriorityQueues {
                 }
                 let batch = match turn {
                     NextQueue::Deferred => self.take_urgent(UrgentPart::Deferred, repute, dropped),
-                    NextQueue::Doubtful => {
-                        (0..DOUBTFUL_BATCH).map_while(|_| self.pop_doubtful(PriorityQueue::pop_front)).collect()
-                    }
+                    NextQueue::Doubtful => self.take_doubtful(),
                     NextQueue::Settled => self.take_settled(),
                 };
                 if !batch.is_empty() {
@@ -434,8 +453,19 @@ impl PriorityQueues {
         batch
     }
 
-    /// Takes a batch of urgent messages. Each validator and each unknown peer has a share of a
-    /// batch, and messages above the share are deferred. If a peer is known to forge by now, its
+    fn take_doubtful(&mut self) -> Vec<RawMessage> {
+        let (mut batch, mut weight) = (Vec::new(), 0);
+        while weight < DOUBTFUL_BATCH
+            && let Some(message) = self.pop_doubtful(PriorityQueue::pop_front)
+        {
+            weight += weight_alone(&message);
+            batch.push(message);
+        }
+        batch
+    }
+
+    /// Takes a batch of urgent messages. Each validator, each unknown peer, and all of these peers
+    /// together have a share of a batch, and messages above the share are deferred. If a peer is known to forge by now, its
     /// messages move to the doubtful queue.
     fn take_urgent(
         &mut self,
@@ -449,6 +479,7 @@ impl PriorityQueues {
         });
         let (mut batch, mut beyond) = (Vec::new(), PriorityQueue::default());
         let (mut by_unknown_peer, mut by_validator) = (CountsByKey(HashMap::new()), CountsByKey(HashMap::new()));
+        let mut laborious = 0;
         while batch.len() < URGENT_BATCH
             && beyond.len() < MAX_PASSED_OVER
             && let Some(message) = from.pop_front()
@@ -459,14 +490,29 @@ impl PriorityQueues {
                 continue;
             }
             let unknown_peer = message.origin.peer.as_ref().filter(|_| repute == PeerReputation::Unknown);
-            let validator = single_name(&message);
-            if unknown_peer.is_some_and(|peer| by_unknown_peer.of(peer) >= URGENT_PER_UNKNOWN_PEER)
-                || validator.is_some_and(|validator| by_validator.of(&validator) >= URGENT_PER_VALIDATOR)
+            let (validator, weight) = (single_name(&message), weight_alone(&message));
+            // The first one always finds a place, however laborious it is.
+            let is_over = |used: usize, share: usize| used > 0 && used + weight > share;
+            let is_laborious = unknown_peer.is_some() && weight > 1;
+            if unknown_peer.is_some_and(|peer| {
+                is_over(by_unknown_peer.of(peer), URGENT_PER_UNKNOWN_PEER)
+                    || is_laborious && is_over(laborious, LABORIOUS_OF_UNKNOWN_PEERS)
+            }) || validator.is_some_and(|validator| by_validator.of(&validator) >= URGENT_PER_VALIDATOR)
             {
-                beyond.push_back(message);
+                let has_room = self.deferred.len() + beyond.len() < self.limits.messages / DEFERRED_STRANGERS_SHARE
+                    && self.deferred.bytes + beyond.bytes < self.limits.bytes / DEFERRED_STRANGERS_SHARE;
+                if is_laborious && !has_room && matches!(urgency, UrgentPart::New) {
+                    self.forget_bytes(&message);
+                    dropped.push((message, Dropped::Stranger));
+                } else {
+                    beyond.push_back(message);
+                }
                 continue;
             }
-            unknown_peer.into_iter().for_each(|peer| by_unknown_peer.add(peer.clone(), 1));
+            if let Some(peer) = unknown_peer {
+                by_unknown_peer.add(peer.clone(), weight);
+                laborious += if is_laborious { weight } else { 0 };
+            }
             validator.into_iter().for_each(|validator| by_validator.add(validator, 1));
             batch.push(message);
         }
@@ -645,6 +691,26 @@ impl PriorityQueues {
         let message = pop(&mut self.doubtful)?;
         self.doubtful_by_peer.remove(&message.origin.peer, 1);
         Some(message)
+    }
+}
+
+/// What it costs to verify a message by itself, in single votes. Keys that must be added come on top
+/// of the equations.
+fn weight_alone(message: &RawMessage) -> usize {
+    let length = message.bytes.len();
+    match message.kind {
+        MessageKind::AttesterSlashing => OPERATION_WEIGHT + length / 8 / SIGNERS_PER_WEIGHT,
+        MessageKind::Aggregate => AGGREGATE_WEIGHT + length * 8 / SIGNERS_PER_WEIGHT,
+        MessageKind::ProposerSlashing => OPERATION_WEIGHT,
+        MessageKind::Block
+        | MessageKind::Attestation { .. }
+        | MessageKind::AttestationByBits
+        | MessageKind::Header
+        | MessageKind::BlobSidecar { .. }
+        | MessageKind::DataColumnSidecar { .. }
+        | MessageKind::PayloadAttestation
+        | MessageKind::PayloadBid
+        | MessageKind::InclusionList => 1,
     }
 }
 

@@ -210,6 +210,53 @@ fn strangers_have_a_share_and_liars_wait() {
     assert_eq!(take(&mut queues, Time(1000), liar).len(), DOUBTFUL_BATCH);
 }
 
+/// Ids cost nothing, so each forged message may come from a new one. What is laborious to check
+/// then waits, and the next contradiction of another stranger does not.
+#[test]
+fn laborious_messages_of_ever_new_strangers_delay_nobody() {
+    let of = |number: u64, kind, length: usize| {
+        message(number, number as u8).changed(|parts| (parts.kind, parts.bytes) = (kind, vec![0; length]))
+    };
+    let stranger = |_: Option<&PeerBytes>| PeerReputation::Unknown;
+    for (kind, length, at_once) in [(MessageKind::Aggregate, 460, 2), (MessageKind::AttesterSlashing, 1 << 20, 1)] {
+        let mut queues = queues(1000, 100);
+        for number in 0..100 {
+            queues.push(of(number, kind, length), Triage::Contradiction, PeerReputation::Unknown);
+        }
+        queues.push(message(200, 200), Triage::Contradiction, PeerReputation::Unknown);
+        queues.push(of(201, MessageKind::Block, 1 << 20), Triage::Context, PeerReputation::Unknown);
+        let batch = numbers(&take(&mut queues, Time(0), stranger));
+        assert_eq!(batch, (0..at_once).chain([200, 201]).collect::<Vec<_>>(), "{kind:?}");
+        // None of the others is lost, and each batch has its share of them.
+        let mut rest = Vec::new();
+        while !queues.is_empty() {
+            let batch = numbers(&take(&mut queues, Time(0), stranger));
+            assert_eq!(batch.len() as u64, at_once.min(100 - at_once - rest.len() as u64));
+            rest.extend(batch);
+        }
+        assert_eq!(rest, (at_once..100).collect::<Vec<_>>());
+    }
+    // However many come, there stays room for what others send.
+    let mut crowded = queues(200, 100);
+    let mut dropped = Vec::new();
+    for number in 0..1000 {
+        crowded.push(of(number, MessageKind::ProposerSlashing, 416), Triage::Contradiction, PeerReputation::Unknown);
+        if number % 100 == 99 {
+            dropped.extend(crowded.take(Time(0), stranger).dropped);
+        }
+        assert!(crowded.has_room());
+    }
+    assert_eq!((dropped.len(), crowded.len()), (1000 - 10 * 16 - 50, 50));
+    assert!(dropped.iter().all(|(_, why)| *why == Dropped::Stranger));
+    assert_eq!(crowded.bytes_by_peer.0.values().sum::<usize>(), crowded.bytes());
+    // Of peers that are known, all are taken at once.
+    let mut known = queues(1000, 100);
+    (0..100).for_each(|number| {
+        known.push(of(number, MessageKind::Aggregate, 460), Triage::Contradiction, PeerReputation::Good);
+    });
+    assert_eq!(take(&mut known, Time(0), GOOD).len(), 100);
+}
+
 /// A peer is known to forge only after its contradictions wait. Then the limits of doubtful
 /// messages apply to them too.
 #[test]
@@ -233,7 +280,7 @@ fn contradictions_of_a_peer_that_turns_out_to_forge_keep_the_limits_of_doubtful_
     }
     let batch = queues.take(Time(0), |_| PeerReputation::Bad);
     assert!(batch.dropped.iter().all(|(_, why)| *why == Dropped::PeerBytes));
-    assert_eq!((batch.messages.len(), batch.dropped.len(), queues.bytes_by_peer.0.len()), (4, 16, 0));
+    assert_eq!((batch.messages.len(), batch.dropped.len(), queues.doubtful.len()), (1, 16, 3), "each is a batch of its own");
 }
 
 #[test]
