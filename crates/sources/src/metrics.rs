@@ -63,7 +63,7 @@ impl SourceMetrics {
         [no_beacon_node, other_network, no_address, private_address, "prefix_full", "full", "shed"]
     };
     /// Reasons of `refused_connections`.
-    pub const REFUSED_CONNECTIONS: [&str; 3] = ["address", "banned", "places"];
+    pub const REFUSED_CONNECTIONS: [&str; 4] = ["address", "banned", "pace", "places"];
 
     /// Creates all metrics and registers them.
     ///

@@ -171,7 +171,7 @@ impl Crowd {
 async fn neither_one_prefix_nor_many_take_our_places() {
     const PLACES: usize = 60;
     const SETTLED: usize = 54;
-    let limits = AddressLimit { per_ip: 4, per_prefix: 8 };
+    let limits = AddressLimit { pace: Duration::ZERO, ..AddressLimit::PUBLIC };
     let config = GossipConfig { max_peers: PLACES, address_limit: limits, newcomer: Duration::ZERO, ..config() };
     let post = start(config, &network()).await;
     let first = Crowd::come(&post, (1..=30).map(|n| Ipv4Addr::new(127, 1, n, 1)), 0).await;
@@ -199,7 +199,11 @@ async fn neither_one_prefix_nor_many_take_our_places() {
 /// One machine begins 300 handshakes and falls silent. Others are connected meanwhile.
 #[tokio::test]
 async fn begun_handshakes_take_no_places_of_others() {
-    let post = start(GossipConfig { address_limit: AddressLimit { per_ip: 4, per_prefix: 8 }, ..config() }, &network()).await;
+    let post = start(
+        GossipConfig { address_limit: AddressLimit { pace: Duration::ZERO, ..AddressLimit::PUBLIC }, ..config() },
+        &network(),
+    )
+    .await;
     let mut silent = Vec::new();
     for n in 0..300u16 {
         let socket = TcpSocket::new_v4().unwrap();

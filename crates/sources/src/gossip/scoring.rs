@@ -27,9 +27,13 @@ pub const FORGIVEN_AFTER: Duration = Duration::from_secs(2400);
 /// Below this score a peer's RPCs are ignored.
 pub(super) const GRAYLIST: f64 = -120.0;
 /// What each peer has from the start. gossipsub forgets a peer that leaves with a score above zero,
-/// and keeps the counters of all others for as long as a ban lasts: about ten kilobytes of each. So
+/// and keeps the counters of all others ([`RETAINED_FOR`]). So
 /// whoever connects, does nothing wrong and leaves, again and again with new ids, takes no memory.
 pub(super) const BLAMELESS: f64 = 1e-6;
+/// How long gossipsub keeps the counters of a peer that has left with a score below zero: some 60
+/// kilobytes, if it was subscribed to all subnets. Banned peers are refused longer, without them;
+/// who was not bad enough for that gains no more by coming back than by taking a new id.
+const RETAINED_FOR: Duration = Duration::from_secs(120);
 /// Number of nodes behind one IP address that is still considered normal.
 const PEERS_PER_IP: f64 = 8.0;
 
@@ -44,8 +48,8 @@ pub(super) fn thresholds() -> PeerScoreThresholds {
     }
 }
 
-/// `ban` is how long a peer with a bad score is refused. Its score is forgotten shortly before, so
-/// that it begins anew.
+/// `ban` is how long a peer with a bad score is refused. Its score is forgotten before, so that it
+/// begins anew.
 pub(super) fn params(ban: Duration) -> PeerScoreParams {
     let interval = Duration::from_secs(1);
     PeerScoreParams {
@@ -63,7 +67,7 @@ pub(super) fn params(ban: Duration) -> PeerScoreParams {
         slow_peer_weight: 0.0,
         decay_interval: interval,
         decay_to_zero: DECAY_TO_ZERO,
-        retain_score: ban - (ban / 2).min(Duration::from_secs(60)),
+        retain_score: (ban / 2).min(RETAINED_FOR),
         ..PeerScoreParams::default()
     }
 }

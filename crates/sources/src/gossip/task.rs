@@ -279,6 +279,7 @@ impl GossipTask {
                 let reason = match cause.downcast::<RefusedConnection>() {
                     Ok(RefusedConnection::Address(_)) => "address",
                     Ok(RefusedConnection::Banned) => "banned",
+                    Ok(RefusedConnection::Pace(_)) => "pace",
                     Ok(RefusedConnection::Places) | Err(_) => "places",
                 };
                 self.metrics.refused_connections.with_label_values(&[reason]).inc();
