@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Makes a machine that has only Rust ready to build: says what it does, does it once, is silent and quick afterwards.
 #
-#   scripts/setup.sh             what ./demo and ./test need: g++ and libclang (RocksDB's bindings), the crates, librocksdb.a
+#   scripts/setup.sh             what ./demo and ./test need: g++, make and libclang (RocksDB's bindings), the crates, librocksdb.a
 #   scripts/setup.sh --devnet    also what scripts/devnet-test.sh needs: python3, curl, node, npm and the real client
 #   scripts/setup.sh --page      also what scripts/page-test.sh needs: node, npm, Chromium and two npm packages
 #   scripts/setup.sh --package   also what scripts/deb-test.sh needs: dpkg-dev and lintian
@@ -34,6 +34,8 @@ has_libclang() { # libclang-cpp.so is another library, and some machines have on
   return 1
 }
 command -v "${CXX:-g++}" > /dev/null || wanted+=(g++)
+# jemalloc comes with a makefile
+command -v make > /dev/null || wanted+=(make)
 has_libclang || wanted+=(libclang-dev)
 if [ $devnet = yes ]; then
   command -v curl > /dev/null || wanted+=(curl ca-certificates)
@@ -41,7 +43,6 @@ if [ $devnet = yes ]; then
   command -v node > /dev/null || wanted+=(nodejs)
   command -v npm > /dev/null || wanted+=(npm)
   # native parts of the client are compiled when there is no binary of them for this machine
-  command -v make > /dev/null || wanted+=(make)
   [ -f /usr/include/node/node_version.h ] || wanted+=(libnode-dev)
 fi
 if [ $page = yes ]; then
