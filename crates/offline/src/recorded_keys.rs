@@ -5,13 +5,17 @@ use actions::config::WatchConfig;
 use actions::killswitch::KillSwitchState;
 use actions::lists::reload;
 use api::{
-    KeyFilter, KillSwitchView, LabelledValidator, MAX_GROUP_LABELS, WatchGroup, WatchPage, WatchSource, WatchedKey, index_ranges,
+    KeyFilter, KillSwitchView, LabelledValidator, MAX_GROUP_LABELS, SignedView, WatchGroup, WatchPage, WatchSource, WatchedKey,
+    index_ranges,
 };
-use consensus::{Gwei, PubkeyBytes, ValidatorIndex};
+use consensus::{AttestationData, Gwei, Network, PubkeyBytes, Slot, ValidatorIndex};
 use detect::watch::{Duty, Selector, WatchList};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::PathBuf;
 use watcher::{WatcherError, kill_switch_view};
+
+/// Members whose newest votes are read, at most.
+const MAX_ASKED: usize = 4096;
 
 /// A watched key of a recording.
 #[derive(Clone, Debug)]
@@ -31,6 +35,8 @@ pub struct RecordedKeys {
     unknown: BTreeMap<String, u64>,
     /// What the recording's watcher recorded of kill switches.
     switches: Option<KillSwitchState>,
+    /// By group: what its members have signed, as far as their newest votes tell.
+    signed: BTreeMap<String, SignedView>,
 }
 
 impl RecordedKeys {
@@ -56,6 +62,29 @@ impl RecordedKeys {
     /// has fired are shown even if no list names them.
     pub fn with_switches(self, switches: KillSwitchState) -> Self {
         Self { switches: Some(switches), ..self }
+    }
+
+    /// The same, with the epochs that the members of each group have signed. `newest` returns the
+    /// newest vote of a validator. `now` is the slot in which the recording ends.
+    ///
+    /// # Errors
+    /// That of `newest`.
+    pub fn with_signed<E>(
+        mut self,
+        network: &Network,
+        now: Slot,
+        newest: impl Fn(ValidatorIndex) -> Result<Option<AttestationData>, E>,
+    ) -> Result<Self, E> {
+        for (index, key) in self.keys.iter().take(MAX_ASKED) {
+            let Some(vote) = newest(*index)? else { continue };
+            for group in &key.groups {
+                let signed = self.signed.entry(group.clone()).or_default();
+                signed.add(vote.slot, None, now, network);
+                // Which sides the members can join is a question about branches of now.
+                signed.highest_source = signed.highest_source.max(Some(vote.source.epoch));
+            }
+        }
+        Ok(self)
     }
 
     /// Validators with a label, or the members of `group=NAME`, ascending, at most `limit`.
@@ -133,7 +162,7 @@ impl WatchSource for RecordedKeys {
                 kill_switch: self.switch(name),
                 labels: others.take(MAX_GROUP_LABELS).cloned().collect(),
                 indices: index_ranges(members.iter().map(|(index, _)| **index)),
-                signed: None,
+                signed: self.signed.get(name).cloned(),
             }
         });
         groups.collect()

@@ -16,7 +16,7 @@ use api::{
 };
 use chain::PubkeyCache;
 use consensus::interchange::SigningHistory;
-use consensus::{Network, PubkeyBytes, Root, Slot, ValidatorIndex};
+use consensus::{Epoch, Network, PubkeyBytes, Root, Slot, ValidatorIndex};
 use evidence::{Query, Store, Time};
 use index::IndexView;
 use std::collections::{BTreeMap, BTreeSet};
@@ -50,7 +50,11 @@ pub fn serve<F: Future<Output = ()>>(
     let inspection = Inspection::open(path)?;
     let mut observed = RecordedObservations::read(path)?;
     let keys = RecordedKeys::read(watch, &observed.keys)?.with_switches(KillSwitchState::read(&observed.store)?);
-    let keys = Arc::new(keys);
+    let newest = |index| match &observed.index {
+        Some(view) => view.index().votes_before(index, Epoch::MAX, 1).map(|page| page.votes.iter().map(|vote| vote.data).max_by_key(|data| data.slot)),
+        None => Ok(None),
+    };
+    let keys = Arc::new(keys.with_signed(&observed.network, last_slot(&inspection)?, newest)?);
     observed.own = keys.clone();
     let observed = Arc::new(observed);
     let recording = Arc::new(RecordedStatus::read(path, &inspection, observed.recent.head)?);
