@@ -239,7 +239,7 @@ fn the_demo_counts_a_wave_once() {
 fn a_rehearsal_comes_to_safe_and_the_switch_is_made_ready() {
     let dir = tempfile::tempdir().expect("a fresh directory");
     let (config, data, file) = (dir.path().join("sw.toml"), dir.path().join("data"), dir.path().join("exported.json"));
-    let text = "network.name = \"hoodi\"\n[[watch.groups]]\nname = \"eu-1\"\nkeys = [\"0-9\"]\nkill_switch = { command = [\"/bin/true\"] }\n";
+    let text = "network.name = \"hoodi\"\nnodes.urls = [\"http://127.0.0.1:1\"]\n[[watch.groups]]\nname = \"eu-1\"\nkeys = [\"0-9\"]\nkill_switch = { command = [\"/bin/true\"] }\n";
     std::fs::write(&config, text).expect("writable");
     let mut command = slashwatch();
     command.args(["demo", "--scenario", "rehearsal", "--slot-ms", "700", "--listen", "127.0.0.1:0"]);

@@ -90,6 +90,7 @@ fn events(text: &str) -> Vec<Event<'_>> {
     let mut anchors: BTreeMap<String, usize> = BTreeMap::new();
     let mut heading = None;
     let mut is_dropped_link = false;
+    let mut n_tables = 0;
     for event in Parser::new_ext(text, Options::ENABLE_TABLES) {
         match event {
             Event::Html(markup) | Event::InlineHtml(markup) => shown.push(Event::Text(markup)),
@@ -98,7 +99,9 @@ fn events(text: &str) -> Vec<Event<'_>> {
             Event::End(TagEnd::Link) if is_dropped_link => is_dropped_link = false,
             Event::Start(Tag::Table(columns)) => {
                 // A column that is aligned would bring a style of its own.
-                shown.push(Event::Html("<div class=\"scroll\" tabindex=\"0\" role=\"region\" aria-label=\"Table\">".into()));
+                n_tables += 1;
+                let frame = format!("<div class=\"scroll\" tabindex=\"0\" role=\"region\" aria-label=\"Table {n_tables}\">");
+                shown.push(Event::Html(frame.into()));
                 shown.push(Event::Start(Tag::Table(vec![Alignment::None; columns.len()])));
             }
             Event::End(TagEnd::Table) => shown.extend([Event::End(TagEnd::Table), Event::Html("</div>".into())]),

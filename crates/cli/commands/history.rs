@@ -18,8 +18,6 @@ use watcher::preflight::{self, Preflight};
 const NAMED: usize = 5;
 /// Maximum number of keys per kind in the text report.
 const MAX_KEYS: usize = 10;
-/// Lines of a screen that shows few.
-const SCREEN_LINES: usize = 24;
 
 /// Writes the interchange file to stdout, and a summary to stderr.
 pub fn export(data_dir: &Path, validators: &str, form: Form) -> anyhow::Result<u8> {
@@ -107,7 +105,7 @@ fn open(data_dir: &Path) -> anyhow::Result<History> {
     Ok(history)
 }
 
-/// The verdict comes first, and once more at the end of what is longer than a screen. `names_keys`
+/// The verdict comes first, and once more at the end of a report that names keys. `names_keys`
 /// is whether the keys that must be in the file are known.
 fn text(report: &Audit, names_keys: bool) -> String {
     let verdict = verdict(report).join("\n") + "\n";
@@ -139,7 +137,9 @@ fn text(report: &Audit, names_keys: bool) -> String {
             counted(totals.keys_never_heard, "key", "keys")
         );
     }
-    for (what, lines) in key_lines(report) {
+    let key_lines = key_lines(report);
+    let has_keys = key_lines.iter().any(|(_, lines)| !lines.is_empty());
+    for (what, lines) in key_lines {
         for line in lines.iter().take(MAX_KEYS) {
             let _ = writeln!(out, "{line}");
         }
@@ -150,7 +150,7 @@ fn text(report: &Audit, names_keys: bool) -> String {
     if !names_keys {
         out.push_str("only keys in the file were compared: a file that has lost keys passes; name all of yours with --validators\n");
     }
-    if out.lines().count() > SCREEN_LINES {
+    if has_keys {
         out.push('\n');
         out.push_str(&verdict);
     }
