@@ -221,6 +221,7 @@ impl WatchSource for RecordedKeys {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use consensus::{Checkpoint, Epoch};
 
     #[test]
     fn a_kill_switch_that_fired_is_known_and_another_groups_is_not() {
@@ -236,6 +237,28 @@ mod tests {
         let keys = RecordedKeys::read(&[file], &pubkeys).unwrap().with_switches(state);
         let states = keys.groups().into_iter().map(|group| group.kill_switch.map(|switch| switch.state));
         assert_eq!(states.collect::<Vec<_>>(), [Some("done".to_owned()), None]);
+    }
+
+    #[test]
+    fn the_newest_votes_say_up_to_which_epoch_a_group_has_signed() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("keys.csv");
+        std::fs::write(&file, "group,key\na,0-1\nb,2\n").unwrap();
+        let pubkeys: Vec<PubkeyBytes> = (1u8..=3).map(PubkeyBytes::repeat_byte).collect();
+        let network = Network::builtin("mainnet").unwrap();
+        // Key 0 has voted in epoch 3, key 1 in epoch 5, key 2 never.
+        let newest = |index: ValidatorIndex| {
+            let (slot, source) = [(100, 2), (160, 4)].get(index.as_u64() as usize).copied()?;
+            let source = Checkpoint { epoch: Epoch::new(source), ..Checkpoint::default() };
+            Some(AttestationData { slot: Slot::new(slot), source, ..AttestationData::default() })
+        };
+        let keys = RecordedKeys::read(&[file], &pubkeys).unwrap();
+        let keys = keys.with_signed(&network, Slot::new(100), |index| Ok::<_, ()>(newest(index))).unwrap();
+        let signed: Vec<_> = keys.groups().into_iter().map(|group| group.signed).collect();
+        let of_a = signed[0].as_ref().unwrap();
+        assert_eq!((of_a.voted, of_a.ahead), (2, 1));
+        assert_eq!((of_a.highest_target, of_a.highest_source), (Some(Epoch::new(5)), Some(Epoch::new(4))));
+        assert_eq!(signed[1], None);
     }
 
     #[test]
