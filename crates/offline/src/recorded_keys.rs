@@ -8,13 +8,13 @@ use api::{
     KeyFilter, KillSwitchView, LabelledValidator, MAX_GROUP_LABELS, SignedView, WatchGroup, WatchPage, WatchSource, WatchedKey,
     index_ranges,
 };
-use consensus::{AttestationData, Gwei, Network, PubkeyBytes, Slot, ValidatorIndex};
+use consensus::{Epoch, Gwei, Network, PubkeyBytes, Slot, ValidatorIndex};
 use detect::watch::{Duty, Selector, WatchList};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::PathBuf;
 use watcher::{WatcherError, kill_switch_view};
 
-/// Members whose newest votes are read, at most.
+/// Members whose votes are read, at most.
 const MAX_ASKED: usize = 4096;
 
 /// A watched key of a recording.
@@ -64,24 +64,25 @@ impl RecordedKeys {
         Self { switches: Some(switches), ..self }
     }
 
-    /// The same, with the epochs that the members of each group have signed. `newest` returns the
-    /// newest vote of a validator. `now` is the slot in which the recording ends.
+    /// The same, with the epochs that the members of each group have signed. `signed_by` returns the
+    /// slot of a validator's newest vote, and the highest source epoch of its votes. `now` is the slot
+    /// in which the recording ends.
     ///
     /// # Errors
-    /// That of `newest`.
+    /// That of `signed_by`.
     pub fn with_signed<E>(
         mut self,
         network: &Network,
         now: Slot,
-        newest: impl Fn(ValidatorIndex) -> Result<Option<AttestationData>, E>,
+        signed_by: impl Fn(ValidatorIndex) -> Result<Option<(Slot, Epoch)>, E>,
     ) -> Result<Self, E> {
         for (index, key) in self.keys.iter().take(MAX_ASKED) {
-            let Some(vote) = newest(*index)? else { continue };
+            let Some((newest, source)) = signed_by(*index)? else { continue };
             for group in &key.groups {
                 let signed = self.signed.entry(group.clone()).or_default();
-                signed.add(vote.slot, None, now, network);
+                signed.add(newest, None, now, network);
                 // Which sides the members can join is a question about branches of now.
-                signed.highest_source = signed.highest_source.max(Some(vote.source.epoch));
+                signed.highest_source = signed.highest_source.max(Some(source));
             }
         }
         Ok(self)
@@ -221,7 +222,6 @@ impl WatchSource for RecordedKeys {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use consensus::{Checkpoint, Epoch};
 
     #[test]
     fn a_kill_switch_that_fired_is_known_and_another_groups_is_not() {
@@ -247,13 +247,12 @@ mod tests {
         let pubkeys: Vec<PubkeyBytes> = (1u8..=3).map(PubkeyBytes::repeat_byte).collect();
         let network = Network::builtin("mainnet").unwrap();
         // Key 0 has voted in epoch 3, key 1 in epoch 5, key 2 never.
-        let newest = |index: ValidatorIndex| {
-            let (slot, source) = [(100, 2), (160, 4)].get(index.as_u64() as usize).copied()?;
-            let source = Checkpoint { epoch: Epoch::new(source), ..Checkpoint::default() };
-            Some(AttestationData { slot: Slot::new(slot), source, ..AttestationData::default() })
+        let signed_by = |index: ValidatorIndex| {
+            let (slot, source) = [(100, 4), (160, 2)].get(index.as_u64() as usize).copied()?;
+            Some((Slot::new(slot), Epoch::new(source)))
         };
         let keys = RecordedKeys::read(&[file], &pubkeys).unwrap();
-        let keys = keys.with_signed(&network, Slot::new(100), |index| Ok::<_, ()>(newest(index))).unwrap();
+        let keys = keys.with_signed(&network, Slot::new(100), |index| Ok::<_, ()>(signed_by(index))).unwrap();
         let signed: Vec<_> = keys.groups().into_iter().map(|group| group.signed).collect();
         let of_a = signed[0].as_ref().unwrap();
         assert_eq!((of_a.voted, of_a.ahead), (2, 1));
