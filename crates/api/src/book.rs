@@ -183,7 +183,9 @@ mod tests {
 
     #[test]
     fn what_a_page_brings_along_is_shown_as_text() {
-        let html = document("# A <b> & c\n\n<script>x</script>\n\nv <i>y</i> [z](javascript:x) ![w](x.svg)\n\n|a|\n|--:|\n|b|\n\n    a < b\n");
+        let html = document(
+            "# A <b> & c\n\n<script>x</script>\n\nv <i>y</i> [z](javascript:x) ![w](x.svg)\n\n|a|\n|--:|\n|b|\n\n    a < b\n",
+        );
         assert!(html.contains("&lt;script&gt;x&lt;/script&gt;"), "{html}");
         assert!(html.contains("<p>v &lt;i&gt;y&lt;/i&gt; z w</p>"), "{html}");
         assert!(html.contains("<title>A &lt;b&gt; &amp; c ·") && html.contains("<code>a &lt; b\n</code>"), "{html}");

@@ -623,13 +623,7 @@ impl GroupCounts {
     }
 
     /// Asks for each member whether it has a critical finding, and whether it contradicted itself.
-    fn ask_each(
-        &mut self,
-        store: &Store,
-        group: &str,
-        kinds: &[Kind],
-        watch: &dyn WatchSource,
-    ) -> Result<(), StoreError> {
+    fn ask_each(&mut self, store: &Store, group: &str, kinds: &[Kind], watch: &dyn WatchSource) -> Result<(), StoreError> {
         let filter = KeyFilter { group: Some(group.to_owned()), ..KeyFilter::default() };
         let members = watch.keys(None, &filter, MAX_ASKED);
         let has = |query: evidence::Query| Ok::<_, StoreError>(!store.find(&query, 1)?.findings.is_empty());

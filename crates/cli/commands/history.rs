@@ -148,7 +148,9 @@ fn text(report: &Audit, names_keys: bool) -> String {
         }
     }
     if !names_keys {
-        out.push_str("only keys in the file were compared: a file that has lost keys passes; name all of yours with --validators\n");
+        out.push_str(
+            "only keys in the file were compared: a file that has lost keys passes; name all of yours with --validators\n",
+        );
     }
     if has_keys {
         out.push('\n');

@@ -32,13 +32,7 @@ pub fn report(data_dir: &Path, from: Option<TimeLimit>, to: Option<TimeLimit>, o
 
 /// Writes the evidence pack of an incident. The configuration, or the files of `watch`, have the
 /// groups of watched keys.
-pub fn pack(
-    data_dir: &Path,
-    incident: &str,
-    config: Option<&Path>,
-    watch: Vec<PathBuf>,
-    out: &Path,
-) -> anyhow::Result<u8> {
+pub fn pack(data_dir: &Path, incident: &str, config: Option<&Path>, watch: Vec<PathBuf>, out: &Path) -> anyhow::Result<u8> {
     if out.extension().and_then(|extension| extension.to_str()) != Some("zip") {
         return Err(UsageError(format!("--out {}: an evidence pack is a zip file; name it .zip", out.display())).into());
     }

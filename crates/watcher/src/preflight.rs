@@ -635,7 +635,8 @@ mod tests {
     fn problems(change: impl FnOnce(&mut PreflightFacts)) -> Vec<ProblemKind> {
         let mut facts = facts();
         change(&mut facts);
-        let answer = facts.judge(false, Time::from_unix_ns(0), |slot| Time::from_unix_ns(slot.as_u64().saturating_mul(1_000_000_000)));
+        let answer =
+            facts.judge(false, Time::from_unix_ns(0), |slot| Time::from_unix_ns(slot.as_u64().saturating_mul(1_000_000_000)));
         assert_eq!(answer.safe, answer.problems.is_empty());
         answer.problems.iter().map(|problem| problem.what).collect()
     }
