@@ -302,6 +302,12 @@ fn keys_that_contradicted_themselves_are_told_first() {
     let whole: Value = serde_json::from_slice(&stage.export("0-63", &[])).expect("JSON");
     let (_, told) = stage.audit_text(&whole, &[]);
     assert!(told.lines().next().is_some_and(|line| line.contains("CAN BE SLASHED whatever the file says")), "{told}");
+    // Many keys do not push the verdict off the screen.
+    let slashable = |line: &&str| line.starts_with("validator ") && line.contains("seen that contradict each other");
+    assert_eq!(told.lines().filter(slashable).count(), 10, "{told}");
+    assert!(told.contains("more keys: seen that contradict each other; all of them: --json"), "{told}");
+    let verdict = "the file contains everything that was seen in these epochs; nothing is known about other times";
+    assert_eq!(told.trim_end().lines().last(), Some(verdict), "{told}");
 }
 
 /// Slots that were never watched are not reported as free of offences.

@@ -14,7 +14,7 @@ use std::sync::mpsc::{Receiver, sync_channel};
 use std::time::{Duration, Instant};
 use test_support::capture;
 use test_support::http::{anywhere, free_port, get, serve, wait_until};
-use test_support::program::{Running, TEST_TIMEOUT, runtime, stderr};
+use test_support::program::{Running, TEST_TIMEOUT, run, runtime, stderr};
 
 /// Accepts webhook deliveries and sends `(finding id, idempotency key)` of each to the returned
 /// channel.
@@ -231,6 +231,51 @@ fn the_demo_counts_a_wave_once() {
     let told = String::from_utf8_lossy(&done.stdout);
     assert!(told.contains("found   slashing_wave"), "{told}{}", stderr(&done));
     assert!(!told.contains("FALSE   slashing_wave"), "{told}");
+}
+
+/// A rehearsal with one's own groups comes to its end: the machines stop, so `preflight` says SAFE of
+/// the keys that are not lost, and the kill switch is made ready again.
+#[test]
+fn a_rehearsal_comes_to_safe_and_the_switch_is_made_ready() {
+    let dir = tempfile::tempdir().expect("a fresh directory");
+    let (config, data, file) = (dir.path().join("sw.toml"), dir.path().join("data"), dir.path().join("exported.json"));
+    let text = "network.name = \"hoodi\"\nnodes.urls = [\"http://127.0.0.1:1\"]\n[[watch.groups]]\nname = \"eu-1\"\nkeys = [\"0-9\"]\nkill_switch = { command = [\"/bin/true\"] }\n";
+    std::fs::write(&config, text).expect("writable");
+    let mut command = slashwatch();
+    command.args(["demo", "--scenario", "rehearsal", "--slot-ms", "700", "--listen", "127.0.0.1:0"]);
+    command.arg("--config").arg(&config).arg("--data-dir").arg(&data);
+    let mut demo = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().expect("it starts");
+    let mut lines = BufReader::new(demo.stdout.take().expect("piped")).lines().map_while(Result::ok);
+    let told: Vec<String> = lines.by_ref().take_while(|line| !line.starts_with("slot ")).collect();
+    assert!(told.contains(&"group eu-1 has 40 simulated keys: validators 100 to 139".to_owned()), "{told:?}");
+    let rows: String = (100..140).map(|index| format!("\"eu-1\",{index}\n")).collect();
+    assert_eq!(std::fs::read_to_string(data.join("keys.csv")).expect("a list"), format!("group,key\n{rows}"));
+
+    let preflight = |validators: &str| {
+        let mut export = slashwatch();
+        export.args(["export", "interchange", "--validators", validators, "--data-dir"]).arg(&data);
+        std::fs::write(&file, run(&mut export).stdout).expect("writable");
+        let mut preflight = slashwatch();
+        preflight.args(["preflight", "--validators", validators, "--interchange"]).arg(&file).arg("--data-dir").arg(&data);
+        run(&mut preflight)
+    };
+    assert_eq!(preflight("106-139").status.code(), Some(1), "they sign");
+    let until = Instant::now() + TEST_TIMEOUT;
+    loop {
+        let answer = preflight("106-139");
+        if answer.status.success() {
+            break;
+        }
+        assert!(Instant::now() < until, "it never is SAFE: {}", String::from_utf8_lossy(&answer.stdout));
+    }
+    let all = preflight(&format!("@{},group=eu-1", data.join("keys.csv").display()));
+    let told = String::from_utf8_lossy(&all.stdout).into_owned();
+    assert!(told.contains("6 keys contradicted themselves") && all.status.code() == Some(1), "{told}{}", stderr(&all));
+    let mut rearm = slashwatch();
+    let rearmed = run(rearm.args(["killswitch", "rearm", "eu-1", "--data-dir"]).arg(&data));
+    assert!(rearmed.status.success(), "{}", stderr(&rearmed));
+    let _ = Command::new("kill").arg("-INT").arg(demo.id().to_string()).status();
+    assert_eq!(demo.wait().expect("it ends").code(), Some(0));
 }
 
 #[test]

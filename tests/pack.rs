@@ -239,9 +239,9 @@ fn the_other_library_agrees_about_every_proof_of_every_fork() {
     }
 }
 
-/// The groups come from the configuration, and the record of kill switches from the data directory.
+/// The groups come from a list, and the record of kill switches from the data directory.
 #[test]
-fn a_pack_with_the_configuration_says_who_is_next_and_what_kill_switches_did() {
+fn a_pack_with_a_list_of_keys_says_who_is_next_and_what_kill_switches_did() {
     let pack = Unpacked::of("electra_7_wave");
     let (data, at) = (pack.dir.path().join("data"), |name: &str| pack.dir.path().join(name));
     assert!(!pack.folder.join("next.csv").exists(), "nobody knows the groups");
@@ -273,11 +273,22 @@ fn a_pack_with_the_configuration_says_who_is_next_and_what_kill_switches_did() {
 
     let mut report = slashwatch();
     report.arg("report").arg("--data-dir").arg(&data).args(["--incident", incident["id"].as_str().expect("an id")]);
+    // Indices of another network are keys of others.
     let output = run(report.arg("--config").arg(at("slashwatch.toml")).arg("--out").arg(at("own.zip")));
+    assert_eq!(output.status.code(), Some(64), "{}", stderr(&output));
+    assert!(stderr(&output).contains("it is for mainnet") && stderr(&output).contains("--watch"), "{}", stderr(&output));
+    std::fs::write(at("keys.csv"), format!("group,key\nacme,{hit}\nacme,{other}\n")).expect("writable");
+    let mut report = slashwatch();
+    report.arg("report").arg("--data-dir").arg(&data).args(["--incident", incident["id"].as_str().expect("an id")]);
+    let output = run(report.arg("--watch").arg(at("keys.csv")).arg("--out").arg(at("own.zip")));
     assert!(output.status.success(), "{}", stderr(&output));
     unzip(&std::fs::read(at("own.zip")).expect("written"), &at("own"));
     let read =
         |name: &str| std::fs::read_to_string(at("own").join(pack.folder.file_name().expect("a name")).join(name)).expect(name);
+    let of_hit = read("members.csv").lines().find(|line| line.starts_with(&format!("{hit},"))).map(str::to_owned);
+    let header = read("members.csv").lines().next().map(str::to_owned);
+    let column = header.as_ref().and_then(|line| line.split(',').position(|name| name == "groups")).expect("a column");
+    assert_eq!(of_hit.and_then(|line| line.split(',').nth(column).map(str::to_owned)).as_deref(), Some("acme"));
     let next = read("next.csv");
     let rows: Vec<&str> = next.lines().skip(1).map(|line| line.split(',').next().unwrap_or_default()).collect();
     assert_eq!(rows, [other.as_str()], "{next}");

@@ -167,6 +167,10 @@ pub enum Command {
         /// keys are next.
         #[arg(long, value_name = "FILE", requires = "incident")]
         config: Option<PathBuf>,
+        /// With --incident: your groups in a .csv or .toml file, as in `watch.files`, in place of
+        /// --config. A rehearsal writes one, keys.csv in its data directory.
+        #[arg(long, value_name = "FILE", requires = "incident", conflicts_with = "config")]
+        watch: Vec<PathBuf>,
         /// File to write; its name ends in .html or .md, or in .zip for an incident.
         #[arg(long, value_name = "FILE.html, .md or .zip")]
         out: PathBuf,
@@ -284,7 +288,8 @@ const RUN_EXAMPLES: &str = "Examples:
 
 const DEMO_EXAMPLES: &str = "Examples:
   slashwatch demo --stay
-  slashwatch demo --scenario scenarios/medalla.toml --slot-ms 1000";
+  slashwatch demo --scenario scenarios/medalla.toml --slot-ms 1000
+  slashwatch demo --config slashwatch.toml --scenario rehearsal --data-dir night";
 
 const SERVE_EXAMPLES: &str = "Examples:
   slashwatch serve --data-dir history
@@ -479,7 +484,7 @@ pub struct RunArgs {
 #[derive(clap::Args)]
 pub struct DemoArgs {
     /// One of scenarios/*.toml or your own, played live; it defines the slots, the validators
-    /// and the seed.
+    /// and the seed. `rehearsal` is built in.
     #[arg(long, value_name = "SCENARIO.toml", conflicts_with_all = ["slots", "validators", "seed"])]
     pub scenario: Option<PathBuf>,
     /// Number of slots; with the default the incident is over well before the end.
@@ -508,8 +513,11 @@ pub struct DemoArgs {
     pub webhook: Option<String>,
     /// A rehearsal: the simulated keys are shared out among the groups of this configuration, its
     /// alert routes get the real messages, and its kill switches do a dry run, in which programs
-    /// and addresses are told that it is a test, as by `killswitch test`.
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["scenario", "webhook"])]
+    /// and addresses are told that it is a test, as by `killswitch test`. It prints which keys stand
+    /// for which group, and writes them to keys.csv in the data directory. With
+    /// `--scenario rehearsal` the machines stop after the offences, so that
+    /// `preflight` and `killswitch rearm` can be tried too.
+    #[arg(long, value_name = "FILE", conflicts_with = "webhook")]
     pub config: Option<PathBuf>,
 }
 

@@ -101,8 +101,8 @@ pub fn run(args: Args) -> anyhow::Result<u8> {
             }
             Ok(0)
         }
-        Command::Report { data_dir, incident: Some(incident), config, out, .. } => {
-            report::pack(&data_dir, &incident, config.as_deref(), &out)
+        Command::Report { data_dir, incident: Some(incident), config, watch, out, .. } => {
+            report::pack(&data_dir, &incident, config.as_deref(), watch, &out)
         }
         Command::Report { data_dir, from, to, incident: None, out, .. } => report::report(&data_dir, from, to, &out),
         Command::VerifyProof { file, network, keys } => verify_proof(&file, &network, keys.as_deref()),

@@ -347,6 +347,9 @@ const inOrder = (shown, wanted) => wanted.reduce((from, one) => {
   return at;
 }, 0);
 const RESTART_STEPS = ["Stop every machine", "Find the second machine", "slashwatch audit", "Wait two epochs", "slashwatch preflight", "When it says SAFE", "Start one machine only"];
+const LOST_STEPS = ["Stop every machine", "Find the second machine", "All keys of acme-1 are lost", "Nothing of acme-1 may start again", "Submit no proof against your own keys"];
+// The same group, six of whose keys are lost.
+const someLost = (group) => (group.name === "acme-1" ? { ...group, offences: { ...group.offences, lost: 6 }, startable: "106-119" } : group);
 
 // A wave that hits one group of three: acme-1. us-1 shares its operator, solo shares nothing.
 async function ownWave(base, data) {
@@ -359,18 +362,35 @@ async function ownWave(base, data) {
     holds(banner, "20 of your keys contradicted themselves", "Slashing wave", "Yes: acme-1", "acme-1, 20 of 20 keys: ", "slashing wave", "kill switch not known: this is a recording",
       "Stop every machine that holds a key of acme-1, now.", "Whether a kill switch has stopped acme-1 is not known", "Not hit, but shares operator=acme with them: us-1 (10 keys)",
       "Find the second machine");
-    lacks(banner, "Nothing.", "200+", "solo", "If one of these keys is yours", "No kill switch is configured");
-    inOrder(banner, RESTART_STEPS);
+    lacks(banner, "Nothing.", "200+", "solo", "If one of these keys is yours", "No kill switch is configured", "slashwatch preflight");
+    inOrder(banner, LOST_STEPS);
     assert.equal(await page.locator(`.verdict a[href='/findings/${groups[0].offences.newest.finding}']`).count(), 1);
     assert.equal(await page.locator(".verdict a[href$='/docs/restart.md']").count(), 1);
+    noProblems();
+    await page.close();
+  });
+  await check("a wave with some own keys: the commands leave out those that are lost", async () => {
+    const page = await browser.newPage();
+    await page.route(base + "/v1/watch/groups", async (route) => {
+      const answer = await (await route.fetch()).json();
+      return route.fulfill({ json: { ...answer, groups: answer.groups.map(someLost) } });
+    });
+    await page.goto(base + "/");
+    await loaded(page);
+    await page.waitForSelector(".verdict .answer");
+    const banner = plain(await text(page, ".verdict"));
+    holds(banner, "6 of 20 keys of acme-1 contradicted themselves and are lost: they are left out here");
+    // The recording has the votes of these keys, so the epoch to wait for is known, and its time.
+    assert.match(banner, /votes up to epoch \d+ are known: not before epoch \d+ \(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d UTC\)/);
+    inOrder(banner, RESTART_STEPS);
     const [audit, preflight] = await page.locator(".verdict pre[aria-label='Command for this step']").allInnerTexts();
-    assert.equal(preflight, `slashwatch preflight --data-dir ${data} --interchange EXPORT.json --validators 100-119`);
+    assert.equal(preflight, `slashwatch preflight --data-dir ${data} --interchange EXPORT.json --validators 106-119`);
     assert.equal(await page.locator(".verdict button[aria-label='Copy: Command for this step']").count(), 2);
-    assert.equal(audit, `slashwatch audit --data-dir ${data} --interchange EXPORT.json --validators 100-119`);
+    assert.equal(audit, `slashwatch audit --data-dir ${data} --interchange EXPORT.json --validators 106-119`);
     const exported = spawnSync(options.binary, ["export", "interchange", "--data-dir", data, "--validators", "100-119"], { encoding: "utf8" });
     fs.writeFileSync(path.join(folder, "EXPORT.json"), exported.stdout);
     copied(audit);
-    // They can be slashed, and no watcher runs.
+    // No watcher runs.
     copied(preflight, 1);
     // A file that has lost half of its keys.
     const file = JSON.parse(exported.stdout);
@@ -393,14 +413,57 @@ async function ownWave(base, data) {
     assert.equal(await page.locator("[aria-label='Command that submits the proof']").isVisible(), false, "it is folded away");
     await page.locator(".fold summary").click();
     await says(page, "Who submits this has your own validator slashed", "acme-1: kill switch not known: this is a recording");
-    inOrder(plain(await text(page, ".verdict")), RESTART_STEPS);
+    inOrder(plain(await text(page, ".verdict")), LOST_STEPS);
   });
   // The first page of who searches the own index.
   await view(base, "/validators/" + groups[0].offences.newest.validator, "own validator", /Validator/, async (page) => {
     const verdict = plain(await text(page, ".verdict"));
     holds(verdict, "Yes: acme-1", "acme-1: kill switch not known: this is a recording", "Submit no proof against your own keys.");
     lacks(verdict, "If it is yours");
-    inOrder(verdict, RESTART_STEPS);
+    inOrder(verdict, LOST_STEPS);
+  });
+  await check("what is said of other groups is judged over the whole record", async () => {
+    const page = await browser.newPage();
+    await page.route(base + "/v1/watch/groups", async (route) => {
+      const answer = await (await route.fetch()).json();
+      const { offences } = answer.groups.find((group) => group.name === "acme-1");
+      return route.fulfill({ json: { ...answer, groups: answer.groups.map((group) => (group.name === "us-1" ? { ...group, offences: { ...offences, keys: 10, lost: 10 } } : group)) } });
+    });
+    for (const address of ["/findings/" + groups[0].offences.newest.finding, "/validators/" + groups[0].offences.newest.validator]) {
+      await page.goto(base + address);
+      await loaded(page);
+      await page.waitForSelector(".verdict ol.steps");
+      const verdict = plain(await text(page, ".verdict"));
+      holds(verdict, "Hit too, whatever this one is about: us-1 (10 of 10 keys).");
+      lacks(verdict, "Not hit");
+    }
+    await page.close();
+    noProblems();
+  });
+  await check("a wave costs its members no more than they have", async () => {
+    const { page, banner } = await now(base, "/incidents/" + incident.id);
+    const gwei = (name) => Number(incident.penalty[name]);
+    const doubled = (gwei("initial_gwei") + gwei("correlation_gwei_if_doubled")) / 1e9;
+    assert.ok(banner && doubled <= 32 * Number(incident.validators), `${doubled} ETH of ${incident.validators} validators`);
+    await says(page, `Together if twice as much is slashed ${doubled >= 1000 ? grouped(doubled.toFixed(0)) : doubled >= 10 ? doubled.toFixed(1) : doubled.toFixed(3)} ETH`);
+    await page.close();
+    noProblems();
+  });
+  await check("pages of the book: links can be followed, and nothing is forbidden by the policy", async () => {
+    const page = await browser.newPage();
+    page.on("console", (message) => ["error", "warning"].includes(message.type()) && problems.push({ text: message.text(), url: message.location().url }));
+    page.on("request", (request) => new URL(request.url()).origin === base || problems.push({ text: `asks ${request.url()}` }));
+    await page.goto(base + "/docs/restart.md");
+    assert.equal(await text(page, "h1"), "Restart after losing a record");
+    await page.evaluate(AXE);
+    await looks(page, "book");
+    await page.setViewportSize({ width: 1440, height: 1000 });
+    await page.locator("main a", { hasText: "lock file" }).first().click();
+    await page.waitForURL("**/docs/watching.md#a-stop-that-sticks");
+    assert.equal(await text(page, "[id='a-stop-that-sticks']"), "A stop that sticks");
+    assert.match(await (await fetch(base + "/docs/restart.md")).text(), /^# Restart after losing a record/);
+    await page.close();
+    noProblems();
   });
   await check("a finding of a clock that ran ahead is in its incident", async () => {
     const page = await browser.newPage();
@@ -456,7 +519,7 @@ async function ownWave(base, data) {
     };
     const live = (status) => ({ ...status, recording: false, ready: true, readiness: { ...status.readiness, listening: true, advice: [] } });
     const quiet = (alter) => ({ groups: all }) => ({ groups: all.map((group) => ({
-      ...group, alarms: { by_kind: {}, worst: null, is_partial: false }, offences: { keys: 0, is_partial: false, newest: null }, missing: 0, signed: { voted: group.validators, ahead: 0, highest_target: "44", free_from: "2030-01-01T10:20:00.000000000Z" }, ...alter(group),
+      ...group, alarms: { by_kind: {}, worst: null, is_partial: false }, offences: { keys: 0, lost: 0, is_partial: false, newest: null }, missing: 0, signed: { voted: group.validators, ahead: 0, highest_target: "44", free_from: "2030-01-01T10:20:00.000000000Z", restart_from: "2030-01-01T10:33:00.000000000Z" }, ...alter(group),
     })) });
     const open = (kind, details) => () => ({ incidents: [
       { ...incident, offences: undefined, id: "0x01", kind: "head_split", severity: "warning", state: "waning", closed_at: null, last_slot: "99", details: { sides: [] } },
@@ -473,7 +536,7 @@ async function ownWave(base, data) {
     const free = await shown(change(() => ({ cannot_change_sides: 0 }), split));
     holds(free, "is known to be on the side that cannot come back");
     assert.equal(await page.locator(".answer.good").count(), 0);
-    const ahead = await shown(change((group) => (group.name === "solo" ? { signed: { voted: 5, ahead: 4, highest_target: "44", free_from: "2030-01-01T10:20:00.000000000Z" } } : {}), open("clock_skew", { percent_of_votes: 9, seconds_ahead: 600 })));
+    const ahead = await shown(change((group) => (group.name === "solo" ? { signed: { voted: 5, ahead: 4, highest_target: "44", free_from: "2030-01-01T10:20:00.000000000Z", restart_from: "2030-01-01T10:33:00.000000000Z" } } : {}), open("clock_skew", { percent_of_votes: 9, seconds_ahead: 600 })));
     holds(ahead, "Clocks that run ahead, growing", "4 keys of solo voted ahead of the clock, until epoch 44", "Do not start before epoch 45 (2030-01-01 10:20:00 UTC)");
     const calm = await shown(change(() => ({}), () => ({ incidents: [], next: null })));
     holds(calm, "All quiet: no incident is open.", "No. All quiet in 3 groups, 35 keys.", "Nothing.");
@@ -484,7 +547,7 @@ async function ownWave(base, data) {
     const armed = await shown(change((group) => (group.name === "acme-1" ? { alarms: group.alarms, offences: group.offences, is_armed_again: true, kill_switch: { ...fired("ready"), armed_again_at: "2021-02-03T10:20:00.000000000Z" } } : {}), () => ({ incidents: [], next: null })));
     holds(armed, "No new offence of your 35 keys.", "The kill switch of acme-1 is armed again since", "Its last offence before that was");
     lacks(armed, "Yes", "Stop every machine", "All quiet in");
-    const failed = await shown({ "/v1/watch/groups": ({ groups: all }) => ({ groups: all.map((group) => ({ ...group, kill_switch: group.name === "acme-1" ? fired("failed") : null })) }) });
+    const failed = await shown({ "/v1/watch/groups": ({ groups: all }) => ({ groups: all.map((group) => ({ ...someLost(group), kill_switch: group.name === "acme-1" ? fired("failed") : null })) }) });
     holds(failed, "The kill switch of acme-1 FAILED: stop by hand.");
     const dry = await shown({ "/v1/watch/groups": ({ groups: all }) => ({ groups: all.map((group) => ({ ...group, kill_switch: group.name === "acme-1" ? { ...fired("done"), dry_run: true } : null })) }) });
     holds(dry, "The kill switch of acme-1 made a dry run only and stopped nothing: stop by hand.");

@@ -304,7 +304,8 @@ fn advice(finding: &Finding, own: bool) -> &'static str {
         }
         Kind::SlashingWave => "see what the offenders have in common, and stop your keys if they share it.",
         Kind::SecondSigner => {
-            "two machines sign with this key, or one lost its memory: stop both, and the keys that share its setup."
+            "two machines sign with this key, or one lost its memory: stop both, and the keys that share its setup. What the kill switch of its \
+             group does, if there is one, is in the message about the offence, and on the page at /watch."
         }
         Kind::SignedElsewhere => {
             "somebody else signs with this key, or its client lost its record: stop both, and the keys that share its setup."

@@ -43,6 +43,7 @@
 mod access;
 mod addresses;
 mod beacon;
+mod book;
 mod boost;
 mod caching;
 mod connections;

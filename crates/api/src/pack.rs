@@ -8,7 +8,7 @@
 //! | `proofs/<id>.json`, `.ssz` | a choice of proofs that accuses every validator of the incident |
 //! | `config.yaml`, `network.json` | the network, so that the folder can be given to `verify-proof` |
 //! | `keys.json` | public keys of all signers of these proofs, by index |
-//! | `members.csv` | whose keys: index, key, labels, offences, what differs, state |
+//! | `members.csv` | whose keys: index, key, labels, groups, offences, what differs, state |
 //! | `next.csv` | who is next: validators with the same label or group that are not among them |
 //! | `capture.e2s` | the messages of the proofs, for `slashwatch replay` |
 //! | `interchange.json` | EIP-3076: what the network saw the members sign |
@@ -61,6 +61,8 @@ pub enum PackError {
 struct Member {
     pubkey: PubkeyBytes,
     labels: Vec<String>,
+    /// The operator's own groups that it is in, now or when the finding was recorded.
+    groups: BTreeSet<String>,
     /// Offences by kind.
     kinds: BTreeMap<Kind, u64>,
     /// When the first message of its first offence was heard, as `first_seen` of a finding.
@@ -130,6 +132,7 @@ pub(crate) fn build(
     let network = source.network();
     let (findings, findings_left_out) = findings_of(store, &network, privacy, &incident)?;
     let mut members = members_of(&findings);
+    name_groups(&mut members, privacy);
     let proofs = choose(store, &findings, &mut members)?;
     let signers: BTreeSet<ValidatorIndex> = proofs.iter().flat_map(signers).collect();
     let mut keys = source.pubkeys(&signers)?;
@@ -202,6 +205,7 @@ fn members_of(findings: &[Finding]) -> BTreeMap<ValidatorIndex, Member> {
         let member = members.entry(subject.index).or_insert_with(|| Member {
             pubkey: subject.pubkey,
             labels: subject.labels.clone(),
+            groups: BTreeSet::new(),
             kinds: BTreeMap::new(),
             first_seen: finding.first_seen,
             first: seen,
@@ -222,6 +226,16 @@ fn members_of(findings: &[Finding]) -> BTreeMap<ValidatorIndex, Member> {
         member.punishable = finding.punishable.or(member.punishable);
     }
     members
+}
+
+/// Adds the groups of each member, as far as readers may see them.
+fn name_groups(members: &mut BTreeMap<ValidatorIndex, Member>, privacy: &Privacy) {
+    let watch = privacy.watch().ok();
+    for (index, member) in members {
+        let now = watch.as_ref().map_or_else(Vec::new, |watch| watch.groups_of(*index));
+        let then = member.labels.iter().filter_map(|label| label.strip_prefix("group=")).map(str::to_owned);
+        member.groups = privacy.groups(now).into_iter().chain(then).collect();
+    }
 }
 
 /// Chooses proofs, the earliest first, so that every member is accused by at least one, as far as
@@ -416,7 +430,7 @@ impl Contents<'_> {
 
     fn members_csv(&self) -> String {
         let mut out = String::from(
-            "validator,pubkey,labels,offences,differs,first_seen,contradicted_at,last_seen,punishable,included_in_slot,proofs\n",
+            "validator,pubkey,labels,groups,offences,differs,first_seen,contradicted_at,last_seen,punishable,included_in_slot,proofs\n",
         );
         for (index, member) in &self.members {
             let kinds: Vec<String> = member.kinds.iter().map(|(kind, n)| format!("{kind}:{n}")).collect();
@@ -424,10 +438,12 @@ impl Contents<'_> {
             let punishable = member.punishable.and_then(|punishable| serde_json::to_value(punishable).ok());
             let proofs: Vec<String> = member.proofs.iter().map(Root::to_string).collect();
             let differs: Vec<&str> = member.differs.iter().copied().collect();
+            let groups: Vec<&str> = member.groups.iter().map(String::as_str).collect();
             let fields = [
                 index.to_string(),
                 member.pubkey.to_string(),
                 member.labels.join(" "),
+                groups.join(" "),
                 kinds.join(" "),
                 differs.join(" "),
                 member.first_seen.to_string(),

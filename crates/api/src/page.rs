@@ -5,6 +5,7 @@
 //! of them with the same document; the script in it asks `/v1/...` and draws the view. More is in
 //! `docs/dev/page.md`.
 
+use crate::book;
 use axum::Router;
 use axum::http::header;
 use axum::response::IntoResponse;
@@ -72,38 +73,22 @@ const FILES: [(&str, &str, &str); 29] = files! {
     SCRIPT "views/watch.js",
 };
 
-/// Declares pages of the book, by name. They are served as they are, so that what to do at night is
-/// at hand in a closed network too, and is that of this version.
-macro_rules! book {
-    ($($name:literal,)+) => {
-        [$((concat!("/docs/", $name), TEXT, include_str!(concat!("../../../docs/", $name)))),+]
-    };
-}
-
-const BOOK: [(&str, &str, &str); 5] = book! {
-    "coverage.md",
-    "lost-database.md",
-    "restart.md",
-    "runbook.md",
-    "watching.md",
-};
-
 pub(crate) fn routes<S: Clone + Send + Sync + 'static>() -> Router<S> {
     let views = VIEWS.into_iter().fold(Router::new(), |router, view| router.route(view, get(|| file(HTML, INDEX))));
-    FILES
+    let files = FILES
         .into_iter()
-        .chain(BOOK)
-        .fold(views, |router, (path, content_type, content)| router.route(path, get(move || file(content_type, content))))
+        .fold(views, |router, (path, content_type, content)| router.route(path, get(move || file(content_type, content))));
+    files.merge(book::routes())
 }
 
-/// Whether the path is that of a view or of one of the files. They show nothing that anybody has
+/// Whether the path is that of a view, of one of the files or of a page of the book. They show nothing that anybody has
 /// signed, so a reader who has no token yet gets them, and is asked for one.
 pub(crate) fn is_part_of_it(path: &str) -> bool {
     let is_view = |view: &&str| match view.split_once('{') {
         Some((before, _)) => path.strip_prefix(before).is_some_and(|rest| !rest.is_empty() && !rest.contains('/')),
         None => path == *view,
     };
-    VIEWS.iter().any(is_view) || FILES.iter().chain(&BOOK).any(|(file, ..)| path == *file)
+    VIEWS.iter().any(is_view) || FILES.iter().any(|(file, ..)| path == *file) || book::is_page(path)
 }
 
 async fn file(content_type: &'static str, content: &'static str) -> impl IntoResponse {
@@ -136,7 +121,7 @@ mod tests {
         for (name, _, content) in FILES {
             for (at, _) in content.match_indices("\"/docs/") {
                 let link = content[at + 1..].split('"').next().unwrap();
-                assert!(BOOK.iter().any(|(path, ..)| *path == link), "{name} links to {link}");
+                assert!(book::is_page(link), "{name} links to {link}");
                 links += 1;
             }
         }

@@ -15,18 +15,20 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use utoipa::{IntoParams, ToSchema};
 
-/// Limit on the findings of each severity that are counted for a group.
+/// Limit on the findings of each severity, and of each kind, that are counted for a group.
 const MAX_COUNTED: usize = 200;
 /// Limit on the findings of each severity that are counted for a key.
 const MAX_COUNTED_OF_KEY: usize = 20;
-/// Limit on the newest findings of each severity that are searched for keys that were named after
-/// they were recorded.
+/// Limit on the newest findings of each severity, and of each kind, that are searched for keys that
+/// were named after they were recorded.
 const MAX_SEARCHED: usize = 1000;
 /// Limit on the members that are asked one by one whether they contradicted themselves, if the
 /// group has more findings than are counted.
 const MAX_ASKED: usize = 512;
 /// Limit on the ranges of a group's members, so that they fit into a command.
 const MAX_RANGES: usize = 32;
+/// The same for the members that may start. Lost keys leave many gaps.
+const MAX_STARTABLE_RANGES: usize = 512;
 /// Limit on the labels of a group that are shown.
 pub const MAX_GROUP_LABELS: usize = 32;
 /// Limit on the latest incidents that are searched for those of a group.
@@ -145,6 +147,14 @@ pub struct SignedView {
     /// surrounded by none.
     #[schema(value_type = Option<String>)]
     pub free_from: Option<Time>,
+    /// When two whole epochs after the highest target are over. Nobody has signed with the members in
+    /// them if nothing more is received.
+    #[schema(value_type = Option<String>)]
+    pub restart_from: Option<Time>,
+    /// Highest source epoch of all members. On a side that has justified this epoch or a newer one
+    /// they surround nothing.
+    #[schema(value_type = Option<String>)]
+    pub highest_source: Option<Epoch>,
     /// Number of members by the highest source epoch of their votes.
     #[serde(skip)]
     pub newest_sources: BTreeMap<Epoch, u64>,
@@ -158,8 +168,12 @@ impl SignedView {
         self.voted += 1;
         self.ahead += u64::from(target > now.saturating_add(1).epoch(network.preset()));
         self.highest_target = self.highest_target.max(Some(target));
-        let next = self.highest_target.map(|target| target.saturating_add(1).start_slot(network.preset()));
-        self.free_from = next.map(|slot| Time::from_unix_ns(network.slot_start_ns(slot)));
+        let start_after = |epochs| {
+            let slot = self.highest_target?.saturating_add(epochs).start_slot(network.preset());
+            Some(Time::from_unix_ns(network.slot_start_ns(slot)))
+        };
+        (self.free_from, self.restart_from) = (start_after(1), start_after(3));
+        self.highest_source = self.highest_source.max(newest_source);
         if let Some(source) = newest_source {
             *self.newest_sources.entry(source).or_default() += 1;
         }
@@ -175,11 +189,15 @@ impl SignedView {
 /// Validators as the option `--validators` takes them. `None` with more than [`MAX_RANGES`] ranges.
 /// They must be ascending.
 pub fn index_ranges(validators: impl IntoIterator<Item = ValidatorIndex>) -> Option<String> {
+    at_most_ranges(MAX_RANGES, validators)
+}
+
+fn at_most_ranges(limit: usize, validators: impl IntoIterator<Item = ValidatorIndex>) -> Option<String> {
     let mut ranges: Vec<(u64, u64)> = Vec::new();
     for index in validators.into_iter().map(ValidatorIndex::as_u64) {
         if let Some((_, last)) = ranges.last_mut().filter(|(_, last)| last.checked_add(1) == Some(index)) {
             *last = index;
-        } else if ranges.len() < MAX_RANGES {
+        } else if ranges.len() < limit {
             ranges.push((index, index));
         } else {
             return None;
@@ -187,6 +205,17 @@ pub fn index_ranges(validators: impl IntoIterator<Item = ValidatorIndex>) -> Opt
     }
     let text = |(first, last): &(u64, u64)| if first == last { first.to_string() } else { format!("{first}-{last}") };
     (!ranges.is_empty()).then(|| ranges.iter().map(text).collect::<Vec<_>>().join(","))
+}
+
+/// The validators of `ranges`, in the form of [`index_ranges`], without those in `lost`. `None` if
+/// there are none, or too many ranges.
+fn without(ranges: &str, lost: &BTreeSet<ValidatorIndex>) -> Option<String> {
+    let ends = |range: &str| {
+        let (first, last) = range.split_once('-').unwrap_or((range, range));
+        Some((first.parse::<u64>().ok()?, last.parse::<u64>().ok()?))
+    };
+    let all = ranges.split(',').filter_map(ends).flat_map(|(first, last)| first..=last).map(ValidatorIndex::new);
+    at_most_ranges(MAX_STARTABLE_RANGES, all.filter(|index| !lost.contains(index)))
 }
 
 /// The kill switch of a group.
@@ -359,7 +388,7 @@ pub struct WatchedKey {
 /// Causes for alarm: findings more severe than `info`, and incidents that are not over.
 #[derive(Serialize, ToSchema)]
 pub(crate) struct Alarms {
-    /// Number by kind. Only the newest findings are counted, up to a limit.
+    /// Number by kind. Only the newest findings of each kind are counted, up to a limit.
     #[schema(value_type = BTreeMap<String, u64>)]
     by_kind: BTreeMap<Kind, u64>,
     /// `critical` or `warning`. Null if there is nothing.
@@ -375,6 +404,9 @@ pub(crate) struct Alarms {
 pub(crate) struct OwnOffences {
     /// Number of keys.
     keys: u64,
+    /// Number of keys that contradicted themselves, whether or not that can still be punished. They
+    /// are lost, and must never be started again.
+    lost: u64,
     /// Whether there may be more.
     is_partial: bool,
     /// The latest offence, or, if there is none, the latest other finding.
@@ -402,6 +434,9 @@ pub(crate) struct GroupView {
     group: WatchGroup,
     alarms: Alarms,
     offences: OwnOffences,
+    /// The members that are not lost, as `--validators` takes them. Null if there are none, if that
+    /// is too long, or if there may be more that are lost.
+    startable: Option<String>,
     /// Whether the kill switch is ready, was made ready again after it had fired, and nothing
     /// critical has been recorded of the group since. Then what is counted above has been dealt
     /// with.
@@ -449,6 +484,7 @@ impl GroupView {
         store: &Store,
         group: WatchGroup,
         open: &[Incident],
+        kinds: &[Kind],
         recent: &RecentFindings,
         watch: &dyn WatchSource,
     ) -> Result<Self, StoreError> {
@@ -468,15 +504,12 @@ impl GroupView {
             counts.is_critical_since |= incident.severity == Severity::Critical;
             counts.incident(incident.kind.clone(), &incident.id.to_string(), incident.severity);
         }
-        for severity in [Severity::Critical, Severity::Warning] {
-            let labels = vec![label.clone()];
-            let newest =
-                evidence::Query { labels, severity: Some(severity), order: SortOrder::NewestFirst, ..evidence::Query::default() };
-            let page = store.find(&newest, MAX_COUNTED)?;
-            counts.is_partial |= page.next.is_some();
-            for (_, finding) in page.findings.iter().filter(|(_, finding)| is_member(finding)) {
-                counts.add(finding);
-            }
+        let labels = vec![label.clone()];
+        let of_group = evidence::Query { labels, order: SortOrder::NewestFirst, ..evidence::Query::default() };
+        let (newest, is_cut) = newest_of_each(store, &of_group, kinds, MAX_COUNTED)?;
+        counts.is_partial |= is_cut;
+        for finding in newest.values().filter(|finding| is_member(finding)) {
+            counts.add(finding);
         }
         for (finding, groups) in &recent.of_watched_keys {
             if groups.contains(&group.name) && !finding.has_label(&label) {
@@ -485,15 +518,50 @@ impl GroupView {
         }
         counts.is_partial |= recent.is_cut;
         if counts.is_partial && group.validators <= MAX_ASKED as u64 {
-            counts.ask_each(store, &group.name, watch)?;
+            counts.ask_each(store, &group.name, kinds, watch)?;
         }
         let oldest = open.iter().filter(|incident| incident.kind == Kind::CheckpointSplit).filter_map(oldest_source).min();
         let signed = group.signed.as_ref().filter(|signed| signed.voted > 0);
         let cannot_change_sides = signed.zip(oldest).map(|(signed, oldest)| signed.newer_than(oldest));
         let is_armed_again = armed_again_at.is_some() && !counts.is_critical_since;
+        let lost = counts.lost.clone();
         let (alarms, offences) = counts.finish();
-        Ok(Self { group, alarms, offences, is_armed_again, cannot_change_sides })
+        let indices = group.indices.as_deref().filter(|_| !offences.is_partial);
+        let startable = indices.and_then(|indices| without(indices, &lost));
+        Ok(Self { group, alarms, offences, startable, is_armed_again, cannot_change_sides })
     }
+}
+
+/// The kinds of which findings are recorded.
+fn recorded_kinds(store: &Store) -> Result<Vec<Kind>, StoreError> {
+    let mut kinds = Vec::new();
+    for kind in Kind::all() {
+        let query = evidence::Query { kind: Some(kind.clone()), ..evidence::Query::default() };
+        if !store.find(&query, 1)?.findings.is_empty() {
+            kinds.push(kind);
+        }
+    }
+    Ok(kinds)
+}
+
+/// The newest findings of each severity above `info`, and of each kind, by number: up to `limit` of
+/// each, so that what happens most does not hide what happened once. The second value says whether
+/// there are more.
+fn newest_of_each(
+    store: &Store,
+    query: &evidence::Query,
+    kinds: &[Kind],
+    limit: usize,
+) -> Result<(BTreeMap<u64, Finding>, bool), StoreError> {
+    let by_severity = [Severity::Critical, Severity::Warning].map(|severity| (Some(severity), None));
+    let by_kind = kinds.iter().map(|kind| (None, Some(kind.clone())));
+    let (mut findings, mut is_cut) = (BTreeMap::new(), false);
+    for (severity, kind) in by_severity.into_iter().chain(by_kind) {
+        let page = store.find(&evidence::Query { severity, kind, ..query.clone() }, limit)?;
+        is_cut |= page.next.is_some();
+        findings.extend(page.findings);
+    }
+    Ok((findings, is_cut))
 }
 
 /// The source epoch of the side with the oldest source, as the detector of `checkpoint_split` gives
@@ -511,6 +579,8 @@ struct GroupCounts {
     /// Incidents, by kind. Each has several findings: one when it opens, one when it is over.
     incidents: BTreeSet<(Kind, String)>,
     keys: BTreeSet<ValidatorIndex>,
+    /// Keys that contradicted themselves, as in [`OwnOffences::lost`].
+    lost: BTreeSet<ValidatorIndex>,
     knows_all_keys: bool,
     newest: Option<Finding>,
     /// When the kill switch was made ready again.
@@ -530,6 +600,12 @@ impl GroupCounts {
     }
 
     fn add(&mut self, finding: &Finding) {
+        if finding.offence().is_some() {
+            self.lost.extend(finding.validator.as_ref().map(|subject| subject.index));
+        }
+        if finding.severity == Severity::Info {
+            return;
+        }
         let incident = finding.details.as_ref().and_then(|details| details.get("incident")?.as_str());
         if let (Some(id), None) = (incident, &finding.validator) {
             return self.incident(finding.kind.clone(), id, finding.severity);
@@ -546,18 +622,20 @@ impl GroupCounts {
         }
     }
 
-    /// Asks for each member whether it has a critical finding.
-    fn ask_each(&mut self, store: &Store, group: &str, watch: &dyn WatchSource) -> Result<(), StoreError> {
+    /// Asks for each member whether it has a critical finding, and whether it contradicted itself.
+    fn ask_each(&mut self, store: &Store, group: &str, kinds: &[Kind], watch: &dyn WatchSource) -> Result<(), StoreError> {
         let filter = KeyFilter { group: Some(group.to_owned()), ..KeyFilter::default() };
         let members = watch.keys(None, &filter, MAX_ASKED);
+        let has = |query: evidence::Query| Ok::<_, StoreError>(!store.find(&query, 1)?.findings.is_empty());
         for key in &members.keys {
-            if self.keys.contains(&key.index) {
-                continue;
-            }
-            let about =
-                evidence::Query { validator: Some(key.index), severity: Some(Severity::Critical), ..evidence::Query::default() };
-            if !store.find(&about, 1)?.findings.is_empty() {
+            let about = evidence::Query { validator: Some(key.index), ..evidence::Query::default() };
+            if !self.keys.contains(&key.index) && has(evidence::Query { severity: Some(Severity::Critical), ..about.clone() })? {
                 self.keys.insert(key.index);
+            }
+            for kind in kinds.iter().filter(|kind| kind.offence().is_some()) {
+                if !self.lost.contains(&key.index) && has(evidence::Query { kind: Some(kind.clone()), ..about.clone() })? {
+                    self.lost.insert(key.index);
+                }
             }
         }
         self.knows_all_keys = !members.has_more;
@@ -577,7 +655,12 @@ impl GroupCounts {
                 kind: finding.kind,
             })
         });
-        let offences = OwnOffences { keys: self.keys.len() as u64, is_partial: self.is_partial && !self.knows_all_keys, newest };
+        let offences = OwnOffences {
+            keys: self.keys.len() as u64,
+            lost: self.lost.len() as u64,
+            is_partial: self.is_partial && !self.knows_all_keys,
+            newest,
+        };
         (Alarms { by_kind: self.by_kind, worst: self.worst, is_partial: self.is_partial }, offences)
     }
 }
@@ -591,21 +674,18 @@ struct RecentFindings {
 }
 
 impl RecentFindings {
-    fn read(store: &Store, watch: &dyn WatchSource) -> Result<Self, StoreError> {
+    fn read(store: &Store, kinds: &[Kind], watch: &dyn WatchSource) -> Result<Self, StoreError> {
         let mut recent = Self::default();
         if !watch.has_groups() {
             return Ok(recent);
         }
-        for severity in [Severity::Critical, Severity::Warning] {
-            let newest =
-                evidence::Query { severity: Some(severity), order: SortOrder::NewestFirst, ..evidence::Query::default() };
-            let page = store.find(&newest, MAX_SEARCHED)?;
-            recent.is_cut |= page.next.is_some();
-            for (_, finding) in page.findings {
-                let groups = finding.validator.as_ref().map(|subject| watch.groups_of(subject.index)).unwrap_or_default();
-                if !groups.is_empty() {
-                    recent.of_watched_keys.push((finding, groups));
-                }
+        let newest = evidence::Query { order: SortOrder::NewestFirst, ..evidence::Query::default() };
+        let (findings, is_cut) = newest_of_each(store, &newest, kinds, MAX_SEARCHED)?;
+        recent.is_cut = is_cut;
+        for finding in findings.into_values() {
+            let groups = finding.validator.as_ref().map(|subject| watch.groups_of(subject.index)).unwrap_or_default();
+            if !groups.is_empty() {
+                recent.of_watched_keys.push((finding, groups));
             }
         }
         Ok(recent)
@@ -646,9 +726,10 @@ pub(crate) async fn groups(State(shared): State<Arc<Shared>>) -> Result<Json<Gro
     // This may search a quarter of a million keys, so it runs where no other request waits.
     let groups = read(&shared, move |store| {
         let open = open_incidents(store)?;
-        let recent = RecentFindings::read(store, &*watch)?;
+        let kinds = recorded_kinds(store)?;
+        let recent = RecentFindings::read(store, &kinds, &*watch)?;
         let groups = watch.groups().into_iter();
-        groups.map(|group| GroupView::of(store, group, &open, &recent, &*watch)).collect::<Result<Vec<_>, StoreError>>()
+        groups.map(|group| GroupView::of(store, group, &open, &kinds, &recent, &*watch)).collect::<Result<Vec<_>, StoreError>>()
     })
     .await?;
     Ok(Json(GroupsView { schema: 1, groups }))
@@ -706,5 +787,9 @@ mod tests {
         let odd: Vec<u64> = (0..MAX_RANGES as u64).map(|nth| 2 * nth).collect();
         assert_eq!(ranges(&odd).map(|text| text.split(',').count()), Some(MAX_RANGES));
         assert_eq!(ranges(&[&odd[..], &[1000]].concat()), None);
+        let lost = |validators: &[u64]| validators.iter().copied().map(ValidatorIndex::new).collect();
+        assert_eq!(without("3-9,12", &lost(&[3, 5, 12])).as_deref(), Some("4,6-9"));
+        assert_eq!(without("3-4,12", &lost(&[3, 4, 12])), None, "all are lost");
+        assert_eq!(without("0-99", &(0..50).map(|nth| ValidatorIndex::new(2 * nth)).collect()).map(|text| text.len()), Some(144));
     }
 }

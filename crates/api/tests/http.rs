@@ -458,12 +458,17 @@ async fn watched_keys_come_in_pages_and_groups_with_their_kill_switches() {
     assert_eq!(seen, (0..25).map(|index| index.to_string()).collect::<Vec<_>>());
     assert_eq!((&groups["groups"][0]["indices"], &groups["groups"][0]["labels"]), (&"0-24".into(), &json!(["operator=a"])));
     // Epoch 33 has been voted for in epoch 31. The next one begins in slot 34 * 32.
-    let free_from =
-        evidence::Time::from_unix_ns(api::ObservedSource::network(&TestObserved).slot_start_ns(consensus::Slot::new(34 * 32)));
-    let signed = json!({"voted": 3, "ahead": 1, "highest_target": "33", "free_from": free_from});
+    let start = |epoch: u64| {
+        let slot = consensus::Slot::new(epoch * 32);
+        evidence::Time::from_unix_ns(api::ObservedSource::network(&TestObserved).slot_start_ns(slot))
+    };
+    let signed = json!({
+        "voted": 3, "ahead": 1, "highest_target": "33", "free_from": start(34), "restart_from": start(36), "highest_source": "30",
+    });
     assert_eq!(groups["groups"][0]["signed"], signed);
     assert_eq!(groups["groups"][0]["cannot_change_sides"], Value::Null);
-    assert_eq!(groups["groups"][0]["offences"], json!({"keys": 0, "is_partial": false, "newest": null}));
+    assert_eq!(groups["groups"][0]["offences"], json!({"keys": 0, "lost": 0, "is_partial": false, "newest": null}));
+    assert_eq!(groups["groups"][0]["startable"], "0-24");
     // The API counts the alarms, so that the page does not have to.
     assert_eq!(groups["groups"][0]["alarms"], json!({"by_kind": {}, "worst": null, "is_partial": false}));
     let mut findings: Vec<_> = (1..=300).map(|slot| double_vote(7, slot)).collect();
@@ -493,7 +498,8 @@ async fn watched_keys_come_in_pages_and_groups_with_their_kill_switches() {
     // One key contradicted itself 300 times.
     let newest = double_vote(7, 300).0;
     let newest = json!({"finding": newest.id, "kind": "double_vote", "validator": "7", "slot": "300", "at": newest.second_seen});
-    assert_eq!(groups["groups"][0]["offences"], json!({"keys": 1, "is_partial": false, "newest": newest}));
+    assert_eq!(groups["groups"][0]["offences"], json!({"keys": 1, "lost": 1, "is_partial": false, "newest": newest}));
+    assert_eq!(groups["groups"][0]["startable"], "0-6,8-24", "the lost key is left out");
     assert_eq!(groups["groups"][0]["cannot_change_sides"], 2, "those whose source is newer than 29");
     let keys = api.json("/v1/watch/validators?limit=10").await;
     assert_eq!(keys["validators"][7]["alarms"], json!({"by_kind": {"double_vote": 20}, "worst": "critical", "is_partial": true}));
@@ -516,6 +522,32 @@ async fn watched_keys_come_in_pages_and_groups_with_their_kill_switches() {
         let answer = api.get(&format!("/v1/watch/validators?{query}")).await;
         assert_problem(answer, StatusCode::BAD_REQUEST, word).await;
     }
+}
+
+/// Hundreds of newer findings of another kind do not hide what happened once, and a key whose
+/// offence cannot be punished any more is lost like the others.
+#[tokio::test]
+async fn every_kind_of_a_group_is_named_and_every_lost_key_is_left_out() {
+    let api = Api::start().await;
+    let of_group = |mut finding: evidence::Finding| {
+        finding.validator.as_mut().unwrap().labels = vec!["group=acme".into()];
+        finding
+    };
+    let (mut not_punishable, proof) = double_vote(3, 1);
+    not_punishable.severity = Severity::Info;
+    api.store.record(vec![(of_group(not_punishable), proof)], &[]).unwrap();
+    let (finding, proof) = double_vote(7, 2);
+    api.store.record(vec![(of_group(finding), proof)], &[]).unwrap();
+    let second_signers = (1..=400u64).map(|slot| {
+        let mut finding = anomaly(Kind::SecondSigner, Severity::Critical, 1000 + slot);
+        finding.id = consensus::Root::from_slice(&[[0xaa; 24].as_slice(), &slot.to_be_bytes()].concat());
+        finding.validator = double_vote(9, slot).0.validator;
+        of_group(finding)
+    });
+    api.store.record_anomalies(second_signers.collect(), &[]).unwrap();
+    let group = api.json("/v1/watch/groups").await["groups"][0].clone();
+    assert_eq!(group["alarms"]["by_kind"], json!({"double_vote": 1, "second_signer": 200}));
+    assert_eq!((&group["offences"]["lost"], &group["startable"]), (&2.into(), &"0-2,4-6,8-24".into()), "{group}");
 }
 
 /// The kill switch of the group was made ready again at 200 ns. Findings are recorded at as many

@@ -19,12 +19,16 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::time::Duration;
 use watcher::config::Config;
+use watcher::datadir;
 use watcher::run::Watcher;
 
 /// Number of slots after the last one in which an incident may still be reported.
 const LAST_SLOTS: u32 = 4;
 /// Longest time after the last slot until the last messages are judged.
 const GRACE: Duration = Duration::from_secs(5);
+
+/// The scenario that a name stands for, because packages of the program have no files of scenarios.
+const REHEARSAL: &str = include_str!("../../../scenarios/rehearsal.toml");
 
 /// Runs the demo. The exit code is 1 if an offence or an incident was missed or was reported
 /// wrongly.
@@ -54,7 +58,11 @@ async fn run(options: DemoArgs) -> anyhow::Result<u8> {
             config.watch.groups.extend(ends.map(|(first, last)| watched(format!("{first}-{last}"))));
         }
     }
+    let (groups, data_dir) = (config.watch.groups.clone(), config.data_dir.clone());
     let watcher = Watcher::start(config).await?;
+    if options.config.is_some() {
+        tell_groups(&groups, &data_dir)?;
+    }
     if let Some(address) = watcher.api_address() {
         output::line(format_args!("page and API: http://{address}"))?;
     }
@@ -67,7 +75,10 @@ async fn run(options: DemoArgs) -> anyhow::Result<u8> {
 fn scenario(options: &DemoArgs) -> anyhow::Result<(Scenario, String)> {
     let slot_duration = Duration::from_millis(options.slot_ms);
     if let Some(path) = &options.scenario {
-        let scenario = super::simulate::read_scenario(path)?;
+        let scenario = match path.as_os_str() == "rehearsal" {
+            true => Scenario::from_toml(REHEARSAL)?,
+            false => super::simulate::read_scenario(path)?,
+        };
         let n = scenario.incidents.len();
         let story = format!("{}: {n} incidents are to be seen in it", path.display());
         return Ok((Scenario { slot_duration, ..scenario }, story));
@@ -123,6 +134,10 @@ fn watched(keys: String) -> GroupConfig {
 /// anything, and no lock file is written.
 fn rehearse(config: &mut Config, own: Config, operator: &[ValidatorIndex]) -> anyhow::Result<()> {
     let mut groups = own.watch.groups;
+    if operator.is_empty() {
+        let missing = "--scenario: it has no `operator`, whose keys stand for yours; `--scenario rehearsal` has one";
+        return Err(UsageError(missing.into()).into());
+    }
     if own.alerts.routes.is_empty() && groups.is_empty() {
         return Err(UsageError("--config: it has neither alert routes nor groups, so there is nothing to rehearse".into()).into());
     }
@@ -146,6 +161,23 @@ fn rehearse(config: &mut Config, own: Config, operator: &[ValidatorIndex]) -> an
     config.watch.kin_labels = own.watch.kin_labels;
     config.alerts.routes = own.alerts.routes;
     Ok(())
+}
+
+/// Says which simulated keys stand for which group, and writes them to a list that `--validators`
+/// and `--watch` take.
+fn tell_groups(groups: &[GroupConfig], data_dir: &Path) -> anyhow::Result<()> {
+    // A name may have what separates columns.
+    let name = |group: &GroupConfig| group.name.replace('"', "\"\"");
+    let rows = groups.iter().flat_map(|group| group.keys.iter().map(move |key| format!("\"{}\",{key}\n", name(group))));
+    let file = data_dir.join("keys.csv");
+    std::fs::write(&file, format!("group,key\n{}", rows.collect::<String>())).with_context(|| super::could_not_write(&file))?;
+    for group in groups {
+        let (first, last) = (group.keys.first(), group.keys.last());
+        let ends = first.zip(last).map_or_else(String::new, |(first, last)| format!(": validators {first} to {last}"));
+        output::line(format_args!("group {} has {} simulated keys{ends}", group.name, group.keys.len()))?;
+    }
+    let file = datadir::absolute(&file);
+    Ok(output::line(format_args!("list of these keys: {file}, as in --validators @{file},group=NAME"))?)
 }
 
 /// Says what the routes and kill switches of a rehearsal did.

@@ -6,7 +6,7 @@ use crate::args::RecordArgs;
 use crate::exit::FAILED;
 use crate::output;
 use consensus::interchange::{SignedEpochs, SignedSlot, SigningHistory};
-use detect::audit::{Contradiction, Counted};
+use detect::audit::{Contradiction, Counted, KeyAudit};
 use offline::{ApiClient, counted};
 use std::fmt::Write as _;
 use std::io::{BufWriter, Write as _};
@@ -16,8 +16,8 @@ use watcher::preflight::{self, Preflight};
 
 /// Maximum number of messages per key and kind in the text report. `--json` lists more.
 const NAMED: usize = 5;
-/// Lines of a screen that shows few.
-const SCREEN_LINES: usize = 24;
+/// Maximum number of keys per kind in the text report.
+const MAX_KEYS: usize = 10;
 
 /// Writes the interchange file to stdout, and a summary to stderr.
 pub fn export(data_dir: &Path, validators: &str, form: Form) -> anyhow::Result<u8> {
@@ -59,12 +59,7 @@ pub fn audit(data_dir: &Path, record: &RecordArgs) -> anyhow::Result<u8> {
     bar.finish_and_clear();
     match *json {
         true => print_json(&report)?,
-        false => output::text(text(&report))?,
-    }
-    if !*json && validators.is_none() {
-        output::line(
-            "only keys in the file were compared: a file that has lost keys passes; name all of yours with --validators",
-        )?;
+        false => output::text(text(&report, validators.is_some()))?,
     }
     Ok(if report.lacks_something() { FAILED } else { 0 })
 }
@@ -110,8 +105,9 @@ fn open(data_dir: &Path) -> anyhow::Result<History> {
     Ok(history)
 }
 
-/// The verdict comes first, and once more at the end of what is longer than a screen.
-fn text(report: &Audit) -> String {
+/// The verdict comes first, and once more at the end of a report that names keys. `names_keys`
+/// is whether the keys that must be in the file are known.
+fn text(report: &Audit, names_keys: bool) -> String {
     let verdict = verdict(report).join("\n") + "\n";
     let mut out = verdict.clone();
     let totals = &report.totals;
@@ -141,13 +137,22 @@ fn text(report: &Audit) -> String {
             counted(totals.keys_never_heard, "key", "keys")
         );
     }
-    for key in &report.validators {
-        describe(key, &mut out);
+    let key_lines = key_lines(report);
+    let has_keys = key_lines.iter().any(|(_, lines)| !lines.is_empty());
+    for (what, lines) in key_lines {
+        for line in lines.iter().take(MAX_KEYS) {
+            let _ = writeln!(out, "{line}");
+        }
+        if let Some(more) = lines.len().checked_sub(MAX_KEYS).filter(|more| *more > 0) {
+            let _ = writeln!(out, "{}: {what}; all of them: --json", counted(more as u64, "more key", "more keys"));
+        }
     }
-    for key in &report.unknown_keys {
-        let _ = writeln!(out, "key {key}: not a known validator of this network");
+    if !names_keys {
+        out.push_str(
+            "only keys in the file were compared: a file that has lost keys passes; name all of yours with --validators\n",
+        );
     }
-    if out.lines().count() > SCREEN_LINES {
+    if has_keys {
         out.push('\n');
         out.push_str(&verdict);
     }
@@ -226,20 +231,28 @@ fn covered(coverage: &KnownTimes) -> String {
     out
 }
 
-fn describe(key: &AuditedKey, out: &mut String) {
-    let audit = &key.audit;
-    let name = format!("validator {} ({})", key.index, short(&key.pubkey.to_string()));
-    let mut list = |what: &str, count: u64, listed: Vec<String>| {
-        if count > 0 {
+/// What is said of single keys, the worst first: what it is, and a line for each key.
+fn key_lines(report: &Audit) -> [(&'static str, Vec<String>); 6] {
+    let lines = |what: &'static str, of: &dyn Fn(&KeyAudit) -> (u64, Vec<String>)| {
+        let line = |key: &AuditedKey| {
+            let (count, listed) = of(&key.audit);
             let more = if count > listed.len() as u64 { ", .." } else { "" };
-            let _ = writeln!(out, "{name}: {count} {what}: {}{more}", listed.join(", "));
-        }
+            let name = format!("validator {} ({})", key.index, short(&key.pubkey.to_string()));
+            (count > 0).then(|| format!("{name}: {count} {what}: {}{more}", listed.join(", ")))
+        };
+        (what, report.validators.iter().filter_map(line).collect())
     };
-    list("votes seen, not in the file", audit.absent_votes.count, first(&audit.absent_votes, vote));
-    list("blocks seen, not in the file", audit.absent_blocks.count, first(&audit.absent_blocks, block));
-    list("seen that contradict the file", audit.contradictions.count, first(&audit.contradictions, contradiction));
-    list("seen that contradict each other", audit.slashable.count, first(&audit.slashable, contradiction));
-    list("stretches without a vote", audit.gaps.count, first(&audit.gaps, |gap| format!("epochs {}-{}", gap.first, gap.last)));
+    let unknown = report.unknown_keys.iter().map(|key| format!("key {key}: not a known validator of this network"));
+    [
+        lines("seen that contradict each other", &|key| (key.slashable.count, first(&key.slashable, contradiction))),
+        lines("seen that contradict the file", &|key| (key.contradictions.count, first(&key.contradictions, contradiction))),
+        lines("votes seen, not in the file", &|key| (key.absent_votes.count, first(&key.absent_votes, vote))),
+        lines("blocks seen, not in the file", &|key| (key.absent_blocks.count, first(&key.absent_blocks, block))),
+        lines("stretches without a vote", &|key| {
+            (key.gaps.count, first(&key.gaps, |gap| format!("epochs {}-{}", gap.first, gap.last)))
+        }),
+        ("not a known validator of this network", unknown.collect()),
+    ]
 }
 
 /// The ends of a public key; `--json` has all of it.

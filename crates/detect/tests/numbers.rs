@@ -78,6 +78,23 @@ fn a_wave_costs_no_more_than_its_stake() {
     }
 }
 
+/// Ten of 192 validators with 32 ETH each, by hand, from Electra on: at once 32 ETH / 4096; later
+/// three times the slashed stake, as a share of all stake, of each one's 32 ETH. Both are of the ten,
+/// also if twice as much is slashed, so nobody else's loss is among them.
+#[test]
+fn what_a_wave_costs_is_what_its_members_lose() {
+    let mut stage = MonitorSetup::new(192, &DetectConfig::default());
+    let found = offenders(&stage.chain, &indices(0..10), Slot::new(4), 0, stage.at(4, 5_000), Punishable::Yes);
+    stage.play(4, SlotInput { offenders: found, ..SlotInput::default() });
+    (5..8).for_each(|slot| stage.play(slot, SlotInput::default()));
+    let cost = stage.of(&Kind::SlashingWave)[0].penalty.unwrap();
+    let gwei = 1_000_000_000u64;
+    let later = |slashed: u64| 10 * 32 * (3 * slashed * gwei / 192 / 32);
+    assert_eq!(cost.initial_gwei.0, 10 * 32 * gwei / 4096);
+    assert_eq!((cost.correlation_gwei_now.0, cost.correlation_gwei_if_doubled.0), (later(320), later(640)));
+    assert_eq!((later(320), later(640)), (50 * gwei, 100 * gwei));
+}
+
 /// A network in which these keys are watched.
 fn watching(n_validators: usize, keys: &str) -> MonitorSetup {
     let mut stage = MonitorSetup::new(n_validators, &DetectConfig::default());

@@ -278,11 +278,12 @@ pub fn preflight(
         };
         let fired = fired_groups(api).await?;
         let mut answer = facts.answer(&record, &fired, now, |slot| network.start_of(slot));
+        let oldest = answers.iter().filter_map(|answer| answer.votes.iter().map(|vote| vote.target.epoch).min()).min();
+        let compared = oldest.map_or_else(|| "no votes".to_owned(), |epoch| format!("its votes from epoch {epoch} on"));
         answer.notes.push(format!(
-            "the watcher at {} was asked: of each key the record was compared with its latest {} votes at most, and with the blocks of the \
-             last 1024 slots. `slashwatch audit`, beside its data directory, compares all",
+            "the watcher at {} was asked: of each key the record was compared with {compared}, and with the blocks of the last 1024 slots. \
+             `slashwatch audit`, beside its data directory, compares all",
             api.address(),
-            VOTES_PER_PAGE.saturating_mul(max_pages as u64)
         ));
         Ok(answer)
     })

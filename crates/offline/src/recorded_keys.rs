@@ -5,13 +5,17 @@ use actions::config::WatchConfig;
 use actions::killswitch::KillSwitchState;
 use actions::lists::reload;
 use api::{
-    KeyFilter, KillSwitchView, LabelledValidator, MAX_GROUP_LABELS, WatchGroup, WatchPage, WatchSource, WatchedKey, index_ranges,
+    KeyFilter, KillSwitchView, LabelledValidator, MAX_GROUP_LABELS, SignedView, WatchGroup, WatchPage, WatchSource, WatchedKey,
+    index_ranges,
 };
-use consensus::{Gwei, PubkeyBytes, ValidatorIndex};
+use consensus::{Epoch, Gwei, Network, PubkeyBytes, Slot, ValidatorIndex};
 use detect::watch::{Duty, Selector, WatchList};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::PathBuf;
 use watcher::{WatcherError, kill_switch_view};
+
+/// Members whose votes are read, at most.
+const MAX_ASKED: usize = 4096;
 
 /// A watched key of a recording.
 #[derive(Clone, Debug)]
@@ -31,6 +35,8 @@ pub struct RecordedKeys {
     unknown: BTreeMap<String, u64>,
     /// What the recording's watcher recorded of kill switches.
     switches: Option<KillSwitchState>,
+    /// By group: what its members have signed, as far as their newest votes tell.
+    signed: BTreeMap<String, SignedView>,
 }
 
 impl RecordedKeys {
@@ -56,6 +62,30 @@ impl RecordedKeys {
     /// has fired are shown even if no list names them.
     pub fn with_switches(self, switches: KillSwitchState) -> Self {
         Self { switches: Some(switches), ..self }
+    }
+
+    /// The same, with the epochs that the members of each group have signed. `signed_by` returns the
+    /// slot of a validator's newest vote, and the highest source epoch of its votes. `now` is the slot
+    /// in which the recording ends.
+    ///
+    /// # Errors
+    /// That of `signed_by`.
+    pub fn with_signed<E>(
+        mut self,
+        network: &Network,
+        now: Slot,
+        signed_by: impl Fn(ValidatorIndex) -> Result<Option<(Slot, Epoch)>, E>,
+    ) -> Result<Self, E> {
+        for (index, key) in self.keys.iter().take(MAX_ASKED) {
+            let Some((newest, source)) = signed_by(*index)? else { continue };
+            for group in &key.groups {
+                let signed = self.signed.entry(group.clone()).or_default();
+                signed.add(newest, None, now, network);
+                // Which sides the members can join is a question about branches of now.
+                signed.highest_source = signed.highest_source.max(Some(source));
+            }
+        }
+        Ok(self)
     }
 
     /// Validators with a label, or the members of `group=NAME`, ascending, at most `limit`.
@@ -133,7 +163,7 @@ impl WatchSource for RecordedKeys {
                 kill_switch: self.switch(name),
                 labels: others.take(MAX_GROUP_LABELS).cloned().collect(),
                 indices: index_ranges(members.iter().map(|(index, _)| **index)),
-                signed: None,
+                signed: self.signed.get(name).cloned(),
             }
         });
         groups.collect()
@@ -207,6 +237,27 @@ mod tests {
         let keys = RecordedKeys::read(&[file], &pubkeys).unwrap().with_switches(state);
         let states = keys.groups().into_iter().map(|group| group.kill_switch.map(|switch| switch.state));
         assert_eq!(states.collect::<Vec<_>>(), [Some("done".to_owned()), None]);
+    }
+
+    #[test]
+    fn the_newest_votes_say_up_to_which_epoch_a_group_has_signed() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("keys.csv");
+        std::fs::write(&file, "group,key\na,0-1\nb,2\n").unwrap();
+        let pubkeys: Vec<PubkeyBytes> = (1u8..=3).map(PubkeyBytes::repeat_byte).collect();
+        let network = Network::builtin("mainnet").unwrap();
+        // Key 0 has voted in epoch 3, key 1 in epoch 5, key 2 never.
+        let signed_by = |index: ValidatorIndex| {
+            let (slot, source) = [(100, 4), (160, 2)].get(index.as_u64() as usize).copied()?;
+            Some((Slot::new(slot), Epoch::new(source)))
+        };
+        let keys = RecordedKeys::read(&[file], &pubkeys).unwrap();
+        let keys = keys.with_signed(&network, Slot::new(100), |index| Ok::<_, ()>(signed_by(index))).unwrap();
+        let signed: Vec<_> = keys.groups().into_iter().map(|group| group.signed).collect();
+        let of_a = signed[0].as_ref().unwrap();
+        assert_eq!((of_a.voted, of_a.ahead), (2, 1));
+        assert_eq!((of_a.highest_target, of_a.highest_source), (Some(Epoch::new(5)), Some(Epoch::new(4))));
+        assert_eq!(signed[1], None);
     }
 
     #[test]

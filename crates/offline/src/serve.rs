@@ -16,9 +16,9 @@ use api::{
 };
 use chain::PubkeyCache;
 use consensus::interchange::SigningHistory;
-use consensus::{Network, PubkeyBytes, Root, Slot, ValidatorIndex};
+use consensus::{Epoch, Network, PubkeyBytes, Root, Slot, ValidatorIndex};
 use evidence::{Query, Store, Time};
-use index::IndexView;
+use index::{IndexError, IndexView};
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
 use std::net::SocketAddr;
@@ -31,6 +31,9 @@ use watcher::observed;
 use watcher::pack_capture::capture_of;
 use watcher::status::numbers;
 use watcher::{datadir, downtime, file_handles, run};
+
+/// Votes of a watched key that are read for what it has signed, the newest ones.
+const NEWEST_VOTES: usize = 64;
 
 /// Serves until `stop` resolves. `watch` are files with groups of watched keys, as in
 /// `watch.files`. `ready` gets the address when it is bound.
@@ -50,7 +53,15 @@ pub fn serve<F: Future<Output = ()>>(
     let inspection = Inspection::open(path)?;
     let mut observed = RecordedObservations::read(path)?;
     let keys = RecordedKeys::read(watch, &observed.keys)?.with_switches(KillSwitchState::read(&observed.store)?);
-    let keys = Arc::new(keys);
+    let signed_by = |index| {
+        let Some(view) = &observed.index else { return Ok(None) };
+        let votes = view.index().votes_before(index, Epoch::MAX, NEWEST_VOTES)?.votes;
+        let newest = votes.iter().map(|vote| vote.data.slot).max();
+        // Who came back from another branch has an older source in its newest vote than before.
+        let source = votes.iter().map(|vote| vote.data.source.epoch).max();
+        Ok::<_, IndexError>(newest.zip(source))
+    };
+    let keys = Arc::new(keys.with_signed(&observed.network, last_slot(&inspection)?, signed_by)?);
     observed.own = keys.clone();
     let observed = Arc::new(observed);
     let recording = Arc::new(RecordedStatus::read(path, &inspection, observed.recent.head)?);

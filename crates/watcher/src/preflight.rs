@@ -319,7 +319,7 @@ impl PreflightFacts {
         checked_at: Time,
         time_of: impl Fn(Slot) -> Time,
     ) -> Preflight {
-        let mut answer = self.judge(checked_at, time_of);
+        let mut answer = self.judge(record.names_keys, checked_at, time_of);
         if !record.names_keys {
             answer.notes.push(
                 "only the keys of the file were checked: a key that the file has lost is not noticed. Name your keys with --validators".into(),
@@ -342,7 +342,8 @@ impl PreflightFacts {
         answer
     }
 
-    fn judge(self, checked_at: Time, time_of: impl Fn(Slot) -> Time) -> Preflight {
+    /// `names_keys` is whether the keys that are to start were named.
+    fn judge(self, names_keys: bool, checked_at: Time, time_of: impl Fn(Slot) -> Time) -> Preflight {
         let window = SlotWindow::before(self.now, self.watched_until, self.slots_per_epoch);
         let mut problems = Vec::new();
         let from = window.map_or(Slot::new(0), |window| window.first_slot);
@@ -380,7 +381,7 @@ impl PreflightFacts {
                 "take them out of the client, and leave them out of --validators; they have no duties any more".into(),
             ));
         }
-        self.record_problems(&mut problems);
+        self.record_problems(names_keys, &mut problems);
         self.listening_problems(window, &mut problems);
         if !self.has_state {
             problems.push(problem(
@@ -411,14 +412,17 @@ impl PreflightFacts {
     }
 
     /// What is wrong with the client's record.
-    fn record_problems(&self, problems: &mut Vec<PreflightProblem>) {
+    fn record_problems(&self, names_keys: bool, problems: &mut Vec<PreflightProblem>) {
         let totals = &self.audit.totals;
         let of = |holds: &dyn Fn(&AuditedKey) -> bool| -> Vec<ValidatorIndex> {
             self.audit.validators.iter().filter(|key| holds(key)).map(|key| key.index).collect()
         };
         let complete = "export the record again from the machine that signed last; if it is lost, docs/lost-database.md";
         if totals.keys == totals.keys_not_in_file {
-            let reason = format!("the file has no key that is known on {}, so it protects nothing", self.audit.network);
+            let reason = match names_keys {
+                true => format!("the file has none of the {} keys of --validators, so it does not protect them", totals.keys),
+                false => format!("the file has no key that is known on {}, so it protects nothing", self.audit.network),
+            };
             problems.push(problem(ProblemKind::KeysMissing, &[], reason, complete.into()));
         } else if totals.keys_not_in_file > 0 {
             let missing = of(&|key| !key.in_file);
@@ -442,7 +446,7 @@ impl PreflightFacts {
                 ProblemKind::RecordLacks,
                 &lacking,
                 format!(
-                    "signed messages that the file does not have: {} votes and {} blocks were seen, {} of them contradict it",
+                    "signed messages that the file does not have: {} votes and {} blocks; with messages of the file they make {} contradictions",
                     totals.absent_votes, totals.absent_blocks, totals.contradictions
                 ),
                 "`slashwatch audit` lists them. Somebody else signed, or the record is not the last one: docs/restart.md, steps 3 to 5".into(),
@@ -480,8 +484,9 @@ impl PreflightFacts {
         let wait = "keep the keys off, let the watcher listen for two epochs without a break, and ask again";
         let Some(until) = self.watched_until else {
             return not_listening(
-                "no watcher has listened with this data directory, so nobody knows who signs now".into(),
-                "run the watcher (`slashwatch run`) for two epochs, and give its data directory",
+                "no watcher listens, so nobody knows who signs now".into(),
+                "run the watcher (`slashwatch run`) for two epochs, and give its data directory or address; a recording, or a demo that is over, \
+                 hears nothing",
             );
         };
         if until.saturating_add(MAX_BEHIND) < self.now {
@@ -630,7 +635,8 @@ mod tests {
     fn problems(change: impl FnOnce(&mut PreflightFacts)) -> Vec<ProblemKind> {
         let mut facts = facts();
         change(&mut facts);
-        let answer = facts.judge(Time::from_unix_ns(0), |slot| Time::from_unix_ns(slot.as_u64().saturating_mul(1_000_000_000)));
+        let answer =
+            facts.judge(false, Time::from_unix_ns(0), |slot| Time::from_unix_ns(slot.as_u64().saturating_mul(1_000_000_000)));
         assert_eq!(answer.safe, answer.problems.is_empty());
         answer.problems.iter().map(|problem| problem.what).collect()
     }
@@ -677,6 +683,13 @@ mod tests {
         };
         assert_eq!(problems(not_in_file), [KeysMissing]);
         assert_eq!(problems(|facts| facts.audit = Audit::default()), [KeysMissing], "an empty file");
+        let none_of = |names_keys| {
+            let mut facts = facts();
+            not_in_file(&mut facts);
+            facts.judge(names_keys, Time::from_unix_ns(0), |_| Time::from_unix_ns(0)).problems.remove(0).reason
+        };
+        assert!(none_of(true).contains("none of the 1 keys of --validators"), "{}", none_of(true));
+        assert!(none_of(false).contains("no key that is known"), "{}", none_of(false));
     }
 
     #[test]
@@ -697,7 +710,7 @@ mod tests {
     fn the_time_from_which_on_it_may_be_safe_is_told() {
         let mut facts = facts();
         key(&mut facts).last_signed = Some(Slot::new(90));
-        let answer = facts.judge(Time::from_unix_ns(0), |slot| Time::from_unix_ns(slot.as_u64() * 1_000_000_000));
+        let answer = facts.judge(false, Time::from_unix_ns(0), |slot| Time::from_unix_ns(slot.as_u64() * 1_000_000_000));
         assert_eq!(answer.not_before, Some(Time::from_unix_ns(109_000_000_000)), "16 slots after slot 90, and what is under way");
         let text = answer.to_text();
         assert!(text.starts_with("NOT SAFE to start 1 keys"), "{text}");

@@ -70,7 +70,7 @@ impl Contents<'_> {
              A beacon node checks a proof too, when it is submitted. **Submitting it slashes the accused validators.**\n\n\
              ```\n{}```\n\n\
              ## Whose keys\n\n\
-             `members.csv` lists all {} validators: key, labels, offences, what differs, and whether a block has slashed them already.\n\n",
+             `members.csv` lists all {} validators: key, labels, groups, offences, what differs, and whether a block has slashed them already.\n\n",
             self.submit_commands(),
             self.members.len(),
         );
@@ -264,8 +264,8 @@ impl Contents<'_> {
             let eth = |gwei: u64| gwei as f64 / 1e9;
             let _ = write!(
                 out,
-                "\n## Penalty\n\n{:.3} ETH at once for all together, and {:.3} ETH half way to their withdrawal if no more are slashed; \
-                 {:.3} ETH if it doubles. A validator with 32 ETH loses {:.3} ETH.\n",
+                "\n## Penalty\n\nOf these validators together: {:.3} ETH at once, and half way to their withdrawal {:.3} ETH if no more are \
+                 slashed, or {:.3} ETH if it is twice as much stake in the end. A validator with 32 ETH loses {:.3} ETH.\n",
                 eth(penalty.initial_gwei.0),
                 eth(penalty.correlation_gwei_now.0),
                 eth(penalty.correlation_gwei_if_doubled.0),

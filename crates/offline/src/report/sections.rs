@@ -238,7 +238,7 @@ fn penalties(report: &Report, out: &mut Vec<ReportBlock>) {
         let each = Cell::Number(of_32_eth(penalty.per_32_eth_gwei.0));
         std::iter::once(wave).chain(sums.map(|gwei| Cell::Number(eth(gwei.0)))).chain([each]).collect()
     });
-    let heads = vec!["Wave", "Initial penalty", "Correlation", "If it doubles", "Both, for 32 ETH"];
+    let heads = vec!["Wave", "Initial penalty", "Correlation", "Correlation if it doubles", "Both, for 32 ETH"];
     out.push(ReportBlock::Table { heads, rows: rows.collect() });
     out.push(ReportBlock::Text(
         "Computed with the specification's integers for all members together, if all of them are slashed: the penalty at once, the correlation penalty half way to the withdrawal as it is now and if twice as many are slashed, and both together for a validator with 32 ETH. Penalties for duties that they miss until withdrawal are not included.".into(),

@@ -106,12 +106,16 @@ export function LongTable({ rows, per = 100, ...rest }) {
     </p>`}`;
 }
 
+// Lines break between the words of a command, and within what is too long for a line only.
+const MAX_WORD = 44;
+const unbroken = (text) => text.split(/(\s+)/).map((part, n) => (n % 2 || part.length > MAX_WORD ? part : html`<span class="word" key=${n}>${part}</span>`));
+
 // A command line to take along.
 export function Command({ text, label }) {
   const [copied, setCopied] = useState(false);
   const copy = () => navigator.clipboard.writeText(text).then(() => setCopied(true), () => {});
   return html`<div class="command">
-    <pre tabindex="0" aria-label=${label}>${text}</pre>
+    <pre tabindex="0" aria-label=${label}>${unbroken(text)}</pre>
     ${navigator.clipboard && html`<button type="button" onClick=${copy} aria-label=${"Copy: " + label}>${copied ? "Copied" : "Copy"}</button>`}
   </div>`;
 }

@@ -260,10 +260,11 @@ export function sharedLabels(group, hit, incident) {
 }
 
 // The groups of `all` that are not hit and share a label with those that are, by what they share.
+// Whoever has an offence on record is hit, whatever this finding or incident is about.
 function kin(all, hit, incident) {
   const by = new Map();
   for (const group of all) {
-    if (hit.some((one) => one.name === group.name)) continue;
+    if (group.offences?.newest || hit.some((one) => one.name === group.name)) continue;
     const labels = sharedLabels(group, hit, incident).join(", ");
     if (labels) by.set(labels, [...(by.get(labels) ?? []), `${group.name} (${plural(group.validators, "key")})`]);
   }
@@ -304,12 +305,20 @@ function switchWords(groups, status) {
   return ["failed", "dry", "none", "unknown", "ready", "ordered", "done"].filter((state) => by.has(state)).map((state) => SWITCH_WORDS[state](by.get(state).join(", "))).join(" ");
 }
 
-// "epoch 45 (2026-11-29 16:20:00 UTC)": the first for which none of these groups has voted.
+// "epoch 45 (2026-11-29 16:20:00 UTC)": the first for which none of these groups has voted, and the
+// one before which two epochs without a vote of theirs are over.
 function freeEpoch(groups) {
   const known = groups.map((group) => group.signed).filter((signed) => signed?.highest_target);
   if (!known.length) return null;
   const last = known.reduce((one, other) => (BigInt(one.highest_target) < BigInt(other.highest_target) ? other : one));
-  return { after: grouped(last.highest_target), first: `epoch ${grouped(BigInt(last.highest_target) + 1n)} (${clock(last.free_from)})` };
+  const epoch = (n, time) => `epoch ${grouped(BigInt(last.highest_target) + n)} (${clock(time)})`;
+  return { after: grouped(last.highest_target), first: epoch(1n, last.free_from), restart: epoch(3n, last.restart_from) };
+}
+
+// The highest source epoch that these groups have signed, or null.
+function highestSource(groups) {
+  const known = groups.map((group) => group.signed?.highest_source).filter(Boolean).map(BigInt);
+  return known.length ? grouped(known.reduce((one, other) => (one < other ? other : one))) : null;
 }
 
 // What to do besides stopping, by what went wrong.
@@ -322,27 +331,52 @@ function causeSteps(cause, own) {
       free ? `They have voted up to epoch ${free.after}. Do not start before ${free.first}.` : "Do not start before real time has passed the last epoch that they voted for.",
     ];
   }
-  if (cause === "return_from_a_branch") return ["Do not change sides: keep the keys off until the branch that they would vote on has justified the source that they signed, or a newer epoch."];
+  if (cause === "return_from_a_branch") {
+    const source = highestSource(own);
+    return [`Do not change sides: keep the keys off until the branch that they would vote on has justified ${source ? `epoch ${source}, the highest source that they signed,` : "the source that they signed,"} or a newer epoch.`];
+  }
   if (cause === "surround") return ["Find out which it is: a clock that ran ahead, a node that came back from another branch, or a second machine with another record."];
   if (cause === "payload_status") return ["Let each key vote with one beacon node only, and look for a client that asks several nodes."];
   if (cause === "one_client") return ["Read what the client's team says before you start it again."];
   return [`Find the second machine that holds keys of ${names}: a spare that came up, a failover, an old or restored one. Or one machine has lost its record.`];
 }
 
-// A command with the client's protection database, one for each group.
+// How many keys of a group are lost, because they contradicted themselves: "all", a number, or null
+// if that is not known.
+export function lostKeys(group) {
+  const { lost, is_partial: isPartial } = group.offences ?? {};
+  if (lost === undefined) return null;
+  return lost > 0 && lost === group.validators && !isPartial ? "all" : lost;
+}
+
+// A command with the client's protection database, one for each group, for the keys that are not
+// lost.
 function withExport(command, own, status) {
-  const keys = (group) => group.indices ?? (group.name ? `@KEYS.csv,group=${quoted(group.name)}` : "KEYS");
+  const keys = (group) => group.startable ?? (group.name ? `@KEYS.csv,group=${quoted(group.name)}` : "KEYS");
   return (own.length ? own : [{}]).map((group) => `slashwatch ${command} --data-dir ${dataDir(status)} --interchange EXPORT.json --validators ${keys(group)}`).join("\n");
 }
 
 // From machines that are stopped to the first safe vote, in the order of docs/restart.md.
 function restartSteps(own, status) {
-  const fired = own.filter((group) => group.kill_switch && group.kill_switch.state !== "ready");
+  const names = (groups) => groups.map((group) => group.name).join(", ");
+  const dead = own.filter((group) => lostKeys(group) === "all");
+  const left = own.filter((group) => lostKeys(group) !== "all");
+  const nothing = dead.length > 0 && `All keys of ${names(dead)} are lost: each has contradicted itself. Nothing of ${names(dead)} may start again; keep the machines off.`;
+  const afterwards = { text: "Submit no proof against your own keys. ", link: [RESTART, "What to do afterwards"], after: "." };
+  if (nothing && !left.length) return [nothing, afterwards];
+  const fired = left.filter((group) => group.kill_switch && group.kill_switch.state !== "ready");
   const rearm = fired.map((group) => `slashwatch killswitch rearm ${quoted(group.name)} --data-dir ${dataDir(status)}`).join("\n");
+  const some = left.filter((group) => lostKeys(group));
+  const isLeftOut = (group) => !lostKeys(group) || group.startable;
+  const lost = some.map((group) => `${grouped(lostKeys(group))} of ${plural(group.validators, "key")} of ${group.name}`).join(", ");
+  const without = !some.length ? "" : ` ${lost} contradicted themselves and are lost: ${some.every(isLeftOut) ? "they are left out here" : "leave them out here"}, and must be left out of the client.`;
+  const free = freeEpoch(left);
   return [
-    { text: "Export the protection database of each stopped client (EXPORT.json) and compare it with what the network has seen. Keys that CAN BE SLASHED are lost; leave them out below.", command: withExport("audit", own, status) },
-    "Wait two epochs after the last machine stopped (13 minutes on mainnet).",
-    { text: "Ask whether it is safe, beside the running watcher. Start nothing before this says SAFE.", command: withExport("preflight", own, status) },
+    ...(nothing ? [nothing] : []),
+    { text: `Export the protection database of each stopped client (EXPORT.json) and compare it with what the network has seen.${without} Keys that CAN BE SLASHED are lost too.`, command: withExport("audit", left, status) },
+    free ? `Wait two epochs after the last machine stopped (13 minutes on mainnet). Of these keys votes up to epoch ${free.after} are known: not before ${free.restart}.`
+      : "Wait two epochs after the last machine stopped (13 minutes on mainnet).",
+    { text: "Ask whether it is safe, beside the running watcher. Start nothing before this says SAFE.", command: withExport("preflight", left, status) },
     rearm ? { text: "When it says SAFE, and not before: make the kill switch ready again. With --config FILE in place of --data-dir its lock file goes too.", command: rearm }
       : "When it says SAFE, see that the kill switch, if there is one, is ready.",
     { text: "Start one machine only: ", link: [RESTART, "the steps of a restart"], after: ". Submit no proof against your own keys." },
@@ -354,9 +388,12 @@ function restartSteps(own, status) {
 export function nowIfMine(own, { all = own, cause, incident, status } = {}) {
   const names = own.map((one) => one.name).join(", ");
   const because = own.some((one) => one.signed?.ahead) ? "clocks" : cause;
+  const known = all.filter((group) => group.offences);
+  const others = sorted(known, status ?? {}).hit.filter((group) => !own.some((one) => one.name === group.name));
   return [
     `Stop every machine that holds a key of ${names}, now. ${switchWords(own, status)}`,
-    ...kin(all, own, incident).map(({ labels, names: others }) => `Not hit, but shares ${labels} with them: ${others}. Stop it too, and ask later.`),
+    ...(others.length ? [`Hit too, whatever this one is about: ${others.map((group) => `${group.name} (${keysHit(group)})`).join(", ")}. See that those machines are off.`] : []),
+    ...kin(all, [...own, ...others], incident).map(({ labels, names: near }) => `Not hit, but shares ${labels} with them: ${near}. Stop it too, and ask later.`),
     ...causeSteps(because, own),
     ...restartSteps(own, status),
   ];
@@ -374,7 +411,7 @@ export function nowIfNotMine(incident, all) {
   const near = kin(all, [], incident);
   if (!near.length) return ["Nothing has to be stopped: none of your groups is in it, and none shares a label with its members.", { text: "Read ", link: ["/incidents/" + incident.id, "what is found out about the cause"], after: "." }];
   return [
-    ...near.map(({ labels, names }) => `Not hit, but shares ${labels} with ${members(labels)}: ${names}.`),
+    ...near.map(({ labels, names }) => `Not in it, but shares ${labels} with ${members(labels)}: ${names}.`),
     "Find out whether the cause is yours too. Until you know, be ready to stop these groups.",
   ];
 }

@@ -174,15 +174,16 @@ function Shared({ incident }) {
 function Penalty({ incident }) {
   const p = incident.penalty;
   const now = Number(p.initial_gwei) + Number(p.correlation_gwei_now);
-  const doubled = Number(p.initial_gwei) * 2 + Number(p.correlation_gwei_if_doubled);
+  // Of the same members, who lose more if others follow them.
+  const doubled = Number(p.initial_gwei) + Number(p.correlation_gwei_if_doubled);
   return html`<${Facts} of=${[
-    ["At once, all members", eth(p.initial_gwei)],
+    ["At once", eth(p.initial_gwei)],
     ["Correlation penalty later, as it is now", eth(p.correlation_gwei_now)],
     ["Together now", eth(now), "critical"],
     ["Correlation penalty if twice as much is slashed", eth(p.correlation_gwei_if_doubled)],
-    ["Together if it doubles", eth(doubled)],
+    ["Together if twice as much is slashed", eth(doubled)],
     ["A validator with 32 ETH loses", eth(p.per_32_eth_gwei)],
-  ]} /><p class="note">Duties missed until withdrawal come on top.</p>`;
+  ]} /><p class="note">Of the ${plural(incident.validators, "validator")} of this incident together, whosever they are. Duties missed until withdrawal come on top.</p>`;
 }
 
 function Next({ incident, groups, members, findings }) {
