@@ -169,8 +169,20 @@ fn it_fires_once_over_restarts_until_it_is_made_ready_again_and_its_wiring_can_b
     assert_eq!(running.terminate(), Some(0));
     // The directory alone is enough.
     let data = stage.dir.path().join("data");
-    let rearmed = run(slashwatch().args(["killswitch", "rearm", "acme", "--data-dir"]).arg(data));
+    let rearmed = run(slashwatch().args(["killswitch", "rearm", "acme", "--data-dir"]).arg(&data));
     assert!(rearmed.status.success(), "{}", stderr(&rearmed));
+    let mistyped = run(slashwatch().args(["killswitch", "rearm", "acmee", "--data-dir"]).arg(&data));
+    assert_eq!(mistyped.status.code(), Some(64));
+    assert!(stderr(&mistyped).contains("it knows acme"), "{}", stderr(&mistyped));
+    // With both, the directory is the one that is given.
+    for (dir, code) in [(data, 0), (stage.dir.path().join("typo"), 1)] {
+        for command in [&["status"][..], &["rearm", "acme"]] {
+            let mut asked = slashwatch();
+            asked.arg("killswitch").args(command).arg("--config").arg(&stage.config).arg("--data-dir").arg(&dir);
+            let answered = run(&mut asked);
+            assert_eq!(answered.status.code(), Some(code), "{command:?}: {}", stderr(&answered));
+        }
+    }
     let running = Running::start(slashwatch(), &stage.config);
     running.wait_for("watching");
     assert_eq!(running.terminate(), Some(0));

@@ -5,7 +5,7 @@ use clap::{Parser, Subcommand};
 use std::path::PathBuf;
 
 /// Configuration file that the `alert` and `killswitch` commands use if none is given.
-const DEFAULT_CONFIG: &str = "slashwatch.toml";
+pub const DEFAULT_CONFIG: &str = "slashwatch.toml";
 
 /// Watches Ethereum's beacon chain for slashable messages as they happen, and proves what it finds.
 #[derive(Parser)]
@@ -632,26 +632,28 @@ pub enum KillswitchAction {
     /// silent. It works beside a running watcher.
     Status {
         /// Data directory of the watcher. Without it, it is that of the configuration.
-        #[arg(long, value_name = "DIR", conflicts_with = "config")]
+        #[arg(long, value_name = "DIR")]
         data_dir: Option<PathBuf>,
-        /// Configuration of the watcher.
-        #[arg(long, value_name = "FILE", default_value = DEFAULT_CONFIG)]
-        config: PathBuf,
+        /// Configuration of the watcher. Without it and --data-dir, it is slashwatch.toml.
+        #[arg(long, value_name = "FILE")]
+        config: Option<PathBuf>,
     },
     /// Makes a switch that fired ready again and removes its lock file, whether a watcher runs or
-    /// not. It is refused while keys of the group still sign after the stop.
+    /// not. It is refused while keys of the group still sign after the stop, and if the lock file is
+    /// there although the data directory knows of no stop.
     Rearm {
         /// Name of the group, as under `watch.groups`.
         group: String,
-        /// Makes it ready although keys of the group still sign.
+        /// Makes it ready although keys of the group still sign, or the lock file is of a stop that
+        /// the data directory does not know.
         #[arg(long)]
         force: bool,
         /// Data directory of the watcher. Without it, it is that of the configuration.
-        #[arg(long, value_name = "DIR", conflicts_with = "config")]
+        #[arg(long, value_name = "DIR")]
         data_dir: Option<PathBuf>,
-        /// Configuration of the watcher.
-        #[arg(long, value_name = "FILE", default_value = DEFAULT_CONFIG)]
-        config: PathBuf,
+        /// Configuration of the watcher. Without it and --data-dir, it is slashwatch.toml.
+        #[arg(long, value_name = "FILE")]
+        config: Option<PathBuf>,
     },
 }
 

@@ -12,13 +12,15 @@ mod report;
 mod simulate;
 
 use crate::args::{
-    AlertAction, Args, Bench, Command, ConfigAction, Export, KillswitchAction, ReplayArgs, RunArgs, TokenAction, TokenDir,
+    AlertAction, Args, Bench, Command, ConfigAction, DEFAULT_CONFIG, Export, KillswitchAction, ReplayArgs, RunArgs, TokenAction,
+    TokenDir,
 };
 use crate::exit::{FAILED, UsageError};
 use crate::output;
 use anyhow::Context as _;
 use consensus::Epoch;
 use indicatif::{ProgressBar, ProgressStyle};
+use offline::actions::Rearm;
 use offline::backfill::{BackfillRange, BlocksFrom};
 use offline::counted;
 use offline::replay::{Replay, ReplayOptions, ReplayStep, ReplaySummary};
@@ -173,25 +175,31 @@ pub fn run(args: Args) -> anyhow::Result<u8> {
             Ok(0)
         }
         Command::Killswitch { action: KillswitchAction::Status { data_dir, config } } => {
-            let data_dir = data_dir.map_or_else(|| Config::load(&config).map(|config| config.data_dir), Ok)?;
+            let config = load_for(data_dir.as_deref(), config)?;
+            let data_dir = data_dir.or(config.map(|config| config.data_dir)).unwrap_or_default();
             for line in offline::actions::switch_status(&data_dir)? {
                 output::line(line)?;
             }
             Ok(0)
         }
         Command::Killswitch { action: KillswitchAction::Rearm { group, force, data_dir, config } } => {
-            let answer = match data_dir {
-                Some(data_dir) => offline::actions::rearm_switch_in(&data_dir, &group, force)?,
-                None => offline::actions::rearm_switch(&Config::load(&config)?, &group, force)
-                    .with_context(|| config.display().to_string())?,
-            };
-            output::line(answer)?;
+            let path = config.clone();
+            let config = load_for(data_dir.as_deref(), config)?;
+            let rearm = Rearm { group: &group, is_forced: force, data_dir: data_dir.as_deref(), config: config.as_ref() };
+            let place = || path.map_or_else(|| DEFAULT_CONFIG.to_owned(), |path| path.display().to_string());
+            output::line(if config.is_some() { rearm.run().with_context(place)? } else { rearm.run()? })?;
             Ok(0)
         }
         Command::Init(args) => init::init(args),
         Command::Completions { shell } => manual::completions(shell),
         Command::Man { out } => manual::man(out.as_deref()),
     }
+}
+
+/// Loads the configuration that is given, or the usual one if no data directory is given either.
+fn load_for(data_dir: Option<&Path>, config: Option<PathBuf>) -> anyhow::Result<Option<Config>> {
+    let path = config.or_else(|| data_dir.is_none().then(|| PathBuf::from(DEFAULT_CONFIG)));
+    Ok(path.map(|path| Config::load(&path)).transpose()?)
 }
 
 /// Makes, lists or revokes tokens. Only the token itself goes to stdout when one is made.

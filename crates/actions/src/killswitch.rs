@@ -223,9 +223,16 @@ impl KillSwitches {
         self.in_use.send_replace(self.switches.clone());
         self.show();
         self.routes = active.routes.clone();
+        let groups: BTreeSet<String> = self.switches.keys().cloned().collect();
+        let is_changed = std::mem::replace(&mut self.state.groups, groups) != self.state.groups;
         if !self.switches.is_empty() && self.state.seen.is_none() {
             self.state.seen = Some(self.store.last_seq());
             self.write()?;
+        } else if is_changed {
+            // Only commands read it, so no finding waits for it on a full disk. The next write has it.
+            let was_unsaved = self.is_unsaved;
+            self.save("which groups have one");
+            self.is_unsaved = was_unsaved;
         }
         Ok(())
     }
@@ -423,6 +430,8 @@ impl KillSwitches {
         for request in rearm::requests(&self.context.dir) {
             // The changed state is written first. A change that would not survive a restart is not
             // made.
+            let lock_file = self.switches.get(&request.group).and_then(|configured| configured.lock_file.clone());
+            let is_explained = lock_file.as_deref().is_some_and(|path| self.state.explains_lock(&request.group, path));
             let mut changed = self.state.clone();
             changed.rearm_group(&request.group, self.store.last_seq(), (self.context.now)());
             if let Err(error) = changed.write(&self.store) {
@@ -436,8 +445,8 @@ impl KillSwitches {
             self.came_during_check.remove(&request.group);
             tracing::warn!(group = request.group, "kill switch is ready again, as was asked for");
             self.save("what is told of orders");
-            if let Some(configured) = self.switches.get(&request.group) {
-                unlock(&request.group, configured.lock_file.as_deref());
+            if let Some(path) = lock_file {
+                unlock(&request.group, &path, is_explained);
             }
             if let Err(error) = request.answer() {
                 tracing::error!(%error, "the request cannot be removed from the data directory; remove it by hand");
@@ -691,13 +700,27 @@ impl KillSwitches {
     }
 }
 
+/// The lock file of a group, if it has one.
+fn lock_file_of<'a>(config: &'a WatchConfig, group: &str) -> Option<&'a Path> {
+    let switches = config.groups.iter().filter(|known| known.name == group).filter_map(|known| known.kill_switch.as_ref());
+    switches.filter_map(|switch| switch.lock_file.as_deref()).next()
+}
+
+/// The lock file of a group, if it is there although the state knows of no stop that could have
+/// written it. Then it is perhaps that of another watcher, and still keeps clients from starting.
+pub fn contradicting_lock<'a>(config: &'a WatchConfig, state: &KillSwitchState, group: &str) -> Option<&'a Path> {
+    lock_file_of(config, group).filter(|path| path.symlink_metadata().is_ok() && !state.explains_lock(group, path))
+}
+
 /// Removes the lock file of a group whose switch is made ready again without a watcher. Returns a
 /// text that says so, or that it cannot be removed.
 pub fn unlock_group(config: &WatchConfig, group: &str) -> Result<Option<String>, ActionError> {
-    let switches = config.groups.iter().filter(|known| known.name == group).filter_map(|known| known.kill_switch.as_ref());
-    let Some(path) = switches.filter_map(|switch| switch.lock_file.as_deref()).next() else { return Ok(None) };
+    let Some(path) = lock_file_of(config, group) else { return Ok(None) };
     match KillSwitch::unlock(path, group) {
-        Ok(Unlocked::Removed) => Ok(Some(format!("the lock file {} is removed, clients may start", path.display()))),
+        Ok(Unlocked::Removed) => Ok(Some(format!(
+            "the lock file {} is removed: start no client before `slashwatch preflight` says SAFE",
+            path.display()
+        ))),
         Ok(Unlocked::WasNone) => Ok(None),
         Ok(Unlocked::IsOf(other)) => Ok(Some(format!("the lock file {} is that of group {other} and stays", path.display()))),
         Err(error) => Err(ActionError::Failed(format!(
@@ -707,11 +730,19 @@ pub fn unlock_group(config: &WatchConfig, group: &str) -> Result<Option<String>,
     }
 }
 
-/// Removes the lock file of a group whose switch is ready again.
-fn unlock(group: &str, lock_file: Option<&Path>) {
-    let Some(path) = lock_file else { return };
+/// Removes the lock file of a group whose switch is ready again. One that no stop known here has
+/// written stays.
+fn unlock(group: &str, path: &Path, is_explained: bool) {
+    if !is_explained {
+        if path.symlink_metadata().is_ok() {
+            tracing::error!(group, path = %path.display(), "the lock file stays, because no stop known here has written it; find the watcher that did, or remove it by hand");
+        }
+        return;
+    }
     match KillSwitch::unlock(path, group) {
-        Ok(Unlocked::Removed) => tracing::warn!(group, path = %path.display(), "the lock file is removed, clients may start"),
+        Ok(Unlocked::Removed) => {
+            tracing::warn!(group, path = %path.display(), "the lock file is removed; start no client before `slashwatch preflight` says SAFE");
+        }
         Ok(Unlocked::WasNone) => {}
         Ok(Unlocked::IsOf(other)) => {
             tracing::error!(group, path = %path.display(), other, "the lock file is that of another group and stays; give each group its own");

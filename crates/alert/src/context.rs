@@ -32,6 +32,10 @@ pub struct SwitchNote {
 /// Returns the kill switches that a finding concerns, with their decisions at this time.
 pub type SwitchNotes = Arc<dyn Fn(&Finding, Time) -> Vec<SwitchNote> + Send + Sync>;
 
+/// Returns whether a finding is about a key that a watched group names. Withdrawal credentials and
+/// fee recipients name whoever claims them.
+pub type NamedKeys = Arc<dyn Fn(&Finding) -> bool + Send + Sync>;
+
 /// The data that all deliveries of a watcher share.
 #[derive(Clone, Default)]
 pub struct Context {
@@ -40,6 +44,8 @@ pub struct Context {
     pub public_url: Option<String>,
     /// `None` if there are no kill switches.
     pub switches: Option<SwitchNotes>,
+    /// `None` if every key of a group counts as named.
+    pub named: Option<NamedKeys>,
 }
 
 impl fmt::Debug for Context {
@@ -51,6 +57,11 @@ impl fmt::Debug for Context {
 impl Context {
     pub(crate) fn notes(&self, finding: &Finding, now: Time) -> Vec<SwitchNote> {
         self.switches.as_ref().map_or_else(Vec::new, |notes| notes(finding, now))
+    }
+
+    /// Whether a finding is about a key that a watched group names.
+    pub(crate) fn names(&self, finding: &Finding) -> bool {
+        self.named.as_ref().is_none_or(|named| named(finding))
     }
 
     /// The finding's view of the page.

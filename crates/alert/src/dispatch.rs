@@ -25,7 +25,7 @@ use crate::merge::{Bundle, MAX_MERGED, MergeState, Plan};
 use crate::retry::{Failure, FailureKind, Next, Tries};
 use crate::route::{Route, Routes};
 use crate::{Context, RetryPolicy};
-use evidence::{AttemptEnd, DeliveryId, DueDelivery, RouteName, Severity, Store, StoreError, Subscription, Time};
+use evidence::{AttemptEnd, DeliveryId, DueDelivery, Finding, RouteName, Severity, Store, StoreError, Subscription, Time};
 use futures::future::join_all;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -235,7 +235,8 @@ impl Worker {
             self.told = Some(stored.map_or_else(MergeState::default, |bytes| MergeState::from_json(&bytes)));
         }
         let told = self.told.get_or_insert_default();
-        let mut plan = told.plan(due, merging.quiet.as_ref(), merging.max_per_hour, now);
+        let is_named = |finding: &Finding| self.context.names(finding);
+        let mut plan = told.plan(due, &is_named, merging.quiet.as_ref(), merging.max_per_hour, now);
         plan.bundles.truncate(limit);
         Ok(plan)
     }

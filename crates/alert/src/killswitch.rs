@@ -31,7 +31,7 @@ use crate::sink::Sink as _;
 use crate::sink::webhook::Webhook;
 use crate::{AlertError, NetworkName, Secret, SecretSource};
 use base::http;
-use consensus::PubkeyBytes;
+use consensus::{PubkeyBytes, Root};
 use containers::{Containers, ContainersConfig};
 use evidence::{Finding, Time};
 use keymanager::{Keymanager, KeymanagerConfig};
@@ -242,14 +242,20 @@ impl KillSwitch {
     /// Removes the lock file of a group, so that its clients may start again. That of another group
     /// stays, because it keeps that group's clients from starting.
     pub fn unlock(lock_file: &Path, group: &str) -> std::io::Result<Unlocked> {
-        if let Some(other) = locked_by(lock_file).filter(|other| other != group) {
-            return Ok(Unlocked::IsOf(other));
+        if let Some(owner) = lock_owner(lock_file).filter(|owner| owner.kill_switch != group) {
+            return Ok(Unlocked::IsOf(owner.kill_switch));
         }
         match std::fs::remove_file(lock_file) {
             Ok(()) => Ok(Unlocked::Removed),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Unlocked::WasNone),
             Err(error) => Err(error),
         }
+    }
+
+    /// The id of the finding because of which a lock file was written. `None` if that cannot be read
+    /// from it.
+    pub fn lock_finding(lock_file: &Path) -> Option<Root> {
+        lock_owner(lock_file)?.finding?.parse().ok()
     }
 
     /// Writes the lock file. A folder that hangs, such as one of a server that is away, must not
@@ -342,17 +348,23 @@ async fn run(program: &str, arguments: &[String], order: SwitchOrder<'_>) -> Res
     exec::run(program, arguments, &variables, &body).await.map_err(|error| error.reason)
 }
 
-/// The group whose switch has written a lock file. `None` if that cannot be read from it.
-fn locked_by(lock_file: &Path) -> Option<String> {
-    #[derive(Deserialize)]
-    struct Owner {
-        kill_switch: String,
-    }
+/// What is read from a lock file.
+#[derive(Deserialize)]
+struct LockOwner {
+    /// The group whose switch has written it.
+    kill_switch: String,
+    /// The id of the finding that fired it.
+    #[serde(default)]
+    finding: Option<String>,
+}
+
+/// What a lock file says. `None` if that cannot be read from it.
+fn lock_owner(lock_file: &Path) -> Option<LockOwner> {
     // To open a pipe would wait for a writer.
     std::fs::metadata(lock_file).ok().filter(std::fs::Metadata::is_file)?;
     let mut text = Vec::new();
     std::fs::File::open(lock_file).ok()?.take(MAX_LOCK_BYTES).read_to_end(&mut text).ok()?;
-    serde_json::from_slice(&text).ok().map(|Owner { kill_switch }| kill_switch)
+    serde_json::from_slice(&text).ok()
 }
 
 /// Whether a file could be written at this path. The folder is asked, and nothing is left in it.

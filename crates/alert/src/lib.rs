@@ -36,7 +36,7 @@ mod secret;
 mod sink;
 mod text;
 
-pub use context::{Context, NetworkName, SwitchNote, SwitchNotes};
+pub use context::{Context, NamedKeys, NetworkName, SwitchNote, SwitchNotes};
 pub use dispatch::{Dispatcher, RouteCounts};
 pub use error::AlertError;
 pub use heartbeat::{Heartbeat, HeartbeatConfig};

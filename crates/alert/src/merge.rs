@@ -16,7 +16,9 @@
 //! the next finding begins another one.
 //!
 //! - The first slashable message of a watched group is a message of its own, whatever else happens,
-//!   and no limit and no quiet hours hold it back.
+//!   and no limit and no quiet hours hold it back. Keys that the group names are one alert, and
+//!   those that only have its withdrawal credentials or fee recipient are another: a stranger can
+//!   make such a key, and must not be the first in place of a named one.
 //! - No limit holds back what says that a kill switch did not stop its group.
 //! - A `second_signer` says the same as the offence by which it was noticed. Where that was told,
 //!   it makes no message.
@@ -110,10 +112,12 @@ pub(crate) struct Plan {
     pub(crate) next: Option<Time>,
 }
 
-/// The subject of the alert that a finding belongs to.
-fn subject_of(finding: &Finding) -> String {
+/// The subject of the alert that a finding belongs to. `is_named` is whether it is about a key that
+/// a group names.
+fn subject_of(finding: &Finding, is_named: bool) -> String {
     let group = group_of(finding);
-    let of_group = |what: &str| group.map_or_else(|| what.to_owned(), |group| format!("{what} {group}"));
+    let of_whom = if is_named { "" } else { " not named" };
+    let of_group = |what: &str| group.map_or_else(|| what.to_owned(), |group| format!("{what}{of_whom} {group}"));
     if let Some(incident) = incident_of(finding) {
         return match finding.kind {
             Kind::SlashingWave => "offences".into(),
@@ -260,8 +264,15 @@ impl MergeState {
     }
 
     /// Decides which of the deliveries that are due go now, and in which messages. `max_per_hour`
-    /// limits the messages.
-    pub(crate) fn plan(&self, due: Vec<DueDelivery>, quiet: Option<&QuietHours>, max_per_hour: u32, now: Time) -> Plan {
+    /// limits the messages. `is_named` says which findings are about keys that a group names.
+    pub(crate) fn plan(
+        &self,
+        due: Vec<DueDelivery>,
+        is_named: &dyn Fn(&Finding) -> bool,
+        quiet: Option<&QuietHours>,
+        max_per_hour: u32,
+        now: Time,
+    ) -> Plan {
         let mut plan = Plan::default();
         let quiet = quiet.and_then(|quiet| Some((quiet.below, quiet.ends_after(now)?)));
         let mut by_subject: BTreeMap<(Priority, String), Vec<DueDelivery>> = BTreeMap::new();
@@ -274,7 +285,7 @@ impl MergeState {
                 plan.wait_until(ends);
                 continue;
             }
-            let subject = subject_of(&one.finding);
+            let subject = subject_of(&one.finding, is_named(&one.finding));
             // The deliveries come in the order of their priority.
             let priority = *priority_of.entry(subject.clone()).or_insert(one.priority);
             by_subject.entry((priority, subject)).or_default().push(one);
@@ -391,6 +402,9 @@ mod tests {
 
     const START: Time = Time::from_unix_ns(1_767_225_600_000_000_000);
 
+    /// Every key of a group is named.
+    const NAMED: &dyn Fn(&Finding) -> bool = &|_| true;
+
     fn at(minutes: u64) -> Time {
         START.after(Duration::from_secs(60 * minutes))
     }
@@ -425,7 +439,7 @@ mod tests {
                 seq += 1;
                 waiting.push(due(seq, offence(seq, &[]), at(minute)));
             }
-            for bundle in state.plan(waiting.clone(), None, max_per_hour, at(minute)).bundles {
+            for bundle in state.plan(waiting.clone(), NAMED, None, max_per_hour, at(minute)).bundles {
                 waiting.retain(|one| bundle.members.iter().all(|member| member.id != one.id));
                 messages.push((minute, bundle.members.len()));
                 state.told(&bundle, at(minute));
@@ -452,9 +466,9 @@ mod tests {
     fn after_an_hour_of_silence_the_next_finding_is_told_at_once() {
         let mut state = MergeState::default();
         assert_eq!(play(&mut state, 0..1, 4, u32::MAX), [(0, 4)]);
-        let soon = state.plan(vec![due(9, offence(9, &[]), at(59))], None, 9, at(59));
+        let soon = state.plan(vec![due(9, offence(9, &[]), at(59))], NAMED, None, 9, at(59));
         assert_eq!((soon.bundles.len(), soon.next), (0, Some(at(59 + 59))));
-        assert_eq!(state.plan(vec![due(9, offence(9, &[]), at(61))], None, 9, at(61)).bundles.len(), 1);
+        assert_eq!(state.plan(vec![due(9, offence(9, &[]), at(61))], NAMED, None, 9, at(61)).bundles.len(), 1);
     }
 
     /// The third key of a group comes ten minutes after the alert began.
@@ -464,8 +478,8 @@ mod tests {
         assert_eq!(play(&mut state, 0..1, 4, u32::MAX), [(0, 4)]);
         for (recorded, told) in [(1, 6), (10, 20), (25, 50)] {
             let waiting = || vec![due(9, offence(9, &[]), at(recorded))];
-            assert_eq!(state.plan(waiting(), None, 9, at(told - 1)).bundles.len(), 0, "recorded at {recorded}");
-            assert_eq!(state.plan(waiting(), None, 9, at(told)).bundles.len(), 1, "recorded at {recorded}");
+            assert_eq!(state.plan(waiting(), NAMED, None, 9, at(told - 1)).bundles.len(), 0, "recorded at {recorded}");
+            assert_eq!(state.plan(waiting(), NAMED, None, 9, at(told)).bundles.len(), 1, "recorded at {recorded}");
         }
     }
 
@@ -475,12 +489,12 @@ mod tests {
         let mut state = MergeState::default();
         let many: Vec<String> = (0..40).map(|nth| format!("a{nth:02}=x")).collect();
         let labels: Vec<&str> = many.iter().map(String::as_str).chain(["group=acme"]).collect();
-        let plan = state.plan(vec![due(1, offence(1, &labels), START)], None, 9, START);
+        let plan = state.plan(vec![due(1, offence(1, &labels), START)], NAMED, None, 9, START);
         assert!(plan.bundles[0].alerts[0].1.labels.contains("group=acme"));
         state.told(&plan.bundles[0], START);
         let mut wave = incident(Kind::SlashingWave, None);
         wave.details.get_or_insert_default().insert("labels".into(), json!(["group=acme", "operator=acme"]));
-        let plan = state.plan(vec![due(2, offence(2, &[]), START), due(3, wave, START)], None, 9, START);
+        let plan = state.plan(vec![due(2, offence(2, &[]), START), due(3, wave, START)], NAMED, None, 9, START);
         assert_eq!(plan.bundles.len(), 1);
         assert!(plan.bundles[0].alerts[0].1.labels.is_empty(), "{:?}", plan.bundles[0].alerts);
     }
@@ -489,11 +503,11 @@ mod tests {
     fn a_clock_that_was_ahead_holds_no_message_back() {
         let mut state = MergeState::default();
         // Told, and recorded, with a clock that is ten hours ahead.
-        let first = state.plan(vec![due(1, offence(1, &[]), at(600))], None, 1, at(600));
+        let first = state.plan(vec![due(1, offence(1, &[]), at(600))], NAMED, None, 1, at(600));
         state.told(&first.bundles[0], at(600));
         let waiting = vec![due(2, offence(2, &[]), at(600))];
-        assert_eq!(state.plan(waiting.clone(), None, 1, at(600)).bundles.len(), 0, "an update waits");
-        let plan = state.plan(waiting, None, 1, at(0));
+        assert_eq!(state.plan(waiting.clone(), NAMED, None, 1, at(600)).bundles.len(), 0, "an update waits");
+        let plan = state.plan(waiting, NAMED, None, 1, at(0));
         assert_eq!(plan.bundles.len(), 1, "nobody knows how long it has waited: {:?}", plan.next);
     }
 
@@ -507,16 +521,16 @@ mod tests {
                 due(u64::from(nth), finding, START)
             })
             .collect();
-        let plan = state.plan(subjects, None, 3, START);
+        let plan = state.plan(subjects, NAMED, None, 3, START);
         let sizes: Vec<usize> = plan.bundles.iter().map(|bundle| bundle.members.len()).collect();
         assert_eq!((sizes, plan.next), (vec![1, 1, 4], None), "three messages about six things");
         plan.bundles.iter().for_each(|bundle| state.told(bundle, START));
         // Nothing is left for an hour, but for one's own keys.
         let own = due(11, offence(11, &["group=acme"]), at(1));
-        let plan = state.plan(vec![due(10, offence(10, &[]), at(1)), own], None, 3, at(1));
+        let plan = state.plan(vec![due(10, offence(10, &[]), at(1)), own], NAMED, None, 3, at(1));
         assert_eq!(plan.bundles.len(), 1);
         assert_eq!((plan.bundles[0].members[0].id.seq, plan.next), (11, Some(at(60))));
-        assert_eq!(state.plan(vec![due(10, offence(10, &[]), at(1))], None, 3, at(60)).bundles.len(), 1);
+        assert_eq!(state.plan(vec![due(10, offence(10, &[]), at(1))], NAMED, None, 3, at(60)).bundles.len(), 1);
     }
 
     #[test]
@@ -525,13 +539,35 @@ mod tests {
         let all: Vec<DueDelivery> = (1..=9)
             .map(|nth| due(nth, offence(nth, &[["group=acme"], ["group=blue"], ["operator=other"]][nth as usize % 3]), START))
             .collect();
-        let plan = state.plan(all.clone(), None, 1, START);
+        let plan = state.plan(all.clone(), NAMED, None, 1, START);
         let seqs = |bundle: &Bundle| bundle.members.iter().map(|one| one.id.seq).collect::<Vec<_>>();
         assert_eq!(plan.bundles.iter().map(seqs).collect::<Vec<_>>(), [vec![3], vec![1], vec![2, 5, 8]]);
         plan.bundles.iter().for_each(|bundle| state.told(bundle, START));
         let rest: Vec<DueDelivery> = all.into_iter().filter(|one| ![1, 2, 3, 5, 8].contains(&one.id.seq)).collect();
-        let plan = state.plan(rest, None, 100, START);
+        let plan = state.plan(rest, NAMED, None, 100, START);
         assert_eq!(plan.bundles.iter().map(seqs).collect::<Vec<_>>(), [vec![6, 9], vec![4, 7]], "then as many as were told");
+    }
+
+    /// A stranger made a key with the group's withdrawal credentials, and its offence came first.
+    #[test]
+    fn a_key_that_nobody_named_does_not_take_the_page_of_the_named_ones() {
+        let mut state = MergeState::default();
+        let is_named = |finding: &Finding| finding.validator.as_ref().is_some_and(|subject| subject.index.as_u64() < 100);
+        let own = ["group=acme"];
+        let strangers = vec![due(1, offence(200, &own), START), due(2, offence(201, &own), START)];
+        let seqs = |plan: &Plan| -> Vec<Vec<u64>> {
+            plan.bundles.iter().map(|bundle| bundle.members.iter().map(|one| one.id.seq).collect()).collect()
+        };
+        let plan = state.plan(strangers, &is_named, None, 1, START);
+        assert_eq!(seqs(&plan), [vec![1]]);
+        state.told(&plan.bundles[0], START);
+        // Nothing is left of the limit.
+        let waiting = vec![due(2, offence(201, &own), START), due(3, offence(5, &own), at(1)), due(4, offence(6, &own), at(1))];
+        let plan = state.plan(waiting, &is_named, None, 1, at(1));
+        assert_eq!(seqs(&plan), [vec![3]], "at once, and alone");
+        state.told(&plan.bundles[0], at(1));
+        let plan = state.plan(vec![due(5, second_signer(5, &own), at(1))], &is_named, None, 9, at(1));
+        assert_eq!(plan.told_already.len(), 1);
     }
 
     fn second_signer(validator: u64, labels: &[&str]) -> Finding {
@@ -543,18 +579,18 @@ mod tests {
     fn a_second_signer_makes_no_message_beside_the_offence_that_was_told() {
         let (mut state, own) = (MergeState::default(), ["group=acme"]);
         let waiting = vec![due(1, offence(5, &own), START), due(2, second_signer(5, &own), START)];
-        let plan = state.plan(waiting.clone(), None, 9, START);
+        let plan = state.plan(waiting.clone(), NAMED, None, 9, START);
         let seqs = |plan: &Plan| plan.bundles.iter().map(|bundle| bundle.members[0].id.seq).collect::<Vec<_>>();
         assert_eq!((seqs(&plan), plan.bundles[0].members.len(), plan.told_already.len()), (vec![1], 1, 0));
         // If the message fails, both still wait.
-        assert_eq!(state.plan(waiting.clone(), None, 9, START).told_already.len(), 0);
+        assert_eq!(state.plan(waiting.clone(), NAMED, None, 9, START).told_already.len(), 0);
         state.told(&plan.bundles[0], START);
-        let plan = state.plan(waiting[1..].to_vec(), None, 9, at(1));
+        let plan = state.plan(waiting[1..].to_vec(), NAMED, None, 9, at(1));
         assert_eq!((plan.bundles.len(), plan.told_already.len(), plan.told_already[0].seq), (0, 1, 2));
         // Another key of the group is news, and so is one whose offence this route does not get.
-        let plan = state.plan(vec![due(3, second_signer(6, &own), at(1))], None, 9, at(1));
+        let plan = state.plan(vec![due(3, second_signer(6, &own), at(1))], NAMED, None, 9, at(1));
         assert_eq!((seqs(&plan), plan.told_already.len()), (vec![3], 0));
-        let plan = MergeState::default().plan(waiting[1..].to_vec(), None, 9, START);
+        let plan = MergeState::default().plan(waiting[1..].to_vec(), NAMED, None, 9, START);
         assert_eq!((seqs(&plan), plan.told_already.len()), (vec![2], 0));
     }
 
@@ -563,7 +599,7 @@ mod tests {
         let mut state = MergeState::default();
         let mut step = |seq: u64, findings: Vec<Finding>, now: Time| -> (AlertState, String, usize) {
             let due = (seq..).zip(findings).map(|(seq, finding)| due(seq, finding, now)).collect();
-            let mut plan = state.plan(due, None, 100, now);
+            let mut plan = state.plan(due, NAMED, None, 100, now);
             assert_eq!(plan.bundles.len(), 1);
             let bundle = plan.bundles.remove(0);
             state.told(&bundle, now);
@@ -592,9 +628,9 @@ mod tests {
         let mut own = offence(5, &["group=acme"]);
         own.severity = Severity::Info;
         let waiting = vec![due(1, incident(Kind::LateBlocks, None), night), due(2, own, night), due(3, offence(6, &[]), night)];
-        let plan = MergeState::default().plan(waiting.clone(), Some(&quiet), 100, night);
+        let plan = MergeState::default().plan(waiting.clone(), NAMED, Some(&quiet), 100, night);
         assert_eq!(plan.bundles.iter().map(|bundle| bundle.members[0].id.seq).collect::<Vec<_>>(), [2, 3]);
         assert_eq!(plan.next, Some(morning));
-        assert_eq!(MergeState::default().plan(waiting, Some(&quiet), 100, morning).bundles.len(), 3);
+        assert_eq!(MergeState::default().plan(waiting, NAMED, Some(&quiet), 100, morning).bundles.len(), 3);
     }
 }

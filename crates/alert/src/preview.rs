@@ -36,7 +36,7 @@ pub(crate) fn samples(kind: &Kind, merges: bool) -> Vec<Bundle> {
         if !merges {
             return due.into_iter().map(Bundle::single).collect();
         }
-        for bundle in state.plan(due, None, u32::MAX, NOW).bundles {
+        for bundle in state.plan(due, &|_| true, None, u32::MAX, NOW).bundles {
             state.told(&bundle, NOW);
             bundles.push(bundle);
         }

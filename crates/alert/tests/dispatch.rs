@@ -392,6 +392,7 @@ async fn a_delivery_names_its_network_and_tells_people_what_it_is_about() {
         network,
         public_url: Some("https://watch.example.org/".into()),
         switches: Some(Arc::new(move |_: &Finding, _: Time| vec![note.clone()])),
+        ..Context::default()
     };
     let routes = routes(dir.path(), receiver.address, quick()).about(context);
     let found = offence(5, 1, &["group=acme"], Punishable::AlreadySlashed);

@@ -232,7 +232,7 @@ fn quick() -> RetryPolicy {
 
 fn routes(name: &str, sink: SinkConfig) -> Routes {
     let network = NetworkName { name: "hoodi".into(), genesis_validators_root: Some(NETWORK) };
-    let context = Context { network, public_url: Some("https://watch.example.org".into()), switches: None };
+    let context = Context { network, public_url: Some("https://watch.example.org".into()), ..Context::default() };
     Routes::new(&[RouteConfig::new(name, sink)], quick()).unwrap().about(context)
 }
 

@@ -268,7 +268,7 @@ impl KillSwitchConfig {
     /// are the same.
     pub(super) fn lock_place(&self) -> Option<PathBuf> {
         let path = self.lock_file.as_deref()?;
-        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let folder = folder_of(path);
         let place = |folder: PathBuf| Some(folder.join(path.file_name()?));
         folder.canonicalize().ok().and_then(place).or_else(|| Some(path.to_owned()))
     }
@@ -291,7 +291,7 @@ impl KillSwitchConfig {
         if self.on.is_empty() {
             wrong(at(".on"), "nothing fires it; leave `on` out for [\"offence\"]".into());
         }
-        if let Some(folder) = self.lock_file.as_deref().and_then(Path::parent).filter(|folder| !folder.is_dir()) {
+        if let Some(folder) = self.lock_file.as_deref().map(folder_of).filter(|folder| !folder.is_dir()) {
             wrong(
                 at(".lock_file"),
                 format!("{} is not a folder; create it, and let the watcher's user write to it", folder.display()),
@@ -397,6 +397,11 @@ impl KeymanagerClientConfig {
     }
 }
 
+/// The folder of a file, which is the current one if the path names none.
+fn folder_of(path: &Path) -> &Path {
+    path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -425,6 +430,8 @@ mod tests {
             "action = \"docker\"\ncontainers = [\"validator\"]".to_owned(),
             "action = \"podman\"\ncontainers = [\"validator\"]\nsocket = \"/run/x.sock\"".to_owned(),
             "action = \"kubernetes\"\nnamespace = \"eth\"\nworkloads = [\"statefulset/vc\"]".to_owned(),
+            // In the folder of a configuration that is named without one.
+            "command = [\"/bin/true\"]\nlock_file = \"acme.lock\"".to_owned(),
         ] {
             assert_eq!(wrong(&right), [""; 0], "{right}");
             let config: KillSwitchConfig = toml::from_str(&right).unwrap();

@@ -118,6 +118,11 @@ fn later_slot(finding: &Finding, network: &Network) -> Slot {
     finding.slot.max(finding.epoch.start_slot(network.preset()))
 }
 
+/// The last slot of which a message may have been signed before an order at this time.
+pub(super) fn held_back_until(ordered_at: Time, network: &Network) -> Slot {
+    network.slot_at(ordered_at.as_unix_ns()).saturating_add(GRACE_EPOCHS * network.preset().slots_per_epoch)
+}
+
 impl ConfiguredSwitch {
     /// Decides about a finding. Returns `None` if the finding does not concern this switch.
     /// `last_order` is the time of the order before the switch was made ready again. `key_of`
@@ -141,8 +146,7 @@ impl ConfiguredSwitch {
             };
             let Some(subject) = finding.validator.as_ref().filter(|_| is_meant && members.concerns(finding)) else { continue };
             let before_stop = || {
-                let ordered_in = network.slot_at(last_order?.as_unix_ns());
-                let until = ordered_in.saturating_add(GRACE_EPOCHS * network.preset().slots_per_epoch);
+                let until = held_back_until(last_order?, network);
                 (later_slot(finding, network) <= until).then_some(NotFiredReason::BeforeStop { until })
             };
             match self.obstacle(members, finding, subject, now, network, key_of).or_else(before_stop) {

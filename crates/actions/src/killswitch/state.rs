@@ -2,13 +2,16 @@
 
 use super::after_stop::AfterStop;
 use super::alarms::OpenAlarm;
+use super::rules::held_back_until;
 use alert::SwitchNote;
-use consensus::Root;
+use alert::killswitch::KillSwitch;
+use consensus::{Network, Root, Slot};
 use detect::watch::ProofOutcome;
 use engine::metrics::SwitchStage;
 use evidence::{Finding, Kind, Store, StoreError, Time};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 
 /// Name of the checkpoint.
 const CHECKPOINT: &str = "killswitches";
@@ -19,6 +22,9 @@ pub struct KillSwitchState {
     /// Number of the last finding that was examined. It is `None` while no switch is configured, so
     /// findings from that time do not fire a switch later.
     pub seen: Option<u64>,
+    /// The groups that had a switch in the configuration that was used last.
+    #[serde(default)]
+    pub groups: BTreeSet<String>,
     /// By group: the number of the last finding that was examined for its switch, if that is before
     /// `seen`: a change of the configuration took the switch away, or a proof was not genuine, and
     /// what came during its check is examined again.
@@ -175,6 +181,12 @@ impl Fired {
         }
     }
 
+    /// The last slot for which offences do not fire the switch once it is made ready again
+    /// ([`super::rules`]). `None` for a dry run, which holds nothing back.
+    pub fn held_back_until(&self, network: &Network) -> Option<Slot> {
+        (!self.dry_run).then(|| held_back_until(self.ordered_at, network))
+    }
+
     /// Returns a notice for the operator, shown on the status page.
     pub fn notice(&self, group: &str) -> String {
         let how = match &self.result {
@@ -245,6 +257,20 @@ impl KillSwitchState {
             _ => return None,
         };
         Some(SwitchNote { group: group.to_owned(), fires, reason: None, result: Some(result) })
+    }
+
+    /// The groups of which this state knows a switch: those of the configuration that was used last,
+    /// and those that fired.
+    pub fn known_groups(&self) -> BTreeSet<&str> {
+        let groups = self.groups.iter().chain(self.fired.keys()).chain(self.armed_again_at.keys());
+        groups.map(String::as_str).collect()
+    }
+
+    /// Whether a stop of the group known here can have written its lock file: one that goes on, or
+    /// the one that is over, if the file names its finding.
+    pub fn explains_lock(&self, group: &str, lock_file: &Path) -> bool {
+        let of_earlier = || self.fired_before.get(group).is_some_and(|id| KillSwitch::lock_finding(lock_file) == Some(*id));
+        self.fired.get(group).is_some_and(|fired| !fired.dry_run) || of_earlier()
     }
 
     /// The groups that are stopped: their switch has fired, and not as a dry run.

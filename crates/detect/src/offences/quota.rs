@@ -9,11 +9,15 @@
 //! | the first | always: every offender has a finding in each kind that it committed |
 //! | the first that can be punished | always, even if others that cannot be punished came before |
 //! | that can be punished | [`MAX_LISTED`] in an epoch, [`MAX_IN_TOTAL`] in total |
+//! | recent ones among them | [`MAX_RECENT`] for each epoch that they claim, whatever the row above says |
 //! | that cannot be punished | one a day |
 //!
-//! Epochs and days are those of the network at the time when the pair became known. They are never
-//! the epochs that a message claims. [`MAX_FURTHER`] bounds all findings beyond first pairs in one
-//! epoch, over all validators. Pairs that cannot be punished take no room from those that can.
+//! Epochs and days are those of the network at the time when the pair became known. They are not
+//! the epochs that a message claims, but for recent pairs. Those claim one of the last
+//! [`RECENT_EPOCHS`] epochs, the current or a later one. Whoever has old pairs of a key can use up
+//! the other limits, and must not hide what a machine signs with this key now: kill switches and
+//! pages act on findings. [`MAX_FURTHER`] bounds all findings beyond first pairs in one epoch, over
+//! all validators, and as many again that have only the room of recent ones. Pairs that cannot be punished take no room from those that can.
 //! Pairs that are not listed are counted. If they cannot be punished, they are also counted in the
 //! finding of their day.
 //!
@@ -25,7 +29,7 @@
 use super::Candidate;
 use consensus::{Epoch, Network, Offence, Root, Slot, ValidatorIndex};
 use evidence::{Finding, Punishable};
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 /// Limit on findings per validator, kind and epoch of the network.
 pub const MAX_LISTED: usize = 64;
@@ -34,6 +38,11 @@ pub const MAX_IN_TOTAL: usize = 1_024;
 /// Limit on findings beyond the first of their validator and kind, over all validators in one epoch
 /// of the network. This many findings take 50 MB.
 pub const MAX_FURTHER: usize = 16_384;
+/// Limit on recent findings per validator, kind and claimed epoch, beside the other limits. All
+/// claims of epochs after the next one count as one epoch.
+pub const MAX_RECENT: usize = 2;
+/// A pair is recent if the later epoch that it claims is at most this many epochs ago.
+const RECENT_EPOCHS: u64 = 2;
 /// Limit on findings that cannot be punished, per validator, kind and day.
 const MAX_WORTHLESS: usize = 1;
 const SECONDS_PER_DAY: u64 = 86_400;
@@ -50,6 +59,8 @@ pub struct Quota {
     admitted: HashSet<Root>,
     /// Number of findings beyond first pairs in this epoch, over all validators.
     n_further: usize,
+    /// Number of findings in this epoch that only the room of recent ones admitted.
+    n_recent: usize,
     /// Number of pairs that were counted since the counts were last written, by the id of the
     /// finding that stands for them.
     counted: HashMap<Root, u64>,
@@ -69,6 +80,16 @@ impl NetworkTime {
         let day = since_genesis / (u128::from(SECONDS_PER_DAY) * 1_000_000_000);
         Self { epoch: slot.epoch(network.preset()), day: u64::try_from(day).unwrap_or(u64::MAX) }
     }
+
+    /// The epoch as which a recent pair counts. `None` if the pair is not recent.
+    fn recent(self, claimed: [Epoch; 2]) -> Option<Epoch> {
+        let [one, two] = claimed;
+        let later = one.max(two);
+        if later.saturating_add(RECENT_EPOCHS) < self.epoch {
+            return None;
+        }
+        Some(if later > self.epoch.saturating_add(1) { Epoch::FAR_FUTURE } else { later })
+    }
 }
 
 /// The findings that are listed for one validator and kind.
@@ -80,6 +101,9 @@ pub struct ListedFindings {
     latest: NetworkTime,
     /// Number of findings in the epoch of `latest` that can be punished.
     in_epoch: usize,
+    /// Number of recent findings that can be punished, by the epoch as which they count. There are
+    /// few epochs, because [`Self::turn_to`] forgets those that are over.
+    recent: BTreeMap<Epoch, usize>,
     /// Whether a finding that cannot be punished is listed, on any day.
     has_worthless: bool,
     /// Number of findings on the day of `latest` that cannot be punished.
@@ -112,7 +136,7 @@ impl Quota {
     pub fn turn_to(&mut self, slot: Slot, network: &Network) {
         let now = NetworkTime::of(slot, network);
         if now.epoch != self.now.epoch {
-            self.n_further = 0;
+            (self.n_further, self.n_recent) = (0, 0);
         }
         self.now = now;
     }
@@ -154,29 +178,43 @@ impl Quota {
         } else {
             listed.in_epoch < MAX_LISTED * share && listed.in_total < MAX_IN_TOTAL * share
         };
-        if !is_first && (!has_room || self.n_further >= MAX_FURTHER) {
+        let recent = self.now.recent(candidate.epochs).filter(|_| !worthless);
+        let is_admitted_with_others = has_room && self.n_further < MAX_FURTHER;
+        let is_admitted_as_recent =
+            recent.is_some_and(|epoch| listed.n_recent(epoch) < MAX_RECENT * share) && self.n_recent < MAX_FURTHER;
+        if !is_first && !is_admitted_with_others && !is_admitted_as_recent {
             return QuotaAnswer::Counted(listed.stands_for_day.filter(|_| worthless));
         }
-        listed.add(id, worthless);
-        self.n_further += usize::from(!is_first && !worthless);
+        listed.add(id, worthless, recent);
+        match (is_first || worthless, is_admitted_with_others) {
+            (true, _) => {}
+            (false, true) => self.n_further += 1,
+            (false, false) => self.n_recent += 1,
+        }
         self.admitted.insert(id);
         QuotaAnswer::Listed
     }
 
-    /// Returns for how many more pairs of a validator and kind a `Conflict` should be built. It
-    /// does not read the store.
-    pub fn room(&self, validator: ValidatorIndex, offence: Offence, worthless: bool) -> usize {
+    /// Returns for how many more pairs of a validator and kind a `Conflict` should be built.
+    /// `recent` is the epoch as which they count ([`Self::recent`]). It does not read the store.
+    pub fn room(&self, validator: ValidatorIndex, offence: Offence, worthless: bool, recent: Option<Epoch>) -> usize {
         let Some(listed) = self.listed.get(&(validator, offence)) else { return MAX_LISTED };
+        let as_recent = recent.filter(|_| !worthless).map_or(0, |epoch| MAX_RECENT.saturating_sub(listed.n_recent(epoch)));
         match (listed.is_full(self.now, worthless), worthless) {
-            (true, _) => 0,
+            (true, _) => as_recent,
             (false, true) => MAX_LISTED,
             (false, false) if listed.latest.epoch == self.now.epoch => MAX_LISTED - listed.in_epoch.min(MAX_LISTED),
             (false, false) => MAX_LISTED,
         }
     }
 
-    /// Returns whether further pairs of this validator and kind would only be counted. It does not
-    /// read the store.
+    /// The epoch as which a pair with these claimed epochs counts, if it is recent.
+    pub fn recent(&self, claimed: [Epoch; 2]) -> Option<Epoch> {
+        self.now.recent(claimed)
+    }
+
+    /// Returns whether further pairs of this validator and kind would only be counted, unless they
+    /// are recent. It does not read the store.
     pub fn is_full(&self, validator: ValidatorIndex, offence: Offence) -> bool {
         self.listed.get(&(validator, offence)).is_some_and(|listed| listed.is_full(self.now, false))
     }
@@ -215,6 +253,10 @@ impl ListedFindings {
         if finding.punishable.is_none_or(Punishable::is_possible) {
             self.in_total += 1;
             self.in_epoch += usize::from(moment.epoch == self.latest.epoch);
+            let claimed = [finding.epoch, finding.slot.epoch(network.preset())];
+            if let Some(epoch) = self.latest.recent(claimed) {
+                *self.recent.entry(epoch).or_default() += 1;
+            }
         } else {
             self.has_worthless = true;
             if moment.day == self.latest.day {
@@ -232,11 +274,17 @@ impl ListedFindings {
     fn turn_to(&mut self, now: NetworkTime) {
         if self.latest.epoch != now.epoch {
             self.in_epoch = 0;
+            // The next epoch is another one, so later claims begin anew.
+            self.recent.retain(|epoch, _| *epoch != Epoch::FAR_FUTURE && now.recent([*epoch; 2]).is_some());
         }
         if self.latest.day != now.day {
             (self.worthless, self.stands_for_day) = (0, None);
         }
         self.latest = now;
+    }
+
+    fn n_recent(&self, epoch: Epoch) -> usize {
+        self.recent.get(&epoch).copied().unwrap_or_default()
     }
 
     fn is_full(&self, now: NetworkTime, worthless: bool) -> bool {
@@ -246,7 +294,7 @@ impl ListedFindings {
         self.in_total >= MAX_IN_TOTAL || (self.latest.epoch == now.epoch && self.in_epoch >= MAX_LISTED)
     }
 
-    fn add(&mut self, id: Root, worthless: bool) {
+    fn add(&mut self, id: Root, worthless: bool, recent: Option<Epoch>) {
         if worthless {
             self.has_worthless = true;
             self.worthless += 1;
@@ -254,6 +302,9 @@ impl ListedFindings {
         } else {
             self.in_total += 1;
             self.in_epoch += 1;
+            if let Some(epoch) = recent {
+                *self.recent.entry(epoch).or_default() += 1;
+            }
         }
     }
 }
@@ -330,15 +381,20 @@ mod tests {
         }
     }
 
-    /// The `nth` pair of a validator. Each pair claims another epoch.
+    /// The `nth` pair of a validator. It claims an epoch that is long over in all tests.
     fn pair(offence: Offence, validator: u64, nth: u64) -> Candidate {
+        claiming(offence, validator, nth, nth % 90)
+    }
+
+    /// The same, with the later of the two claimed epochs.
+    fn claiming(offence: Offence, validator: u64, nth: u64, epoch: u64) -> Candidate {
         let mut root = Root::ZERO;
         root[..8].copy_from_slice(&nth.to_be_bytes());
         Candidate {
             offence,
             validator: ValidatorIndex::new(validator),
             roots: [Root::repeat_byte(0xff), root],
-            epochs: [Epoch::new(0), Epoch::new(nth)],
+            epochs: [Epoch::new(0), Epoch::new(epoch)],
             arrivals: [Arrival { at: Time(0), source: SourceKind::Gossip }; 2],
         }
     }
@@ -357,7 +413,7 @@ mod tests {
             .map(|epoch| setup.at(epoch * EPOCH).n_listed(Offence::DoubleVote, 5, epoch * 1000..epoch * 1000 + 100, false))
             .sum();
         assert_eq!(in_total, MAX_IN_TOTAL - 2 * MAX_LISTED);
-        assert_eq!(setup.quota.room(ValidatorIndex::new(5), Offence::DoubleVote, false), 0);
+        assert_eq!(setup.quota.room(ValidatorIndex::new(5), Offence::DoubleVote, false, None), 0);
         assert_eq!(setup.ask(&pair(Offence::DoubleVote, 5, 777_777), false, SeenIn::Messages), QuotaAnswer::Counted(None));
     }
 
@@ -401,6 +457,50 @@ mod tests {
         assert_eq!(setup.at(101 * EPOCH).n_listed(Offence::DoubleVote, 5, 500..600, false), MAX_LISTED);
     }
 
+    /// A thief has thousands of old pairs of a key, and the operator's second machine signs now.
+    #[test]
+    fn old_pairs_hide_no_recent_one_and_recent_ones_are_bounded() {
+        let of_key = |nth: u64, epoch: u64| claiming(Offence::DoubleVote, 5, 1_000_000 + nth, epoch);
+        let mut setup = Setup::new();
+        for epoch in 100..116 {
+            setup.at(epoch * EPOCH).n_listed(Offence::DoubleVote, 5, epoch * 1000..epoch * 1000 + 100, false);
+        }
+        assert_eq!(
+            setup.at(116 * EPOCH).ask(&pair(Offence::DoubleVote, 5, 116_000), false, SeenIn::Messages),
+            QuotaAnswer::Counted(None)
+        );
+        let n_of = |setup: &mut Setup, first: u64, epoch: u64| {
+            (first..first + 10)
+                .filter(|nth| setup.ask(&of_key(*nth, epoch), false, SeenIn::Messages) == QuotaAnswer::Listed)
+                .count()
+        };
+        let room = |setup: &Setup, epoch: u64| {
+            let recent = setup.quota.recent([Epoch::new(0), Epoch::new(epoch)]);
+            setup.quota.room(ValidatorIndex::new(5), Offence::DoubleVote, false, recent)
+        };
+        assert_eq!((room(&setup, 113), room(&setup, 114), room(&setup, 116)), (0, MAX_RECENT, MAX_RECENT));
+        let listed: Vec<usize> =
+            (0..).zip([113, 114, 116, 117, 118, 119, u64::MAX]).map(|(nth, epoch)| n_of(&mut setup, nth * 10, epoch)).collect();
+        assert_eq!(listed, [0, MAX_RECENT, MAX_RECENT, MAX_RECENT, MAX_RECENT, 0, 0], "those that are far ahead share a place");
+        assert_eq!(room(&setup, 116), 0);
+        setup.at(117 * EPOCH);
+        assert_eq!(
+            (n_of(&mut setup, 100, 117), n_of(&mut setup, 200, 118)),
+            (0, MAX_RECENT),
+            "each claimed epoch has its room once"
+        );
+        // Many stolen keys use up in an epoch what all share.
+        for validator in 1_000..1_300 {
+            setup.n_listed(Offence::DoubleVote, validator, 0..100, false);
+        }
+        setup.n_listed(Offence::DoubleVote, 6, 0..1, false);
+        assert_eq!(setup.ask(&pair(Offence::DoubleVote, 6, 1), false, SeenIn::Messages), QuotaAnswer::Counted(None));
+        assert_eq!(setup.ask(&claiming(Offence::DoubleVote, 6, 2, 117), false, SeenIn::Messages), QuotaAnswer::Listed);
+        // What nobody can be punished for has no room as a recent one.
+        assert_eq!(setup.quota.room(ValidatorIndex::new(5), Offence::DoubleVote, true, Some(Epoch::new(117))), MAX_LISTED);
+        assert_eq!(setup.ask(&of_key(300, 117), true, SeenIn::Messages), QuotaAnswer::Counted(None));
+    }
+
     /// A validator cannot hide an offence that can be punished behind earlier ones that cannot.
     #[test]
     fn the_first_that_can_be_punished_is_listed_whatever_was_listed_before() {
@@ -423,7 +523,7 @@ mod tests {
         setup.at(100 * EPOCH);
         assert_eq!(setup.n_listed(Offence::DoubleVote, 5, 70..80, true), 0);
         assert_eq!(setup.n_listed(Offence::DoubleVote, 5, 100..200, false), MAX_LISTED);
-        assert_eq!(setup.quota.room(ValidatorIndex::new(5), Offence::DoubleVote, false), 0);
+        assert_eq!(setup.quota.room(ValidatorIndex::new(5), Offence::DoubleVote, false, None), 0);
     }
 
     #[test]

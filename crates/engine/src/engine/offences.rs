@@ -107,7 +107,10 @@ impl Engine {
         let can_be_punished = |validator, targets: [Epoch; 2]| detect::punishable(chain, validator, targets).is_possible();
         let mut wants = |validator, offence, targets: [Epoch; 2]| {
             let worthless = !can_be_punished(validator, targets);
-            let room = rooms.entry((validator, offence, worthless)).or_insert_with(|| quota.room(validator, offence, worthless));
+            let recent = quota.recent(targets);
+            let room = rooms
+                .entry((validator, offence, worthless, recent))
+                .or_insert_with(|| quota.room(validator, offence, worthless, recent));
             let wants = *room > 0;
             *room = room.saturating_sub(1);
             if !wants {

@@ -409,10 +409,16 @@ impl Starting<'_> {
         let switch_state = switches.state();
         let lines = actions::lists::summary(&active, &watch_state.labels(), &switch_state.borrow());
         let (changed, changes) = watch::channel(Arc::new(active.clone()));
+        let labelled = watch_state.clone();
+        let is_named = move |finding: &Finding| {
+            let labels = labelled.labels();
+            finding.validator.as_ref().and_then(|subject| labels.get(subject.index)).is_none_or(|set| set.is_named)
+        };
         let context = Context {
             network: alerts::name_of(&network),
             public_url: self.config.api.public_url.clone(),
             switches: Some(switches.notes()),
+            named: Some(Arc::new(is_named)),
         };
         let alerts = StoppedLast::start(|stop| alerts::deliver(store, context, changes.clone(), now, stop));
         let switches = StoppedLast::start(|stop| switches.run(changes.clone(), unrecorded, stop));
