@@ -97,14 +97,9 @@ fn what_a_wave_costs_is_what_its_members_lose() {
 
 /// A network in which these keys are watched.
 fn watching(n_validators: usize, keys: &str) -> MonitorSetup {
-    watching_as(n_validators, keys, Duty::Active)
-}
-
-/// The same, with this duty of the keys.
-fn watching_as(n_validators: usize, keys: &str, duty: Duty) -> MonitorSetup {
     let mut stage = MonitorSetup::new(n_validators, &DetectConfig::default());
     let mut list = WatchList::default();
-    list.add(Some("ours"), keys.parse().unwrap(), &[], duty).unwrap();
+    list.add(Some("ours"), keys.parse().unwrap(), &[], Duty::Active).unwrap();
     stage.labels = Arc::new(Labels::resolve(&list, stage.chain.registry(), &FeePayers::default()));
     stage.monitor.add(Box::new(WatchedKeysDetector::new(WatchedKeysConfig::default(), SharedWatchState::default())));
     stage
@@ -128,27 +123,6 @@ fn a_second_signer_is_told_once_a_key() {
     let told = second_signers(&stage);
     assert_eq!(told.len(), 42, "137 offences of 42 keys");
     assert_eq!(told.iter().collect::<BTreeSet<_>>().len(), 42);
-}
-
-/// A machine whose clock was ahead signed before its keys moved, and somebody holds the messages
-/// back until their slots come.
-#[test]
-fn a_single_message_is_no_dormant_key_that_signs() {
-    const NOBODY: [u64; 0] = [];
-    let mut stage = watching_as(64, "0-7", Duty::Exited);
-    let head = stage.chain.head().root;
-    stage.play(4, SlotInput::default());
-    let mut told_after = |slot: u64, signs: &[u64]| {
-        let votes = vec![stage.plain_vote(slot, head, signs)];
-        stage.play(slot, SlotInput { votes, ..SlotInput::default() });
-        let of_kind = stage.anomalies.iter().filter(|finding| finding.kind == Kind::DormantKeySigned);
-        of_kind.map(|finding| finding.validator.as_ref().unwrap().index.as_u64()).collect::<Vec<_>>()
-    };
-    assert_eq!(told_after(20, &[3, 5]), NOBODY, "one message of each key");
-    assert_eq!(told_after(20, &[3]), NOBODY, "the same slot again");
-    assert_eq!(told_after(45, &[3]), NOBODY, "more than three epochs of eight slots later, as one that was held back");
-    assert_eq!(told_after(69, &[3]), [3], "it goes on");
-    assert_eq!(told_after(77, &[3]), [3], "once");
 }
 
 /// A clock was hours ahead: its key signs votes of the future, and contradicts them when the clock

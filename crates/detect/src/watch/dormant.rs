@@ -3,9 +3,7 @@
 //!
 //! **False alarms considered.** An old message of a dormant key that arrives now: only slots since
 //! the key should be silent count. A late message about the time before an exit has a smaller epoch
-//! than the exit. A message that was signed before, by a machine whose clock was ahead, and that
-//! somebody holds back until its slot comes: messages for two slots are needed, at most
-//! [`RUN_EPOCHS`] apart. A key that is used goes on to sign, and does so in the next epoch.
+//! than the exit.
 
 use super::{Labels, WatchedKeysConfig};
 use crate::monitor::{Details, DetectorView, SingleAnomaly};
@@ -15,10 +13,6 @@ use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
 use std::collections::HashMap;
 use verify::FirstSeen;
-
-/// Two messages further apart are not a machine that signs, because it would have signed between
-/// them. Two single ones may have been held back.
-const RUN_EPOCHS: u64 = 3;
 
 #[derive(Serialize, Deserialize)]
 pub(crate) struct DormantKeySignedDetails {
@@ -57,8 +51,6 @@ pub(super) struct DormantKeys {
     silent_since: HashMap<ValidatorIndex, Slot>,
     /// The slot of the signature that was last reported, by key.
     reported: HashMap<ValidatorIndex, Slot>,
-    /// The slot of the latest signature that no other one has confirmed, by key.
-    once: HashMap<ValidatorIndex, Slot>,
 }
 
 impl DormantKeys {
@@ -69,11 +61,9 @@ impl DormantKeys {
         let dormant = labels.watched().filter(|(_, set)| set.duty.is_dormant()).map(|(validator, _)| validator);
         self.silent_since = dormant.map(|validator| (validator, known.get(&validator).copied().unwrap_or(now))).collect();
         self.reported.retain(|validator, _| labels.is_watched(*validator));
-        self.once.retain(|validator, _| labels.is_watched(*validator));
     }
 
-    /// Returns the anomaly if the signer should be silent and has signed for two slots, and none was
-    /// reported for a while.
+    /// Returns the anomaly if the signer should be silent, and none was reported for a while.
     pub fn check(
         &mut self,
         signature: &WatchedSignature<'_>,
@@ -95,12 +85,6 @@ impl DormantKeys {
         if slot < silent_since || was_reported {
             return None;
         }
-        let run = RUN_EPOCHS.saturating_mul(preset.slots_per_epoch);
-        match self.once.insert(validator, slot) {
-            Some(before) if before != slot && before.as_u64().abs_diff(slot.as_u64()) <= run => {}
-            Some(_) | None => return None,
-        }
-        self.once.remove(&validator);
         self.reported.insert(validator, slot);
         let details = DormantKeySignedDetails {
             duty: duty.into(),
