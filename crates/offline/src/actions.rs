@@ -108,10 +108,19 @@ impl Rearm<'_> {
         self.check_config()?;
         let given = self.data_dir.or(self.config.map(|config| config.data_dir.as_path()));
         let data_dir = given.ok_or_else(|| WatcherError::Usage("give --config or --data-dir".to_owned()))?;
-        // Without this a mistyped path would make a new directory. That of a configuration may be
-        // new.
-        if self.data_dir.is_some() && !data_dir.is_dir() {
-            return Err(DataDirError::NotOne(data_dir.into()).into());
+        // Without this a mistyped path would make a new directory.
+        if !data_dir.is_dir() {
+            if self.data_dir.is_some() {
+                return Err(DataDirError::NotOne(data_dir.into()).into());
+            }
+            self.check_record(&KillSwitchState::default(), data_dir)?;
+            if !self.is_forced {
+                return Err(WatcherError::Failed(format!(
+                    "{} does not exist, so no watcher has run with this configuration's data directory. Nothing was changed. Give that of \
+                     the watcher, or of the rehearsal, with --data-dir",
+                    datadir::absolute(data_dir)
+                )));
+            }
         }
         let dir = match DataDir::open(data_dir) {
             Ok(dir) => dir,
@@ -363,7 +372,8 @@ mod tests {
             assert!(paths.iter().all(|path| text.contains(path)), "{text}");
         };
         refused(&config);
-        assert!(rearm_switch(&config, "blue", false).unwrap().contains("has never fired"), "it has no lock");
+        let error = rearm_switch(&config, "blue", false).unwrap_err().to_string();
+        assert!(error.contains("does not exist") && !config.data_dir.exists(), "it has no lock: {error}");
         assert!(rearm_switch(&config, "acme", true).unwrap().contains("acme.lock is removed"));
         assert!(!lock.exists());
         for state in [

@@ -198,8 +198,9 @@ impl Fired {
             Some(outcome) => outcome.public_text().to_owned(),
         };
         let after = self.after_stop.as_ref().and_then(AfterStop::notice).map_or_else(String::new, |after| format!("; {after}"));
+        let did = if self.dry_run { "made a dry run, which stopped nothing," } else { "fired" };
         format!(
-            "the kill switch of group {group} fired at {} because of {} {}: {how}{after}",
+            "the kill switch of group {group} {did} at {} because of {} {}: {how}{after}",
             self.ordered_at, self.kind, self.finding
         )
     }

@@ -736,7 +736,11 @@ async fn keys_that_sign_after_the_stop_are_told_until_they_are_silent() {
     hear(&mut switches, &[after(40); 2], after(41));
     hear(&mut switches, &[after(42); 3], after(43));
     assert_eq!(told(&store), ["signs_after_stop", "signs_after_stop worse"], "two keys, and not again for three");
-    let notice = switches.state().borrow().fired["acme"].notice("acme");
+    let fired = switches.state().borrow().fired["acme"].clone();
+    let notice = fired.notice("acme");
+    assert!(notice.starts_with("the kill switch of group acme fired at"), "{notice}");
+    let dry = Fired { dry_run: true, ..fired }.notice("acme");
+    assert!(dry.starts_with("the kill switch of group acme made a dry run, which stopped nothing, at"), "{dry}");
     assert!(notice.contains(&format!("keys 5, 6, 7 still sign since slot {}", after(33))), "{notice}");
     // A restart tells nothing again, and knows what was heard.
     drop(switches);

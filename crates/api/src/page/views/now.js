@@ -22,6 +22,9 @@ function headline(status, incidents) {
   return status.recording || (isOpen(worst) && worst.severity !== "info") ? worst : null;
 }
 
+// In a recording without a list of keys only the names of groups are known, from kill switches.
+const hasKeys = (group) => group.validators > 0 || group.unknown_keys > 0;
+
 const isUneasy = (group, { stopped, earlier, armed }) => stopped.includes(group) || earlier.includes(group) || (group.alarms.worst && !armed.includes(group)) || group.missing;
 
 // What happened before the kill switch was made ready again has been dealt with, and is not hidden.
@@ -35,10 +38,11 @@ function Mine({ groups, mine, danger, incident, isSure, status }) {
   if (!groups.data) return html`<p>Loading.</p>`;
   const all = groups.data.groups;
   const watched = html`<p><a href="/watch">Watched keys and kill switches</a></p>`;
-  if (!all.length) {
+  if (!all.some(hasKeys)) {
     const own = incident?.shared?.filter((one) => one.what === "label:group") ?? [];
-    if (own.length) return html`<p class="answer bad">${own.map((one) => `${grouped(one.members)} of group ${one.value}`).join(", ")}</p>`;
-    return html`<p class="answer">Not known: no keys are configured here.</p><p>Search your index or public key above, or ${status.recording ? html`give your keys to <code>serve</code> with <code>--watch FILE</code>` : html`name your keys under <code>[watch]</code>`}.</p>`;
+    const switches = all.map((group) => html`<p key=${group.name}>The kill switch of ${group.name}: ${switchName(group, status)}.</p>`);
+    if (own.length) return html`<p class="answer bad">Yes: ${own.map((one) => `${grouped(one.members)} of group ${one.value}`).join(", ")}</p>${switches}`;
+    return html`<p class="answer">Not known: no keys are configured here.</p><p>Search your index or public key above, or ${status.recording ? html`give your keys to <code>serve</code> with <code>--watch FILE</code>` : html`name your keys under <code>[watch]</code>`}.</p>${switches}`;
   }
   const { hit, stopped, earlier, armed } = mine;
   const armedAgain = armed.length > 0 && html`<${ArmedAgain} groups=${armed} />`;
@@ -87,7 +91,7 @@ function Verdict({ status, error, incidents, groups }) {
     : [
       ...mine.stopped.map((group) => `Look at ${group.name}: its kill switch ${SWITCHES[switchState(group)] ?? group.kill_switch.state}.`),
       ...danger.found.flatMap((one) => one.now),
-      ...(isWave && all.length && !mine.armed.length ? nowIfNotMine(incident, all) : ofKind),
+      ...(isWave && all.some(hasKeys) && !mine.armed.length ? nowIfNotMine(incident, all) : ofKind),
       ...(uneasy.length ? [{ text: "Look at ", link: ["/watch", `the keys of ${uneasy.map((group) => group.name).join(", ")}`], after: "." }] : []),
     ];
   const tone = offence || danger.found.length ? "critical" : incident ? incident.severity : status.recording || !isSure || mine.stopped.length || mine.earlier.length ? "none" : "good";
