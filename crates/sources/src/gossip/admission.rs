@@ -428,8 +428,8 @@ mod tests {
         };
         assert_eq!([1, 1, 1, 1].map(|last| comes(last, 0)), [true, true, true, false], "as many as may come at once");
         assert_eq!([9, 10, 19, 20].map(|seconds| comes(1, seconds)), [false, true, false, true], "then one in ten seconds");
-        // The prefix had room for six at once, and gets one each five seconds.
-        assert_eq!([2, 2, 2, 3, 3].map(|last| comes(last, 20)), [true, true, true, true, false]);
+        // The prefix has room for six at once, and one of them was just taken.
+        assert_eq!([2, 2, 2, 3, 3, 3].map(|last| comes(last, 20)), [true, true, true, true, true, false]);
         assert!((0..50).all(|_| comes(99, 20)), "the operator's own");
         assert!([1, 1, 1].map(|last| comes(last, 3600)) == [true; 3], "an hour later all is as it was");
     }

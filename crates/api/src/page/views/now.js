@@ -40,7 +40,7 @@ function Mine({ groups, mine, danger, incident, isSure, status }) {
   const watched = html`<p><a href="/watch">Watched keys and kill switches</a></p>`;
   if (!all.some(hasKeys)) {
     const own = incident?.shared?.filter((one) => one.what === "label:group") ?? [];
-    const switches = all.map((group) => html`<p key=${group.name}>The kill switch of ${group.name}: ${switchName(group, status)}.</p>`);
+    const switches = all.map((group) => html`<p key=${group.name}>${group.name}: ${switchName(group, status)}.</p>`);
     if (own.length) return html`<p class="answer bad">Yes: ${own.map((one) => `${grouped(one.members)} of group ${one.value}`).join(", ")}</p>${switches}`;
     return html`<p class="answer">Not known: no keys are configured here.</p><p>Search your index or public key above, or ${status.recording ? html`give your keys to <code>serve</code> with <code>--watch FILE</code>` : html`name your keys under <code>[watch]</code>`}.</p>${switches}`;
   }
