@@ -233,8 +233,8 @@ fn the_demo_counts_a_wave_once() {
     assert!(!told.contains("FALSE   slashing_wave"), "{told}");
 }
 
-/// A rehearsal with one's own groups comes to its end: the machines stop, so `preflight` says SAFE of
-/// the keys that are not lost, and the kill switch is made ready again.
+/// A rehearsal with one's own groups comes to its end: the machines stop, so `preflight` says SAFE
+/// of the keys that are not lost, and the kill switch is made ready again.
 #[test]
 fn a_rehearsal_comes_to_safe_and_the_switch_is_made_ready() {
     let dir = tempfile::tempdir().expect("a fresh directory");

@@ -144,8 +144,8 @@ fn keys_on_two_nodes_are_told_and_clients_with_several_nodes_are_not() {
     let runtime = runtime();
     let scenario =
         Scenario { slots: EPOCHS * PER_EPOCH, slot_duration: SLOT, seed: SEED, n_nodes: 1, ..Scenario::quiet(VALIDATORS) };
-    // To sign all messages, and to start the watcher, takes some seconds. So long after a connection
-    // a peer counts as subscribed to all subnets, too.
+    // To sign all messages, and to start the watcher, takes some seconds. So long after a
+    // connection a peer counts as subscribed to all subnets, too.
     let genesis = Time::now().after(Duration::from_secs(60)).0 / 1_000_000_000;
     let (bytes, _) = capture_bytes_since(&scenario, genesis).expect("played");
     let dir = tempfile::tempdir().expect("a fresh directory");

@@ -513,10 +513,10 @@ pub struct DemoArgs {
     pub webhook: Option<String>,
     /// A rehearsal: the simulated keys are shared out among the groups of this configuration, its
     /// alert routes get the real messages, and its kill switches do a dry run, in which programs
-    /// and addresses are told that it is a test, as by `killswitch test`. It prints which keys stand
-    /// for which group, and writes them to keys.csv in the data directory. With
-    /// `--scenario rehearsal` the machines stop after the offences, so that
-    /// `preflight` and `killswitch rearm` can be tried too.
+    /// and addresses are told that it is a test, as by `killswitch test`. It prints which keys
+    /// stand for which group, and writes them to keys.csv in the data directory. With `--scenario
+    /// rehearsal` the machines stop after the offences, so that `preflight` and `killswitch rearm`
+    /// can be tried too.
     #[arg(long, value_name = "FILE", conflicts_with = "webhook")]
     pub config: Option<PathBuf>,
 }
@@ -639,8 +639,8 @@ pub enum KillswitchAction {
         config: Option<PathBuf>,
     },
     /// Makes a switch that fired ready again and removes its lock file, whether a watcher runs or
-    /// not. It is refused while keys of the group still sign after the stop, and if the lock file is
-    /// there although the data directory knows of no stop.
+    /// not. It is refused while keys of the group still sign after the stop, and if the lock file
+    /// is there although the data directory knows of no stop.
     Rearm {
         /// Name of the group, as under `watch.groups`.
         group: String,

@@ -229,7 +229,8 @@ impl KillSwitches {
             self.state.seen = Some(self.store.last_seq());
             self.write()?;
         } else if is_changed {
-            // Only commands read it, so no finding waits for it on a full disk. The next write has it.
+            // Only commands read it, so no finding waits for it on a full disk. The next write has
+            // it.
             let was_unsaved = self.is_unsaved;
             self.save("which groups have one");
             self.is_unsaved = was_unsaved;

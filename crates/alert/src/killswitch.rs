@@ -252,8 +252,8 @@ impl KillSwitch {
         }
     }
 
-    /// The id of the finding because of which a lock file was written. `None` if that cannot be read
-    /// from it.
+    /// The id of the finding because of which a lock file was written. `None` if that cannot be
+    /// read from it.
     pub fn lock_finding(lock_file: &Path) -> Option<Root> {
         lock_owner(lock_file)?.finding?.parse().ok()
     }

@@ -81,8 +81,9 @@ pub(crate) fn routes<S: Clone + Send + Sync + 'static>() -> Router<S> {
     files.merge(book::routes())
 }
 
-/// Whether the path is that of a view, of one of the files or of a page of the book. They show nothing that anybody has
-/// signed, so a reader who has no token yet gets them, and is asked for one.
+/// Whether the path is that of a view, of one of the files or of a page of the book. They show
+/// nothing that anybody has signed, so a reader who has no token yet gets them, and is asked for
+/// one.
 pub(crate) fn is_part_of_it(path: &str) -> bool {
     let is_view = |view: &&str| match view.split_once('{') {
         Some((before, _)) => path.strip_prefix(before).is_some_and(|rest| !rest.is_empty() && !rest.contains('/')),

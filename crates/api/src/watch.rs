@@ -147,8 +147,8 @@ pub struct SignedView {
     /// surrounded by none.
     #[schema(value_type = Option<String>)]
     pub free_from: Option<Time>,
-    /// When two whole epochs after the highest target are over. Nobody has signed with the members in
-    /// them if nothing more is received.
+    /// When two whole epochs after the highest target are over. Nobody has signed with the members
+    /// in them if nothing more is received.
     #[schema(value_type = Option<String>)]
     pub restart_from: Option<Time>,
     /// Highest source epoch of all members. On a side that has justified this epoch or a newer one

@@ -79,8 +79,8 @@ fn a_wave_costs_no_more_than_its_stake() {
 }
 
 /// Ten of 192 validators with 32 ETH each, by hand, from Electra on: at once 32 ETH / 4096; later
-/// three times the slashed stake, as a share of all stake, of each one's 32 ETH. Both are of the ten,
-/// also if twice as much is slashed, so nobody else's loss is among them.
+/// three times the slashed stake, as a share of all stake, of each one's 32 ETH. Both are of the
+/// ten, also if twice as much is slashed, so nobody else's loss is among them.
 #[test]
 fn what_a_wave_costs_is_what_its_members_lose() {
     let mut stage = MonitorSetup::new(192, &DetectConfig::default());

@@ -30,10 +30,10 @@
 //! A dropped message is one of three kinds. It is a vote of the honest majority, which comes again
 //! in aggregates and blocks. Or it comes from a peer that forges messages. Or it changes nothing. A
 //! contradiction of a key that can be punished is dropped only if it comes from a peer that mostly
-//! forges, or if enough is on record about its validator. And of peers that have proven nothing yet,
-//! aggregates and slashing operations are dropped once a quarter of the places has them. Without
-//! this, forgeries would fill all places, and nothing more would be heard of anybody. Blocks bring
-//! the true ones. Nothing here reads a clock.
+//! forges, or if enough is on record about its validator. And of peers that have proven nothing
+//! yet, aggregates and slashing operations are dropped once a quarter of the places has them.
+//! Without this, forgeries would fill all places, and nothing more would be heard of anybody.
+//! Blocks bring the true ones. Nothing here reads a clock.
 //!
 //! **Bounds.** A message may have 10 MiB, so the waiting messages are bounded in bytes too
 //! ([`QueueLimits`]). [`QueueLimits::bytes`] applies once to the messages that may be dropped and
@@ -131,8 +131,8 @@ pub enum Dropped {
     /// There are more messages than can be verified of validators that cannot be punished, or of
     /// which enough is on record.
     Settled,
-    /// There are more messages of peers that are not known yet than can be verified, and this one is
-    /// laborious: an aggregate or a slashing operation.
+    /// There are more messages of peers that are not known yet than can be verified, and this one
+    /// is laborious: an aggregate or a slashing operation.
     Stranger,
     /// All waiting messages together have too many bytes.
     Bytes,
@@ -465,8 +465,8 @@ impl PriorityQueues {
     }
 
     /// Takes a batch of urgent messages. Each validator, each unknown peer, and all of these peers
-    /// together have a share of a batch, and messages above the share are deferred. If a peer is known to forge by now, its
-    /// messages move to the doubtful queue.
+    /// together have a share of a batch, and messages above the share are deferred. If a peer is
+    /// known to forge by now, its messages move to the doubtful queue.
     fn take_urgent(
         &mut self,
         urgency: UrgentPart,
@@ -694,8 +694,8 @@ impl PriorityQueues {
     }
 }
 
-/// What it costs to verify a message by itself, in single votes. Keys that must be added come on top
-/// of the equations.
+/// What it costs to verify a message by itself, in single votes. Keys that must be added come on
+/// top of the equations.
 fn weight_alone(message: &RawMessage) -> usize {
     let length = message.bytes.len();
     match message.kind {

@@ -102,8 +102,9 @@ impl Rearm<'_> {
     ///
     /// # Errors
     ///
-    /// The group is not known, its stopped keys still sign, or its lock file is there although the
-    /// directory knows of no stop. The last two are no errors if it is forced.
+    /// The group is not known, its stopped keys still sign, its lock file is there although the
+    /// directory knows of no stop, or the directory does not exist. Of these, only an unknown group,
+    /// and a directory that was given and does not exist, are errors if it is forced.
     pub fn run(&self) -> Result<String, WatcherError> {
         self.check_config()?;
         let given = self.data_dir.or(self.config.map(|config| config.data_dir.as_path()));

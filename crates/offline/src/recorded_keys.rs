@@ -64,9 +64,9 @@ impl RecordedKeys {
         Self { switches: Some(switches), ..self }
     }
 
-    /// The same, with the epochs that the members of each group have signed. `signed_by` returns the
-    /// slot of a validator's newest vote, and the highest source epoch of its votes. `now` is the slot
-    /// in which the recording ends.
+    /// The same, with the epochs that the members of each group have signed. `signed_by` returns
+    /// the slot of a validator's newest vote, and the highest source epoch of its votes. `now` is
+    /// the slot in which the recording ends.
     ///
     /// # Errors
     /// That of `signed_by`.

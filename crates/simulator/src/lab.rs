@@ -482,8 +482,8 @@ mod tests {
         }
     }
 
-    /// A late second block reaches fewer than all, also of those who are connected to its publisher,
-    /// because it has many peers. The vote for it has fewer peers to go to.
+    /// A late second block reaches fewer than all, also of those who are connected to its
+    /// publisher, because it has many peers. The vote for it has fewer peers to go to.
     ///
     /// How many depends on the peers that gossipsub happens to choose: of 40 conflicts, the chase
     /// found a third to three quarters of those that were missed without it. So what is asked for

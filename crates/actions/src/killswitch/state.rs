@@ -260,8 +260,8 @@ impl KillSwitchState {
         Some(SwitchNote { group: group.to_owned(), fires, reason: None, result: Some(result) })
     }
 
-    /// The groups of which this state knows a switch: those of the configuration that was used last,
-    /// and those that fired.
+    /// The groups of which this state knows a switch: those of the configuration that was used
+    /// last, and those that fired.
     pub fn known_groups(&self) -> BTreeSet<&str> {
         let groups = self.groups.iter().chain(self.fired.keys()).chain(self.armed_again_at.keys());
         groups.map(String::as_str).collect()

@@ -9,7 +9,7 @@
 //! | the first | always: every offender has a finding in each kind that it committed |
 //! | the first that can be punished | always, even if others that cannot be punished came before |
 //! | that can be punished | [`MAX_LISTED`] in an epoch, [`MAX_IN_TOTAL`] in total |
-//! | recent ones among them | [`MAX_RECENT`] for each epoch that they claim, whatever the row above says |
+//! | recent ones among them | [`MAX_RECENT`] for each claimed epoch, beside the row above |
 //! | that cannot be punished | one a day |
 //!
 //! Epochs and days are those of the network at the time when the pair became known. They are not
@@ -17,9 +17,9 @@
 //! [`RECENT_EPOCHS`] epochs, the current or a later one. Whoever has old pairs of a key can use up
 //! the other limits, and must not hide what a machine signs with this key now: kill switches and
 //! pages act on findings. [`MAX_FURTHER`] bounds all findings beyond first pairs in one epoch, over
-//! all validators, and as many again that have only the room of recent ones. Pairs that cannot be punished take no room from those that can.
-//! Pairs that are not listed are counted. If they cannot be punished, they are also counted in the
-//! finding of their day.
+//! all validators, and as many again that have only the room of recent ones. Pairs that cannot be
+//! punished take no room from those that can. Pairs that are not listed are counted. If they cannot
+//! be punished, they are also counted in the finding of their day.
 //!
 //! Findings that are already stored count too, so a second run over the same messages lists no
 //! more. The same limits apply to slashing operations that others made from such votes. Operations

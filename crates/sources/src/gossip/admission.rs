@@ -104,13 +104,13 @@ impl<K: Hash + Eq + Copy + Ord> Paces<K> {
     }
 
     fn may_come(&self, key: &K, burst: u32, pace: Duration, now: Instant) -> bool {
-        let rested = self.0.get(key).map_or(Duration::ZERO, |at| at.saturating_duration_since(now));
-        rested <= pace.saturating_mul(burst.saturating_sub(1))
+        let until_rested = self.0.get(key).map_or(Duration::ZERO, |at| at.saturating_duration_since(now));
+        until_rested <= pace.saturating_mul(burst.saturating_sub(1))
     }
 
     fn came(&mut self, key: K, pace: Duration, now: Instant) {
-        let rested = self.0.get(&key).map_or(now, |at| now.max(*at));
-        self.0.insert(key, rested + pace);
+        let rested_at = self.0.get(&key).map_or(now, |at| now.max(*at));
+        self.0.insert(key, rested_at + pace);
     }
 }
 
@@ -444,7 +444,8 @@ mod tests {
         let begun = [0, 1, 2].map(|nth| admission.handle_pending_inbound_connection(connection(nth), &tcp, &quic).is_ok());
         assert_eq!(begun, [true, true, false]);
         assert!(admission.handle_pending_inbound_connection(connection(3), &tcp, &tcp).is_ok());
-        // Of those that prove their address by ending the handshake, it may have one, and no more soon.
+        // Of those that prove their address by ending the handshake, it may have one, and no more
+        // soon.
         admission.ended(connection(3));
         let established = |admission: &mut Admission, nth| {
             admission.handle_established_inbound_connection(connection(nth), PeerId::random(), &tcp, &quic).is_ok()
